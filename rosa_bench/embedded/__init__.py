@@ -1,0 +1,55 @@
+"""The embedded world: small, seeded stand-ins for GLUE, E2E, WebNLG and DART that need no download.
+
+A grammar writes the rows of every task and the prose that the mini backbones are pre-trained on. The field names are those
+of the real sets, plus a unique ``id``. Nothing here imports torch or transformers, and the same version of Python or
+another writes the same rows.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from rosa_bench.embedded.reserve import reserved
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+VERSION = "v1"
+GLUE_TASKS = ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli")
+DATA_TO_TEXT_TASKS = ("e2e", "web_nlg", "dart")
+TASKS = GLUE_TASKS + DATA_TO_TEXT_TASKS
+
+__all__ = ["DATA_TO_TEXT_TASKS", "GLUE_TASKS", "TASKS", "VERSION", "prose", "reserved", "rows", "splits"]
+
+
+def splits(task: str) -> tuple[str, ...]:
+    """Name the splits of a task, ``train`` first and the scored ones after it."""
+    if task not in TASKS:
+        raise ValueError(f"unknown embedded task {task!r}; choose from {', '.join(TASKS)}")
+    if task == "mnli":
+        return ("train", "validation_matched", "validation_mismatched")
+    if task in DATA_TO_TEXT_TASKS:
+        return ("train", "validation", "test")
+    return ("train", "validation")
+
+
+@lru_cache(maxsize=None)
+def rows(task: str, split: str) -> list[dict[str, Any]]:
+    """Write the rows of one split of one task; the list is kept and shared, so callers must not change it."""
+    if split not in splits(task):
+        raise ValueError(f"task {task!r} has no split {split!r}; choose from {', '.join(splits(task))}")
+    if task in DATA_TO_TEXT_TASKS:
+        from rosa_bench.embedded import data2text
+
+        return data2text.rows(task, split)
+    from rosa_bench.embedded import glue
+
+    return glue.rows(task, split)
+
+
+def prose(kind: str, seed: int) -> Iterator[str]:
+    """Stream endless unlabelled documents to pre-train on: ``encoder`` plain prose, ``decoder`` mixed with data-to-text."""
+    from rosa_bench.embedded.prose import documents
+
+    return documents(kind, seed)
