@@ -1,13 +1,13 @@
 """The embedded world: small, seeded stand-ins for GLUE, E2E, WebNLG and DART that need no download.
 
-A grammar writes the rows of every task and the prose that the mini backbones are pre-trained on. The field names are those
-of the real sets, plus a unique ``id``. Nothing here imports torch or transformers, and the same version of Python or
-another writes the same rows.
+A grammar writes the rows of every task and the prose that the mini backbones are pre-trained on. The field names are
+those of the real sets, plus a unique ``id``. Nothing here imports torch or transformers, and every version of Python
+writes the same rows.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from rosa_bench.embedded.reserve import reserved
@@ -34,7 +34,7 @@ def splits(task: str) -> tuple[str, ...]:
     return ("train", "validation")
 
 
-@lru_cache(maxsize=None)
+@cache
 def rows(task: str, split: str) -> list[dict[str, Any]]:
     """Write the rows of one split of one task; the list is kept and shared, so callers must not change it."""
     if split not in splits(task):
@@ -49,7 +49,7 @@ def rows(task: str, split: str) -> list[dict[str, Any]]:
 
 
 def prose(kind: str, seed: int) -> Iterator[str]:
-    """Stream endless unlabelled documents to pre-train on: ``encoder`` plain prose, ``decoder`` mixed with data-to-text."""
-    from rosa_bench.embedded.prose import documents
+    """Stream endless documents to pre-train on: ``encoder`` is plain prose, ``decoder`` mixes in data-to-text."""
+    from rosa_bench.embedded.documents import documents
 
     return documents(kind, seed)

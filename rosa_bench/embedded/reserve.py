@@ -1,8 +1,8 @@
 """Keeps the scored texts of the embedded tasks apart from everything a model may train on, without any look-up.
 
-One text in four is *reserved*, decided by a hash of its normalised form. Every text field of a scored split is reserved;
-no text of a train split and no sentence of the pre-training prose is. Two texts that differ only in case, spacing or
-closing punctuation are the same text.
+One text in four is *reserved*, decided by a hash of its normalised form. Every text field of a scored split is
+reserved; no text of a train split and no sentence of the pre-training prose is. Two texts that differ only in case,
+spacing or closing punctuation are the same text.
 """
 
 from __future__ import annotations
