@@ -1,0 +1,290 @@
+"""Pre-trains the two mini backbones that the package ships, on prose of the embedded world, on one CPU core.
+
+    python scripts/pretrain_minis.py roberta_mini
+    python scripts/pretrain_minis.py gpt2_mini
+
+The step budget is fixed, the data are a pure function of the step, and a checkpoint is written atomically under
+``results/pretrain/<name>/``: kill it at any time and the same command goes on. At the end the weights (fp16), the
+tokenizer, ``card.json`` and ``README.md`` land in ``rosa_bench/embedded/models/<name>/``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import time
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import torch
+import torch.nn.functional as F
+from minis_card import export, tree_sha
+from minis_data import Batch, batch_at, held_out_batches, load_or_train_tokenizer, prose_seeds
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    RobertaConfig,
+    RobertaForMaskedLM,
+)
+
+ROOT = Path(__file__).resolve().parents[1]
+MODELS = ROOT / "rosa_bench" / "embedded" / "models"
+LOSS_POINTS = 50
+HELD_OUT_SENTENCES = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mini:
+    """Recipe of one mini backbone: its size, its data and its schedule."""
+
+    name: str
+    kind: str  # "encoder" (masked words) or "decoder" (next word)
+    vocab: int
+    hidden: int
+    layers: int
+    heads: int
+    ffn: int
+    positions: int
+    steps: int
+    tokens_per_batch: int = 2048
+    lr: float = 1e-3
+    warmup: int = 300
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    mask_rate: float = 0.25
+    seed: int = 0
+
+
+MINIS = {
+    "roberta_mini": Mini(
+        name="roberta_mini",
+        kind="encoder",
+        vocab=2000,
+        hidden=192,
+        layers=4,
+        heads=3,
+        ffn=768,
+        positions=130,
+        steps=6000,
+    ),
+    "gpt2_mini": Mini(
+        name="gpt2_mini",
+        kind="decoder",
+        vocab=2000,
+        hidden=192,
+        layers=4,
+        heads=3,
+        ffn=768,
+        positions=256,
+        steps=6000,
+    ),
+}
+
+
+def build(mini: Mini, tokenizer: PreTrainedTokenizerBase, dropout: float = 0.0) -> PreTrainedModel:
+    """Make the model of a recipe with fresh weights; the data are endless, so it trains without dropout."""
+    shared: dict[str, Any] = {"vocab_size": len(tokenizer), "attn_implementation": "eager"}
+    if mini.kind == "encoder":
+        return RobertaForMaskedLM(
+            RobertaConfig(
+                hidden_size=mini.hidden,
+                num_hidden_layers=mini.layers,
+                num_attention_heads=mini.heads,
+                intermediate_size=mini.ffn,
+                max_position_embeddings=mini.positions,
+                type_vocab_size=1,
+                layer_norm_eps=1e-5,
+                hidden_dropout_prob=dropout,
+                attention_probs_dropout_prob=dropout,
+                bos_token_id=tokenizer.bos_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
+                **shared,
+            )
+        )
+    return GPT2LMHeadModel(
+        GPT2Config(
+            n_embd=mini.hidden,
+            n_layer=mini.layers,
+            n_head=mini.heads,
+            n_inner=mini.ffn,
+            n_positions=mini.positions,
+            resid_pdrop=dropout,
+            embd_pdrop=dropout,
+            attn_pdrop=dropout,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            **shared,
+        )
+    )
+
+
+def loss_sum(model: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor, int]:
+    """Sum the cross-entropy over the predicted positions only, and count them; logits elsewhere are never made."""
+    hidden = model.base_model(input_ids=batch.inputs, attention_mask=batch.attention).last_hidden_state
+    head = model.lm_head
+    logits = head(hidden[batch.predicted])
+    loss = F.cross_entropy(logits.float(), batch.targets, reduction="sum")
+    return loss, batch.targets.numel()
+
+
+@torch.no_grad()
+def held_out_loss(mini: Mini, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, count: int) -> float:
+    """Measure the mean loss (nats a predicted token, fp32) on held-out prose; ``count`` sentences or documents."""
+    model.eval()
+    total, predicted = 0.0, 0
+    for batch in held_out_batches(mini, tokenizer, count):
+        loss, number = loss_sum(model, batch)
+        total, predicted = total + loss.item(), predicted + number
+    model.train()
+    return total / predicted
+
+
+def lr_factor(mini: Mini, step: int) -> float:
+    """Scale the learning rate: linear warm-up, then a half cosine down to 2 %."""
+    if step < mini.warmup:
+        return (step + 1) / mini.warmup
+    progress = (step - mini.warmup) / max(1, mini.steps - mini.warmup)
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def optimizer_of(mini: Mini, model: PreTrainedModel) -> torch.optim.AdamW:
+    """Make AdamW that decays the matrices and leaves biases and norms alone."""
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    vectors = [p for p in model.parameters() if p.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": mini.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=mini.lr, betas=(0.9, 0.98), eps=1e-6, fused=True)
+
+
+def save_atomically(state: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint so that a kill at any moment leaves the old or the new one, never half of one."""
+    half = path.with_suffix(".partial")
+    with half.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    half.replace(path)
+
+
+@dataclass
+class Progress:
+    """What a run has behind it; saved with every checkpoint."""
+
+    step: int = 0
+    tokens: int = 0
+    wall_s: float = 0.0
+    resumed: int = 0
+    window_loss: float = 0.0
+    window_count: int = 0
+    curve: list[tuple[int, float]] | None = None
+
+
+def train(mini: Mini, folder: Path, minutes: float | None, every: int = 200) -> tuple[PreTrainedModel, Progress]:
+    """Train to the end of the recipe, or for some minutes; continues from the checkpoint in ``folder``."""
+    tokenizer = load_or_train_tokenizer(mini, folder)
+    torch.manual_seed(mini.seed)
+    model = build(mini, tokenizer).train()
+    optimizer, progress, path = optimizer_of(mini, model), Progress(curve=[]), folder / "checkpoint.pt"
+    if path.exists():
+        state = torch.load(path, weights_only=True)
+        if state["recipe"] != repr(mini):
+            raise ValueError(f"{path} is of another recipe, {state['recipe']}; delete it to start again")
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        progress = Progress(**state["progress"])
+        progress.resumed += 1
+        print(f"{mini.name}: goes on from step {progress.step}", flush=True)
+    started, wall_before = time.monotonic(), progress.wall_s
+    while progress.step < mini.steps:
+        train_step(mini, model, optimizer, batch_at(mini, tokenizer, progress.step), progress)
+        progress.wall_s = wall_before + time.monotonic() - started
+        expired = minutes is not None and time.monotonic() - started > 60 * minutes
+        if progress.step % every == 0 or progress.step == mini.steps or expired:
+            checkpoint = {"recipe": repr(mini), "model": model.state_dict(), "optimizer": optimizer.state_dict()}
+            save_atomically({**checkpoint, "progress": vars(progress)}, path)
+        if expired:
+            break
+    return model, progress
+
+
+def train_step(
+    mini: Mini, model: PreTrainedModel, optimizer: torch.optim.Optimizer, batch: Batch, progress: Progress
+) -> None:
+    """Take one optimiser step in bf16 autocast and book its loss into the curve."""
+    for group in optimizer.param_groups:
+        group["lr"] = mini.lr * lr_factor(mini, progress.step)
+    with torch.autocast("cpu", torch.bfloat16):
+        total, number = loss_sum(model, batch)
+    loss = total / number
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), mini.clip)
+    optimizer.step()
+    optimizer.zero_grad()
+    progress.step += 1
+    progress.tokens += int(batch.attention.sum()) if batch.attention is not None else batch.inputs.numel()
+    progress.window_loss += loss.item()
+    progress.window_count += 1
+    if progress.step % max(1, mini.steps // LOSS_POINTS) == 0 or progress.step == mini.steps:
+        mean = progress.window_loss / progress.window_count
+        assert progress.curve is not None
+        progress.curve.append((progress.step, round(mean, 4)))
+        progress.window_loss, progress.window_count = 0.0, 0
+        rate = progress.tokens / max(1e-9, progress.wall_s)
+        print(f"{mini.name} step {progress.step}/{mini.steps} loss {mean:.4f} tok/s {rate:.0f}", flush=True)
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=sorted(MINIS))
+    parser.add_argument("--minutes", type=float, help="stop after so many minutes; the same command goes on later")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads (the result is repeatable for a number)")
+    parser.add_argument("--steps", type=int, help="another step budget than the recipe's, for a trial")
+    parser.add_argument("--results", type=Path, default=ROOT / "results" / "pretrain", help="where checkpoints go")
+    parser.add_argument(
+        "--models", type=Path, default=ROOT / "rosa_bench" / "embedded" / "models", help="where it ships"
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run one recipe to its end and write the shipped folder."""
+    args = arguments()
+    torch.set_num_threads(args.threads)
+    torch.set_flush_denormal(True)
+    mini = MINIS[args.name]
+    if args.steps is not None:
+        mini = replace(mini, steps=args.steps)
+    folder = args.results / mini.name
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "git_sha").exists():  # the state the run began with, also after a resumption
+        (folder / "git_sha").write_text(tree_sha(ROOT))
+    model, progress = train(mini, folder, args.minutes)
+    if progress.step < mini.steps:
+        print(f"{mini.name}: stopped at step {progress.step}; the same command goes on")
+        return
+    tokenizer = load_or_train_tokenizer(mini, folder)
+    shipped = build(mini, tokenizer, dropout=0.1)
+    shipped.load_state_dict(model.state_dict())
+    facts = {
+        "git_sha": (folder / "git_sha").read_text(),
+        "recipe": vars(mini),
+        "threads": args.threads,
+        "prose_seeds": prose_seeds(mini),
+        **{key: value for key, value in vars(progress).items() if not key.startswith("window")},
+    }
+    measure = partial(held_out_loss, mini, tokenizer=tokenizer, count=HELD_OUT_SENTENCES)
+    target = export(shipped, tokenizer, args.models / mini.name, facts, measure)
+    print(f"{mini.name}: written to {target}")
+
+
+if __name__ == "__main__":
+    main()
