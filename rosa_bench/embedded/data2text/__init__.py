@@ -1,0 +1,1 @@
+"""The data-to-text half of the embedded world."""
