@@ -1,0 +1,170 @@
+"""The command line: Hydra composes, every fault becomes one plain line, every run ends with a small table."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from rosa_bench import config
+from rosa_bench.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, UsageError, nearest
+from rosa_bench.key import config_key, finished, run_id
+from rosa_bench.record import Record
+
+PATH_FLAGS = ("-cp", "--config-path", "-cd", "--config-dir")
+_codes: list[int] = []  # of the cells of this process
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run what the command line asks for; returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    sys.argv = [sys.argv[0], *absolute_paths(arguments)]
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra raises and does not print
+    _codes.clear()
+    try:
+        register()
+        _compose_and_run()
+    except UsageError as error:
+        return complain(str(error))
+    except (HydraException, OmegaConfBaseException) as error:
+        return complain(plain(error))
+    except KeyboardInterrupt:
+        print("rosa_bench: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    return max(_codes, default=EXIT_DONE)
+
+
+def complain(line: str) -> int:
+    """One plain line on standard error."""
+    print(f"rosa_bench: {' '.join(line.split())}", file=sys.stderr)
+    return EXIT_USAGE
+
+
+def absolute_paths(arguments: Sequence[str]) -> list[str]:
+    """Hydra takes a relative config folder from the package; a user means the working directory."""
+    out = []
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        flag, equals, value = argument.partition("=")
+        if equals and flag in PATH_FLAGS and Path(value).is_dir():
+            argument = f"{flag}={Path(value).resolve()}"
+        elif before in PATH_FLAGS and Path(argument).is_dir():
+            argument = str(Path(argument).resolve())
+        out.append(argument)
+    return out
+
+
+def register() -> None:
+    """Give Hydra every yaml of `configs/`, each filled with the defaults of its dataclass."""
+    store = ConfigStore.instance()
+    for group, name, node in config.group_nodes():
+        store.store(group=group, name=name, node=node, provider="rosa_bench")
+    top = OmegaConf.load(config.config_dir() / "config.yaml")
+    store.store(name="config", node=OmegaConf.merge(OmegaConf.create(config.run_defaults()), top), provider="rosa_bench")
+
+
+@hydra.main(version_base="1.3", config_path=None, config_name="config")
+def _compose_and_run(cfg: DictConfig) -> int:
+    try:
+        _codes.append(run_cell(config.resolve(cfg)))
+    except UsageError as error:  # caught here, as Hydra would print a traceback of its own
+        _codes.append(complain(str(error)))
+    return _codes[-1]
+
+
+def run_cell(run: config.Run) -> int:
+    """Run one cell, or say that it is done already; returns its exit code."""
+    key = config_key(run)
+    folder = Path(run.output_dir) / run_id(run, key)
+    if (record := finished(run, folder, key)) is not None:
+        print(f"done already, nothing to do ({record.finished}); force=true runs it again")
+        print(result_table([record], [folder]))
+        return EXIT_DONE
+    print(f"{folder.name}: {run.method!r}", flush=True)
+    if run.data.source != "hub" and run.model.hub is None:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from rosa_bench.run import run as run_experiment
+
+    try:
+        record = run_experiment(run)
+    except UsageError:
+        raise
+    except Exception as error:  # noqa: BLE001 - the record has the status; the next cell of a sweep is to run
+        print(f"rosa_bench: failed: {type(error).__name__}: {' '.join(str(error).split())[:300]}", file=sys.stderr)
+        print(f"rosa_bench: the record says more: {folder / 'record.json'}", file=sys.stderr)
+        if os.environ.get("ROSA_BENCH_TRACEBACK"):
+            raise
+        return EXIT_FAILED
+    print(result_table([record], [folder]))
+    return EXIT_DONE
+
+
+def plain(error: Exception) -> str:
+    """Hydra's or OmegaConf's error as one line with the nearest valid names."""
+    text = f"{error}\n{error.__cause__ or ''}"
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = str(error.missing_cfg_file).rpartition("/")
+        return f"{group or 'config'}={name} is not a choice: {nearest(name, error.options or [])}"
+    if (match := re.search(r"Could not override '([^']+)'", text)) is not None:
+        return unknown_key(match.group(1))
+    if (match := re.search(r"Key '[^']*' is not in struct\s+full_key: (\S+)", text)) is not None:
+        return unknown_key(match.group(1))
+    return str(error).split("\nSee https")[0].split("\nEnvironment")[0]
+
+
+def unknown_key(key: str) -> str:
+    """What to say of a key that no configuration has."""
+    group, _, name = key.rpartition(".")
+    chosen = next((a.partition("=")[2] for a in reversed(sys.argv) if a.startswith(f"{group}=")), None)
+    nodes = {name: node for g, name, node in config.group_nodes() if g == group}
+    known = {k for name, node in nodes.items() if chosen in (name, None) for k in node if k != "_target_"}
+    if not group:
+        known = {*config.GROUPS, *config.run_defaults()}
+    elif group not in config.GROUPS:
+        return f"{key} is not a key: {nearest(group, config.GROUPS)}"
+    shown = {f"{group}.{k}" if group else str(k) for k in known}
+    return f"{key} is not a key of this choice: {nearest(key, shown)}"
+
+
+def repeatable_config(run: config.Run) -> str:
+    """The resolved configuration as a yaml that `python -m rosa_bench -cp FOLDER -cn config` runs again."""
+    own = OmegaConf.load(config.config_dir() / "config.yaml")
+    assert isinstance(own, DictConfig)
+    overrides = [item for item in own.defaults if any("override hydra" in str(key) for key in item)] if own.defaults else []
+    hydra_node = {key: value for key, value in own.hydra.items() if key != "help"}
+    whole = {"defaults": [*overrides, "_self_"], "hydra": hydra_node, **run.to_dict()}
+    return OmegaConf.to_yaml(OmegaConf.create(whole))
+
+
+def result_table(records: Sequence[Record], folders: Sequence[Path]) -> str:
+    """A few lines: the scores with their metric and split, trainable share, time, peak memory, and where the record is."""
+    rows = [("task", "model", "method", "seed", "score", "trainable", "time", "peak memory")]
+    for record in records:
+        rows.append(
+            (record.task, record.model, record.method, str(record.seed), score_text(record),
+             f"{record.params['trainable_percent']:.2f} % ({record.params['trainable']:,})" if record.params else "–",
+             f"{sum(record.cost.get(name, 0.0) for name in ('train_s', 'method_s', 'eval_s')):.0f} s",
+             f"{record.cost['peak_rss_bytes'] / 1e6:,.0f} MB" if "peak_rss_bytes" in record.cost else "–")
+        )  # fmt: skip
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join(["", *lines, "", *(f"record: {folder / 'record.json'}" for folder in folders)])
+
+
+def score_text(record: Record) -> str:
+    """The primary score at the last and, where known, the best epoch."""
+    primary = record.primary
+    if "last" not in primary:
+        return "–"
+    text = f"{primary['metric']} {primary['last']:.2f} ({primary['split']})"
+    if "best" in primary and primary["best"] != primary["last"]:
+        text += f", best epoch {primary['best']:.2f}"
+    return text

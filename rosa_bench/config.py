@@ -1,0 +1,265 @@
+"""What a run is made of: typed, frozen configuration nodes, checked as a whole before anything heavy is imported.
+
+A yaml of `configs/` states only what differs from its dataclass; `_target_` names the dataclass and is the only
+registration there is. Imports nothing but the standard library, omegaconf and pydantic.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import Field, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from rosa_bench.errors import UsageError, nearest
+from rosa_bench.methods.base import Method
+from rosa_bench.schema import Count, Name, Share, configured
+from rosa_bench.tasks.base import Task
+
+GROUPS = ("model", "method", "task", "data", "train", "tracker")
+
+
+@configured
+class Model:
+    """The backbone: an embedded one by name, a hub repository, or any local folder that `transformers` can load."""
+
+    name: Name = "auto"
+    path: str | None = None  # a local folder; wins over `hub`
+    hub: str | None = None
+    revision: str | None = None
+    random_init: bool = False  # same class and size, weights drawn from the seed: the control of every PEFT claim
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the weights ship in the package."""
+        return self.path is None and self.hub is None
+
+    def __post_init__(self) -> None:
+        if self.path is not None and not Path(self.path).is_dir():
+            raise ValueError(f"path={self.path!r} is not a folder")
+
+
+@configured
+class Data:
+    """Where rows come from."""
+
+    source: Literal["embedded", "local", "hub"] = "embedded"
+    dir: str | None = None  # the folder of `local`
+
+    def __post_init__(self) -> None:
+        if self.source == "local" and self.dir is None:
+            raise ValueError("data=local needs data.dir=FOLDER")
+        if self.source == "local" and not Path(str(self.dir)).is_dir():
+            raise ValueError(f"dir={self.dir!r} is not a folder")
+
+
+@configured
+class Train:
+    """Optimisation and evaluation. `batch_size` counts examples per optimiser step over all processes."""
+
+    epochs: Count | None = None  # filled from the task
+    max_steps: Count | None = None  # optimiser steps; wins over epochs
+    lr: Annotated[float, Field(gt=0, le=1e3)] | None = None  # peak; filled from the method
+    batch_size: Count = 32
+    micro_batch_size: Count | None = None  # examples per forward pass and process; batch_size / processes if null
+    eval_batch_size: Count = 128
+    max_length: Annotated[int, Field(ge=8)] = 128  # tokens
+    schedule: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
+    warmup: Annotated[float, Field(ge=0)] = 0.06  # below 1 a share of all steps, else steps
+    weight_decay: Share = 0.0
+    beta1: Share = 0.9
+    beta2: Share = 0.999
+    adam_epsilon: Annotated[float, Field(gt=0, lt=1)] = 1e-8
+    max_grad_norm: Annotated[float, Field(ge=0)] = 1.0  # 0: no clipping
+    label_smoothing: Share = 0.0
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # autocast; parameters stay in fp32
+    gradient_checkpointing: bool = False
+    bucket: bool = True  # batches of like length, in random order
+    limit_train: Count | None = None
+    limit_eval: Count | None = None
+    log_steps: Count = 25
+    checkpoint_steps: Count = 200
+    keep_checkpoints: bool = False
+    num_workers: Annotated[int, Field(ge=0, le=64)] = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: Count | None = None
+
+    def __post_init__(self) -> None:
+        if self.micro_batch_size and self.batch_size % self.micro_batch_size:
+            raise ValueError(f"micro_batch_size={self.micro_batch_size} does not divide batch_size={self.batch_size}")
+        if self.warmup >= 1 and self.warmup != int(self.warmup):
+            raise ValueError(f"warmup={self.warmup} is neither a share below 1 nor a whole number of steps")
+
+
+@configured
+class Tracker:
+    """The mirror of a run. `record.json` is the truth whatever happens here."""
+
+    name: Literal["wandb", "none"] = "wandb"
+    mode: Literal["offline", "online"] = "offline"
+    project: Name = "rosa_bench"
+    entity: str | None = None
+    tags: list[str] = Field(default_factory=list)
+
+
+@configured
+class Run:
+    """A whole, valid run: nothing in it is unknown, out of range or unresolved."""
+
+    model: Model
+    method: Method
+    task: Task
+    data: Data
+    train: Train
+    tracker: Tracker
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
+    output_dir: Name = "results/runs"
+    resume: Literal["auto", "never", "must"] = "auto"
+    force: bool = False
+    save: Literal["none", "adapter", "merged"] = "none"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The resolved configuration as plain nested values, each node with its `_target_`; `resolve` reads it back."""
+        out: dict[str, Any] = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            out[field.name] = node_dict(value) if dataclasses.is_dataclass(value) else value
+        return out
+
+
+def node_dict(node: Any) -> dict[str, Any]:
+    """One configuration node as plain values with its `_target_`."""
+    cls = type(node)
+    return {"_target_": f"{cls.__module__}.{cls.__qualname__}"} | dataclasses.asdict(node)
+
+
+BASES: dict[str, type] = {
+    "model": Model, "method": Method, "task": Task, "data": Data, "train": Train, "tracker": Tracker
+}  # fmt: skip
+
+
+def target_class(group: str, target: str) -> type:
+    """The dataclass a yaml's `_target_` names. Raises UsageError unless it is a configuration class of that group."""
+    module, _, name = target.rpartition(".")
+    try:
+        cls = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UsageError(f"{group}: _target_={target} cannot be imported ({error})") from error
+    if not (isinstance(cls, type) and issubclass(cls, BASES[group]) and dataclasses.is_dataclass(cls)):
+        raise UsageError(f"{group}: _target_={target} is not a {BASES[group].__name__} dataclass")
+    return cls
+
+
+def defaults(cls: type) -> dict[str, Any]:
+    """The default values of a configuration class; a field without one is `???`, Hydra's mark of a missing value."""
+    out = {}
+    for field in dataclasses.fields(cls):
+        if field.default is not dataclasses.MISSING:
+            default = field.default
+            if isinstance(default, FieldInfo):
+                default = default.get_default(call_default_factory=True)
+            out[field.name] = "???" if default is PydanticUndefined else default
+        else:
+            out[field.name] = "???" if field.default_factory is dataclasses.MISSING else field.default_factory()
+    return out
+
+
+def config_dir() -> Path:
+    """The folder of the yaml files: beside the package in a checkout, inside it in an installed wheel."""
+    inside = Path(__file__).parent / "configs"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "configs"
+
+
+def choices(group: str) -> list[str]:
+    """The names of a group's yaml files."""
+    return sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
+
+
+def group_nodes() -> Iterator[tuple[str, str, DictConfig]]:
+    """Every choice of every group as (group, name, node), the node filled with its dataclass's defaults."""
+    for group in GROUPS:
+        for name in choices(group):
+            node = OmegaConf.load(config_dir() / group / f"{name}.yaml")
+            assert isinstance(node, DictConfig)
+            filled = OmegaConf.create(defaults(target_class(group, node["_target_"])))
+            yield group, name, OmegaConf.merge(filled, node)  # type: ignore[misc]
+
+
+def run_defaults() -> dict[str, Any]:
+    """The top-level keys that are no group, with their default values."""
+    return {key: value for key, value in defaults(Run).items() if key not in GROUPS}
+
+
+def _lines(prefix: str, cls: type, error: ValidationError) -> list[str]:
+    """Each fault as one phrase that begins with its key; the branches of a union type share one."""
+    names = [field.name for field in dataclasses.fields(cls)]
+    faults: dict[str, list[str]] = {}
+    for item in error.errors(include_url=False):
+        key = str(item["loc"][0]) if item["loc"] else ""
+        message = str(item["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+        if item["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+            faults[f"{prefix}{key} is not a key"] = [nearest(key, names)]
+        else:
+            said = f"{prefix}{key}={item.get('input')!r}" if key else prefix.rstrip(".")
+            faults.setdefault(said, []).append(message)
+    return [f"{said}: {' or '.join(dict.fromkeys(messages))}".lstrip(": ") for said, messages in faults.items()]
+
+
+def _construct(prefix: str, cls: type, values: Mapping[str, Any]) -> tuple[Any, list[str]]:
+    try:
+        return cls(**values), []
+    except ValidationError as error:
+        return None, _lines(prefix, cls, error)
+
+
+def resolve(cfg: DictConfig | Mapping[str, Any]) -> Run:
+    """Check a composed configuration as a whole and fill what is left to the task and the method.
+
+    Raises:
+        UsageError: with every fault found, each naming its key and the nearest valid names.
+    """
+    try:
+        plain: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True) if OmegaConf.is_config(cfg) else cfg
+    except OmegaConfBaseException as error:
+        raise UsageError(str(error).splitlines()[0]) from error
+    plain = {key: value for key, value in plain.items() if key != "hydra"}
+    faults: list[str] = []
+    nodes: dict[str, Any] = {}
+    for group in GROUPS:
+        node = plain.pop(group, None)
+        if not isinstance(node, Mapping) or "_target_" not in node:
+            faults.append(f"{group}: choose one of {', '.join(choices(group))}")
+            continue
+        values = {str(key): value for key, value in node.items() if key != "_target_"}
+        nodes[group], found = _construct(f"{group}.", target_class(group, str(node["_target_"])), values)
+        faults += found
+    if not faults:
+        run, faults = _construct("", Run, {**plain, **nodes})
+    else:
+        placeholders = {group: None for group in GROUPS}
+        known = {field.name for field in dataclasses.fields(Run)}
+        faults += [f"{key} is not a key: {nearest(str(key), known)}" for key in plain if key not in known | placeholders.keys()]
+    if faults:
+        raise UsageError("; ".join(faults))
+    return filled(run)
+
+
+def filled(run: Run) -> Run:
+    """The run with the values that a null leaves open: the task's embedded backbone and epochs, the method's rate."""
+    model, train = run.model, run.train
+    if model.path is not None:
+        model = dataclasses.replace(model, name=model.name if model.name != "auto" else Path(model.path).resolve().name)
+    elif model.name == "auto":
+        model = dataclasses.replace(model, name="gpt2_mini" if run.task.kind == "generate" else "roberta_mini")
+    if train.epochs is None:
+        train = dataclasses.replace(train, epochs=run.task.epochs)
+    if train.lr is None:
+        train = dataclasses.replace(train, lr=run.method.lr["mini" if model.embedded else "full_size"])
+    return dataclasses.replace(run, model=model, train=train)

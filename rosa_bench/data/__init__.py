@@ -1,0 +1,1 @@
+"""From where rows come to batches of token ids."""

@@ -1,0 +1,85 @@
+"""Batches: which examples go together (a function of seed and epoch), and how they become padded tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset, Sampler
+
+from rosa_bench.tasks.base import IGNORED, Encoded
+
+POOL = 32  # batches whose examples are sorted by length together; larger pads less and mixes less
+
+
+class Rows(Dataset[Encoded]):
+    """A list of encoded examples as torch wants it."""
+
+    def __init__(self, encoded: Sequence[Encoded]) -> None:
+        self.encoded = encoded
+
+    def __len__(self) -> int:
+        return len(self.encoded)
+
+    def __getitem__(self, index: int) -> Encoded:
+        return self.encoded[index]
+
+
+def epoch_order(lengths: Sequence[int], batch_size: int, seed: int, epoch: int, bucket: bool) -> list[int]:
+    """The order of one epoch's examples: a permutation, a function of its arguments only.
+
+    With `bucket`, consecutive `batch_size` examples are of like length and the batches come in random order, the
+    smaller last batch at the end; the batch with the longest example comes first in epoch 0, so that a run that is
+    going to exhaust memory does so at once.
+    """
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    order: list[int] = torch.randperm(len(lengths), generator=generator).tolist()
+    if not bucket:
+        return order
+    size = batch_size * POOL
+    pools = [sorted(order[i : i + size], key=lambda j: lengths[j]) for i in range(0, len(order), size)]
+    batches = [pool[i : i + batch_size] for pool in pools for i in range(0, len(pool), batch_size)]
+    full = [batch for batch in batches if len(batch) == batch_size]
+    rest = [batch for batch in batches if len(batch) < batch_size]
+    mixed = [full[i] for i in torch.randperm(len(full), generator=generator).tolist()]
+    if epoch == 0:
+        mixed.sort(key=lambda batch: max(lengths[j] for j in batch) < max(map(lambda j: lengths[j], order)))
+    return [index for batch in [*mixed, *rest] for index in batch]
+
+
+class EpochSampler(Sampler[int]):
+    """`epoch_order` for the epoch set by the trainer before each pass."""
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int, bucket: bool) -> None:
+        self.lengths, self.batch_size, self.seed, self.bucket = lengths, batch_size, seed, bucket
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(epoch_order(self.lengths, self.batch_size, self.seed, self.epoch, self.bucket))
+
+
+def collate(batch: Sequence[Encoded], pad_id: int) -> dict[str, torch.Tensor]:
+    """Right-padded `input_ids`, `attention_mask` (and `token_type_ids`) of shape [examples, longest], and `labels`.
+
+    Labels are [examples] for a class or a score, [examples, longest] with -100 on padding for generation.
+    """
+    longest = max(len(item.input_ids) for item in batch)
+
+    def padded(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
+        return torch.tensor([[*row, *[value] * (longest - len(row))] for row in rows])
+
+    out: dict[str, Any] = {
+        "input_ids": padded([item.input_ids for item in batch], pad_id),
+        "attention_mask": padded([[1] * len(item.input_ids) for item in batch], 0),
+    }
+    if batch[0].token_type_ids is not None:
+        out["token_type_ids"] = padded([item.token_type_ids or [] for item in batch], 0)
+    if isinstance(batch[0].labels, list):
+        out["labels"] = padded([item.labels for item in batch if isinstance(item.labels, list)], IGNORED)
+    elif batch[0].labels is not None:
+        out["labels"] = torch.tensor([item.labels for item in batch])
+    return out

@@ -1,0 +1,75 @@
+"""Tokenised examples, kept in a cache that is keyed by everything that can change them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rosa_bench.tasks.base import Encoded, Task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from rosa_bench.data.source import Split
+
+FORMAT = 1  # raised when `Encoded` changes
+
+
+def cache_dir() -> Path:
+    """`$ROSA_BENCH_CACHE`, else the user's cache folder, else the system's temporary folder."""
+    if named := os.environ.get("ROSA_BENCH_CACHE"):
+        return Path(named)
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rosa_bench"
+    except RuntimeError:  # no HOME and no entry in the user database
+        return Path(tempfile.gettempdir()) / f"rosa_bench-{os.getuid()}"
+
+
+def encode_split(task: Task, tokenizer: PreTrainedTokenizerBase, split: Split, max_length: int) -> list[Encoded]:
+    """Every example of a split as token ids, from the cache where the same work was done before.
+
+    A cache entry that is damaged or cannot be written costs only the time to encode again.
+    """
+    key = _key(task, tokenizer, split, max_length)
+    path = cache_dir() / "tokens" / f"{key}.json"
+    cached = _read(path)
+    if cached is not None:
+        return cached
+    encoded = [task.encode(example, tokenizer, max_length) for example in split.examples]
+    _write(path, encoded)
+    return encoded
+
+
+def _key(task: Task, tokenizer: PreTrainedTokenizerBase, split: Split, max_length: int) -> str:
+    vocabulary = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else json.dumps(tokenizer.get_vocab(), sort_keys=True)
+    special = {name: str(value) for name, value in tokenizer.special_tokens_map.items()}
+    parts = [FORMAT, repr(task), split.sha256, len(split.examples), max_length, type(tokenizer).__name__, vocabulary, special,
+             tokenizer.truncation_side]  # fmt: skip
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _read(path: Path) -> list[Encoded] | None:
+    try:
+        head, body = path.read_text(encoding="utf-8").split("\n", 1)
+        if hashlib.sha256(body.encode()).hexdigest() != head:
+            return None
+        return [Encoded(*values) for values in json.loads(body)]
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _write(path: Path, encoded: Sequence[Encoded]) -> None:
+    body = json.dumps([list(asdict(item).values()) for item in encoded], separators=(",", ":"))
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(hashlib.sha256(body.encode()).hexdigest() + "\n" + body, encoding="utf-8")
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,153 @@
+"""Rows of a split from one of three sources, each with the place it came from and a hash of the whole."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from rosa_bench.config import Data
+from rosa_bench.errors import UsageError, nearest
+from rosa_bench.tasks.base import Example, Task
+
+HUB_TIMEOUT_S = "20"
+
+
+@dataclass(frozen=True)
+class Split:
+    """The examples of a split, its number of raw rows and the sha256 of all of them (before any limit)."""
+
+    examples: Sequence[Example]
+    rows: int
+    sha256: str
+
+
+def load_split(task: Task, data: Data, split: str, limit: int | None = None) -> Split:
+    """Read one split. `limit` keeps its first raw rows.
+
+    Raises:
+        UsageError: for a missing file, an unreachable hub or a malformed row; names file, line and field.
+    """
+    digest = hashlib.sha256()
+    examples: list[Example] = []
+    rows = 0
+    for row, where in _SOURCES[data.source](task, data, split):
+        digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
+        if limit is None or rows < limit:
+            examples += task.parse(row, where)
+        rows += 1
+    if not examples:
+        raise UsageError(f"{task.name}: split {split!r} of data={data.source} has no rows")
+    return Split(examples, rows, digest.hexdigest())
+
+
+def _embedded(task: Task, data: Data, split: str) -> Iterator[tuple[dict[str, Any], str]]:
+    from rosa_bench import embedded
+
+    name = task.folder.rpartition("/")[2]
+    for index, row in enumerate(embedded.rows("e2e" if name == "e2e_nlg" else name, split)):
+        yield row, f"embedded {name}/{split} row {index}"
+
+
+def split_file(task: Task, folder: str, split: str) -> Path:
+    """The file of a split below `folder`. Raises UsageError that names what there is, when it is missing."""
+    base = Path(folder) / task.folder
+    for suffix in (".jsonl", ".jsonl.gz"):
+        if (path := base / f"{split}{suffix}").is_file():
+            return path
+    if not base.is_dir():
+        raise UsageError(f"{base} is not a folder; data=local looks for DIR/{task.folder}/<split>.jsonl[.gz]")
+    there = [path.name.partition(".jsonl")[0] for path in base.glob("*.jsonl*")]
+    raise UsageError(f"{base}/{split}.jsonl[.gz] is missing; splits there: {', '.join(sorted(there)) or 'none'} ({nearest(split, there)})")
+
+
+def json_lines(path: Path) -> Iterator[tuple[Any, str]]:
+    """Each line of a plain or gzip JSON-lines file with its `file:line`; a BOM, CRLF and empty last lines are read rightly.
+
+    Raises:
+        UsageError: for a broken archive, bytes that are not UTF-8, or a line that is no JSON.
+    """
+    number = 0
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as stream:
+            for number, raw in enumerate(stream, start=1):
+                where = f"{path}:{number}"
+                try:
+                    line = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip("\r\n")
+                    if line.strip():
+                        yield json.loads(line, parse_constant=_refuse_constant), where
+                except UnicodeDecodeError as error:
+                    raise UsageError(f"{where}: not UTF-8 (byte {error.start + 1} of the line)") from error
+                except (ValueError, RecursionError) as error:
+                    raise UsageError(f"{where}: not JSON ({str(error)[:120]})") from error
+    except (OSError, EOFError) as error:
+        raise UsageError(f"{path}: cannot be read after line {number} ({error})") from error
+    except Exception as error:  # noqa: BLE001 - zlib.error of a damaged archive has no common base with OSError
+        if type(error).__module__ == "zlib":
+            raise UsageError(f"{path}: broken gzip after line {number} ({error})") from error
+        raise
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number")
+
+
+def _local(task: Task, data: Data, split: str) -> Iterator[tuple[dict[str, Any], str]]:
+    for row, where in json_lines(split_file(task, str(data.dir), split)):
+        if not isinstance(row, dict):
+            raise UsageError(f"{where}: a row is a JSON object, not {type(row).__name__}")
+        yield row, where
+
+
+def _hub(task: Task, data: Data, split: str) -> Iterator[tuple[dict[str, Any], str]]:
+    os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", HUB_TIMEOUT_S)
+    os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", HUB_TIMEOUT_S)
+    import datasets
+
+    repository, config, revision = task.hub
+    datasets.disable_progress_bars()
+    try:
+        rows = datasets.load_dataset(repository, config, split=split, revision=revision)
+    except Exception as error:  # noqa: BLE001 - whatever a hub, its cache or the network raises, the run cannot start
+        raise UsageError(
+            f"data=hub: {repository} ({config or 'no config'}, split {split}, revision {revision[:12]}) cannot be had: "
+            f"{type(error).__name__}: {str(error).splitlines()[0][:160]}. Two ways on: data=embedded, or data=local data.dir=FOLDER"
+        ) from error
+    for index, row in enumerate(rows):
+        yield dict(row), f"{repository}/{split} row {index}"
+
+
+_SOURCES = {"embedded": _embedded, "local": _local, "hub": _hub}
+
+
+def fingerprint(task: Task, data: Data) -> dict[str, str]:
+    """What identifies the rows without reading them all: part of a run's key. Local files by their content."""
+    if data.source == "embedded":
+        from rosa_bench import embedded
+
+        return {"source": f"embedded {embedded.VERSION}"}
+    if data.source == "hub":
+        return {"source": "hub", "repository": task.hub[0], "revision": task.hub[2]}
+    files = {split: split_file(task, str(data.dir), split) for split in task.splits}
+    return {"source": "local"} | {split: file_sha256(path) for split, path in files.items()}
+
+
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file's bytes, remembered as long as its size and time of change stay."""
+    status = path.stat()
+    return _sha256(str(path), status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _sha256(path: str, size: int, mtime_ns: int) -> str:
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,105 @@
+"""From a trained model to predictions: logits to a class or score, a loss over references, a decoded text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn import functional as F
+
+from rosa_bench.data.batches import collate
+from rosa_bench.tasks.base import IGNORED, Encoded, Example, Prediction, Task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; the training mode is restored."""
+    was = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(was)
+
+
+def sorted_batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+    """Indices in batches of like length, longest first."""
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]
+
+
+def logits(model: PreTrainedModel, encoded: Sequence[Encoded], batch_size: int, pad_id: int) -> torch.Tensor:
+    """The head's outputs [examples, outputs] in fp32 on the CPU, in the order of `encoded`."""
+    out: torch.Tensor | None = None
+    with evaluating(model):
+        for batch in sorted_batches([len(item.input_ids) for item in encoded], batch_size):
+            inputs = collate([encoded[i] for i in batch], pad_id)
+            inputs.pop("labels", None)
+            values = model(**to_device(inputs, model)).logits.float().cpu()
+            out = torch.empty(len(encoded), values.shape[-1]) if out is None else out
+            out[batch] = values
+    assert out is not None
+    return out
+
+
+def mean_loss(model: PreTrainedModel, encoded: Sequence[Encoded], batch_size: int, pad_id: int) -> float:
+    """Mean negative log-likelihood per target token, in nats."""
+    total, tokens = 0.0, 0
+    with evaluating(model):
+        for batch in sorted_batches([len(item.input_ids) for item in encoded], batch_size):
+            inputs = to_device(collate([encoded[i] for i in batch], pad_id), model)
+            labels = inputs.pop("labels")[:, 1:]
+            values = model(**inputs).logits[:, :-1].float()
+            total += float(F.cross_entropy(values.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum"))
+            tokens += int((labels != IGNORED).sum())
+    return total / tokens
+
+
+def to_device(inputs: dict[str, torch.Tensor], model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """The tensors on the model's device."""
+    return {name: tensor.to(model.device) for name, tensor in inputs.items()}
+
+
+def classify(task: Task, examples: Sequence[Example], values: torch.Tensor) -> list[Prediction]:
+    """Logits to predictions: the class of the largest (first among equals), or the score itself."""
+    rows = values.tolist()
+    best: list[Any] = values.argmax(-1).tolist() if task.kind == "classify" else values[:, 0].tolist()
+    return [
+        Prediction(example.id, value, example.label, logits=tuple(row))
+        for example, value, row in zip(examples, best, rows, strict=True)
+    ]
+
+
+def decode(
+    task: Any, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], batch_size: int, limit: int
+) -> list[Prediction]:
+    """One output per example, in file order: left-padded batches of like length, greedy or beam search as the task says.
+
+    `limit` is the most tokens the model can hold; an input longer than `limit - max_new_tokens` loses its head.
+    """
+    room = max(1, limit - task.max_new_tokens)
+    prompts = [task.prompt_ids(example, tokenizer)[-room:] for example in examples]
+    texts = [""] * len(examples)
+    pad = tokenizer.pad_token_id
+    end = tokenizer.eos_token_id
+    options: dict[str, Any] = {"max_new_tokens": task.max_new_tokens, "do_sample": False, "num_beams": task.num_beams}
+    options |= {"no_repeat_ngram_size": task.no_repeat_ngram, "pad_token_id": pad, "eos_token_id": end}
+    if task.num_beams > 1:
+        options["length_penalty"] = task.length_penalty
+    with evaluating(model):
+        for batch in sorted_batches([len(ids) for ids in prompts], batch_size):
+            width = max(len(prompts[i]) for i in batch)
+            ids = torch.tensor([[pad] * (width - len(prompts[i])) + prompts[i] for i in batch])
+            mask = torch.tensor([[0] * (width - len(prompts[i])) + [1] * len(prompts[i]) for i in batch])
+            out = model.generate(**to_device({"input_ids": ids, "attention_mask": mask}, model), **options)
+            for i, row in zip(batch, out[:, width:].tolist(), strict=True):
+                kept = row[: row.index(end)] if end in row else row
+                texts[i] = tokenizer.decode(kept, skip_special_tokens=True).strip()
+    return [Prediction(e.id, text, references=e.references) for e, text in zip(examples, texts, strict=True)]

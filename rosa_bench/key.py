@@ -1,0 +1,56 @@
+"""A run's key: a hash of everything that can change its result, and of nothing else. Light: no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from rosa_bench.config import Run
+from rosa_bench.data.source import fingerprint
+from rosa_bench.errors import UsageError
+from rosa_bench.models.identity import identity
+from rosa_bench.record import Record, read_record
+
+# Keys that change where, how fast or how visibly a run is done, but not its result.
+NEUTRAL_TOP = {"output_dir", "resume", "force", "save", "tracker", "model", "data"}
+NEUTRAL_TRAIN = {"micro_batch_size", "eval_batch_size", "log_steps", "checkpoint_steps", "keep_checkpoints", "num_workers",
+                 "device", "threads", "gradient_checkpointing"}  # fmt: skip
+NEUTRAL_TASK = {"folder", "hub_repository", "hub_revision"}
+
+
+def config_key(run: Run) -> str:
+    """The sha256 of a run's identity: configuration, content of the backbone's files, identity of the rows."""
+    config: dict[str, Any] = run.to_dict()
+    kept = {key: value for key, value in config.items() if key not in NEUTRAL_TOP}
+    kept["train"] = {key: value for key, value in config["train"].items() if key not in NEUTRAL_TRAIN}
+    kept["task"] = {key: value for key, value in config["task"].items() if key not in NEUTRAL_TASK}
+    if kept["train"]["max_steps"] is not None and kept["train"]["epochs"] is not None:
+        kept["train"].pop("epochs")  # max_steps wins
+    kept |= {"model": identity(run.model), "data": fingerprint(run.task, run.data)}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def method_name(run: Run) -> str:
+    """The method's name in records: its class in lower case."""
+    return type(run.method).__name__.lower()
+
+
+def run_id(run: Run, key: str) -> str:
+    """`<task>-<model>-<method>-s<seed>-<8 hex of the key>`, safe as a folder name."""
+    model = re.sub(r"[^A-Za-z0-9_.]+", "_", run.model.name)[:48]
+    return f"{run.task.name}-{model}-{method_name(run)}-s{run.seed}-{key[:8]}"
+
+
+def finished(run: Run, folder: Path, key: str) -> Record | None:
+    """The record of this very run if it is done and is not to be forced again."""
+    path = folder / "record.json"
+    if run.force or not path.is_file():
+        return None
+    try:
+        record = read_record(path)
+    except UsageError:
+        return None
+    return record if record.status == "done" and record.key == key else None

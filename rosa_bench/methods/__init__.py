@@ -1,0 +1,18 @@
+"""Fine-tuning methods. One file here, one yaml in `configs/method/` and one test make a new one; nothing else is edited."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def merge(model: PreTrainedModel) -> PreTrainedModel:
+    """Fold every adapter of a low-rank method into plain weights, in place.
+
+    `from_pretrained` loads the result's `save_pretrained` folder without this package.
+    """
+    from rosa_bench.models.lowrank import merge as fold
+
+    return fold(model)

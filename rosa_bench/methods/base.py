@@ -1,0 +1,62 @@
+"""The seam every method implements. Light to import: torch and transformers only inside functions."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimiser step as a method sees it. `index` counts from 0 and continues over epochs and resumes."""
+
+    model: PreTrainedModel
+    optimizer: torch.optim.Optimizer
+    index: int
+    per_epoch: int
+    seed: int
+
+
+class Method(ABC):
+    """Turns a backbone into a trainable model. A frozen dataclass: fields are its yaml; state lives in the model.
+
+    The hooks are called by the one shared trainer at fixed points of an optimiser step. They must be functions of
+    `(step.seed, step.index)` and of the model's tensors alone: that makes a resumed run, and every process of a
+    distributed one, do the same. Parameters are never replaced after `attach`; copy into them.
+    """
+
+    lr: ClassVar[Mapping[str, float]]  # peak learning rate used where `train.lr` is null, for "mini" and "full_size" backbones
+    exact_at_start: ClassVar[bool] = True  # after `attach` the logits are the backbone's
+    mergeable: ClassVar[bool] = True  # `merge` gives a plain `transformers` model
+
+    @abstractmethod
+    def attach(self, model: PreTrainedModel, seed: int = 0) -> None:
+        """Change `model` in place and set `requires_grad`; new tensors are drawn from `seed`, not from the global stream."""
+
+    def before_step(self, step: Step) -> None:
+        """Called once before the forward pass of an optimiser step, before its first micro-batch."""
+
+    def before_update(self, step: Step) -> None:
+        """Called between the clipping of gradients and the optimiser's update."""
+
+    def after_update(self, step: Step) -> None:
+        """Called after the optimiser's update, before anything is evaluated or saved."""
+
+    def moved(self, model: PreTrainedModel) -> set[str]:
+        """Names of parameters that do not require gradients but change in training all the same; checkpoints hold them."""
+        return set()
+
+    def variants(self, model: PreTrainedModel) -> Iterator[tuple[str, AbstractContextManager[Any]]]:
+        """The ways the trained model is scored: a name and the context in which it is active. The plain one is ''."""
+        yield "", nullcontext()
+
+    def facts(self, model: PreTrainedModel) -> Mapping[str, float]:
+        """Numbers only the method knows, for the record. A fact that was not measured is absent."""
+        return {}

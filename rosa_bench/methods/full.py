@@ -1,0 +1,24 @@
+"""Full fine-tuning: every parameter of the backbone and of the task head trains. The papers' upper baseline."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from rosa_bench.methods.base import Method
+from rosa_bench.schema import configured
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from transformers import PreTrainedModel
+
+
+@configured
+class Full(Method):
+    """Every parameter trains; the model's structure is untouched."""
+
+    lr: ClassVar[Mapping[str, float]] = {"mini": 5e-4, "full_size": 2e-5}
+
+    def attach(self, model: PreTrainedModel, seed: int = 0) -> None:
+        """Set `requires_grad` on every parameter."""
+        model.requires_grad_(True)

@@ -1,0 +1,72 @@
+"""The process behind `tracker.mirrored`: follows one run's files and writes them to wandb."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+POLL_S = 1.0
+
+
+def record_of(folder: Path) -> dict[str, Any]:
+    """The record as it is now."""
+    value: dict[str, Any] = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+    return value
+
+
+def follow(folder: Path, pid: int) -> Iterator[dict[str, Any]]:
+    """The lines of the training curve as they come, until the record is final or the process is gone."""
+    path, offset = folder / "events.jsonl", 0
+    while True:
+        ended = record_of(folder)["status"] != "running" or not psutil.pid_exists(pid)
+        if path.is_file():
+            if path.stat().st_size < offset:
+                offset = 0  # rewound by a resumed run
+            with path.open("rb") as stream:
+                stream.seek(offset)
+                for line in stream:
+                    if line.endswith(b"\n"):
+                        offset += len(line)
+                        yield json.loads(line)
+        if ended:
+            return
+        time.sleep(POLL_S)
+
+
+def flat(scores: dict[str, Any], prefix: str = "") -> dict[str, float]:
+    """Nested scores as `split/variant/metric` names."""
+    out: dict[str, float] = {}
+    for name, value in scores.items():
+        path = f"{prefix}/{name}".strip("/") if name else prefix
+        out |= flat(value, path) if isinstance(value, dict) else {path: value}
+    return out
+
+
+def main(folder: Path, pid: int) -> None:
+    """Mirror one run."""
+    import wandb
+
+    record = record_of(folder)
+    tracker = record["config"]["tracker"]
+    settings = wandb.Settings(x_disable_stats=True, console="off", save_code=False, init_timeout=30)
+    run = wandb.init(
+        project=tracker["project"], entity=tracker["entity"], mode=tracker["mode"], dir=str(folder), name=record["run_id"],
+        config=record["config"], tags=[*tracker["tags"], record["task"], record["method"], record["key"][:8]], settings=settings,
+    )  # fmt: skip
+    for event in follow(folder, pid):
+        step = event.pop("step")
+        scores = flat(event.pop("scores", {}), "scores")
+        run.log({**event, **scores}, step=step)
+    record = record_of(folder)
+    run.summary.update({"status": record["status"], **flat(record.get("scores", {}), "final")})
+    run.finish(exit_code=0 if record["status"] == "done" else 1)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))

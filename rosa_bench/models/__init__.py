@@ -1,0 +1,1 @@
+"""Backbones: loading them, and finding in them the weights that methods adapt."""

@@ -1,0 +1,36 @@
+"""Which weights a configuration names, without loading them. Light: no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rosa_bench.config import Model
+from rosa_bench.data.source import file_sha256
+from rosa_bench.errors import UsageError
+
+EMBEDDED = Path(__file__).parent.parent / "embedded" / "models"
+
+
+def source_of(model: Model) -> str:
+    """The folder or hub name to load from. Raises UsageError for an embedded name the package does not have."""
+    if model.path is not None:
+        return model.path
+    if model.hub is not None:
+        return model.hub
+    folder = EMBEDDED / model.name
+    if not folder.is_dir():
+        have = ", ".join(sorted(path.name for path in EMBEDDED.glob("*/"))) or "none"
+        raise UsageError(f"model={model.name} is not in the package (there: {have})")
+    return str(folder)
+
+
+def identity(model: Model) -> dict[str, Any]:
+    """What identifies the weights: part of a run's key. Files by their content, never by their path."""
+    if model.path is None and model.hub is not None:
+        return {"hub": model.hub, "revision": model.revision, "random_init": model.random_init}
+    folder = Path(source_of(model))
+    names = ["config.json", "tokenizer.json", "tokenizer_config.json"]
+    names += [] if model.random_init else sorted(path.name for path in folder.glob("*.safetensors"))
+    files = {name: file_sha256(folder / name) for name in names if (folder / name).is_file()}
+    return {"files": files, "random_init": model.random_init}

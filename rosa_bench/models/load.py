@@ -1,0 +1,97 @@
+"""A backbone with the head its task needs, and its tokenizer: embedded, from a folder, or from a hub if asked."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import torch
+import transformers
+
+from rosa_bench.config import Model
+from rosa_bench.data.source import HUB_TIMEOUT_S
+from rosa_bench.errors import UsageError
+from rosa_bench.models.identity import source_of
+from rosa_bench.tasks.base import Task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def load(model: Model, task: Task, seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The backbone in fp32 with a new head where the task has one, drawn from `seed`, and its tokenizer.
+
+    Raises:
+        UsageError: for a folder or hub that cannot be loaded, or a backbone that cannot do the task.
+    """
+    source, options = source_of(model), {"revision": model.revision} if model.revision else {}
+    if model.path is None and model.hub is not None:
+        os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", HUB_TIMEOUT_S)
+        os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", HUB_TIMEOUT_S)
+    else:
+        options["local_files_only"] = True
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        config = transformers.AutoConfig.from_pretrained(source, **options)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
+        _check_kind(config, task, source)
+        _set_head(config, task)
+        set_pad_token(tokenizer, config)
+        transformers.set_seed(seed)
+        cls = transformers.AutoModelForCausalLM if task.kind == "generate" else transformers.AutoModelForSequenceClassification
+        if model.random_init:
+            backbone = cls.from_config(config, dtype=torch.float32)
+        else:
+            backbone = cls.from_pretrained(source, config=config, dtype=torch.float32, use_safetensors=True, **options)
+    except UsageError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever transformers, a hub or a damaged file raises, the run cannot start
+        raise UsageError(_cannot_load(model, source, error)) from error
+    if backbone.get_input_embeddings().num_embeddings < len(tokenizer):
+        raise UsageError(f"model {source}: the tokenizer has {len(tokenizer)} tokens, the embeddings fewer")
+    return backbone, tokenizer
+
+
+def _cannot_load(model: Model, source: str, error: Exception) -> str:
+    first = (str(error).splitlines() or [""])[0][:200]
+    if model.path is None and model.hub is not None:
+        return (f"model={model.name}: {source} cannot be had from the hub ({type(error).__name__}: {first}). "
+                "Two ways on: an embedded model (model=auto), or a local copy (model.path=FOLDER)")  # fmt: skip
+    return f"model {source} cannot be loaded ({type(error).__name__}: {first})"
+
+
+def _check_kind(config: Any, task: Task, source: str) -> None:
+    causal = type(config) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING
+    masked = type(config) in transformers.MODEL_FOR_MASKED_LM_MAPPING
+    if task.kind == "generate" and (masked or not causal):
+        raise UsageError(f"task={task.name} generates text and needs a causal decoder; {source} is a {config.model_type}")
+    if config.is_encoder_decoder:
+        raise UsageError(f"{source} is an encoder-decoder ({config.model_type}); encoders and causal decoders can be used")
+
+
+def _set_head(config: Any, task: Task) -> None:
+    if task.kind == "generate":
+        return
+    config.num_labels = task.num_labels
+    config.problem_type = "regression" if task.kind == "regress" else "single_label_classification"
+
+
+def set_pad_token(tokenizer: PreTrainedTokenizerBase, config: Any) -> None:
+    """Give a tokenizer without a pad token its end-of-text (else unknown) token for it, and tell the model's config.
+
+    The attention mask hides padding, so which token it is changes no result; no embedding is added.
+    """
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or tokenizer.convert_ids_to_tokens(0)
+    config.pad_token_id = tokenizer.pad_token_id
+
+
+def max_length(config: Any, wanted: int) -> int:
+    """The most tokens a sequence may have: `wanted`, or less where the position embeddings end earlier."""
+    positions = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
+    if positions is None:
+        return wanted
+    if config.model_type in ("roberta", "xlm-roberta", "camembert"):  # positions start after the padding index
+        positions -= config.pad_token_id + 1
+    return min(wanted, int(positions))

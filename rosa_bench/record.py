@@ -1,0 +1,55 @@
+"""The record of a run, as other programs read it: what was run, on what, with which result, at which cost."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from rosa_bench.errors import UsageError
+
+SCHEMA = 1
+Status = Literal["running", "done", "failed", "oom", "interrupted"]
+
+
+@dataclass
+class Record:
+    """`record.json`, field for field (docs: the table in README). Absent means not measured."""
+
+    run_id: str
+    key: str
+    task: str
+    model: str
+    method: str
+    seed: int
+    config: dict[str, Any]
+    schema: int = SCHEMA
+    status: Status = "running"
+    started: str = ""
+    finished: str | None = None
+    error: str | None = None
+    variant_names: list[str] = field(default_factory=list)
+    data: dict[str, Any] = field(default_factory=dict)
+    scores: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    primary: dict[str, Any] = field(default_factory=dict)
+    params: dict[str, Any] = field(default_factory=dict)
+    cost: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    env: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; what is None is left out."""
+        return {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
+
+
+def read_record(path: Path) -> Record:
+    """A record from its file. Raises UsageError that names the file when it is damaged or of another schema."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(value, dict) or value.get("schema") != SCHEMA:
+            raise ValueError(f"schema {value.get('schema') if isinstance(value, dict) else None!r}, wanted {SCHEMA}")
+        return Record(**value)
+    except (OSError, ValueError, TypeError) as error:
+        raise UsageError(f"{path} is not a record of this version ({error})") from error

@@ -1,0 +1,226 @@
+"""What watches a run: its folder's lock, clocks, memory, events and status. The only place that catches failures."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import gc
+import json
+import signal
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import filelock
+import torch
+
+from rosa_bench import measure
+from rosa_bench.config import Run
+from rosa_bench.environment import environment
+from rosa_bench.errors import UsageError
+from rosa_bench.files import write_bytes, write_json, write_json_lines_gz
+from rosa_bench.record import Record, Status
+from rosa_bench.tasks.base import Prediction
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
+class Recorder:
+    """Holds a run's folder while it runs. `record.json` is written at every change of status, whole or not at all."""
+
+    def __init__(self, run: Run, run_id: str, key: str) -> None:
+        self.folder = Path(run.output_dir) / run_id
+        name = type(run.method).__name__.lower()
+        self.record = Record(run_id, key, run.task.name, run.model.name, name, run.seed, run.to_dict())
+        self.activations: int | None = None
+        self.stop_asked = False
+        self._clocks: dict[str, float] = {}
+        self._base: dict[str, float] = {}
+        self._tokens = self._cells = self._examples = 0
+        self._steps = 0
+        self._total_steps = 0
+        self._training_since: float | None = None
+        self._lock = filelock.FileLock(str(self.folder.with_name(f".{run_id}.lock")))
+        self._handlers: dict[int, Any] = {}
+
+    def __enter__(self) -> Recorder:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise UsageError(f"{self.folder} is being written by another process; wait for it, or choose another seed") from None
+        except OSError as error:
+            raise UsageError(f"output_dir: {self.folder} cannot be written ({error.strerror or error})") from error
+        gc.collect()
+        self._peak = measure.PeakMemory()
+        self.record.started = now()
+        self.record.env = environment()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            with contextlib.suppress(ValueError):  # not in the main thread: the caller handles signals
+                self._handlers[number] = signal.signal(number, self._asked_to_stop)
+        self.write()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self.record.status = status_of(error)
+        if error is not None:
+            self.record.error = "".join(traceback.format_exception_only(error)).strip()[-2000:]
+        self.record.finished = now()
+        self._cost()
+        try:
+            self.write()
+        finally:
+            self._peak.close()
+            self._lock.release()
+
+    def _asked_to_stop(self, number: int, frame: Any) -> None:
+        if self.stop_asked or self._training_since is None:
+            raise KeyboardInterrupt
+        self.stop_asked = True  # the loop stops after this step and keeps a checkpoint
+        signal.signal(signal.SIGALRM, self._too_slow)
+        signal.alarm(6)
+
+    def _too_slow(self, number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    def write(self) -> None:
+        """Write `record.json` in one step."""
+        write_json(self.folder / "record.json", self.record.to_dict())
+
+    def show(self, line: str) -> None:
+        """One line of progress, with seconds since training began."""
+        since = "" if self._training_since is None else f"{time.perf_counter() - self._training_since:6.1f} s  "
+        print(f"  {since}{line}", flush=True)
+
+    # Clocks. `train_s` runs from the first step to the last, less what the others took.
+
+    @contextlib.contextmanager
+    def clock(self, name: str) -> Iterator[None]:
+        """Adds the seconds spent inside to a clock."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._clocks[name] = self._clocks.get(name, 0.0) + time.perf_counter() - start
+
+    def clocks(self) -> dict[str, float]:
+        """Every clock so far, and the counters behind the rates; kept in checkpoints."""
+        values = dict(self._clocks) | {"tokens": self._tokens, "cells": self._cells, "examples": self._examples}
+        if self._training_since is not None:
+            inside = sum(self._clocks.get(name, 0.0) - self._base.get(name, 0.0) for name in ("method_s", "eval_s"))
+            values["train_s"] = self._base.get("train_s", 0.0) + time.perf_counter() - self._training_since - inside
+        return values
+
+    def continue_from(self, clocks: Mapping[str, float]) -> None:
+        """Take over the clocks of the checkpoint that a resumed run goes on from."""
+        self._base = dict(clocks)
+        self._clocks |= {name: value for name, value in clocks.items() if name.endswith("_s") and name != "train_s"}
+        self._tokens, self._cells = int(clocks["tokens"]), int(clocks["cells"])
+        self._examples = int(clocks["examples"])
+
+    def training_begins(self, model: torch.nn.Module, optimizer: Any, steps: int) -> None:
+        """Start the training clock and note the parameters."""
+        total = sum(p.numel() for p in model.parameters())
+        trainable = [p for p in model.parameters() if p.requires_grad]
+        count = sum(p.numel() for p in trainable)
+        self.record.params = {"total": total, "trainable": count, "trainable_percent": 100 * count / total}
+        weights = sum(t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()])
+        gradients = sum(p.numel() * p.element_size() for p in trainable)
+        self.record.cost["memory"] = {"weights": weights, "gradients": gradients}
+        self.write()
+        self._base |= {name: self._clocks.get(name, 0.0) for name in ("method_s", "eval_s")}
+        self._training_since = time.perf_counter()
+
+    def training_ends(self) -> None:
+        """Stop the training clock."""
+        self._clocks["train_s"] = self.clocks()["train_s"]
+        self._training_since = None
+        signal.alarm(0)
+
+    def optimizer_ready(self, optimizer: Any) -> None:
+        """Measure the optimiser's state once it exists."""
+        tensors = [t for state in optimizer.state.values() for t in state.values() if isinstance(t, torch.Tensor) and t.dim()]
+        self.record.params["optimizer_elements"] = sum(t.numel() for t in tensors)
+        self.record.cost["memory"]["optimizer"] = sum(t.numel() * t.element_size() for t in tensors)
+
+    def count_batch(self, mask: torch.Tensor) -> None:
+        """Count examples, tokens and padding of a micro-batch from its attention mask [examples, longest]."""
+        self._examples += mask.shape[0]
+        self._cells += mask.numel()
+        self._tokens += int(mask.sum())
+
+    def _cost(self) -> None:
+        values, cost = self.clocks(), self.record.cost
+        cost |= {name: value for name, value in values.items() if name.endswith("_s")}
+        busy = values.get("train_s", 0.0) + values.get("method_s", 0.0)
+        if busy > 0 and self._examples:
+            cost["examples_per_s"], cost["tokens_per_s"] = self._examples / busy, self._tokens / busy
+            cost["padding_fraction"] = 1 - self._tokens / self._cells
+        if self.activations is not None and "memory" in cost:
+            cost["memory"]["activations"] = self.activations
+        cost |= self._peak.read()
+
+    # Files beside the record.
+
+    def event(self, **values: Any) -> None:
+        """Append a line to the training curve."""
+        values |= self._rates()
+        line = json.dumps(values, allow_nan=False)
+        with (self.folder / "events.jsonl").open("a", encoding="utf-8") as stream:
+            stream.write(line + "\n")
+
+    def _rates(self) -> dict[str, float]:
+        values = self.clocks()
+        busy = values.get("train_s", 0.0) + values.get("method_s", 0.0)
+        return {"examples_per_s": self._examples / busy, "tokens_per_s": self._tokens / busy} if busy > 0 else {}
+
+    def rewind_events(self, step: int) -> None:
+        """Drop the lines after `step`, which a resumed run is going to write again, and any half line."""
+        path = self.folder / "events.jsonl"
+        kept = []
+        with contextlib.suppress(OSError):
+            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+                with contextlib.suppress(ValueError, TypeError, KeyError):
+                    if json.loads(line)["step"] <= step:
+                        kept.append(line + "\n")
+        write_bytes(path, "".join(kept).encode())
+
+    def predictions(self, split: str, variant: str, predictions: Sequence[Prediction]) -> None:
+        """Write every prediction of a split in file order."""
+        name = f"predictions-{split}" + (f"-{variant}" if variant else "") + ".jsonl.gz"
+        write_json_lines_gz(self.folder / name, map(_prediction_row, predictions))
+
+    def scores(self, split: str, variant: str, scores: Mapping[str, float]) -> None:
+        """Enter the scores of a split and variant."""
+        self.record.scores.setdefault(split, {})[variant] = dict(scores)
+
+
+def _prediction_row(prediction: Prediction) -> dict[str, Any]:
+    row: dict[str, Any] = {"id": prediction.id, "prediction": prediction.value}
+    if prediction.references:
+        row["references"] = list(prediction.references)
+    if prediction.label is not None:
+        row["label"] = prediction.label
+    if prediction.logits:
+        row["logits"] = list(prediction.logits)
+    return row
+
+
+def status_of(error: BaseException | None) -> Status:
+    """The status that an exception means."""
+    if error is None:
+        return "done"
+    if isinstance(error, (KeyboardInterrupt, SystemExit)):
+        return "interrupted"
+    memory = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
+    return "oom" if memory else "failed"
+
+

@@ -1,0 +1,106 @@
+"""Scores at epoch ends and at the end of a run, without evaluating anything twice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from rosa_bench import evaluate
+from rosa_bench.config import Run
+from rosa_bench.data.encode import encode_split
+from rosa_bench.data.source import Split
+from rosa_bench.recorder import Recorder
+from rosa_bench.tasks.base import Encoded, Prediction
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Scores = dict[str, dict[str, float]]
+
+
+class Scorer:
+    """Scores one model on a run's splits. What an epoch end computed is kept for the final scores."""
+
+    def __init__(
+        self,
+        run: Run,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        splits: Mapping[str, Split],
+        max_length: int,
+    ) -> None:
+        self.run, self.task, self.model, self.tokenizer = run, run.task, model, tokenizer
+        self.splits, self.max_length = splits, max_length
+        self._encoded: dict[str, list[Encoded]] = {}
+        self._latest: dict[str, list[Prediction]] = {}
+
+    def encoded(self, split: str) -> list[Encoded]:
+        """Token ids of a split; encoded once."""
+        if split not in self._encoded:
+            self._encoded[split] = encode_split(self.task, self.tokenizer, self.splits[split], self.max_length)
+        return self._encoded[split]
+
+    def epoch_scores(self) -> Scores:
+        """What is cheap to know at every epoch end: all scored splits of a classifier, the loss of a generator."""
+        size, pad = self.run.train.eval_batch_size, self.tokenizer.pad_token_id
+        if self.task.kind == "generate":
+            split = self.task.select_split
+            return {split: {"loss": evaluate.mean_loss(self.model, self.encoded(split), size, pad)}}
+        self._latest = {}
+        out: Scores = {}
+        for split in dict.fromkeys([self.task.select_split, *self.task.scored_splits]):
+            values = evaluate.logits(self.model, self.encoded(split), size, pad)
+            if not torch.isfinite(values).all():
+                raise FloatingPointError(f"the model's outputs on {split} are not finite")
+            self._latest[split] = evaluate.classify(self.task, self.splits[split].examples, values)
+            out[split] = dict(self.task.score(split, self._latest[split]))
+        return out
+
+    def finish(self, recorder: Recorder, history: Sequence[Mapping[str, Any]]) -> None:
+        """Final scores and predictions of every variant, and the primary score at the best and the last epoch."""
+        names = []
+        for name, active in self.run.method.variants(self.model):
+            with active:
+                names.append(name)
+                self._score_variant(recorder, name)
+        recorder.record.variant_names = names
+        recorder.record.primary = self._primary(recorder, names, history)
+
+    def _score_variant(self, recorder: Recorder, name: str) -> None:
+        if self.task.kind == "generate":
+            size = min(self.run.train.eval_batch_size, 64)
+            limit = getattr(self.model.config, "max_position_embeddings", None) or 1 << 30
+            for split in self.task.scored_splits:
+                examples = self.splits[split].examples
+                predictions = evaluate.decode(self.task, self.model, self.tokenizer, examples, size, limit)
+                recorder.predictions(split, name, predictions)
+                recorder.scores(split, name, self.task.score(split, predictions))
+            recorder.scores(self.task.select_split, name, self.epoch_scores()[self.task.select_split])
+            return
+        if not self._latest or name:
+            self.epoch_scores()
+        for split in self.task.scored_splits:
+            recorder.predictions(split, name, self._latest[split])
+            recorder.scores(split, name, self.task.score(split, self._latest[split]))
+
+    def _primary(self, recorder: Recorder, names: Sequence[str], history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """A generator's best epoch is the one of least loss; its text score is known there only if that is the last."""
+        task = self.task
+        chosen_by = "loss" if task.kind == "generate" else task.primary
+        better = min if chosen_by == "loss" or not task.higher_is_better else max
+        known = [entry for entry in history if chosen_by in entry["evaluation"].get(task.select_split, {})]
+        split = task.scored_splits[0] if task.kind == "generate" else task.select_split
+        out: dict[str, Any] = {"metric": task.primary, "higher_is_better": task.higher_is_better, "split": split}
+        last = recorder.record.scores.get(split, {}).get(names[-1], {}).get(task.primary)
+        if last is not None:
+            out["last"] = last
+        if known:
+            best = better(known, key=lambda entry: entry["evaluation"][task.select_split][chosen_by])
+            out |= {"best_epoch": best["epoch"], "selected_by": f"{chosen_by} on {task.select_split}"}
+            if chosen_by == task.primary:
+                out["best"] = best["evaluation"][task.select_split][chosen_by]
+            elif best is known[-1] and last is not None:
+                out["best"] = last
+        return out

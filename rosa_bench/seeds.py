@@ -1,0 +1,41 @@
+"""Randomness by purpose: separate seeds and generators, each a function of the run's one seed and of names.
+
+Nothing here touches a global random stream, so drawing for one purpose never changes another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+
+def derive(*parts: object) -> int:
+    """A seed below 2**31 from any printable parts: the same on every platform."""
+    text = "/".join(map(str, parts))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little") >> 1
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """The seeds of a run: new weights, order of the data, dropout, and what a method draws."""
+
+    init: int
+    data: int
+    dropout: int
+    method: int
+
+
+def seeds(seed: int) -> Seeds:
+    """Four independent seeds from a run's one."""
+    return Seeds(derive(seed, "init"), derive(seed, "data"), derive(seed, "dropout"), derive(seed, "method"))
+
+
+def generator(*parts: object) -> torch.Generator:
+    """A CPU generator of its own for these parts, so that devices, processes and resumed runs draw the same."""
+    import torch
+
+    return torch.Generator().manual_seed(derive(*parts))

@@ -1,0 +1,121 @@
+"""The seam every task implements: raw rows to examples, examples to tokens, predictions to scores."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from rosa_bench.errors import UsageError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Kind = Literal["classify", "regress", "generate"]
+IGNORED = -100  # label of a token that carries no loss, as torch's cross entropy has it
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One row as a model sees it: texts to read, and a label or reference texts to be compared with."""
+
+    id: str
+    texts: tuple[str, ...]  # one text or a pair; for generation the linearised input
+    label: int | float | None = None
+    references: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Token ids of one example. `labels` is a class, a score, or one id per token (-100 where no loss is wanted)."""
+
+    input_ids: list[int]
+    labels: int | float | list[int] | None = None
+    token_type_ids: list[int] | None = None
+    cut: bool = False  # the text was longer than the maximum length
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a model said of one example: a class or score with its logits, or a text."""
+
+    id: str
+    value: int | float | str
+    label: int | float | None = None
+    references: tuple[str, ...] = ()
+    logits: tuple[float, ...] = ()
+
+
+class Task(ABC):
+    """What to learn and how it is scored. Subclasses are configuration nodes; fields below are common to all."""
+
+    kind: Kind
+    name: str
+    folder: str  # where `data=local` looks, below data.dir
+    primary: str  # the metric a run is judged by
+    select_split: str  # the split on which the best epoch is chosen
+    scored_splits: list[str]
+    epochs: int  # used where train.epochs is null
+    version: int  # raised when a change of parsing or scoring changes results
+    higher_is_better: ClassVar[bool] = True
+
+    @property
+    @abstractmethod
+    def num_labels(self) -> int:
+        """Outputs of the task head; 0 for generation, which has none."""
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Every split a run reads, the training split first."""
+        return tuple(dict.fromkeys(["train", self.select_split, *self.scored_splits]))
+
+    @property
+    @abstractmethod
+    def hub(self) -> tuple[str, str, str]:
+        """Where `data=hub` finds the rows: a script-free repository, its configuration, the pinned revision."""
+
+    @abstractmethod
+    def parse(self, row: Mapping[str, Any], where: str) -> list[Example]:
+        """The examples of one raw row (several where each reference is its own training target).
+
+        Raises:
+            UsageError: naming `where` and the field, when the row is not as the format says.
+        """
+
+    @abstractmethod
+    def encode(self, example: Example, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
+        """Token ids for training: at most `max_length` of them."""
+
+    @abstractmethod
+    def score(self, split: str, predictions: Sequence[Prediction]) -> Mapping[str, float]:
+        """The task's metrics in the scales the papers print."""
+
+
+def field(row: Mapping[str, Any], name: str, wanted: type | tuple[type, ...], where: str) -> Any:
+    """`row[name]`, checked. Raises UsageError that names file, line and field unless it has the wanted type."""
+    if name not in row:
+        raise UsageError(f"{where}: field {name!r} is missing (there are: {', '.join(map(str, row)) or 'none'})")
+    value = row[name]
+    kinds = wanted if isinstance(wanted, tuple) else (wanted,)
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        names = " or ".join(kind.__name__ for kind in kinds)
+        raise UsageError(f"{where}: field {name!r} is {type(value).__name__}, not {names}")
+    return value
+
+
+def text_field(row: Mapping[str, Any], name: str, where: str) -> str:
+    """A text field that holds more than white space."""
+    text: str = field(row, name, str, where)
+    if not text.strip():
+        raise UsageError(f"{where}: field {name!r} is empty")
+    return text
+
+
+def texts_field(row: Mapping[str, Any], name: str, where: str) -> list[str]:
+    """A list field of at least one non-empty text."""
+    values = field(row, name, list, where)
+    if not values or not all(isinstance(value, str) and value.strip() for value in values):
+        raise UsageError(f"{where}: field {name!r} is not a list of non-empty texts")
+    return list(values)
+

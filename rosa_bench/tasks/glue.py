@@ -1,0 +1,81 @@
+"""GLUE's nine tasks (Wang et al., arXiv 1804.07461): one text or a pair, a class or a similarity score."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from rosa_bench.errors import UsageError
+from rosa_bench.schema import Count, Name, configured
+from rosa_bench.tasks.base import Encoded, Example, Kind, Prediction, Task, field, text_field
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Metric = Literal["matthews", "accuracy", "f1", "pearson", "spearman"]
+
+
+@configured
+class Glue(Task):
+    """A GLUE task. Without `labels` it is a regression over `score_range`."""
+
+    name: Name
+    folder: Name
+    texts: list[str] = Field(min_length=1, max_length=2)  # fields that hold the one or two texts
+    labels: list[str] = Field(default_factory=list)  # names of the classes, in the order of their integers
+    score_range: list[float] = Field(default_factory=lambda: [0.0, 5.0], min_length=2, max_length=2)
+    metrics: list[Metric] = Field(min_length=1)
+    primary: Metric
+    select_split: Name = "validation"
+    scored_splits: list[str] = Field(default_factory=lambda: ["validation"], min_length=1)
+    epochs: Count = 10
+    version: Count = 1
+    hub_repository: Name = "nyu-mll/glue"
+    hub_revision: Name = "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
+
+    def __post_init__(self) -> None:
+        if self.primary not in self.metrics:
+            raise ValueError(f"primary={self.primary} is not among metrics={self.metrics}")
+        if len(self.labels) == 1:
+            raise ValueError("labels needs two names or more, or none for a regression")
+
+    @property
+    def kind(self) -> Kind:  # type: ignore[override]
+        """Regression where there are no classes."""
+        return "classify" if self.labels else "regress"
+
+    @property
+    def num_labels(self) -> int:
+        """The classes, or one output for a score."""
+        return len(self.labels) or 1
+
+    @property
+    def hub(self) -> tuple[str, str, str]:
+        """The configuration is the task's name."""
+        return self.hub_repository, self.name, self.hub_revision
+
+    def parse(self, row: Mapping[str, Any], where: str) -> list[Example]:
+        """One example; hidden labels (-1, as hubs ship unlabelled test sets) are refused like any unknown label."""
+        texts = tuple(text_field(row, name, where) for name in self.texts)
+        label = field(row, "label", (int, float) if self.kind == "regress" else int, where)
+        if self.labels and not 0 <= label < len(self.labels):
+            raise UsageError(f"{where}: field 'label' is {label}, not one of 0..{len(self.labels) - 1}")
+        low, high = self.score_range
+        if not self.labels and not (math.isfinite(label) and low <= label <= high):
+            raise UsageError(f"{where}: field 'label' is {label}, not between {low:g} and {high:g}")
+        return [Example(str(row.get("id", row.get("idx", where))), texts, label if self.labels else float(label))]
+
+    def encode(self, example: Example, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
+        """The text or the pair with the model's own special tokens; the longer text of a pair is cut first."""
+        enc = tokenizer(*example.texts, truncation="longest_first", max_length=max_length, return_attention_mask=False)
+        full = len(enc["input_ids"]) >= max_length
+        return Encoded(enc["input_ids"], example.label, enc.get("token_type_ids"), cut=full)
+
+    def score(self, split: str, predictions: Sequence[Prediction]) -> Mapping[str, float]:
+        """The official metrics, in points."""
+        from rosa_bench.metrics.glue import scores
+
+        return scores(self.metrics, [p.value for p in predictions], [p.label for p in predictions])  # type: ignore[arg-type]

@@ -1,0 +1,250 @@
+"""`transformers.Trainer` as the one loop for every method and task. Nothing here knows a method or a task by name.
+
+What happens, in order, and who is called:
+
+    attach is done, the optimizer is made from parameters that require gradients
+    for each epoch:                         EpochSampler gives the epoch's order from (seed, epoch)
+        for each optimizer step:
+            method.before_step              once, before the first micro-batch
+            forward, backward               for each micro-batch
+            clip
+            method.before_update
+            optimizer.step
+            method.after_update
+            scheduler.step, zero_grad, global_step += 1
+            [checkpoint every checkpoint_steps]
+        evaluate, then checkpoint
+
+Every hook is a function of (seed, global_step), so a resumed run does what the uninterrupted one did.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from rosa_bench import checkpoint
+from rosa_bench.config import Run
+from rosa_bench.data.batches import EpochSampler, Rows, collate
+from rosa_bench.methods.base import Step
+from rosa_bench.recorder import Recorder
+from rosa_bench.seeds import seeds
+from rosa_bench.tasks.base import Encoded
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+Scores = Mapping[str, Mapping[str, float]]
+
+
+class LossIsNotFinite(Exception):
+    """The loss became NaN or infinite; training on would mean nothing."""
+
+
+def world_size() -> int:
+    """Processes of this job, as torchrun tells."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def arguments(run: Run, folder: Path) -> TrainingArguments:
+    """The Trainer's arguments. Raises ValueError if the batch cannot be shared by the processes."""
+    train, world = run.train, world_size()
+    micro = train.micro_batch_size or max(1, train.batch_size // world)
+    if train.batch_size % (micro * world):
+        raise ValueError(f"train.batch_size={train.batch_size} is not a multiple of {micro} examples x {world} processes")
+    return TrainingArguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=train.batch_size // (micro * world),
+        num_train_epochs=train.epochs or 1,
+        max_steps=train.max_steps or -1,
+        learning_rate=train.lr or 0.0,
+        lr_scheduler_type=train.schedule,
+        warmup_steps=train.warmup,
+        weight_decay=train.weight_decay,
+        adam_beta1=train.beta1,
+        adam_beta2=train.beta2,
+        adam_epsilon=train.adam_epsilon,
+        max_grad_norm=train.max_grad_norm,
+        label_smoothing_factor=train.label_smoothing,
+        bf16=train.precision == "bf16",
+        fp16=train.precision == "fp16",
+        activation_checkpointing=train.gradient_checkpointing,
+        dataloader_num_workers=train.num_workers,
+        dataloader_pin_memory=torch.cuda.is_available() and train.device != "cpu",
+        use_cpu=train.device == "cpu",
+        seed=seeds(run.seed).dropout,
+        optim="adamw_torch",
+        logging_steps=train.log_steps,
+        logging_nan_inf_filter=False,
+        save_strategy="no",  # `Loop` decides
+        eval_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        log_level="error",
+        remove_unused_columns=False,
+    )
+
+
+class BenchTrainer(Trainer):
+    """The Trainer with this package's batches and checkpoints, and with measurements around a training step."""
+
+    def __init__(self, *, run: Run, sampler: EpochSampler, recorder: Recorder, **kwargs: Any) -> None:
+        self.run, self.sampler, self.recorder = run, sampler, recorder
+        super().__init__(**kwargs)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
+        return self.sampler
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        folder = Path(str(output_dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        checkpoint.save_state(self.model, self.run.method, folder / checkpoint.STATE)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        checkpoint.load_state(self.model, self.run.method, Path(resume_from_checkpoint) / checkpoint.STATE)
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """One micro-batch. Measures activations in the first one and counts tokens and padding in all."""
+        self.recorder.count_batch(inputs["attention_mask"])
+        measuring = self.recorder.activations is None
+        with saved_bytes(model) if measuring else contextlib.nullcontext() as saved:
+            loss = super().training_step(model, inputs, num_items_in_batch)
+        if saved is not None:
+            self.recorder.activations = saved["bytes"]
+        if not math.isfinite(float(loss)):
+            raise LossIsNotFinite(f"the loss is {float(loss)} at step {self.state.global_step}")
+        return loss
+
+
+@contextlib.contextmanager
+def saved_bytes(model: torch.nn.Module) -> Iterator[dict[str, int]]:
+    """Counts the bytes that autograd keeps for the backward pass: distinct storages that are not parameters."""
+    own = {p.untyped_storage().data_ptr() for p in [*model.parameters(), *model.buffers()]}
+    found: dict[int, int] = {}
+    total = {"bytes": 0}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own and storage.data_ptr() not in found:
+            found[storage.data_ptr()] = storage.nbytes()
+            total["bytes"] += storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield total
+
+
+class Loop(TrainerCallback):  # type: ignore[misc]
+    """Calls the method's hooks, evaluates and checkpoints at epoch ends, shows progress, and stops when asked."""
+
+    def __init__(self, run: Run, recorder: Recorder, sampler: EpochSampler, evaluate: Callable[[], Scores]) -> None:
+        self.run, self.recorder, self.sampler, self.evaluate = run, recorder, sampler, evaluate
+        self.per_epoch = 1
+        self.shown = 0.0
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
+        """Learn the number of steps per epoch."""
+        self.per_epoch = max(1, math.ceil(len(kw["train_dataloader"]) / args.gradient_accumulation_steps))
+        self.recorder.training_begins(kw["model"], kw["optimizer"], state.max_steps)
+
+    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
+        """Set the epoch's order; fires again when a run goes on inside an epoch."""
+        self.sampler.epoch = state.global_step // self.per_epoch
+
+    def _step(self, state: TrainerState, kw: Mapping[str, Any]) -> Step:
+        return Step(kw["model"], kw["optimizer"], state.global_step, self.per_epoch, seeds(self.run.seed).method)
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
+        """The method acts, on its own clock."""
+        with self.recorder.clock("method_s"):
+            self.run.method.before_step(self._step(state, kw))
+
+    def on_pre_optimizer_step(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
+        """Gradients are complete and clipped."""
+        self.run.method.before_update(self._step(state, kw))
+
+    def on_optimizer_step(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
+        """The update is done; `global_step` still names it."""
+        self.run.method.after_update(self._step(state, kw))
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
+        """A checkpoint when one is due, together with a log line so that no loss is lost between them."""
+        if state.global_step == 1:
+            self.recorder.optimizer_ready(kw["optimizer"])
+        due = state.global_step % self.run.train.checkpoint_steps == 0 and state.global_step < state.max_steps
+        stop = self.recorder.stop_asked
+        control.should_save |= (due and state.global_step % self.per_epoch != 0) or stop
+        control.should_log |= control.should_save or state.global_step % self.per_epoch == 0
+        control.should_training_stop |= stop
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
+        """Write the training curve and, now and then, a line for whoever watches."""
+        logs = kw.get("logs") or {}
+        if "loss" not in logs:
+            return
+        self.recorder.event(step=state.global_step, epoch=state.epoch, loss=logs["loss"], lr=logs["learning_rate"])
+        if time.monotonic() - self.shown > 5:
+            self.shown = time.monotonic()
+            self.recorder.show(f"step {state.global_step}/{state.max_steps}  loss {logs['loss']:.4f}")
+
+    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
+        """Evaluate, remember the scores in the checkpointed state, checkpoint."""
+        if self.recorder.stop_asked:
+            return
+        with self.recorder.clock("eval_s"):
+            scores = self.evaluate()
+        epoch = round(float(state.epoch or 0), 4)
+        state.log_history.append({"evaluation": scores, "epoch": epoch, "step": state.global_step})
+        self.recorder.event(step=state.global_step, epoch=epoch, scores=scores)
+        loss = next((entry["loss"] for entry in reversed(state.log_history) if "loss" in entry), math.nan)
+        shown = "  ".join(f"{name} {value:.2f}" for name, value in scores[self.run.task.select_split].items())
+        self.recorder.show(f"epoch {epoch:g}/{args.num_train_epochs:g}  loss {loss:.4f}  {shown} ({self.run.task.select_split})")
+        control.should_save = True
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
+        """Declare the checkpoint whole and drop all but the one before it."""
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        if state.is_world_process_zero:
+            checkpoint.mark_complete(folder, {"key": self.recorder.record.key, "clocks": self.recorder.clocks()})
+            if not self.run.train.keep_checkpoints:
+                checkpoint.remove(checkpoint.checkpoints(folder.parent)[2:])
+
+
+def make_trainer(
+    run: Run, model: PreTrainedModel, rows: Sequence[Encoded], pad_id: int, recorder: Recorder, evaluate: Callable[[], Scores]
+) -> BenchTrainer:
+    """The trainer of a run: model with the method attached, encoded training rows, and what to do at epoch ends."""
+    sampler = EpochSampler([len(row.input_ids) for row in rows], run.train.batch_size, seeds(run.seed).data, run.train.bucket)
+    trainer = BenchTrainer(
+        run=run,
+        sampler=sampler,
+        recorder=recorder,
+        model=model,
+        args=arguments(run, recorder.folder),
+        train_dataset=Rows(rows),
+        data_collator=partial(collate, pad_id=pad_id),
+        callbacks=[Loop(run, recorder, sampler, evaluate)],
+    )
+    trainer.remove_callback(_printer())
+    return trainer
+
+
+def _printer() -> type:
+    from transformers.trainer_callback import PrinterCallback
+
+    return PrinterCallback
+
+
+def evaluations(state: TrainerState) -> list[dict[str, Any]]:
+    """What was scored at each epoch end: dicts of `epoch`, `step` and `evaluation` ({split: {metric: value}})."""
+    return [entry for entry in state.log_history if "evaluation" in entry]
