@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rosa_bench.embedded.lexicon import (
     GRADED,
+    LEAVES,
     MANNERS,
     NOUN_SYNONYMS,
     STATES,
@@ -251,9 +252,9 @@ def _changed(g: Grammar, e: Event, kind: str) -> Event | None:
     if kind == "patient":
         return e._replace(patient=_unlike(g, e.patient, w.people if e.patient.noun.kind == "person" else w.objects))
     if kind == "place":
-        return e._replace(place=_other(g, e.place, w.places)) if e.place else None
+        return e._replace(place=other_than(g, e.place, w.places)) if e.place else None
     if kind == "time":
-        return e._replace(time=_other(g, e.time, w.times)) if e.time else None
+        return e._replace(time=other_than(g, e.time, w.times)) if e.time else None
     group = "ditransitive" if e.to is not None else "personal" if e.patient.noun.kind == "person" else "transitive"
     verb = e.verb
     while verb == e.verb or verb in VERB_SYNONYMS.get(e.verb.base, ()):
@@ -261,7 +262,8 @@ def _changed(g: Grammar, e: Event, kind: str) -> Event | None:
     return e._replace(verb=verb)
 
 
-def _other(g: Grammar, known: str, options: Sequence[str]) -> str:
+def other_than(g: Grammar, known: str, options: Sequence[str]) -> str:
+    """Draw an option that does not mean the same as the one known."""
     found = known
     while found == known or found in WORD_SYNONYMS.get(known, ()):
         found = g.pick(options)
@@ -269,7 +271,13 @@ def _other(g: Grammar, known: str, options: Sequence[str]) -> str:
 
 
 def _unlike(g: Grammar, p: Phrase, options: Sequence[Noun]) -> Phrase:
-    synonym, noun = SYNONYM_NOUNS.get(p.noun.sg), p.noun
-    while noun.sg == p.noun.sg or noun.sg == p.noun.parent or (synonym and noun.sg == synonym.sg):
+    known, noun = p.noun, p.noun
+    synonym = SYNONYM_NOUNS.get(known.sg, known)
+    while noun.sg in (known.sg, known.parent, synonym.sg) or noun.parent in (known.sg, synonym.sg):
         noun = g.pick(options)
     return Phrase("the", p.adj, noun, p.pl)
+
+
+def near(g: Grammar, p: Phrase) -> Phrase:
+    """Put a noun of the same family in the place of another."""
+    return Phrase(p.det, p.adj, g.pick([n for n in LEAVES if n.parent == p.noun.parent and n.sg != p.noun.sg]), p.pl)

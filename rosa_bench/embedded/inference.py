@@ -64,7 +64,7 @@ def draw_fact(g: Grammar) -> Fact:
         g.pick(w.states),
         g.verb("transitive" if target else "intransitive"),
         target,
-        g.pick(w.object_adjectives),
+        g.pick(w.intersective),
         g.pick(w.places),
         g.pick(w.manners),
     )

@@ -15,39 +15,36 @@ from rosa_bench.embedded.lexicon_verbs import VERBS
 
 _VOWELS = "aeiou"
 # these also take somebody as a first object: "bought Magnus the pan"
-_FOR_SOMEBODY = frozenset(
-    [
+_FOR_SOMEBODY = (
+    *(
         "buy",
         "purchase",
-        "build",
         "construct",
+        "erect",
         "find",
         "locate",
-        "choose",
-        "select",
         "fetch",
         "retrieve",
-        "throw",
-        "hurl",
         "get",
         "obtain",
         "bring",
-        "deliver",
+        "convey",
+    ),
+    *(
         "make",
-        "produce",
-        "take",
+        "fabricate",
         "carry",
         "catch",
-        "steal",
-        "rent",
-        "organise",
-        "arrange",
-        "assemble",
-        "weave",
-        "polish",
-        "sharpen",
+        "grab",
+        "seize",
+        "borrow",
+        "acquire",
         "unlock",
-    ]
+        "unbolt",
+        "wrap",
+        "unwrap",
+    ),
+    *("polish", "sharpen", "manufacture", "bind", "mend", "repair", "require", "inherit"),
 )
 _SILENT_H = ("heir", "honest", "hour")
 
@@ -215,7 +212,8 @@ class Words:
         graded = [w for i, pair in enumerate(GRADED) if half is None or i % 2 == half for side in pair for w in side]
         self.graded = [Adjective(w, _COMPARATIVES.get(w, "")) for w in graded]
         self.comparable = [a for a in self.graded if a.more]
-        self.object_adjectives = graded + halve(UNGRADED)
+        self.intersective = halve(UNGRADED)
+        self.object_adjectives = graded + self.intersective
         self.verbs = {
             name: [v for group in groups for v in group if half is None or v.half == half]
             for name, groups in VERB_GROUPS.items()

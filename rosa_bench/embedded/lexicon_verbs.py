@@ -9,21 +9,20 @@ VERBS: dict[str, str] = {
     # no object, animate subject
     "intransitive": """
         sleep:slept:slept laugh sneeze yawn cough smile arrive depart vanish snore giggle weep:wept:wept shiver tremble
-        faint kneel:knelt:knelt wander linger fall:fell:fallen rise:rose:risen blush frown groan sigh travel* hesitate
-        stumble retire rejoice grin* nap* doze emerge dine limp loiter squirm stroll crawl jog* perish react sob* sulk
+        faint kneel:knelt:knelt wander linger fall:fell:fallen rise:rose:risen blush frown groan sigh travel*
+        stumble fret* rejoice grin* nap* doze emerge dine limp loiter squirm stroll crawl jog* perish react sob* sulk
         swoon gasp chuckle cower crouch pant slouch tiptoe falter wince lurk hobble saunter stagger snooze shudder
         scowl smirk flinch gloat meditate gossip dawdle sprint bicker mope yodel fidget""",
     # an object that must be there, a thing
     "transitive": """
-        mend=repair buy:bought:bought=purchase build:built:built=construct destroy=demolish find:found:found=locate
-        choose:chose:chosen=select fetch=retrieve throw:threw:thrown=hurl inspect=examine hide:hid:hidden=conceal
-        decorate=adorn wreck=ruin grab*=seize lift=hoist shift=move get*:got:got=obtain scrub*=scour
-        bring:brought:brought=deliver remove=withdraw:withdrew:withdrawn use=utilise make:made:made=produce
-        hold:held:held=grip* cover=smother arrange=organise take:took:taken=carry
-        break:broke:broken=smash devour=gobble discard=jettison unlock wrap* polish measure possess mention describe
-        tear:tore:torn sharpen assemble dismantle lose:lost:lost borrow steal:stole:stolen replace handle
-        bind:bound:bound catch:caught:caught forget*:forgot:forgotten weave:wove:woven shake:shook:shaken crush
-        drag* rent photograph""",
+        mend=repair buy:bought:bought=purchase construct=erect destroy=demolish find:found:found=locate
+        fetch=retrieve inspect=examine conceal=disguise decorate=adorn wreck=ruin grab*=seize lift=hoist
+        get*:got:got=obtain scour=cleanse bring:brought:brought=convey remove=extract use=utilise
+        make:made:made=fabricate cover=encase carry=transport damage=harm devour=gobble discard=jettison unlock=unbolt
+        wrap* polish possess=own mention describe=depict shred* sharpen manufacture dismantle acquire borrow replace
+        handle bind:bound:bound catch:caught:caught photograph crush label* bury seal repaint rearrange unwrap* inherit
+        display=exhibit evaluate=assess detect=perceive duplicate=replicate require favour tighten upgrade lubricate
+        straighten""",
     # an object that must be there, a person
     "personal": """
         greet=welcome help=assist praise=commend scold=rebuke hug*=embrace follow=pursue tease=mock rescue=save
@@ -42,21 +41,21 @@ VERBS: dict[str, str] = {
     # a that-clause and nothing else
     "clausal": """
         think:thought:thought=suppose say:said:said=state
-        insist=maintain boast complain=grumble argue agree reply=answer
+        insist=contend boast complain=grumble argue agree reply=answer
         remark conclude pretend joke assume=presume reckon imply exclaim speculate 
-        swear:swore:sworn notice know:knew:known""",
+       swear:swore:sworn quip*""",
     # to + verb
     "infinitive": """
-        want=wish try=attempt plan*=intend refuse decide manage fail need aim strive:strove:striven tend yearn hope
-        prepare threaten""",
+        refuse=decline decide=resolve manage fail aim=plan* strive:strove:striven tend yearn hope threaten
+        pledge=vow endeavour hesitate""",
     # verb + ing
     "gerund": """
         enjoy=relish avoid finish=complete keep:kept:kept dislike resume quit*:quit:quit postpone risk deny miss
         practise consider defer* contemplate fancy""",
     # object + to + verb
     "object_control": """
-        persuade=convince force=compel* urge=exhort instruct=command allow=permit* encourage coax beg*
-        remind train tempt enable invite advise""",
+        persuade=convince force=compel* urge=exhort instruct=command allow=permit* encourage=inspire coax=cajole remind
+        tempt=entice enable invite advise oblige motivate""",
     # the object feels
     "frightening": """
         frighten=scare amuse=entertain annoy=irritate delight surprise=astonish please bore worry shock puzzle=perplex

@@ -31,9 +31,9 @@ drunk=tipsy thirsty lonely jealous grateful guilty sleepy innocent lucky patient
 
 POSITIVE_ADJ = """
 superb delightful charming brilliant wonderful excellent splendid marvellous spirited witty graceful elegant
-tasty delicious fantastic terrific lovely pleasant joyful refreshing stunning dazzling inspired masterful enchanting
+tasty delicious fantastic terrific lovely pleasant joyful refreshing stunning dazzling luminous masterful enchanting
 exquisite glorious heartfelt hilarious imaginative magnificent memorable outstanding uplifting radiant satisfying
-sparkling sublime thoughtful touching triumphant vibrant warm winning flawless first-rate engaging captivating
+sparkling sublime thoughtful touching triumphant vibrant warm winsome flawless first-rate engaging captivating
 """
 
 NEGATIVE_ADJ = """

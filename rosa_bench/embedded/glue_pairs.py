@@ -1,0 +1,174 @@
+"""The pair tasks: each draws two texts whose label follows from the events or claims that they tell.
+
+A scored pair needs two reserved texts, a train pair two unreserved ones. The first text is drawn once; the second is
+drawn again and again in other words (see ``_fit``), which keeps the number of draws small.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rosa_bench.embedded import causes, events, inference
+from rosa_bench.embedded.grammar import Grammar, sentence
+from rosa_bench.embedded.lexicon import ALL_NOUNS, pool
+from rosa_bench.embedded.lexicon_nouns import TOPICS_MATCHED, TOPICS_MISMATCHED
+from rosa_bench.embedded.reserve import reserved
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rosa_bench.embedded.events import Event
+
+    Pair = tuple[tuple[str, ...], float, str]
+
+_TRIES = 10
+
+
+def _fit(split: str, make: Callable[[], str]) -> str:
+    """Draw a text until it is on the split's side of the reservation; empty where too many tries fail."""
+    scored = split != "train"
+    for _ in range(_TRIES):
+        text = make()
+        if reserved(text) == scored:
+            return text
+    return ""
+
+
+def _draw_event(g: Grammar, split: str, parts: int = 2) -> Event:
+    g.words = pool("all", 0 if split == "train" else 1)
+    return events.draw_event(g, parts, people=0.35)
+
+
+def _tell(g: Grammar, e: Event, p: float = 0.0) -> str:
+    return sentence(events.tell(events.reword(g, e, p) if p else e, g.pick(events.STYLES)))
+
+
+def mrpc(g: Grammar, split: str, label: float) -> Pair | None:
+    """Two tellings of one event, or of two events that differ in one part."""
+    e = _draw_event(g, split)
+    first = _fit(split, lambda: _tell(g, e))
+    other, kind = (e, "same") if label else events.change(g, e)
+    second = first and _fit(split, lambda: _tell(g, other, 0.7))
+    return ((first, second), label, kind) if second and first != second else None
+
+
+def qqp(g: Grammar, split: str, label: float) -> Pair | None:
+    """Two ways to ask one question, or two questions that differ in what is asked or about which event."""
+    e = _draw_event(g, split)
+    part = g.pick(events.askable(e))
+    other, asked, kind = e, part, "same"
+    if not label:
+        kind = g.pick(("part", "swap", "verb", "agent", "patient", "number", "time", "place"))
+        if kind == "part":
+            asked = g.pick([p for p in events.askable(e) if p != part])
+        elif kind == part or (kind == "number" and part == "patient"):
+            return None
+        else:
+            other, kind = events.change(g, e, kind)
+    first = _fit(split, lambda: sentence(events.ask(g, e, part), "?"))
+    second = first and _fit(split, lambda: sentence(events.ask(g, events.reword(g, other, 0.7), asked), "?"))
+    return ((first, second), label, kind) if second and first != second else None
+
+
+_WEIGHTS = {"verb": 1.5, "agent": 1.0, "patient": 1.0, "place": 0.6, "time": 0.6, "manner": 0.6}
+
+
+def stsb(g: Grammar, split: str, label: float) -> Pair | None:
+    """Two events that share some of their parts; the score is the weighted share, from 0 to 5."""
+    del label  # the score follows from what is drawn
+    e = other = _draw_event(g, split, 3)
+    told = [p for p in _WEIGHTS if p in ("verb", "agent", "patient") or getattr(e, p)]
+    whole = sum(_WEIGHTS[p] for p in told)
+    keep, lost = g.u() * 1.15, 0.0
+    if g.u() < 0.1 and e.patient.noun.kind == "person":
+        other, lost = events.change(g, e, "swap")[0], 1.0
+        told = told[3:]
+    for part in told:
+        if g.u() < keep:
+            continue
+        if part == "manner":
+            other, share = other._replace(manner=events.other_than(g, e.manner, g.words.manners)), 1.0
+        elif part in ("agent", "patient") and g.u() < 0.4 and getattr(e, part).noun.parent in ALL_NOUNS:
+            near = events.near(g, getattr(e, part))
+            other, share = other._replace(**{part: near}), 0.5
+        else:
+            other, share = events.change(g, other, part)[0], 1.0
+        lost += _WEIGHTS[part] * share
+    score = round(5 * (1 - lost / whole), 2)
+    first = _fit(split, lambda: _tell(g, e))
+    second = first and _fit(split, lambda: _tell(g, other, 0.6))
+    return ((first, second), score, f"score{round(score)}") if second and first != second else None
+
+
+def qnli(g: Grammar, split: str, label: float) -> Pair | None:
+    """A question and a sentence that answers it (0) or only speaks of much the same (1)."""
+    e = _draw_event(g, split, 3)
+    part = g.pick(events.askable(e))
+    answer, kind = e, "answered"
+    if part == "whether" and g.u() < 0.5:
+        answer = e._replace(neg=True)
+    if label:
+        kind = g.pick(("missing", "swap", "verb", "agent", "patient", "negation", "time", "place"))
+        if kind == "missing":
+            if part not in ("place", "time"):
+                return None
+            answer = answer._replace(**{part: ""})
+        elif kind == part or (kind == "negation" and part == "whether"):
+            return None
+        else:
+            answer, kind = events.change(g, answer, kind)
+    question = _fit(split, lambda: sentence(events.ask(g, e, part), "?"))
+    told = question and _fit(split, lambda: _tell(g, answer, 0.6))
+    return ((question, told), label, kind) if told else None
+
+
+def _claim(g: Grammar, split: str, label: int) -> tuple[str, str, str]:
+    """Draw a premise and a hypothesis (empty where too many tries fail) and the quantifier of the hypothesis."""
+    drawn = inference.draw_hypothesis(g)
+    hypothesis = _fit(split, lambda: sentence(inference.say(g, *drawn)))
+    premise = hypothesis and _fit(split, lambda: sentence(inference.draw_premise(g, drawn, label)))
+    return premise, hypothesis, drawn[1].replace("_", "")
+
+
+def mnli(g: Grammar, split: str, label: float) -> Pair | None:
+    """A premise that entails (0), leaves open (1) or contradicts (2) a hypothesis; the mismatched topics are others."""
+    topics = TOPICS_MISMATCHED if split == "validation_mismatched" else TOPICS_MATCHED
+    g.words = pool(g.pick(topics), 0 if split == "train" else 1)
+    premise, hypothesis, kind = _claim(g, split, int(label))
+    return ((premise, hypothesis), label, kind) if premise and premise != hypothesis else None
+
+
+def rte(g: Grammar, split: str, label: float) -> Pair | None:
+    """A longer premise, often reported by somebody or joined to another clause, and what it entails (0) or not (1)."""
+    g.words = pool("all", 0 if split == "train" else 1)
+    x, reported = g.u(), g.u()
+    opened = bool(label) and x < 0.3
+    relation = inference.ENTAILED if not label or opened else inference.NEUTRAL if x < 0.65 else inference.CONTRADICTED
+    drawn = inference.draw_hypothesis(g)
+    hypothesis = _fit(split, lambda: sentence(inference.say(g, *drawn)))
+    if not hypothesis:
+        return None
+
+    def premise() -> str:
+        text = inference.draw_premise(g, drawn, relation)
+        if opened:
+            return sentence(f"{g.name()} {g.pick(inference.OPEN_VERBS)} that {text}")
+        if reported < 0.35:
+            return sentence(f"{g.name()} {g.pick(inference.FACTIVE)} that {text}")
+        return sentence(f"{text}, and {g.clause(short=True)}" if reported < 0.65 else text)
+
+    told = _fit(split, premise)
+    kind = "reported" if opened else ("entailed", "open", "denied")[relation]
+    return ((told, hypothesis), label, kind) if told and told != hypothesis else None
+
+
+def wnli(g: Grammar, split: str, label: float) -> Pair | None:
+    """A pronoun that the cause resolves, and the cause with the right (1) or the wrong noun (0) in its place."""
+    half = 0 if split == "train" else 1
+    g.words = pool("all", half)
+    c = causes.draw_cause(g, half)
+    told, resolved = sentence(c.told()), sentence(c.resolved(bool(label)))
+    scored = split != "train"
+    if reserved(resolved) != scored or reserved(told) != scored:
+        return None
+    return (told, resolved), label, "first" if c.means_first else "second"
