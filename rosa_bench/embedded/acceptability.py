@@ -189,7 +189,7 @@ def gap(g: Grammar, good: bool) -> str:
             word = "what" if g.u() < 0.4 else f"which {g.pick(g.words.objects).sg}"
         else:
             word = g.pick(("when", "where", "why", "why"))
-        inner = f"{g.name()} {g.pick(('say', 'think', 'claim'))} that " if g.u() < 0.3 else ""
+        inner = f"{g.name()} {g.verb('clausal').base} that " if g.u() < 0.3 else ""
         if inner:
             return f"{word} did {inner}{subject} {verb.past}{filler}" + "?"
         return f"{word} did {subject} {verb.base}{filler}" + "?"

@@ -130,10 +130,19 @@ def claim(g: Grammar) -> list[str]:
             ("it is false that", "it is not true that", "it cannot be that"),
         )[label]
     )
-    if g.u() < 0.1:
-        fact = sentence(f"{g.name()} {g.pick(inference.FACTIVE)} that {premise}")
-        return [fact, sentence(premise)]
+    if g.u() < 0.15:
+        return _report(g, premise)
     return [sentence(premise), sentence(f"{link} {hypothesis}")]
+
+
+def _report(g: Grammar, text: str) -> list[str]:
+    """Let somebody know or only think something, and say whether it is so."""
+    if reserved(text):
+        return []
+    sure = g.u() < 0.5
+    verb = g.pick(inference.FACTIVE if sure else inference.OPEN_VERBS)
+    link = "so" if sure else g.pick(("perhaps", "maybe", "it is not known whether"))
+    return [sentence(f"{g.name()} {verb} that {text}"), sentence(f"{link} {text}")]
 
 
 def meaning(g: Grammar) -> list[str]:

@@ -46,6 +46,8 @@ def _tell(g: Grammar, e: Event, p: float = 0.0) -> str:
 def mrpc(g: Grammar, split: str, label: float) -> Pair | None:
     """Two tellings of one event, or of two events that differ in one part."""
     e = _draw_event(g, split)
+    if g.u() < 0.15:  # a negation by itself must not mean that the two differ
+        e = e._replace(neg=True)
     first = _fit(split, lambda: _tell(g, e))
     other, kind = (e, "same") if label else events.change(g, e)
     second = first and _fit(split, lambda: _tell(g, other, 0.7))
@@ -139,23 +141,24 @@ def mnli(g: Grammar, split: str, label: float) -> Pair | None:
 
 
 def rte(g: Grammar, split: str, label: float) -> Pair | None:
-    """A longer premise, often reported by somebody or joined to another clause, and what it entails (0) or not (1)."""
+    """A longer premise, often two reports of which one can be relied on, and what it entails (0) or not (1)."""
     g.words = pool("all", 0 if split == "train" else 1)
-    x, reported = g.u(), g.u()
-    opened = bool(label) and x < 0.3
-    relation = inference.ENTAILED if not label or opened else inference.NEUTRAL if x < 0.65 else inference.CONTRADICTED
+    reports, x = g.u() < 0.5, g.u()
+    opened = bool(label) and reports and x < 0.6
+    relation = inference.ENTAILED if not label or opened else inference.NEUTRAL if x < 0.8 else inference.CONTRADICTED
     drawn = inference.draw_hypothesis(g)
     hypothesis = _fit(split, lambda: sentence(inference.say(g, *drawn)))
     if not hypothesis:
         return None
+    sure, open_to_doubt = g.pick(inference.FACTIVE), g.pick(inference.OPEN_VERBS)
 
     def premise() -> str:
-        text = inference.draw_premise(g, drawn, relation)
-        if opened:
-            return sentence(f"{g.name()} {g.pick(inference.OPEN_VERBS)} that {text}")
-        if reported < 0.35:
-            return sentence(f"{g.name()} {g.pick(inference.FACTIVE)} that {text}")
-        return sentence(f"{text}, and {g.clause(short=True)}" if reported < 0.65 else text)
+        text, other = inference.draw_premise(g, drawn, relation), g.clause(short=True)
+        if not reports:
+            return sentence(text if x < 0.5 else f"{text}, and {other}")
+        told = f"{g.name()} {open_to_doubt if opened else sure} that {text}"
+        other = f"{g.name()} {sure if opened else open_to_doubt} that {other}"
+        return sentence(f"{told}, and {other}" if g.u() < 0.5 else f"{other}, and {told}")
 
     told = _fit(split, premise)
     kind = "reported" if opened else ("entailed", "open", "denied")[relation]

@@ -172,13 +172,19 @@ def draw_hypothesis(g: Grammar) -> tuple[Fact, str, Levels, bool]:
             return fact, q, levels, g.u() < 0.3
 
 
+def find_premise(g: Grammar, claim: tuple[Fact, str, Levels, bool], label: int) -> tuple[str, Levels]:
+    """Find a quantifier and levels that make a claim entailed (0), open (1) or contradicted (2)."""
+    fact, q, levels, _ = claim
+    while True:
+        found = _premise(g, fact, q, levels, label)
+        if found is not None:
+            return found
+
+
 def draw_premise(g: Grammar, claim: tuple[Fact, str, Levels, bool], label: int, synonyms: float = 0.3) -> str:
     """Write a premise that makes a claim entailed (0), open (1) or contradicted (2)."""
-    fact, q, levels, many = claim
-    found = None
-    while found is None:
-        found = _premise(g, fact, q, levels, label)
-    return say(g, reword_fact(g, fact, synonyms), found[0], found[1], many)
+    q, levels = find_premise(g, claim, label)
+    return say(g, reword_fact(g, claim[0], synonyms), q, levels, claim[3])
 
 
 def definition(g: Grammar) -> str:
