@@ -205,7 +205,7 @@ def _lines(prefix: str, cls: type, error: ValidationError) -> list[str]:
         key = str(item["loc"][0]) if item["loc"] else ""
         message = str(item["msg"]).removeprefix("Value error, ").removeprefix("Input ")
         if item["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-            faults[f"{prefix}{key} is not a key"] = [nearest(key, names)]
+            faults[f"{prefix}{key} is not a key"] = [nearest(f"{prefix}{key}", [f"{prefix}{name}" for name in names])]
         else:
             said = f"{prefix}{key}={item.get('input')!r}" if key else prefix.rstrip(".")
             faults.setdefault(said, []).append(message)

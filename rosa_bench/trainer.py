@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Scores = Mapping[str, Mapping[str, float]]
+# transformers renamed the argument in the course of version 5.
+_CHECKPOINTING = "activation_checkpointing" if hasattr(TrainingArguments, "activation_checkpointing") else "gradient_checkpointing"
 
 
 class LossIsNotFinite(Exception):
@@ -78,7 +80,6 @@ def arguments(run: Run, folder: Path) -> TrainingArguments:
         label_smoothing_factor=train.label_smoothing,
         bf16=train.precision == "bf16",
         fp16=train.precision == "fp16",
-        activation_checkpointing=train.gradient_checkpointing,
         dataloader_num_workers=train.num_workers,
         dataloader_pin_memory=torch.cuda.is_available() and train.device != "cpu",
         use_cpu=train.device == "cpu",
@@ -92,6 +93,7 @@ def arguments(run: Run, folder: Path) -> TrainingArguments:
         disable_tqdm=True,
         log_level="error",
         remove_unused_columns=False,
+        **{_CHECKPOINTING: train.gradient_checkpointing},
     )
 
 

@@ -1,0 +1,42 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+RUN = $(BIN)/python -m rosa_bench
+
+.PHONY: help setup run test test-slow lint format tables lock clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(STAMP) ## create .venv with the locked dependencies and this package in editable mode
+
+$(STAMP): pyproject.toml requirements.lock
+	@echo "Installing into $(VENV); the first time takes a few minutes."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dev,peft]'
+	@touch $@
+
+run: setup ## the main job on the embedded default: ROSA on CoLA, minutes on two CPU cores
+	@$(RUN) method=rosa task=cola
+
+test: setup ## the whole test suite, offline
+	@$(BIN)/python -m pytest -q -m 'not slow'
+
+test-slow: setup ## the tests that take minutes each
+	@$(BIN)/python -m pytest -q -m slow
+
+lint: setup ## ruff and mypy
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+format: setup ## rewrite the code in the house format
+	@$(BIN)/ruff check --fix-only . && $(BIN)/ruff format .
+
+tables: setup ## results/tables/ from all records
+	@$(BIN)/python -m rosa_bench.tables
+
+lock: setup ## renew requirements.lock within the ranges of pyproject.toml
+	@scripts/lock.sh
+
+clean: ## remove .venv and caches; results stay
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,111 @@
+"""LoRA against `peft` on the same weights, and against the dense product."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import transformers
+from support import composed
+
+from rosa_bench import methods
+from rosa_bench.methods.lora import Lora
+from rosa_bench.models.lowrank import lowrank_sites
+from rosa_bench.models.sites import find_sites
+
+TARGETS = {"roberta": ["query", "value"], "gpt2": ["c_attn"]}
+
+
+def loaded(folder) -> transformers.PreTrainedModel:
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(folder, num_labels=2)
+    model.config.pad_token_id = 1
+    return model.eval()
+
+
+def randomized(model) -> None:
+    generator = torch.Generator().manual_seed(5)
+    for module, site in lowrank_sites(model):
+        module.B[site.role].data.normal_(0, 0.1, generator=generator)
+
+
+@pytest.mark.filterwarnings("ignore:.*deprecated:FutureWarning")  # peft 0.21 on transformers 5.23
+def test_logits_and_gradients_equal_those_of_peft(backbone):
+    peft = pytest.importorskip("peft")
+    ours = loaded(backbone("roberta"))
+    theirs = loaded(backbone("roberta"))
+    theirs.load_state_dict(ours.state_dict())
+    Lora(rank=4, alpha=12.0).attach(ours, seed=1)
+    randomized(ours)
+    config = peft.LoraConfig(r=4, lora_alpha=12, target_modules=TARGETS["roberta"], lora_dropout=0.0, task_type="SEQ_CLS")
+    theirs = peft.get_peft_model(theirs, config).eval()
+    pairs = []
+    for module, site in lowrank_sites(ours):
+        layer = theirs.get_submodule(f"base_model.model.{site.name}")
+        layer.lora_A["default"].weight.data.copy_(module.A[site.role].data.T)
+        layer.lora_B["default"].weight.data.copy_(module.B[site.role].data.T)
+        pairs.append((module, site, layer))
+    batch = {"input_ids": torch.randint(5, 40, (3, 9)), "labels": torch.tensor([0, 1, 1])}
+    mine, other = ours(**batch), theirs(**batch)
+    assert torch.allclose(mine.logits, other.logits, atol=1e-6)
+    mine.loss.backward()
+    other.loss.backward()
+    assert pairs
+    for module, site, layer in pairs:
+        assert torch.allclose(module.A[site.role].grad.T, layer.lora_A["default"].weight.grad, atol=1e-7)
+        assert torch.allclose(module.B[site.role].grad.T, layer.lora_B["default"].weight.grad, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind", ["roberta", "gpt2", "bert", "llama"])
+def test_merging_equals_the_dense_product(backbone, kind):
+    model = loaded(backbone(kind))
+    Lora(rank=3, targets=["all"]).attach(model, seed=1)
+    randomized(model)
+    batch = {"input_ids": torch.randint(5, 40, (3, 9))}
+    expected = model(**batch).logits
+    dense = {}
+    for module, site in lowrank_sites(model):
+        dense[site.label] = (module.weight_of(site) + module.scale * module.A[site.role] @ module.B[site.role]).detach().clone()
+    sites = [site for _, site in lowrank_sites(model)]
+    methods.merge(model)
+    assert torch.allclose(model(**batch).logits, expected, atol=2e-5)
+    assert not list(lowrank_sites(model))
+    from rosa_bench.models.sites import weight_IO
+
+    for site in sites:
+        weight = weight_IO(model.get_submodule(site.name))[:, site.start : site.stop]
+        assert torch.allclose(weight, dense[site.label], atol=1e-6)
+
+
+def test_fused_query_and_value_leave_the_key_alone(backbone):
+    model = loaded(backbone("gpt2"))
+    plain = loaded(backbone("gpt2"))
+    Lora(rank=3).attach(model, seed=1)
+    randomized(model)
+    site = find_sites(plain, ["k"])[0]
+    x = torch.randn(2, 5, 32)
+    new, old = model.get_submodule(site.name)(x), plain.get_submodule(site.name)(x)
+    changed = (new - old).abs().amax(dim=(0, 1)) > 0
+    assert not changed[site.start : site.stop].any()
+    assert changed[: site.start].all() and changed[site.stop :].all()
+
+
+def test_initialisations():
+    bound = 1 / 8
+    for init, check in (("loralib", lambda A: A.abs().max() <= bound), ("paper", lambda A: A.abs().max() > bound)):
+        run = composed("method=lora", f"method.init={init}")
+        layer = torch.nn.Module()
+        layer.attn = torch.nn.Module()
+        layer.attn.q_proj = torch.nn.Linear(64, 64)
+        assert run.method.init == init
+        model = _Wrapped(layer)
+        Lora(init=init, targets=["q"], rank=32).attach(model, seed=0)
+        ((module, site),) = lowrank_sites(model)
+        assert check(module.A[site.role]) and not module.B[site.role].any()
+
+
+class _Wrapped(transformers.PreTrainedModel):
+    base_model_prefix = "base"
+    config_class = transformers.PretrainedConfig
+
+    def __init__(self, base: torch.nn.Module) -> None:
+        super().__init__(transformers.PretrainedConfig())
+        self.base = base
