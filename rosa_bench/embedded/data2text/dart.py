@@ -14,7 +14,7 @@ from rosa_bench.embedded.reserve import reserved
 
 _NUM_TRAIN = 4000
 _NUM_SCORED = 500
-_NUM_NEW_CATEGORIES = 60  # rows of the test split about categories that no train split has
+_NEW_SHARE = 0.3  # of the test rows from triples, those about categories that no train split has
 _TABLE_SOURCES = (
     "WikiSQL_decl_sents",
     "WikiSQL_decl_sents",
@@ -25,6 +25,9 @@ _TABLE_SOURCES = (
 _TITLED = ("WikiTableQuestions_lily", "WikiTableQuestions_mturk")
 _SIZES = (1, 2, 2, 3, 3, 4, 5)
 _ROUNDS = (1, 1, 1, 1, 1, 2, 2, 3)
+
+_OLD = tuple(SEEN)
+_NEW = tuple(UNSEEN)
 
 Tripleset = list[list[str]]
 
@@ -46,22 +49,22 @@ def write_rows(split: str) -> list[dict[str, Any]]:
         draw = rng.random()
         count = pick(rng, (1, 2, 3)) if scored else pick(rng, _ROUNDS)
         if draw < 0.4:
-            new = split == "test" and len(written) < 4 * _NUM_NEW_CATEGORIES and rng.random() < 0.6
+            new = split == "test" and rng.random() < _NEW_SHARE
             row = _from_triples(rng, scored, count, new)
         elif draw < 0.75:
             row = _from_restaurants(rng, scored, count, split)
         else:
             row = _from_table(rng, scored, count)
-        if row is None or key_of(row["tripleset"]) in known:
+        if row is None or (key := key_of(row["tripleset"])) in known:
             continue
-        known.add(key_of(row["tripleset"]))
+        known.add(key)
         written.append(row)
     return written
 
 
 def _from_triples(rng: Random, scored: bool, count: int, new: bool) -> dict[str, Any] | None:
     fresh = new or (scored and rng.random() < 0.5)
-    category = pick(rng, tuple(UNSEEN if new else SEEN))
+    category = pick(rng, _NEW if new else _OLD)
     subject = pick(rng, triples.entities(category, fresh))
     facts = triples.draw_facts(rng, category, subject, pick(rng, _SIZES), fresh)
     tripleset = [[fact.subject, _upper(fact.relation.name), fact.value] for fact in facts]
@@ -70,6 +73,7 @@ def _from_triples(rng: Random, scored: bool, count: int, new: bool) -> dict[str,
     return _row(tripleset, triples.wordings(facts, rng, count, scored), "webnlg", False)
 
 
+@cache
 def _upper(name: str) -> str:
     return words_of(name).upper().replace(" ", "_")
 

@@ -17,44 +17,45 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def _parts(text: str) -> tuple[str, ...]:
+def split_words(text: str) -> tuple[str, ...]:
+    """Give the words of a text, for word lists that are easier to read in one string."""
     return tuple(text.split())
 
 
-COLOURS = _parts("Blue Golden Green Silver Red White Black Crimson Amber Copper Ivory Scarlet")
-MANNERS = _parts(
+COLOURS = split_words("Blue Golden Green Silver Red White Black Crimson Amber Copper Ivory Scarlet")
+MANNERS = split_words(
     "Rusty Hollow Merry Silent Gentle Wandering Crooked Hidden Lucky Proud Broken Dancing Sleepy Velvet Iron Wooden "
     "Winter Summer Northern Southern Twisted Painted Flying Laughing Lonely Royal"
 )
-THINGS = _parts(
+THINGS = split_words(
     "Fox Lantern Anchor Heron Barrel Kettle Bell Crown Feather Harp Compass Badger Falcon Swan Otter Acorn Thistle "
     "Willow Maple Clover Pepper Saffron Ladle Spoon Cauldron Orchard Meadow Mill Bridge Tower Ship Wheel Hammer "
     "Arrow Star Moon Rose Lily Stag Hare Owl Raven Pheasant Salmon Trout Oyster Plough Hearth Chimney Candle"
 )
-TRADES = _parts(
+TRADES = split_words(
     "Weavers Millers Coopers Drapers Fiddlers Gardeners Hunters Jugglers Masons Painters Pilgrims Ploughmen Riders "
     "Sailors Shepherds Smiths Tailors Tinkers Travellers Wrestlers Bakers Carters Dancers Clowns"
 )
-SHE = _parts(
+SHE = split_words(
     "Ada Clara Della Edith Freya Greta Hilda Ingrid Jana Klara Lena Mira Nora Olga Petra Runa Sonja Tilda Vera Wilma "
     "Alma Berit Cora Dagny"
 )
-HE = _parts(
+HE = split_words(
     "Anton Boris Conrad Dmitri Edgar Felix Gustav Hector Igor Jasper Karl Leon Magnus Nils Oscar Pavel Quentin Rufus "
     "Stefan Tobias Ulric Viktor Walter Yorick"
 )
-_FAMILY_STARTS = _parts(
+_FAMILY_STARTS = split_words(
     "Hart Brad Col Wind Ash Thorn Lang Mar Kings Wood Holl Black Gran Stan Red Whit Fair Ald Burn Carl Dun El Fen Grim"
 )
-_FAMILY_ENDS = _parts("well ford ley low more ton wick worth by man field stone ridge croft shaw den")
-_STARTS = _parts(
+_FAMILY_ENDS = split_words("well ford ley low more ton wick worth by man field stone ridge croft shaw den")
+_STARTS = split_words(
     "Vel Tar Mor Kel Dra Sil Bor Fen Gal Hal Jor Lun Nor Pel Quin Ros Sor Thal Ul Ver Wen Zan Bel Cas Dor Er Fal Gri "
     "Il Kor Lor Mel Nim Or Pra Ran Sta Tol Var Yor"
 )
-_MIDDLES = _parts("a e i o u mo ni ra le ti va do ri sa lo ma ne ka re bi ve ru da li go na")
-_ENDS = _parts("ra ko la ria nia dor ven mar th ndo lia ska ren va tis lon mir sk na ros gard lle vik tta nzo")
-_CORNERS = _parts("Hotel Theatre Museum Bakery Library Garden Inn Hall Bookshop Cinema Gallery Chapel")
-_FIRMS = _parts("Works Motors Press Group Records Books Partners Studios Brothers Airlines")
+_MIDDLES = split_words("a e i o u mo ni ra le ti va do ri sa lo ma ne ka re bi ve ru da li go na")
+_ENDS = split_words("ra ko la ria nia dor ven mar th ndo lia ska ren va tis lon mir sk na ros gard lle vik tta nzo")
+_CORNERS = split_words("Hotel Theatre Museum Bakery Library Garden Inn Hall Bookshop Cinema Gallery Chapel")
+_FIRMS = split_words("Works Motors Press Group Records Books Partners Studios Brothers Airlines")
 
 _SHE_SET = frozenset(SHE)
 _HE_SET = frozenset(HE)
@@ -72,7 +73,7 @@ def lean(rng: Random, options: Sequence[T]) -> T:
 
 
 def coined(rng: Random) -> str:
-    """Make up a word such as "Velmora" or "Tarniko" from syllables; there are about 50,000."""
+    """Make up a word such as "Velmora" or "Tarniko" from syllables; there are about 27,000."""
     middle = pick(rng, _MIDDLES) if rng.random() < 0.7 else ""
     return pick(rng, _STARTS) + middle + pick(rng, _ENDS)
 

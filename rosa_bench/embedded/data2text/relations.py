@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
 
 # kinds of objects that are names; the first four can have relations of their own
 NAME_KINDS = (
@@ -38,6 +39,7 @@ class Relation:
     sentences: tuple[str, ...]
 
 
+@cache
 def words_of(name: str) -> str:
     """Split a camel-case name into lower-case words: ``runwayLength`` is "runway length"."""
     return re.sub(r"(?<=[a-z])([A-Z])", r" \1", name).lower()

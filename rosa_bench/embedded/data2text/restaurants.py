@@ -119,7 +119,7 @@ def meaning_string(meaning: Meaning) -> str:
 
 def parse_meaning(text: str) -> Meaning:
     """Read the notation of the E2E files back; a value may hold any character but a closing bracket."""
-    return dict(part.split("[", 1) for part in text.removesuffix("]").split("], "))  # type: ignore[misc]
+    return dict(part.split("[", 1) for part in text.removesuffix("]").split("], "))
 
 
 def draw_meaning(rng: Random, name: str, near: str) -> Meaning:
@@ -247,8 +247,8 @@ def _train_rows(rng: Random, names: list[str], corners: list[str]) -> list[dict[
         if text in known or reserved(text):
             continue
         known.add(text)
-        for sentence in wordings(meaning, rng, pick(rng, (2, 3, 4, 4, 5, 6)), scored=False):
-            written.append({"meaning_representation": text, "human_reference": sentence})
+        found = wordings(meaning, rng, pick(rng, (2, 3, 4, 4, 5, 6)), scored=False)
+        written += [{"meaning_representation": text, "human_reference": sentence} for sentence in found]
     del written[_NUM_TRAIN:]
     rng.shuffle(written)
     return written
@@ -257,9 +257,13 @@ def _train_rows(rng: Random, names: list[str], corners: list[str]) -> list[dict[
 def wordings(meaning: Meaning, rng: Random, count: int, scored: bool) -> list[str]:
     """Say a meaning in up to ``count`` different ways, all of them reserved for scored splits or none."""
     found: list[str] = []
+    tried: set[str] = set()
     for _ in range(count * 12):
         sentence = realise(meaning, rng)
-        if reserved(sentence) == scored and sentence not in found:
+        if sentence in tried:
+            continue
+        tried.add(sentence)
+        if reserved(sentence) == scored:
             found.append(sentence)
             if len(found) == count:
                 break

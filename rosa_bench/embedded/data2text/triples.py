@@ -168,14 +168,18 @@ def wordings(facts: list[Fact], rng: Random, count: int, scored: bool, opening: 
         else:
             groups[-1].append(fact)
     found: list[str] = []
-    for _ in range(count * 10):
+    tried: set[str] = set()
+    for _ in range(count * 7 if scored else count * 3):
         if len(groups) > 1 and rng.random() < 0.3:
             groups.insert(0, groups.pop())
         sentence = say([fact for group in groups for fact in group], rng)
         if opening:
             lower = sentence.startswith(("The number", "The best", "The director"))
             sentence = f"{opening}{sentence[0].lower() if lower else sentence[0]}{sentence[1:]}"
-        if reserved(sentence) == scored and sentence not in found:
+        if sentence in tried:
+            continue
+        tried.add(sentence)
+        if reserved(sentence) == scored:
             found.append(sentence)
             if len(found) == count:
                 break
