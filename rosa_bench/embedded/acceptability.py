@@ -35,9 +35,9 @@ def _attracted(g: Grammar, head: Noun, pl: bool) -> str:
     if x < 0.5:
         return f"{text} {g.pick(PREPOSITIONS)} {g.bare(g.noun(), other)}"
     if x < 0.65:
-        return f"{text} that {g.verb('personal').past} {g.bare(g.pick(g.words.people), other)}"
+        return f"{text} that {g.verb('personal').past} {g.bare(g.word(g.words.people), other)}"
     if x < 0.8:
-        return f"{text} that {g.bare(g.pick(g.words.people), other)} {g.verb('personal').past}"
+        return f"{text} that {g.bare(g.word(g.words.people), other)} {g.verb('personal').past}"
     inner = f"{g.bare(g.noun(), other)} {g.pick(PREPOSITIONS)} {g.bare(g.noun(), g.u() < 0.5)}"
     return f"{text} {g.pick(PREPOSITIONS)} {inner}"
 
@@ -73,7 +73,7 @@ def determiner(g: Grammar, good: bool) -> str:
 def quantity(g: Grammar, good: bool) -> str:
     """*Much* with a mass noun and *many* with a plural, or the other way round."""
     many, count = _cross(g, good)
-    noun = g.pick(g.words.objects).pl if count else g.pick(g.words.mass)
+    noun = g.word(g.words.objects).pl if count else g.word(g.words.mass)
     verb, word = g.verb("transitive"), "many" if many else "much"
     if g.u() < 0.5:
         return f"{g.short_subject()[0]} did not {verb.base} {word} {noun}"
@@ -101,12 +101,12 @@ def passive(g: Grammar, good: bool) -> str:
     if g.u() < 0.5:
         be, bare = _cross(g, good)
         verb, pl = g.verb("transitive"), g.u() < 0.5
-        subject = g.bare(g.pick(g.words.objects if be else g.words.people), pl)
+        subject = g.bare(g.word(g.words.objects if be else g.words.people), pl)
         aux = ("were" if pl else "was") if be else "had"
         return f"{subject} {aux} {verb.part} {g.adjunct() if bare else g.thing()}"
     be, takes = _cross(g, good)
     pl = g.u() < 0.5
-    subject = g.bare(g.pick(g.words.objects if be else g.words.people), pl)
+    subject = g.bare(g.word(g.words.objects if be else g.words.people), pl)
     aux = g.pick(("has been", "had been") if be else ("has", "had"))
     aux = "have" + aux[3:] if pl else aux
     return f"{subject} {aux} {g.verb('transitive' if takes else 'intransitive').part} {g.adjunct()}"
@@ -143,7 +143,7 @@ def control(g: Grammar, good: bool) -> str:
 
 def selection(g: Grammar, good: bool) -> str:
     """A feeling verb whose feeler is a person, against one whose feeler is an event."""
-    person, event = g.bare(g.pick(g.words.people), False), "the " + g.pick(g.words.events).sg
+    person, event = g.bare(g.word(g.words.people), False), "the " + g.pick(g.words.events).sg
     adjunct = g.adjunct() if g.u() < 0.4 else ""
     feels, first = _cross(g, good)
     verb = g.verb("fearing" if feels else "frightening")
@@ -155,7 +155,7 @@ def _gendered(g: Grammar, female: bool) -> str:
     words, x = g.words, g.u()
     if x < 0.3:
         return g.pick(words.names_f if female else words.names_m)
-    return f"{g.pick(('the', 'the', 'my', 'our'))} {g.pick(words.women if female else words.men).sg}"
+    return f"{g.pick(('the', 'the', 'my', 'our'))} {g.word(words.women if female else words.men).sg}"
 
 
 def reflexive(g: Grammar, good: bool) -> str:
@@ -167,7 +167,7 @@ def reflexive(g: Grammar, good: bool) -> str:
         return f"{_gendered(g, female)} {verb.past} {word} {g.adjunct()}"
     if x < 0.5:
         many, several = _cross(g, good)
-        noun = g.pick(g.words.men)
+        noun = g.word(g.words.men)
         subject = g.bare(noun, many)
         return f"{subject} {verb.past} {'themselves' if several else 'himself'} {g.adjunct()}"
     subject, other = _gendered(g, female), _gendered(g, g.u() < 0.5)
@@ -186,7 +186,7 @@ def gap(g: Grammar, good: bool) -> str:
     x = g.u()
     if x < 0.45:
         if asks:
-            word = "what" if g.u() < 0.4 else f"which {g.pick(g.words.objects).sg}"
+            word = "what" if g.u() < 0.4 else f"which {g.word(g.words.objects).sg}"
         else:
             word = g.pick(("when", "where", "why", "why"))
         inner = f"{g.name()} {g.verb('clausal').base} that " if g.u() < 0.3 else ""
@@ -197,7 +197,7 @@ def gap(g: Grammar, good: bool) -> str:
         link = "what" if asks else "that"
         opening = f"{g.short_subject()[0]} {g.pick(('knew', 'noticed', 'revealed', 'remembered'))}"
         return f"{opening} {link} {subject} {verb.past}{filler} {g.adjunct()}"
-    head = g.pick(g.words.objects if asks else g.words.contents).sg
+    head = g.word(g.words.objects if asks else g.words.contents).sg
     end = f"{g.be(False)} {g.pick(('old', 'strange', 'new', 'famous', 'unusual'))}"
     return f"the {head} that {subject} {verb.past}{filler} {end}"
 
@@ -216,7 +216,7 @@ def island(g: Grammar, good: bool) -> str:
     asks, that, empty = next(features for share, features in _ISLANDS[good] if x < share)
     (a, _), (b, _) = g.short_subject(), g.short_subject()
     link = f"{g.verb('clausal').base} that" if that else f"{g.verb('intransitive').base} because"
-    word = ("what " if g.u() < 0.5 else f"which {g.pick(g.words.objects).sg} ") if asks else ""
+    word = ("what " if g.u() < 0.5 else f"which {g.word(g.words.objects).sg} ") if asks else ""
     rest = "" if empty else " " + g.thing()
     return f"{word}did {a} {link} {b} {g.verb('transitive').past}{rest}?"
 
@@ -241,7 +241,7 @@ def verb_form(g: Grammar, good: bool) -> str:
 def order(g: Grammar, good: bool) -> str:
     """The words of a clause in their order, or with two of them changed round."""
     (subject, _), verb, x = g.short_subject(), g.verb("transitive"), g.u()
-    noun, adj, manner = g.pick(g.words.objects), g.pick(g.words.object_adjectives), g.pick(g.words.manners)
+    noun, adj, manner = g.word(g.words.objects), g.word(g.words.object_adjectives), g.word(g.words.manners)
     if x < 0.4:
         thing = f"{adj} {noun.sg}" if good else f"{noun.sg} {adj}"
         return f"{subject} {verb.past} the {thing} {g.adjunct()}"

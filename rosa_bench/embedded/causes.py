@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 # verbs, states of the first person, states of the second person
 _CAUSES = (
     (
-        "scold rebuke punish blame dismiss interview",
+        "scold rebuke punish blame dismiss",
         "angry furious nervous anxious tired weary stubborn",
         "rude impolite late tardy lazy idle careless drunk tipsy guilty",
     ),
@@ -77,7 +77,7 @@ def draw_cause(g: Grammar, half: int | None = None) -> Cause:
     if g.u() < 0.35:
         verbs, first, second = g.pick(THING_CAUSES)
         states = first if means_first else second
-        a, b = g.pick(g.words.objects), g.pick(g.words.objects)
+        a, b = g.word(g.words.objects), g.word(g.words.objects)
         x, y = f"the {a.sg}", f"the {b.sg if b.sg != a.sg else ALL_NOUNS['hat'].sg}"
         verb = g.pick(verbs)
         extent = "too " if verb.startswith(("did", "would")) else "very "

@@ -72,7 +72,7 @@ class Event(NamedTuple):
 def draw_phrase(g: Grammar, nouns: Sequence[Noun], adjectives: Sequence[str], p_adj: float = 0.3) -> Phrase:
     """Draw a definite noun phrase."""
     u = g.u
-    return Phrase("the", g.pick(adjectives) if u() < p_adj else "", g.pick(nouns), u() < 0.25)
+    return Phrase("the", g.pick(adjectives) if u() < p_adj else "", g.word(nouns), u() < 0.25)
 
 
 def draw_person(g: Grammar) -> Phrase:
@@ -92,11 +92,11 @@ def draw_event(g: Grammar, parts: int = 2, giving: float = 0.2, people: float = 
     if x < giving:
         verb, patient, to = g.verb("ditransitive"), draw_phrase(g, w.objects, w.object_adjectives), draw_person(g)
         if to.noun.sg == agent.noun.sg:
-            to = Phrase("the", "", g.pick(w.women))
+            to = Phrase("the", "", g.word(w.women))
     elif x < giving + people:
         verb, patient = g.verb("personal"), draw_person(g)
         if patient.noun.sg == agent.noun.sg:
-            patient = Phrase("the", "", g.pick(w.men))
+            patient = Phrase("the", "", g.word(w.men))
     else:
         verb, patient = g.verb("transitive"), draw_phrase(g, w.objects, w.object_adjectives)
     kinds = _PARTS[parts]
@@ -108,7 +108,7 @@ def draw_event(g: Grammar, parts: int = 2, giving: float = 0.2, people: float = 
         to,
         g.pick(w.places) if has & 1 else "",
         g.pick(w.times) if has & 2 else "",
-        g.pick(w.manners) if has & 4 else "",
+        g.word(w.manners) if has & 4 else "",
     )
 
 

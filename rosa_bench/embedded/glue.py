@@ -62,22 +62,18 @@ def _deal(g: Grammar, shares: tuple[float, ...], n: int) -> list[int]:
     return labels
 
 
-def _write(task: str, split: str, seen: set[str]) -> list[Row]:
+def _write(task: str, split: str, taken: frozenset[str] = frozenset()) -> list[Row]:
+    """Write the rows of a split, none of whose texts may be in ``taken``."""
     fields, shares, draw = TASKS[task]
     g = Grammar(f"{task}-{split}")
-    scored = split != "train"
     written: list[Row] = []
-    for i, dealt in enumerate(_deal(g, shares, NUM_SCORED if scored else NUM_TRAIN)):
-        while True:
+    seen: set[tuple[str, ...]] = set()
+    for i, dealt in enumerate(_deal(g, shares, NUM_TRAIN if split == "train" else NUM_SCORED)):
+        drawn = draw(g, split, dealt)
+        while drawn is None or drawn[0] in seen or (taken and any(normalise(t) in taken for t in drawn[0])):
             drawn = draw(g, split, dealt)
-            if drawn is None:
-                continue
-            texts, label, kind = drawn
-            # a scored text never comes twice; a train text may, in another pair
-            keys = {normalise(t) for t in texts} if scored else {" | ".join(texts)}
-            if not keys & seen:
-                break
-        seen |= keys
+        texts, label, kind = drawn
+        seen.add(texts)
         row: Row = dict(zip(fields, texts, strict=True))
         row |= {"label": label, "idx": i, "id": f"{task}-{split.replace('_', '-')}-{i:04d}-{kind}"}
         written.append(row)
@@ -85,12 +81,10 @@ def _write(task: str, split: str, seen: set[str]) -> list[Row]:
 
 
 @cache
-def _scored(task: str) -> dict[str, list[Row]]:
-    names = ("validation_matched", "validation_mismatched") if task == "mnli" else ("validation",)
-    seen: set[str] = set()
-    return {split: _write(task, split, seen) for split in names}
-
-
 def rows(task: str, split: str) -> list[Row]:
     """Write the rows of one split of one GLUE-like task."""
-    return _write(task, split, set()) if split == "train" else _scored(task)[split]
+    if split != "validation_mismatched":
+        return _write(task, split)
+    fields = TASKS[task][0]
+    other = rows(task, "validation_matched")
+    return _write(task, split, frozenset(normalise(row[field]) for row in other for field in fields))

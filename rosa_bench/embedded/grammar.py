@@ -37,18 +37,19 @@ class Grammar:
         """Draw one of a sequence."""
         return items[int(self.u() * len(items))]
 
-    def chance(self, p: float) -> bool:
-        """Be true with a probability."""
-        return self.u() < p
+    def word(self, items: Sequence[T]) -> T:
+        """Draw an open-class word: the earlier ones of a list come up to nine times as often as the last."""
+        x = self.u()
+        return items[int(x * (0.2 + 0.8 * x) * len(items))]
 
     def noun(self) -> Noun:
         """Draw any countable noun: person, animal or object."""
         w, x = self.words, self.u()
-        return self.pick(w.people if x < 0.45 else w.animals if x < 0.6 else w.objects)
+        return self.word(w.people if x < 0.45 else w.animals if x < 0.6 else w.objects)
 
     def living(self) -> Noun:
         """Draw a person or an animal."""
-        return self.pick(self.words.people if self.u() < 0.75 else self.words.animals)
+        return self.word(self.words.people if self.u() < 0.75 else self.words.animals)
 
     def bare(self, noun: Noun, pl: bool) -> str:
         """Write a noun phrase whose determiner says nothing about number."""
@@ -58,7 +59,7 @@ class Grammar:
         """Write a noun phrase with any determiner that fits, sometimes with an adjective."""
         adj = ""
         if self.u() < 0.2:
-            adj = self.pick(self.words.object_adjectives if noun.kind == "object" else self.words.states) + " "
+            adj = self.word(self.words.object_adjectives if noun.kind == "object" else self.words.states) + " "
         if pl:
             return f"{self.pick(PLURAL_DETS)} {adj}{noun.pl}"
         det = self.pick(SINGULAR_DETS)
@@ -69,8 +70,8 @@ class Grammar:
     def thing(self) -> str:
         """Write an object to be acted on, sometimes a mass."""
         if self.u() < 0.15:
-            return self.pick(("the", "some", "the", "much", "our")) + " " + self.pick(self.words.mass)
-        return self.np(self.pick(self.words.objects), self.u() < 0.4)
+            return self.pick(("the", "some", "the", "much", "our")) + " " + self.word(self.words.mass)
+        return self.np(self.word(self.words.objects), self.u() < 0.4)
 
     def person(self) -> str:
         """Write a person as an object: a noun phrase, a name or a pronoun."""
@@ -79,7 +80,7 @@ class Grammar:
             return self.name()
         if x < 0.28:
             return self.pick(("him", "her", "them", "us"))
-        return self.np(self.pick(self.words.people), self.u() < 0.35)
+        return self.np(self.word(self.words.people), self.u() < 0.35)
 
     def name(self) -> str:
         """Draw a first name."""
@@ -105,19 +106,19 @@ class Grammar:
             return f"{self.pick(PREPOSITIONS)} {self.bare(self.noun(), other)}"
         if x < 0.65:
             return (
-                f"that {self.pick(self.words.verbs['personal']).past} {self.bare(self.pick(self.words.people), other)}"
+                f"that {self.word(self.words.verbs['personal']).past} {self.bare(self.word(self.words.people), other)}"
             )
         if x < 0.8:
             return (
-                f"that {self.bare(self.pick(self.words.people), other)} {self.pick(self.words.verbs['personal']).past}"
+                f"that {self.bare(self.word(self.words.people), other)} {self.word(self.words.verbs['personal']).past}"
             )
         if x < 0.9:
             return f"that {self.finite(self.verb('intransitive'), pl)}"
-        return f"that {self.be(pl)} {self.pick(self.words.states)}"
+        return f"that {self.be(pl)} {self.word(self.words.states)}"
 
     def verb(self, group: str) -> Verb:
         """Draw a verb of an argument structure."""
-        return self.pick(self.words.verbs[group])
+        return self.word(self.words.verbs[group])
 
     def be(self, pl: bool) -> str:
         """Choose a form of *be* for a number."""
@@ -150,7 +151,7 @@ class Grammar:
             verb = self.verb("intransitive")
             return verb.base if pl else verb.s
         if x < 0.45:
-            return f"{self.be(pl)} {self.pick(self.words.states)}"
+            return f"{self.be(pl)} {self.word(self.words.states)}"
         if x < 0.65:
             return f"{self.be(pl)} {self.verb('intransitive').ing}"
         if x < 0.8:
@@ -196,7 +197,7 @@ class Grammar:
         """Write an adverb, a time or a place for the end of a clause."""
         x = self.u()
         if x < 0.35:
-            return self.pick(self.words.manners)
+            return self.word(self.words.manners)
         return self.pick(self.words.timeless) if x < 0.65 else self.pick(self.words.places)
 
     def clause(self, short: bool = False) -> str:
@@ -218,7 +219,7 @@ class Grammar:
         if x < 0.25:
             return self.name(), False
         pl = self.u() < 0.4
-        return self.bare(self.pick(self.words.people), pl), pl
+        return self.bare(self.word(self.words.people), pl), pl
 
 
 GROUPS = (

@@ -30,17 +30,16 @@ drunk=tipsy thirsty lonely jealous grateful guilty sleepy innocent lucky patient
 """
 
 POSITIVE_ADJ = """
-superb delightful charming brilliant wonderful excellent splendid marvellous spirited witty graceful elegant
-tasty delicious fantastic terrific lovely pleasant joyful refreshing stunning dazzling luminous masterful enchanting
+superb delightful charming brilliant wonderful excellent splendid marvellous spirited witty graceful elegant tasty
+delicious fantastic terrific lovely pleasant joyful refreshing stunning dazzling luminous masterful enchanting
 exquisite glorious heartfelt hilarious imaginative magnificent memorable outstanding uplifting radiant satisfying
-sparkling sublime thoughtful touching triumphant vibrant warm winsome flawless first-rate engaging captivating
+sparkling sublime thoughtful touching
 """
 
 NEGATIVE_ADJ = """
 dreadful awful stodgy dull terrible horrible lousy clumsy dreary gloomy tedious tasteless bland disgraceful dismal
-forgettable grating hollow incoherent lifeless mediocre miserable pathetic pointless predictable shoddy sloppy soulless
-stilted tacky tiresome tawdry ugly unbearable uninspired unpleasant vapid vile wretched abysmal appalling atrocious
-amateurish garbled flat hackneyed insipid laughable muddled plodding rotten second-rate
+forgettable grating hollow incoherent lifeless mediocre miserable pathetic pointless predictable shoddy sloppy
+soulless stilted tacky tiresome tawdry ugly unbearable uninspired unpleasant vapid vile wretched abysmal
 """
 
 POSITIVE_NOUN = "triumph masterpiece joy delight gem success treat marvel blessing winner pleasure wonder"
@@ -67,11 +66,9 @@ the editor|the press
 
 MANNERS = """
 quickly=swiftly slowly=sluggishly quietly=silently carefully=cautiously loudly=noisily gladly=willingly
-angrily=furiously
-calmly=serenely fiercely=ferociously discreetly=tactfully secretly=covertly suddenly=abruptly gently
-politely=courteously rudely
-bravely nervously=anxiously eagerly=keenly proudly sadly foolishly cleverly lazily=idly patiently
-cheerfully=merrily carelessly hastily=hurriedly deliberately=intentionally promptly briskly
+angrily=furiously calmly=serenely secretly=covertly suddenly=abruptly gently politely=courteously rudely bravely
+nervously=anxiously eagerly=keenly proudly foolishly patiently cheerfully=merrily carelessly hastily=hurriedly
+deliberately=intentionally promptly briskly
 """
 
 TIMES = """
