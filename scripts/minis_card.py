@@ -34,19 +34,21 @@ nothing else.
 | objective | {objective} |
 | data | {tokens:,} tokens in {steps:,} steps, prose seed {train_seed} upwards |
 | held-out loss | {loss:.3f} nats a predicted token (perplexity {perplexity:.2f}; fresh weights: {fresh:.2f} nats) |
-| wall time | {minutes:.0f} minutes, {threads} CPU thread(s), bf16 autocast |
+| wall time | {minutes:.0f} minutes, {threads} CPU thread(s), bf16 with fp32 weights |
 | weights | fp16 safetensors; `config.json` says float32, so that they load as float32 |
 
 Made by `{command}`; `card.json` has the loss curve, versions and checksums.
 """
 
 
-def tree_sha(root: Path) -> str:
-    """Name the commit a run begins at, with ``-dirty`` when tracked files differ from it."""
+def tree_sha(root: Path, *folders: str) -> str:
+    """Name the commit a run begins at, with ``-dirty`` when tracked files of some folders differ from it."""
     try:
         options: dict[str, Any] = {"cwd": root, "capture_output": True, "text": True, "check": True}
         sha = subprocess.run(["git", "rev-parse", "HEAD"], **options).stdout.strip()
-        changed = subprocess.run(["git", "status", "--porcelain", "--untracked-files=no"], **options).stdout.strip()
+        changed = subprocess.run(
+            ["git", "status", "--porcelain", "--untracked-files=no", "--", *folders], **options
+        ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return f"{sha}-dirty" if changed else sha
@@ -113,6 +115,8 @@ def export(
     }
     (partial / "card.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
     (partial / "README.md").write_text(readme(card), encoding="utf-8")
+    if target.is_symlink():
+        target.unlink()
     shutil.rmtree(target, ignore_errors=True)
     partial.rename(target)
     return target

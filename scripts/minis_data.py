@@ -19,6 +19,7 @@ from rosa_bench.embedded import prose
 if TYPE_CHECKING:
     from pretrain_minis import Mini
 
+STRIDE = 32
 POOL_BATCHES = 64  # batches that are cut from one stretch of prose
 TOKENIZER_SEED, HELD_OUT_SEED, TRAIN_SEED = 1, 2, 1000  # prose seeds; pool k of training reads TRAIN_SEED + k
 TOKENIZER_DOCUMENTS = 20_000
@@ -29,7 +30,7 @@ DECODER_WIDTHS = (128, 128, 128, 256)  # every position gets trained, most of th
 
 
 class Batch(NamedTuple):
-    """Rows of one step: what the model reads, which positions it predicts and what stands there."""
+    """Rows of one step: what the model reads, which positions of the flattened rows it predicts, and their words."""
 
     inputs: torch.Tensor
     attention: torch.Tensor | None
@@ -158,18 +159,19 @@ def to_batch(mini: Mini, tokenizer: PreTrainedTokenizerBase, rows: list[list[int
     """Make tensors of rows: the encoder's with a fresh draw of masked words, the decoder's shifted by one."""
     if mini.kind == "decoder":
         ids = torch.tensor(rows)
-        predicted = torch.ones_like(ids, dtype=torch.bool)
-        predicted[:, -1] = False
+        predicted = torch.arange(ids.numel()).view_as(ids)[:, :-1].flatten()
         return Batch(ids, None, predicted, ids[:, 1:].flatten())
     width = max(map(len, rows))
     ids = torch.tensor([row + [tokenizer.pad_token_id] * (width - len(row)) for row in rows])
     attention = (ids != tokenizer.pad_token_id).long()
-    words = ids > max(tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
-    draw = torch.rand(ids.shape, generator=torch.Generator().manual_seed(seed))
-    predicted = words & (draw < mini.mask_rate)
-    predicted[0, 1] = True  # never an empty batch
-    inputs = ids.masked_fill(predicted, tokenizer.mask_token_id)
-    return Batch(inputs, attention if bool((attention == 0).any()) else None, predicted, ids[predicted])
+    words = (ids > max(tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)).flatten()
+    # a whole multiple of STRIDE positions: few different shapes, so the CPU library reuses its compiled kernels
+    number = max(1, int(mini.mask_rate * int(words.sum())) // STRIDE) * STRIDE
+    draw = torch.rand(words.shape, generator=torch.Generator().manual_seed(seed)).masked_fill(~words, 2.0)
+    predicted = draw.topk(min(number, int(words.sum())), largest=False).indices.sort().values
+    targets = ids.flatten()[predicted]
+    inputs = ids.flatten().index_fill(0, predicted, tokenizer.mask_token_id).view_as(ids)
+    return Batch(inputs, attention if bool((attention == 0).any()) else None, predicted, targets)
 
 
 def batch_at(mini: Mini, tokenizer: PreTrainedTokenizerBase, step: int) -> Batch:
