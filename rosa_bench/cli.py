@@ -67,10 +67,10 @@ def register() -> None:
     for group, name, node in config.group_nodes():
         store.store(group=group, name=name, node=node, provider="rosa_bench")
     top = OmegaConf.load(config.config_dir() / "config.yaml")
-    store.store(name="config", node=OmegaConf.merge(OmegaConf.create(config.run_defaults()), top), provider="rosa_bench")
+    store.store(name="run", node=OmegaConf.merge(OmegaConf.create(config.run_defaults()), top), provider="rosa_bench")
 
 
-@hydra.main(version_base="1.3", config_path=None, config_name="config")
+@hydra.main(version_base="1.3", config_path=None, config_name="run")
 def _compose_and_run(cfg: DictConfig) -> int:
     try:
         _codes.append(run_cell(config.resolve(cfg)))
@@ -97,7 +97,7 @@ def run_cell(run: config.Run) -> int:
         record = run_experiment(run)
     except UsageError:
         raise
-    except Exception as error:  # noqa: BLE001 - the record has the status; the next cell of a sweep is to run
+    except Exception as error:
         print(f"rosa_bench: failed: {type(error).__name__}: {' '.join(str(error).split())[:300]}", file=sys.stderr)
         print(f"rosa_bench: the record says more: {folder / 'record.json'}", file=sys.stderr)
         if os.environ.get("ROSA_BENCH_TRACEBACK"):
@@ -109,7 +109,7 @@ def run_cell(run: config.Run) -> int:
 
 def plain(error: Exception) -> str:
     """Hydra's or OmegaConf's error as one line with the nearest valid names."""
-    text = f"{error}\n{error.__cause__ or ''}"
+    text = f"{error}\n{error.__cause__ or ''!s}"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         return f"{group or 'config'}={name} is not a choice: {nearest(name, error.options or [])}"
@@ -122,15 +122,15 @@ def plain(error: Exception) -> str:
 
 def unknown_key(key: str) -> str:
     """What to say of a key that no configuration has."""
-    group, _, name = key.rpartition(".")
+    group = key.rpartition(".")[0]
     chosen = next((a.partition("=")[2] for a in reversed(sys.argv) if a.startswith(f"{group}=")), None)
     nodes = {name: node for g, name, node in config.group_nodes() if g == group}
-    known = {k for name, node in nodes.items() if chosen in (name, None) for k in node if k != "_target_"}
+    known = {str(k) for name, node in nodes.items() if chosen in (name, None) for k in node if k != "_target_"}
     if not group:
         known = {*config.GROUPS, *config.run_defaults()}
     elif group not in config.GROUPS:
         return f"{key} is not a key: {nearest(group, config.GROUPS)}"
-    shown = {f"{group}.{k}" if group else str(k) for k in known}
+    shown = {f"{group}.{k}" if group else k for k in known}
     return f"{key} is not a key of this choice: {nearest(key, shown)}"
 
 
@@ -138,25 +138,30 @@ def repeatable_config(run: config.Run) -> str:
     """The resolved configuration as a yaml that `python -m rosa_bench -cp FOLDER -cn config` runs again."""
     own = OmegaConf.load(config.config_dir() / "config.yaml")
     assert isinstance(own, DictConfig)
-    overrides = [item for item in own.defaults if any("override hydra" in str(key) for key in item)] if own.defaults else []
+    overrides = (
+        [item for item in own.defaults if any("override hydra" in str(key) for key in item)] if own.defaults else []
+    )
     hydra_node = {key: value for key, value in own.hydra.items() if key != "help"}
     whole = {"defaults": [*overrides, "_self_"], "hydra": hydra_node, **run.to_dict()}
     return OmegaConf.to_yaml(OmegaConf.create(whole))
 
 
 def result_table(records: Sequence[Record], folders: Sequence[Path]) -> str:
-    """A few lines: the scores with their metric and split, trainable share, time, peak memory, and where the record is."""
-    rows = [("task", "model", "method", "seed", "score", "trainable", "time", "peak memory")]
-    for record in records:
-        rows.append(
-            (record.task, record.model, record.method, str(record.seed), score_text(record),
-             f"{record.params['trainable_percent']:.2f} % ({record.params['trainable']:,})" if record.params else "–",
-             f"{sum(record.cost.get(name, 0.0) for name in ('train_s', 'method_s', 'eval_s')):.0f} s",
-             f"{record.cost['peak_rss_bytes'] / 1e6:,.0f} MB" if "peak_rss_bytes" in record.cost else "–")
-        )  # fmt: skip
+    """A few lines: scores with metric and split, trainable share, time, peak memory, and where the record is."""
+    head = ("task", "model", "method", "seed", "score", "trainable", "time", "peak memory")
+    rows = [head, *map(_result_row, records)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join(["", *lines, "", *(f"record: {folder / 'record.json'}" for folder in folders)])
+
+
+def _result_row(record: Record) -> tuple[str, ...]:
+    params, cost = record.params, record.cost
+    trainable = f"{params['trainable_percent']:.2f} % ({params['trainable']:,})" if params else "–"
+    seconds = sum(cost.get(name, 0.0) for name in ("train_s", "method_s", "eval_s"))
+    memory = f"{cost['peak_rss_bytes'] / 1e6:,.0f} MB" if "peak_rss_bytes" in cost else "–"
+    names = (record.task, record.model, record.method, str(record.seed))
+    return (*names, score_text(record), trainable, f"{seconds:.0f} s", memory)
 
 
 def score_text(record: Record) -> str:

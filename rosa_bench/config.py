@@ -141,8 +141,13 @@ def node_dict(node: Any) -> dict[str, Any]:
 
 
 BASES: dict[str, type] = {
-    "model": Model, "method": Method, "task": Task, "data": Data, "train": Train, "tracker": Tracker
-}  # fmt: skip
+    "model": Model,
+    "method": Method,
+    "task": Task,
+    "data": Data,
+    "train": Train,
+    "tracker": Tracker,
+}
 
 
 def target_class(group: str, target: str) -> type:
@@ -226,7 +231,9 @@ def resolve(cfg: DictConfig | Mapping[str, Any]) -> Run:
         UsageError: with every fault found, each naming its key and the nearest valid names.
     """
     try:
-        plain: Any = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True) if OmegaConf.is_config(cfg) else cfg
+        plain: Any = (
+            OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True) if OmegaConf.is_config(cfg) else cfg
+        )
     except OmegaConfBaseException as error:
         raise UsageError(str(error).splitlines()[0]) from error
     plain = {key: value for key, value in plain.items() if key != "hydra"}
@@ -243,9 +250,11 @@ def resolve(cfg: DictConfig | Mapping[str, Any]) -> Run:
     if not faults:
         run, faults = _construct("", Run, {**plain, **nodes})
     else:
-        placeholders = {group: None for group in GROUPS}
+        placeholders = dict.fromkeys(GROUPS)
         known = {field.name for field in dataclasses.fields(Run)}
-        faults += [f"{key} is not a key: {nearest(str(key), known)}" for key in plain if key not in known | placeholders.keys()]
+        faults += [
+            f"{key} is not a key: {nearest(str(key), known)}" for key in plain if key not in known | placeholders.keys()
+        ]
     if faults:
         raise UsageError("; ".join(faults))
     return filled(run)

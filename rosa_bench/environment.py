@@ -12,7 +12,17 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("rosa_bench", "torch", "transformers", "accelerate", "tokenizers", "datasets", "numpy", "scikit-learn", "sacrebleu")
+PACKAGES = (
+    "rosa_bench",
+    "torch",
+    "transformers",
+    "accelerate",
+    "tokenizers",
+    "datasets",
+    "numpy",
+    "scikit-learn",
+    "sacrebleu",
+)
 
 
 @lru_cache(maxsize=1)

@@ -9,7 +9,7 @@ EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 
 class UsageError(Exception):
-    """Wrong usage or a missing input. Its text is one plain line that says what to do; the process ends with exit code 2."""
+    """Wrong usage or a missing input. Its text is one plain line that says what to do; the process exits with 2."""
 
 
 def nearest(name: str, valid: Iterable[str], shown: int = 12) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch.nn import functional as F
@@ -57,7 +57,9 @@ def mean_loss(model: PreTrainedModel, encoded: Sequence[Encoded], batch_size: in
             inputs = to_device(collate([encoded[i] for i in batch], pad_id), model)
             labels = inputs.pop("labels")[:, 1:]
             values = model(**inputs).logits[:, :-1].float()
-            total += float(F.cross_entropy(values.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum"))
+            total += float(
+                F.cross_entropy(values.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum")
+            )
             tokens += int((labels != IGNORED).sum())
     return total / tokens
 
@@ -78,9 +80,14 @@ def classify(task: Task, examples: Sequence[Example], values: torch.Tensor) -> l
 
 
 def decode(
-    task: Any, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Example], batch_size: int, limit: int
+    task: Any,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[Example],
+    batch_size: int,
+    limit: int,
 ) -> list[Prediction]:
-    """One output per example, in file order: left-padded batches of like length, greedy or beam search as the task says.
+    """One output per example, in file order: left-padded batches of like length, greedy or beam search.
 
     `limit` is the most tokens the model can hold; an input longer than `limit - max_new_tokens` loses its head.
     """
@@ -98,8 +105,8 @@ def decode(
             width = max(len(prompts[i]) for i in batch)
             ids = torch.tensor([[pad] * (width - len(prompts[i])) + prompts[i] for i in batch])
             mask = torch.tensor([[0] * (width - len(prompts[i])) + [1] * len(prompts[i]) for i in batch])
-            out = model.generate(**to_device({"input_ids": ids, "attention_mask": mask}, model), **options)
+            out = cast(Any, model).generate(**to_device({"input_ids": ids, "attention_mask": mask}, model), **options)
             for i, row in zip(batch, out[:, width:].tolist(), strict=True):
                 kept = row[: row.index(end)] if end in row else row
-                texts[i] = tokenizer.decode(kept, skip_special_tokens=True).strip()
+                texts[i] = str(tokenizer.decode(kept, skip_special_tokens=True)).strip()
     return [Prediction(e.id, text, references=e.references) for e, text in zip(examples, texts, strict=True)]

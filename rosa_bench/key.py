@@ -16,8 +16,17 @@ from rosa_bench.record import Record, read_record
 
 # Keys that change where, how fast or how visibly a run is done, but not its result.
 NEUTRAL_TOP = {"output_dir", "resume", "force", "save", "tracker", "model", "data"}
-NEUTRAL_TRAIN = {"micro_batch_size", "eval_batch_size", "log_steps", "checkpoint_steps", "keep_checkpoints", "num_workers",
-                 "device", "threads", "gradient_checkpointing"}  # fmt: skip
+NEUTRAL_TRAIN = {
+    "micro_batch_size",
+    "eval_batch_size",
+    "log_steps",
+    "checkpoint_steps",
+    "keep_checkpoints",
+    "num_workers",
+    "device",
+    "threads",
+    "gradient_checkpointing",
+}
 NEUTRAL_TASK = {"folder", "hub_repository", "hub_revision"}
 
 

@@ -56,9 +56,15 @@ def main(folder: Path, pid: int) -> None:
     tracker = record["config"]["tracker"]
     settings = wandb.Settings(x_disable_stats=True, console="off", save_code=False, init_timeout=30)
     run = wandb.init(
-        project=tracker["project"], entity=tracker["entity"], mode=tracker["mode"], dir=str(folder), name=record["run_id"],
-        config=record["config"], tags=[*tracker["tags"], record["task"], record["method"], record["key"][:8]], settings=settings,
-    )  # fmt: skip
+        project=tracker["project"],
+        entity=tracker["entity"],
+        mode=tracker["mode"],
+        dir=str(folder),
+        name=record["run_id"],
+        config=record["config"],
+        tags=[*tracker["tags"], record["task"], record["method"], record["key"][:8]],
+        settings=settings,
+    )
     for event in follow(folder, pid):
         step = event.pop("step")
         scores = flat(event.pop("scores", {}), "scores")

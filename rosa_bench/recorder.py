@@ -54,7 +54,9 @@ class Recorder:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=0)
         except filelock.Timeout:
-            raise UsageError(f"{self.folder} is being written by another process; wait for it, or choose another seed") from None
+            raise UsageError(
+                f"{self.folder} is being written by another process; wait for it, or choose another seed"
+            ) from None
         except OSError as error:
             raise UsageError(f"output_dir: {self.folder} cannot be written ({error.strerror or error})") from error
         gc.collect()
@@ -67,7 +69,9 @@ class Recorder:
         self.write()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self.record.status = status_of(error)
@@ -147,7 +151,9 @@ class Recorder:
 
     def optimizer_ready(self, optimizer: Any) -> None:
         """Measure the optimiser's state once it exists."""
-        tensors = [t for state in optimizer.state.values() for t in state.values() if isinstance(t, torch.Tensor) and t.dim()]
+        tensors = [
+            t for state in optimizer.state.values() for t in state.values() if isinstance(t, torch.Tensor) and t.dim()
+        ]
         self.record.params["optimizer_elements"] = sum(t.numel() for t in tensors)
         self.record.cost["memory"]["optimizer"] = sum(t.numel() * t.element_size() for t in tensors)
 
@@ -222,5 +228,3 @@ def status_of(error: BaseException | None) -> Status:
         return "interrupted"
     memory = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
     return "oom" if memory else "failed"
-
-

@@ -1,8 +1,8 @@
-"""How a configuration node is declared: a frozen, keyword-only dataclass whose types and ranges are checked strictly."""
+"""How a configuration node is declared: a frozen, keyword-only dataclass, its types and ranges checked strictly."""
 
 from __future__ import annotations
 
-from typing import Annotated, TypeVar
+from typing import Annotated, TypeVar, cast
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
@@ -19,4 +19,4 @@ Name = Annotated[str, Field(min_length=1)]
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def configured(cls: type[T]) -> type[T]:
     """Make `cls` a configuration node: unknown keys, wrong types and values out of range raise a ValidationError."""
-    return dataclass(frozen=True, kw_only=True, config=STRICT)(cls)
+    return cast(type[T], dataclass(frozen=True, kw_only=True, config=STRICT)(cls))

@@ -85,7 +85,9 @@ class Scorer:
             recorder.predictions(split, name, self._latest[split])
             recorder.scores(split, name, self.task.score(split, self._latest[split]))
 
-    def _primary(self, recorder: Recorder, names: Sequence[str], history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def _primary(
+        self, recorder: Recorder, names: Sequence[str], history: Sequence[Mapping[str, Any]]
+    ) -> dict[str, Any]:
         """A generator's best epoch is the one of least loss; its text score is known there only if that is the last."""
         task = self.task
         chosen_by = "loss" if task.kind == "generate" else task.primary

@@ -51,7 +51,13 @@ def method_label(record: Record) -> str:
 def setting(record: Record) -> tuple[object, ...]:
     """What two records must share to stand in one cell: all of the configuration but the seed and where it ran."""
     train = {k: v for k, v in record.config["train"].items() if k not in ("device", "threads", "num_workers")}
-    return (method_label(record), str(record.config["method"]), str(train), str(record.config["task"]), str(record.data["sha256"]))
+    return (
+        method_label(record),
+        str(record.config["method"]),
+        str(train),
+        str(record.config["task"]),
+        str(record.data["sha256"]),
+    )
 
 
 def build(found: Iterable[Record]) -> list[Table]:
@@ -109,9 +115,18 @@ def latex(table: Table) -> str:
     lines = [" & ".join(row) + r" \\" for row in body]
     columns = "l" * len(head)
     return "\n".join(
-        [f"% {table.title}. {table.note}", rf"\begin{{tabular}}{{{columns}}}", r"\toprule", " & ".join(head) + r" \\",
-         r"\midrule", *lines, r"\bottomrule", r"\end{tabular}", ""]
-    )  # fmt: skip
+        [
+            f"% {table.title}. {table.note}",
+            rf"\begin{{tabular}}{{{columns}}}",
+            r"\toprule",
+            " & ".join(head) + r" \\",
+            r"\midrule",
+            *lines,
+            r"\bottomrule",
+            r"\end{tabular}",
+            "",
+        ]
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

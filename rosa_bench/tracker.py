@@ -27,7 +27,13 @@ def mirrored(run: Run, folder: Path) -> Iterator[None]:
     command = [sys.executable, "-m", "rosa_bench.mirror", str(folder.resolve()), str(os.getpid())]
     with (folder / "mirror.log").open("wb") as log, contextlib.suppress(OSError):
         subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=folder, env=_environment(run)
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            cwd=folder,
+            env=_environment(run),
         )
     yield
 

@@ -27,7 +27,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -45,10 +45,12 @@ if TYPE_CHECKING:
 
 Scores = Mapping[str, Mapping[str, float]]
 # transformers renamed the argument in the course of version 5.
-_CHECKPOINTING = "activation_checkpointing" if hasattr(TrainingArguments, "activation_checkpointing") else "gradient_checkpointing"
+_CHECKPOINTING = (
+    "activation_checkpointing" if hasattr(TrainingArguments, "activation_checkpointing") else "gradient_checkpointing"
+)
 
 
-class LossIsNotFinite(Exception):
+class LossNotFiniteError(Exception):
     """The loss became NaN or infinite; training on would mean nothing."""
 
 
@@ -62,7 +64,10 @@ def arguments(run: Run, folder: Path) -> TrainingArguments:
     train, world = run.train, world_size()
     micro = train.micro_batch_size or max(1, train.batch_size // world)
     if train.batch_size % (micro * world):
-        raise ValueError(f"train.batch_size={train.batch_size} is not a multiple of {micro} examples x {world} processes")
+        raise ValueError(
+            f"train.batch_size={train.batch_size} is not a multiple of {micro} examples x {world} processes"
+        )
+    checkpointing: dict[str, Any] = {_CHECKPOINTING: train.gradient_checkpointing}
     return TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=micro,
@@ -93,7 +98,7 @@ def arguments(run: Run, folder: Path) -> TrainingArguments:
         disable_tqdm=True,
         log_level="error",
         remove_unused_columns=False,
-        **{_CHECKPOINTING: train.gradient_checkpointing},
+        **checkpointing,
     )
 
 
@@ -110,10 +115,12 @@ class BenchTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         folder = Path(str(output_dir))
         folder.mkdir(parents=True, exist_ok=True)
-        checkpoint.save_state(self.model, self.run.method, folder / checkpoint.STATE)
+        checkpoint.save_state(cast("PreTrainedModel", self.model), self.run.method, folder / checkpoint.STATE)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        checkpoint.load_state(self.model, self.run.method, Path(resume_from_checkpoint) / checkpoint.STATE)
+        checkpoint.load_state(
+            cast("PreTrainedModel", self.model), self.run.method, Path(resume_from_checkpoint) / checkpoint.STATE
+        )
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """One micro-batch. Measures activations in the first one and counts tokens and padding in all."""
@@ -124,7 +131,7 @@ class BenchTrainer(Trainer):
         if saved is not None:
             self.recorder.activations = saved["bytes"]
         if not math.isfinite(float(loss)):
-            raise LossIsNotFinite(f"the loss is {float(loss)} at step {self.state.global_step}")
+            raise LossNotFiniteError(f"the loss is {float(loss)} at step {self.state.global_step}")
         return loss
 
 
@@ -146,7 +153,7 @@ def saved_bytes(model: torch.nn.Module) -> Iterator[dict[str, int]]:
         yield total
 
 
-class Loop(TrainerCallback):  # type: ignore[misc]
+class Loop(TrainerCallback):
     """Calls the method's hooks, evaluates and checkpoints at epoch ends, shows progress, and stops when asked."""
 
     def __init__(self, run: Run, recorder: Recorder, sampler: EpochSampler, evaluate: Callable[[], Scores]) -> None:
@@ -171,11 +178,15 @@ class Loop(TrainerCallback):  # type: ignore[misc]
         with self.recorder.clock("method_s"):
             self.run.method.before_step(self._step(state, kw))
 
-    def on_pre_optimizer_step(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any
+    ) -> None:
         """Gradients are complete and clipped."""
         self.run.method.before_update(self._step(state, kw))
 
-    def on_optimizer_step(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any
+    ) -> None:
         """The update is done; `global_step` still names it."""
         self.run.method.after_update(self._step(state, kw))
 
@@ -206,16 +217,18 @@ class Loop(TrainerCallback):  # type: ignore[misc]
         with self.recorder.clock("eval_s"):
             scores = self.evaluate()
         epoch = round(float(state.epoch or 0), 4)
-        state.log_history.append({"evaluation": scores, "epoch": epoch, "step": state.global_step})
+        state.log_history.append(cast(Any, {"evaluation": scores, "epoch": epoch, "step": state.global_step}))
         self.recorder.event(step=state.global_step, epoch=epoch, scores=scores)
         loss = next((entry["loss"] for entry in reversed(state.log_history) if "loss" in entry), math.nan)
         shown = "  ".join(f"{name} {value:.2f}" for name, value in scores[self.run.task.select_split].items())
-        self.recorder.show(f"epoch {epoch:g}/{args.num_train_epochs:g}  loss {loss:.4f}  {shown} ({self.run.task.select_split})")
+        self.recorder.show(
+            f"epoch {epoch:g}/{args.num_train_epochs:g}  loss {loss:.4f}  {shown} ({self.run.task.select_split})"
+        )
         control.should_save = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
         """Declare the checkpoint whole and drop all but the one before it."""
-        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
         if state.is_world_process_zero:
             checkpoint.mark_complete(folder, {"key": self.recorder.record.key, "clocks": self.recorder.clocks()})
             if not self.run.train.keep_checkpoints:
@@ -223,10 +236,17 @@ class Loop(TrainerCallback):  # type: ignore[misc]
 
 
 def make_trainer(
-    run: Run, model: PreTrainedModel, rows: Sequence[Encoded], pad_id: int, recorder: Recorder, evaluate: Callable[[], Scores]
+    run: Run,
+    model: PreTrainedModel,
+    rows: Sequence[Encoded],
+    pad_id: int,
+    recorder: Recorder,
+    evaluate: Callable[[], Scores],
 ) -> BenchTrainer:
     """The trainer of a run: model with the method attached, encoded training rows, and what to do at epoch ends."""
-    sampler = EpochSampler([len(row.input_ids) for row in rows], run.train.batch_size, seeds(run.seed).data, run.train.bucket)
+    sampler = EpochSampler(
+        [len(row.input_ids) for row in rows], run.train.batch_size, seeds(run.seed).data, run.train.bucket
+    )
     trainer = BenchTrainer(
         run=run,
         sampler=sampler,

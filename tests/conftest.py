@@ -35,20 +35,30 @@ def build(kind: str, folder: Path) -> Path:
     import torch
     import transformers as t
 
-    encoder = {"cls_token": "<s>", "pad_token": "<pad>", "sep_token": "</s>", "unk_token": "<unk>", "mask_token": "<mask>"}
+    encoder = {
+        "cls_token": "<s>",
+        "pad_token": "<pad>",
+        "sep_token": "</s>",
+        "unk_token": "<unk>",
+        "mask_token": "<mask>",
+    }
     decoder = {"eos_token": "<|endoftext|>"}
     size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
     vocab = _tokenizer(folder, encoder if kind in ("roberta", "bert") else decoder)
     torch.manual_seed(0)
     if kind == "roberta":
-        config = t.RobertaConfig(vocab_size=vocab, max_position_embeddings=130, pad_token_id=1, type_vocab_size=1, **size)
+        config = t.RobertaConfig(
+            vocab_size=vocab, max_position_embeddings=130, pad_token_id=1, type_vocab_size=1, **size
+        )
         model = t.RobertaForMaskedLM(config)
     elif kind == "bert":
         model = t.BertForMaskedLM(t.BertConfig(vocab_size=vocab, max_position_embeddings=128, pad_token_id=1, **size))
     elif kind == "llama":
         model = t.LlamaForCausalLM(t.LlamaConfig(vocab_size=vocab, max_position_embeddings=128, **size))
     else:
-        config = t.GPT2Config(vocab_size=vocab, n_positions=160, n_embd=32, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=0)
+        config = t.GPT2Config(
+            vocab_size=vocab, n_positions=160, n_embd=32, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=0
+        )
         model = t.GPT2LMHeadModel(config)
     model.save_pretrained(folder)
     return folder

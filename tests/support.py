@@ -14,9 +14,16 @@ METHODS = config.choices("method")
 TASKS = config.choices("task")
 MINIS = {"roberta_mini": "cola", "gpt2_mini": "e2e"}  # with the task they are tried on
 SMALL = [
-    "tracker=none", "train.limit_train=48", "train.limit_eval=24", "train.batch_size=8", "train.max_steps=9",
-    "train.max_length=48", "train.device=cpu", "train.log_steps=2", "train.checkpoint_steps=2",
-]  # fmt: skip
+    "tracker=none",
+    "train.limit_train=48",
+    "train.limit_eval=24",
+    "train.batch_size=8",
+    "train.max_steps=9",
+    "train.max_length=48",
+    "train.device=cpu",
+    "train.log_steps=2",
+    "train.checkpoint_steps=2",
+]
 
 
 def composed(*overrides: str) -> config.Run:
@@ -24,7 +31,7 @@ def composed(*overrides: str) -> config.Run:
     GlobalHydra.instance().clear()
     cli.register()
     with initialize(version_base="1.3", config_path=None):
-        return config.resolve(compose(config_name="config", overrides=list(overrides)))
+        return config.resolve(compose(config_name="run", overrides=list(overrides)))
 
 
 def small(folder: Path, *overrides: str) -> config.Run:

@@ -26,7 +26,9 @@ def test_resolved_configuration_reads_back():
 
 def test_open_values_are_filled():
     run = composed("method=lora", "task=e2e")
-    assert run.model.name == "gpt2_mini" and run.train.epochs == run.task.epochs and run.train.lr == run.method.lr["mini"]
+    assert (
+        run.model.name == "gpt2_mini" and run.train.epochs == run.task.epochs and run.train.lr == run.method.lr["mini"]
+    )
     assert composed("method=lora", "model=roberta_base").train.lr == run.method.lr["full_size"]
     assert composed("task=cola").model.name == "roberta_mini"
 
@@ -87,11 +89,34 @@ def test_nothing_heavy_is_imported_before_the_configuration_is_valid():
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120, capture_output=True)
 
 
-NEUTRAL = ["output_dir=/tmp/elsewhere", "resume=never", "force=true", "save=adapter", "tracker=none", "train.device=cpu",
-           "train.threads=1", "train.micro_batch_size=8", "train.eval_batch_size=7", "train.num_workers=1",
-           "train.checkpoint_steps=3", "train.log_steps=3", "tracker.project=other"]  # fmt: skip
-TELLING = ["seed=2", "train.lr=0.1", "train.batch_size=16", "method.rank=4", "train.precision=bf16", "train.limit_train=10",
-           "task=sst2", "train.bucket=false", "model.random_init=true", "method=lora", "train.epochs=3"]  # fmt: skip
+NEUTRAL = [
+    "output_dir=/tmp/elsewhere",
+    "resume=never",
+    "force=true",
+    "save=adapter",
+    "tracker=none",
+    "train.device=cpu",
+    "train.threads=1",
+    "train.micro_batch_size=8",
+    "train.eval_batch_size=7",
+    "train.num_workers=1",
+    "train.checkpoint_steps=3",
+    "train.log_steps=3",
+    "tracker.project=other",
+]
+TELLING = [
+    "seed=2",
+    "train.lr=0.1",
+    "train.batch_size=16",
+    "method.rank=4",
+    "train.precision=bf16",
+    "train.limit_train=10",
+    "task=sst2",
+    "train.bucket=false",
+    "model.random_init=true",
+    "method=lora",
+    "train.epochs=3",
+]
 
 
 def test_the_key_holds_what_can_change_a_result_and_nothing_else():

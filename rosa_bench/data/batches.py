@@ -44,7 +44,8 @@ def epoch_order(lengths: Sequence[int], batch_size: int, seed: int, epoch: int, 
     rest = [batch for batch in batches if len(batch) < batch_size]
     mixed = [full[i] for i in torch.randperm(len(full), generator=generator).tolist()]
     if epoch == 0:
-        mixed.sort(key=lambda batch: max(lengths[j] for j in batch) < max(map(lambda j: lengths[j], order)))
+        longest = max(lengths)
+        mixed.sort(key=lambda batch: max(lengths[j] for j in batch) < longest)
     return [index for batch in [*mixed, *rest] for index in batch]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -47,10 +48,21 @@ def encode_split(task: Task, tokenizer: PreTrainedTokenizerBase, split: Split, m
 
 
 def _key(task: Task, tokenizer: PreTrainedTokenizerBase, split: Split, max_length: int) -> str:
-    vocabulary = tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else json.dumps(tokenizer.get_vocab(), sort_keys=True)
+    vocabulary = json.loads(tokenizer.backend_tokenizer.to_str()) if tokenizer.is_fast else tokenizer.get_vocab()
+    for state in ("truncation", "padding"):  # what the last call asked for, not what the tokenizer is
+        vocabulary.pop(state, None)
     special = {name: str(value) for name, value in tokenizer.special_tokens_map.items()}
-    parts = [FORMAT, repr(task), split.sha256, len(split.examples), max_length, type(tokenizer).__name__, vocabulary, special,
-             tokenizer.truncation_side]  # fmt: skip
+    parts = [
+        FORMAT,
+        repr(task),
+        split.sha256,
+        len(split.examples),
+        max_length,
+        type(tokenizer).__name__,
+        vocabulary,
+        special,
+        tokenizer.truncation_side,
+    ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -72,4 +84,5 @@ def _write(path: Path, encoded: Sequence[Encoded]) -> None:
         temporary.write_text(hashlib.sha256(body.encode()).hexdigest() + "\n" + body, encoding="utf-8")
         temporary.replace(path)
     except OSError:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()

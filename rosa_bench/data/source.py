@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rosa_bench.config import Data
-from rosa_bench.errors import UsageError, nearest
+from rosa_bench.errors import UsageError
 from rosa_bench.tasks.base import Example, Task
 
 HUB_TIMEOUT_S = "20"
@@ -40,7 +40,8 @@ def load_split(task: Task, data: Data, split: str, limit: int | None = None) -> 
     for row, where in _SOURCES[data.source](task, data, split):
         digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
         if limit is None or rows < limit:
-            examples += task.parse(row, where)
+            example = task.parse(row, where)
+            examples += task.targets(example) if split == "train" else [example]
         rows += 1
     if not examples:
         raise UsageError(f"{task.name}: split {split!r} of data={data.source} has no rows")
@@ -64,11 +65,11 @@ def split_file(task: Task, folder: str, split: str) -> Path:
     if not base.is_dir():
         raise UsageError(f"{base} is not a folder; data=local looks for DIR/{task.folder}/<split>.jsonl[.gz]")
     there = [path.name.partition(".jsonl")[0] for path in base.glob("*.jsonl*")]
-    raise UsageError(f"{base}/{split}.jsonl[.gz] is missing; splits there: {', '.join(sorted(there)) or 'none'} ({nearest(split, there)})")
+    raise UsageError(f"{base}/{split}.jsonl[.gz] is missing; splits there: {', '.join(sorted(there)) or 'none'}")
 
 
 def json_lines(path: Path) -> Iterator[tuple[Any, str]]:
-    """Each line of a plain or gzip JSON-lines file with its `file:line`; a BOM, CRLF and empty last lines are read rightly.
+    """Each line of a plain or gzip JSON-lines file with its `file:line`; a BOM, CRLF and empty lines are read rightly.
 
     Raises:
         UsageError: for a broken archive, bytes that are not UTF-8, or a line that is no JSON.
@@ -88,7 +89,7 @@ def json_lines(path: Path) -> Iterator[tuple[Any, str]]:
                     raise UsageError(f"{where}: not JSON ({str(error)[:120]})") from error
     except (OSError, EOFError) as error:
         raise UsageError(f"{path}: cannot be read after line {number} ({error})") from error
-    except Exception as error:  # noqa: BLE001 - zlib.error of a damaged archive has no common base with OSError
+    except Exception as error:
         if type(error).__module__ == "zlib":
             raise UsageError(f"{path}: broken gzip after line {number} ({error})") from error
         raise
@@ -114,10 +115,11 @@ def _hub(task: Task, data: Data, split: str) -> Iterator[tuple[dict[str, Any], s
     datasets.disable_progress_bars()
     try:
         rows = datasets.load_dataset(repository, config, split=split, revision=revision)
-    except Exception as error:  # noqa: BLE001 - whatever a hub, its cache or the network raises, the run cannot start
+    except Exception as error:
         raise UsageError(
             f"data=hub: {repository} ({config or 'no config'}, split {split}, revision {revision[:12]}) cannot be had: "
-            f"{type(error).__name__}: {str(error).splitlines()[0][:160]}. Two ways on: data=embedded, or data=local data.dir=FOLDER"
+            f"{type(error).__name__}: {str(error).splitlines()[0][:160]}. "
+            "Two ways on: data=embedded, or data=local data.dir=FOLDER"
         ) from error
     for index, row in enumerate(rows):
         yield dict(row), f"{repository}/{split} row {index}"

@@ -1,4 +1,4 @@
-"""Fine-tuning methods. One file here, one yaml in `configs/method/` and one test make a new one; nothing else is edited."""
+"""Fine-tuning methods. A new one is one file here, one yaml in `configs/method/` and one test; nothing is edited."""
 
 from __future__ import annotations
 

@@ -32,13 +32,15 @@ class Method(ABC):
     distributed one, do the same. Parameters are never replaced after `attach`; copy into them.
     """
 
-    lr: ClassVar[Mapping[str, float]]  # peak learning rate used where `train.lr` is null, for "mini" and "full_size" backbones
+    lr: ClassVar[
+        Mapping[str, float]
+    ]  # peak learning rate used where `train.lr` is null, for "mini" and "full_size" backbones
     exact_at_start: ClassVar[bool] = True  # after `attach` the logits are the backbone's
     mergeable: ClassVar[bool] = True  # `merge` gives a plain `transformers` model
 
     @abstractmethod
     def attach(self, model: PreTrainedModel, seed: int = 0) -> None:
-        """Change `model` in place and set `requires_grad`; new tensors are drawn from `seed`, not from the global stream."""
+        """Change `model` in place and set `requires_grad`; new tensors are drawn from `seed`, not the global stream."""
 
     def before_step(self, step: Step) -> None:
         """Called once before the forward pass of an optimiser step, before its first micro-batch."""
@@ -50,7 +52,7 @@ class Method(ABC):
         """Called after the optimiser's update, before anything is evaluated or saved."""
 
     def moved(self, model: PreTrainedModel) -> set[str]:
-        """Names of parameters that do not require gradients but change in training all the same; checkpoints hold them."""
+        """Names of parameters that change in training although they require no gradient; checkpoints hold them."""
         return set()
 
     def variants(self, model: PreTrainedModel) -> Iterator[tuple[str, AbstractContextManager[Any]]]:

@@ -8,7 +8,7 @@ uniformly as `nn.Linear` does. Both are here (`init`), loralib's is the default,
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 Target = Literal["q", "k", "v", "o", "ffn_in", "ffn_out", "all"]
 
 
+def targets_field(*default: Target) -> Any:
+    """A field of target roles with these defaults."""
+    return Field(default_factory=lambda: list(default), min_length=1)
+
+
 @configured
 class Lora(Method):
     """Trains a low-rank term beside each target weight, and the task head."""
@@ -31,14 +36,14 @@ class Lora(Method):
     rank: Count = 8
     alpha: Annotated[float, Field(gt=0)] = 16.0  # the term is scaled by alpha / rank
     dropout: Share = 0.0  # on the input of A, as in loralib
-    targets: list[Target] = Field(default_factory=lambda: ["q", "v"], min_length=1)
+    targets: list[Target] = targets_field("q", "v")
     init: Literal["loralib", "paper"] = "loralib"
     train_head: bool = True
 
     lr: ClassVar[Mapping[str, float]] = {"mini": 3e-3, "full_size": 4e-4}
 
     def attach(self, model: PreTrainedModel, seed: int = 0) -> None:
-        """Freeze the backbone and wrap its target weights. Raises UsageError if the model has none of a target's role."""
+        """Freeze the backbone and wrap its target weights. Raises UsageError if a target's role is missing."""
         import torch
 
         from rosa_bench.models.lowrank import attach_lowrank, lowrank_sites

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field
 
 from rosa_bench.methods.base import Method, Step
-from rosa_bench.methods.lora import Target
+from rosa_bench.methods.lora import Target, targets_field
 from rosa_bench.schema import Count, configured
 from rosa_bench.seeds import generator
 
@@ -34,7 +34,7 @@ class Rosa(Method):
     """Trains R singular directions of each target weight, drawn anew every `every_epochs` (or `every_steps`)."""
 
     rank: Count | Annotated[float, Field(gt=0, lt=1)] = 8  # a float is a share of each weight's full rank
-    targets: list[Target] = Field(default_factory=lambda: ["q", "k", "v", "o"], min_length=1)
+    targets: list[Target] = targets_field("q", "k", "v", "o")
     every_epochs: Annotated[float, Field(gt=0)] = 1.0
     every_steps: Count | None = None  # wins over every_epochs
     sample: Sample = "random"

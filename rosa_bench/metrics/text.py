@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Sequence
+from typing import Any
 
 _ASCII_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
@@ -18,12 +19,15 @@ def bleu(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> float:
     from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
     if not outputs or len(outputs) != len(references) or not all(references):
-        raise ValueError(f"{len(outputs)} outputs for {len(references)} lists of references, none of which may be empty")
+        raise ValueError(
+            f"{len(outputs)} outputs for {len(references)} lists of references, none of which may be empty"
+        )
     tokenize = Tokenizer13a()
     hypotheses = [tokenize(text.translate(_ASCII_LOWER)) for text in outputs]
     most = max(map(len, references))
-    columns = [
-        [tokenize(refs[i].translate(_ASCII_LOWER)) if i < len(refs) else None for refs in references] for i in range(most)
+    columns: list[Any] = [
+        [tokenize(refs[i].translate(_ASCII_LOWER)) if i < len(refs) else None for refs in references]
+        for i in range(most)
     ]
     metric = BLEU(tokenize="none", lowercase=False, smooth_method="exp", force=True)
     return float(metric.corpus_score(hypotheses, columns).score)

@@ -24,7 +24,8 @@ def load(model: Model, task: Task, seed: int) -> tuple[PreTrainedModel, PreTrain
     Raises:
         UsageError: for a folder or hub that cannot be loaded, or a backbone that cannot do the task.
     """
-    source, options = source_of(model), {"revision": model.revision} if model.revision else {}
+    source = source_of(model)
+    options: dict[str, Any] = {"revision": model.revision} if model.revision else {}
     if model.path is None and model.hub is not None:
         os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", HUB_TIMEOUT_S)
         os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", HUB_TIMEOUT_S)
@@ -39,14 +40,18 @@ def load(model: Model, task: Task, seed: int) -> tuple[PreTrainedModel, PreTrain
         _set_head(config, task)
         set_pad_token(tokenizer, config)
         transformers.set_seed(seed)
-        cls = transformers.AutoModelForCausalLM if task.kind == "generate" else transformers.AutoModelForSequenceClassification
+        cls = (
+            transformers.AutoModelForCausalLM
+            if task.kind == "generate"
+            else transformers.AutoModelForSequenceClassification
+        )
         if model.random_init:
             backbone = cls.from_config(config, dtype=torch.float32)
         else:
             backbone = cls.from_pretrained(source, config=config, dtype=torch.float32, use_safetensors=True, **options)
     except UsageError:
         raise
-    except Exception as error:  # noqa: BLE001 - whatever transformers, a hub or a damaged file raises, the run cannot start
+    except Exception as error:
         raise UsageError(_cannot_load(model, source, error)) from error
     if backbone.get_input_embeddings().num_embeddings < len(tokenizer):
         raise UsageError(f"model {source}: the tokenizer has {len(tokenizer)} tokens, the embeddings fewer")
@@ -56,8 +61,10 @@ def load(model: Model, task: Task, seed: int) -> tuple[PreTrainedModel, PreTrain
 def _cannot_load(model: Model, source: str, error: Exception) -> str:
     first = (str(error).splitlines() or [""])[0][:200]
     if model.path is None and model.hub is not None:
-        return (f"model={model.name}: {source} cannot be had from the hub ({type(error).__name__}: {first}). "
-                "Two ways on: an embedded model (model=auto), or a local copy (model.path=FOLDER)")  # fmt: skip
+        return (
+            f"model={model.name}: {source} cannot be had from the hub ({type(error).__name__}: {first}). "
+            "Two ways on: an embedded model (model=auto), or a local copy (model.path=FOLDER)"
+        )
     return f"model {source} cannot be loaded ({type(error).__name__}: {first})"
 
 
@@ -65,9 +72,13 @@ def _check_kind(config: Any, task: Task, source: str) -> None:
     causal = type(config) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING
     masked = type(config) in transformers.MODEL_FOR_MASKED_LM_MAPPING
     if task.kind == "generate" and (masked or not causal):
-        raise UsageError(f"task={task.name} generates text and needs a causal decoder; {source} is a {config.model_type}")
+        raise UsageError(
+            f"task={task.name} generates text and needs a causal decoder; {source} is a {config.model_type}"
+        )
     if config.is_encoder_decoder:
-        raise UsageError(f"{source} is an encoder-decoder ({config.model_type}); encoders and causal decoders can be used")
+        raise UsageError(
+            f"{source} is an encoder-decoder ({config.model_type}); encoders and causal decoders can be used"
+        )
 
 
 def _set_head(config: Any, task: Task) -> None:

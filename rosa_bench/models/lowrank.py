@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from rosa_bench.models.sites import Site, features, weight_IO
+from rosa_bench.models.sites import Role, Site, features, weight_IO
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -21,7 +21,9 @@ class LowRank(nn.Module):
     separately. The base is frozen here and stays where it was otherwise: dtype, device and bias are its own.
     """
 
-    def __init__(self, base: nn.Module, sites: Sequence[Site], rank: Mapping[str, int], scale: float, dropout: float) -> None:
+    def __init__(
+        self, base: nn.Module, sites: Sequence[Site], rank: Mapping[Role, int], scale: float, dropout: float
+    ) -> None:
         super().__init__()
         inputs, outputs = features(base)
         weight = weight_IO(base)
@@ -86,7 +88,7 @@ def lowrank_sites(model: nn.Module) -> Iterator[tuple[LowRank, Site]]:
 
 
 def merge(model: PreTrainedModel) -> PreTrainedModel:
-    """Fold every low-rank adapter into plain weights, in place. `from_pretrained` loads the result without this package."""
+    """Fold every low-rank adapter into plain weights, in place."""
     for name, module in list(model.named_modules()):
         if isinstance(module, LowRank):
             model.set_submodule(name, module.merged())

@@ -92,8 +92,9 @@ def find_sites(model: PreTrainedModel, targets: Iterable[str]) -> list[Site]:
     Raises:
         UsageError: if the model has no weight of a wanted role; names the roles it has.
     """
-    wanted = set(ROLES) if "all" in targets else set(targets)
-    sites, seen = [], set()
+    wanted: set[str] = set(ROLES) if "all" in targets else set(targets)
+    sites: list[Site] = []
+    seen: set[Role] = set()
     for name, module in model.named_modules():
         if not isinstance(module, (nn.Linear, Conv1D)):
             continue
@@ -104,7 +105,9 @@ def find_sites(model: PreTrainedModel, targets: Iterable[str]) -> list[Site]:
     missing = set() if "all" in targets and seen else wanted - seen
     if missing:
         have = ", ".join(role for role in ROLES if role in seen) or "none that is known"
-        raise UsageError(f"{type(model).__name__} has no weight of role {', '.join(sorted(missing))}; roles it has: {have}")
+        raise UsageError(
+            f"{type(model).__name__} has no weight of role {', '.join(sorted(missing))}; roles it has: {have}"
+        )
     return sites
 
 

@@ -50,7 +50,6 @@ class Prediction:
 class Task(ABC):
     """What to learn and how it is scored. Subclasses are configuration nodes; fields below are common to all."""
 
-    kind: Kind
     name: str
     folder: str  # where `data=local` looks, below data.dir
     primary: str  # the metric a run is judged by
@@ -59,6 +58,11 @@ class Task(ABC):
     epochs: int  # used where train.epochs is null
     version: int  # raised when a change of parsing or scoring changes results
     higher_is_better: ClassVar[bool] = True
+
+    @property
+    @abstractmethod
+    def kind(self) -> Kind:
+        """What a model does for it."""
 
     @property
     @abstractmethod
@@ -76,12 +80,16 @@ class Task(ABC):
         """Where `data=hub` finds the rows: a script-free repository, its configuration, the pinned revision."""
 
     @abstractmethod
-    def parse(self, row: Mapping[str, Any], where: str) -> list[Example]:
-        """The examples of one raw row (several where each reference is its own training target).
+    def parse(self, row: Mapping[str, Any], where: str) -> Example:
+        """The example of one raw row.
 
         Raises:
             UsageError: naming `where` and the field, when the row is not as the format says.
         """
+
+    def targets(self, example: Example) -> list[Example]:
+        """What a training row is trained on: itself, or one example for each of its references."""
+        return [example]
 
     @abstractmethod
     def encode(self, example: Example, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
@@ -118,4 +126,3 @@ def texts_field(row: Mapping[str, Any], name: str, where: str) -> list[str]:
     if not values or not all(isinstance(value, str) and value.strip() for value in values):
         raise UsageError(f"{where}: field {name!r} is not a list of non-empty texts")
     return list(values)
-

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -36,8 +37,10 @@ class DataToText(Task):
     no_repeat_ngram: int = Field(default=0, ge=0)  # 0: off
     length_penalty: float = 1.0
 
-    kind: ClassVar[Kind] = "generate"
-    lowercase: ClassVar[bool] = False
+    @property
+    def kind(self) -> Kind:
+        """Always generation."""
+        return "generate"
 
     @property
     def num_labels(self) -> int:
@@ -52,10 +55,14 @@ class DataToText(Task):
         """The reference texts of a raw row."""
         return texts_field(row, "references", where)
 
-    def parse(self, row: Mapping[str, Any], where: str) -> list[Example]:
-        """One example with all its references."""
+    def parse(self, row: Mapping[str, Any], where: str) -> Example:
+        """An example with all its references."""
         identity = str(row.get("id", row.get("eid", where)))
-        return [Example(identity, (self.linearize(row, where),), references=tuple(self.references(row, where)))]
+        return Example(identity, (self.linearize(row, where),), references=tuple(self.references(row, where)))
+
+    def targets(self, example: Example) -> list[Example]:
+        """One for each reference."""
+        return [dataclasses.replace(example, references=(reference,)) for reference in example.references]
 
     def prompt_ids(self, example: Example, tokenizer: PreTrainedTokenizerBase) -> list[int]:
         """The input, closed by the end-of-text token that separates it from the target."""
@@ -63,12 +70,14 @@ class DataToText(Task):
         return [*ids, end_id(tokenizer)]
 
     def encode(self, example: Example, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
-        """Input, separator, the first reference, end of text. An input that is too long loses its head, not the target."""
+        """Input, separator, first reference, end of text. An input that is too long loses its head, not the target."""
         target = tokenizer(" " + example.references[0].strip(), add_special_tokens=False)["input_ids"]
         target = [*target, end_id(tokenizer)][:max_length]
         prompt = self.prompt_ids(example, tokenizer)
         kept = prompt[max(0, len(prompt) + len(target) - max_length) :]
-        silent = [IGNORED] * len(kept) if self.loss_on == "target" else kept
+        silent = (
+            [IGNORED] * len(kept) if self.loss_on == "target" else [IGNORED, *kept[1:]]
+        )  # nothing predicts the first
         return Encoded([*kept, *target], [*silent, *target], cut=len(kept) < len(prompt))
 
     def score(self, split: str, predictions: Sequence[Prediction]) -> Mapping[str, float]:
@@ -91,8 +100,10 @@ class E2E(DataToText):
 
     @property
     def hub(self) -> tuple[str, str, str]:
-        """The cleaned GEM copy is not this set, so none is offered until a script-free copy of the release is pinned."""
-        raise UsageError("task=e2e has no script-free hub copy that is pinned; use data=embedded or data=local data.dir=FOLDER")
+        """None: hubs hold a cleaned copy, which is another set, or a script that builds this one."""
+        raise UsageError(
+            "task=e2e has no script-free hub copy that is pinned; use data=embedded or data=local data.dir=FOLDER"
+        )
 
     def linearize(self, row: Mapping[str, Any], where: str) -> str:
         """`name : Blue Spice | area : city centre`, as LoRA's experiments write it."""
@@ -116,7 +127,9 @@ class WebNlg(DataToText):
     @property
     def hub(self) -> tuple[str, str, str]:
         """See E2E."""
-        raise UsageError("task=webnlg has no script-free hub copy that is pinned; use data=embedded or data=local data.dir=FOLDER")
+        raise UsageError(
+            "task=webnlg has no script-free hub copy that is pinned; use data=embedded or data=local data.dir=FOLDER"
+        )
 
     def linearize(self, row: Mapping[str, Any], where: str) -> str:
         """`subject : predicate : object`, triples joined by ` | `, as LoRA's experiments write it."""
@@ -133,11 +146,15 @@ class Dart(DataToText):
     @property
     def hub(self) -> tuple[str, str, str]:
         """See E2E."""
-        raise UsageError("task=dart has no script-free hub copy that is pinned; use data=embedded or data=local data.dir=FOLDER")
+        raise UsageError(
+            "task=dart has no script-free hub copy that is pinned; use data=embedded or data=local data.dir=FOLDER"
+        )
 
     def linearize(self, row: Mapping[str, Any], where: str) -> str:
         """`subject : predicate : object` with the predicate in lower case, triples joined by ` | `."""
         triples = field(row, "tripleset", list, where)
-        if not triples or not all(isinstance(t, list) and len(t) == 3 and all(isinstance(p, str) for p in t) for t in triples):
+        if not triples or not all(
+            isinstance(t, list) and len(t) == 3 and all(isinstance(p, str) for p in t) for t in triples
+        ):
             raise UsageError(f"{where}: field 'tripleset' is not a list of [subject, predicate, object]")
         return " | ".join(f"{s} : {p.lower()} : {o}" for s, p, o in triples)

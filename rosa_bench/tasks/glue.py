@@ -43,7 +43,7 @@ class Glue(Task):
             raise ValueError("labels needs two names or more, or none for a regression")
 
     @property
-    def kind(self) -> Kind:  # type: ignore[override]
+    def kind(self) -> Kind:
         """Regression where there are no classes."""
         return "classify" if self.labels else "regress"
 
@@ -57,7 +57,7 @@ class Glue(Task):
         """The configuration is the task's name."""
         return self.hub_repository, self.name, self.hub_revision
 
-    def parse(self, row: Mapping[str, Any], where: str) -> list[Example]:
+    def parse(self, row: Mapping[str, Any], where: str) -> Example:
         """One example; hidden labels (-1, as hubs ship unlabelled test sets) are refused like any unknown label."""
         texts = tuple(text_field(row, name, where) for name in self.texts)
         label = field(row, "label", (int, float) if self.kind == "regress" else int, where)
@@ -66,7 +66,7 @@ class Glue(Task):
         low, high = self.score_range
         if not self.labels and not (math.isfinite(label) and low <= label <= high):
             raise UsageError(f"{where}: field 'label' is {label}, not between {low:g} and {high:g}")
-        return [Example(str(row.get("id", row.get("idx", where))), texts, label if self.labels else float(label))]
+        return Example(str(row.get("id", row.get("idx", where))), texts, label if self.labels else float(label))
 
     def encode(self, example: Example, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
         """The text or the pair with the model's own special tokens; the longer text of a pair is cut first."""
@@ -78,4 +78,6 @@ class Glue(Task):
         """The official metrics, in points."""
         from rosa_bench.metrics.glue import scores
 
-        return scores(self.metrics, [p.value for p in predictions], [p.label for p in predictions])  # type: ignore[arg-type]
+        values = [float(p.value) for p in predictions]
+        labels = [float(p.label) for p in predictions if p.label is not None]
+        return scores(self.metrics, values, labels)

@@ -169,7 +169,7 @@ def test_trains_the_head(method):
     _, model, _, _ = prepared(method, "roberta_mini")
     head = [p for name, p in model.named_parameters() if name.startswith("classifier.")]
     assert head and all(p.requires_grad for p in head)
-    if "train_head" in {field for field in type(composed(f"method={method}").method).__dataclass_fields__}:
+    if "train_head" in type(composed(f"method={method}").method).__dataclass_fields__:
         _, model, _, _ = prepared(method, "roberta_mini", "method.train_head=false")
         assert not any(p.requires_grad for name, p in model.named_parameters() if name.startswith("classifier."))
 
@@ -188,5 +188,3 @@ def test_start_depends_on_the_seed_alone(method, mini):
     assert first == start(3, spoil=True)
     new_tensors = method != "full" or mini == "roberta_mini"  # full fine-tuning of a language model draws nothing
     assert (first != start(4)) == new_tensors
-
-

@@ -35,7 +35,9 @@ def test_logits_and_gradients_equal_those_of_peft(backbone):
     theirs.load_state_dict(ours.state_dict())
     Lora(rank=4, alpha=12.0).attach(ours, seed=1)
     randomized(ours)
-    config = peft.LoraConfig(r=4, lora_alpha=12, target_modules=TARGETS["roberta"], lora_dropout=0.0, task_type="SEQ_CLS")
+    config = peft.LoraConfig(
+        r=4, lora_alpha=12, target_modules=TARGETS["roberta"], lora_dropout=0.0, task_type="SEQ_CLS"
+    )
     theirs = peft.get_peft_model(theirs, config).eval()
     pairs = []
     for module, site in lowrank_sites(ours):
@@ -63,7 +65,9 @@ def test_merging_equals_the_dense_product(backbone, kind):
     expected = model(**batch).logits
     dense = {}
     for module, site in lowrank_sites(model):
-        dense[site.label] = (module.weight_of(site) + module.scale * module.A[site.role] @ module.B[site.role]).detach().clone()
+        dense[site.label] = (
+            (module.weight_of(site) + module.scale * module.A[site.role] @ module.B[site.role]).detach().clone()
+        )
     sites = [site for _, site in lowrank_sites(model)]
     methods.merge(model)
     assert torch.allclose(model(**batch).logits, expected, atol=2e-5)

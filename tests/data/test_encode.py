@@ -1,0 +1,100 @@
+"""Tokenised rows and their cache; batches and their order."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import transformers
+from support import TASKS, composed
+
+from rosa_bench.data import encode
+from rosa_bench.data.batches import collate, epoch_order
+from rosa_bench.data.encode import encode_split
+from rosa_bench.data.source import load_split
+from rosa_bench.tasks.base import IGNORED, Encoded
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("kind", ["roberta", "gpt2"])
+def test_every_embedded_task_is_encoded(task, kind, backbone):
+    run = composed(f"task={task}")
+    if (run.task.kind == "generate") != (kind == "gpt2"):
+        pytest.skip("the task's kind needs the other backbone")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(backbone(kind))
+    rows = encode_split(run.task, tokenizer, load_split(run.task, run.data, "train", 50), 40)
+    assert len(rows) >= 50 and all(0 < len(row.input_ids) <= 40 for row in rows)
+    if run.task.kind == "generate":
+        assert all(row.input_ids[-1] == tokenizer.eos_token_id for row in rows if len(row.input_ids) < 40)
+        assert all(len(row.labels) == len(row.input_ids) for row in rows)
+
+
+def test_only_the_target_carries_loss_by_default(backbone):
+    tokenizer = transformers.AutoTokenizer.from_pretrained(backbone("gpt2"))
+    for loss_on in ("target", "sequence"):
+        run = composed("task=e2e", f"task.loss_on={loss_on}")
+        row = encode_split(run.task, tokenizer, load_split(run.task, run.data, "train", 1), 400)[0]
+        prompt = row.input_ids.index(tokenizer.eos_token_id) + 1
+        assert row.labels[prompt:] == row.input_ids[prompt:]
+        silent = [label for label in row.labels[:prompt] if label == IGNORED]
+        assert len(silent) == (prompt if loss_on == "target" else 1)
+
+
+def test_the_cache_is_used_and_a_damaged_one_is_not(backbone, monkeypatch):
+    run = composed("task=cola")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(backbone("roberta"))
+    split = load_split(run.task, run.data, "train", 30)
+    first = encode_split(run.task, tokenizer, split, 33)
+    calls = []
+    original = type(run.task).encode
+    monkeypatch.setattr(type(run.task), "encode", lambda *a: calls.append(1) or original(*a))
+    assert encode_split(run.task, tokenizer, split, 33) == first and not calls
+    entries = list((encode.cache_dir() / "tokens").iterdir())
+    for entry in entries:
+        entry.write_text(entry.read_text()[:-9] + "8" * 9)
+    assert encode_split(run.task, tokenizer, split, 33) == first and calls
+    assert encode_split(run.task, tokenizer, split, 12) != first
+
+
+def test_a_cache_that_cannot_be_written_costs_nothing(backbone, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("ROSA_BENCH_CACHE", str(tmp_path / "file" / "below"))
+    run = composed("task=cola")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(backbone("roberta"))
+    assert len(encode_split(run.task, tokenizer, load_split(run.task, run.data, "train", 5), 30)) == 5
+
+
+@pytest.mark.parametrize("bucket", [True, False])
+def test_an_epoch_is_a_permutation_of_seed_and_epoch(bucket):
+    lengths = [7 + (i * 37) % 50 for i in range(203)]
+    orders = {(s, e): epoch_order(lengths, 8, s, e, bucket) for s in (1, 2) for e in (0, 1)}
+    assert all(sorted(order) == list(range(203)) for order in orders.values())
+    assert len({tuple(order) for order in orders.values()}) == 4
+    assert orders[1, 1] == epoch_order(lengths, 8, 1, 1, bucket)
+
+
+def test_bucketing_pads_less_and_starts_with_the_longest():
+    lengths = [5 + (i * 7919) % 90 for i in range(1000)]
+
+    def padding(order):
+        batches = [[lengths[j] for j in order[i : i + 8]] for i in range(0, len(order), 8)]
+        return sum(max(batch) * len(batch) for batch in batches) / sum(lengths)
+
+    bucketed, plain = (epoch_order(lengths, 8, 1, 0, bucket) for bucket in (True, False))
+    assert padding(bucketed) < 1.1 < 1.4 < padding(plain)
+    assert max(lengths) in [lengths[j] for j in bucketed[:8]]
+
+
+def test_batches_do_not_follow_length():
+    lengths = [5 + (i * 7919) % 90 for i in range(1000)]
+    order = epoch_order(lengths, 8, 1, 3, True)
+    means = [sum(lengths[j] for j in order[i : i + 8]) / 8 for i in range(0, 1000, 8)]
+    assert abs(torch.corrcoef(torch.tensor([means, list(range(len(means)))]))[0, 1]) < 0.3
+
+
+def test_collate_pads_on_the_right_and_hides_padding():
+    batch = collate([Encoded([5, 6, 7], 1), Encoded([8], 0)], pad_id=9)
+    assert batch["input_ids"].tolist() == [[5, 6, 7], [8, 9, 9]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
+    assert batch["labels"].tolist() == [1, 0]
+    text = collate([Encoded([5, 6], [IGNORED, 6]), Encoded([8], [8])], pad_id=9)
+    assert text["labels"].tolist() == [[IGNORED, 6], [8, IGNORED]]

@@ -1,0 +1,336 @@
+"""A run from outside: its folder, its record, what happens when it is stopped, killed, repeated or fails."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from support import SMALL, composed, small, without_cost
+
+from rosa_bench import checkpoint, cli, trainer
+from rosa_bench.errors import UsageError
+from rosa_bench.key import config_key, run_id
+from rosa_bench.record import read_record
+from rosa_bench.recorder import status_of
+from rosa_bench.run import run as run_experiment
+
+
+def folder_of(run) -> Path:
+    return Path(run.output_dir) / run_id(run, config_key(run))
+
+
+def test_a_run_leaves_what_the_contract_says(tmp_path):
+    run = small(tmp_path, "task=mnli", "method=rosa")
+    record = run_experiment(run)
+    folder = folder_of(run)
+    assert {p.name for p in folder.iterdir()} == {
+        "record.json",
+        "config.yaml",
+        "events.jsonl",
+        "predictions-validation_matched.jsonl.gz",
+        "predictions-validation_mismatched.jsonl.gz",
+    }
+    told = json.loads((folder / "record.json").read_text())
+    assert told["status"] == "done" and told["run_id"] == folder.name and told["key"].startswith(folder.name[-8:])
+    assert told["data"]["source"] == "embedded v1" and set(told["data"]["sha256"]) == set(run.task.splits)
+    assert set(told["scores"]) == {"validation_matched", "validation_mismatched"} and told["variant_names"] == [""]
+    assert {"metric", "split", "best_epoch", "best", "last"} <= set(told["primary"])
+    assert told["params"]["trainable"] < told["params"]["total"]
+    assert {
+        "train_s",
+        "method_s",
+        "eval_s",
+        "examples_per_s",
+        "tokens_per_s",
+        "padding_fraction",
+        "peak_rss_bytes",
+    } <= set(told["cost"])
+    assert {"weights", "gradients", "optimizer", "activations"} <= set(told["cost"]["memory"])
+    assert {"init_hash", "backbone_hash"} <= set(told["facts"]) and "torch" in told["env"]["packages"]
+    rows = [
+        json.loads(line)
+        for line in gzip.decompress((folder / "predictions-validation_matched.jsonl.gz").read_bytes()).splitlines()
+    ]
+    assert len(rows) == 24 and all({"id", "prediction", "label", "logits"} == set(row) for row in rows)
+    accuracy = 100 * sum(row["prediction"] == row["label"] for row in rows) / len(rows)
+    assert record.scores["validation_matched"][""]["accuracy"] == pytest.approx(accuracy) == record.primary["last"]
+    events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
+    assert any("loss" in event for event in events) and any("scores" in event for event in events)
+
+
+def test_the_saved_configuration_repeats_the_run(tmp_path, capsys):
+    run = small(tmp_path / "first", "method=lora")
+    record = run_experiment(run)
+    folder = folder_of(run)
+    assert cli.main(["-cp", str(folder), "-cn", "config"]) == 0
+    assert "done already" in capsys.readouterr().out
+    assert cli.main(["-cp", str(folder), "-cn", "config", f"output_dir={tmp_path / 'second'}"]) == 0
+    again = read_record(tmp_path / "second" / folder.name / "record.json")
+    assert without_cost(again) == without_cost(record)
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_does_not(tmp_path):
+    first, second, other = (small(tmp_path / str(i), "method=rosa", f"seed={s}") for i, s in enumerate((1, 1, 2)))
+    for run in (first, second, other):
+        run_experiment(run)
+    name = "predictions-validation.jsonl.gz"
+    read = [(folder_of(run) / name).read_bytes() for run in (first, second, other)]
+    assert read[0] == read[1] != read[2]
+
+
+def test_the_evaluation_batch_changes_no_prediction(tmp_path):
+    records = [run_experiment(small(tmp_path / str(n), f"train.eval_batch_size={n}")) for n in (1, 24)]
+    assert records[0].scores == records[1].scores
+
+
+def command(folder: Path, *overrides: str) -> list[str]:
+    return [sys.executable, "-m", "rosa_bench", *SMALL, f"output_dir={folder}", *overrides]
+
+
+SLOWER = ("train.limit_train=2000", "train.max_steps=120", "train.checkpoint_steps=5")
+
+
+def wait_for(check, seconds: float = 90) -> None:
+    end = time.monotonic() + seconds
+    while not check():
+        assert time.monotonic() < end, "nothing happened in time"
+        time.sleep(0.02)
+
+
+def start(folder: Path, *overrides: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        command(folder, *SLOWER, *overrides), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_a_killed_run_goes_on_and_ends_the_same(tmp_path):
+    whole = run_experiment(small(tmp_path / "whole", *SLOWER))
+    process = start(tmp_path / "parts")
+    wait_for(lambda: any(checkpoint.read_mark(p) for p in (tmp_path / "parts").glob("*/checkpoint-*")))
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    folder = tmp_path / "parts" / whole.run_id
+    assert json.loads((folder / "record.json").read_text())["status"] == "running"
+    done = subprocess.run(command(tmp_path / "parts", *SLOWER), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and "goes on from step" in done.stdout, done.stderr
+    assert without_cost(read_record(folder / "record.json")) == without_cost(whole)
+    name = "predictions-validation.jsonl.gz"
+    assert (folder / name).read_bytes() == (tmp_path / "whole" / whole.run_id / name).read_bytes()
+    assert not checkpoint.checkpoints(folder)
+    losses = [
+        [json.loads(line).get("loss") for line in (f / "events.jsonl").read_text().splitlines()]
+        for f in (folder, tmp_path / "whole" / whole.run_id)
+    ]
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_interrupted_run_keeps_a_checkpoint_and_exits_130(tmp_path, number):
+    process = start(tmp_path)
+    wait_for(lambda: any(p.stat().st_size for p in tmp_path.glob("*/events.jsonl")))
+    began = time.monotonic()
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and time.monotonic() - began < 10
+    assert "goes on from the last checkpoint" in err and "Traceback" not in err
+    (folder,) = (p.parent for p in tmp_path.glob("*/record.json"))
+    assert read_record(folder / "record.json").status == "interrupted"
+    assert checkpoint.read_mark(checkpoint.checkpoints(folder)[0])
+
+
+def test_two_processes_on_one_cell(tmp_path):
+    long = "train.max_steps=100000"
+    process = start(tmp_path, long)
+    wait_for(lambda: any(tmp_path.glob("*/record.json")))
+    second = subprocess.run(command(tmp_path, *SLOWER, long), capture_output=True, text=True, timeout=120)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert second.returncode == 2 and "another process" in second.stderr and "Traceback" not in second.stderr
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path, monkeypatch, capsys):
+    whole = run_experiment(small(tmp_path / "whole"))
+    _interrupt_at(monkeypatch, 5)
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment(small(tmp_path / "parts"))
+    monkeypatch.undo()
+    newest, before = checkpoint.checkpoints(tmp_path / "parts" / whole.run_id)
+    data = bytearray((newest / checkpoint.STATE).read_bytes())
+    data[-3] ^= 1
+    (newest / checkpoint.STATE).write_bytes(data)
+    resumed = run_experiment(small(tmp_path / "parts"))
+    out = capsys.readouterr().out
+    assert f"{newest.name} is damaged" in out and f"goes on from step {before.name.rpartition('-')[2]}" in out
+    assert without_cost(resumed) == without_cost(whole)
+
+
+def _interrupt_at(monkeypatch, step: int) -> None:
+    original = trainer.Loop.on_step_end
+
+    def stop(self, args, state, control, **kw):
+        self.recorder.stop_asked |= state.global_step == step
+        original(self, args, state, control, **kw)
+
+    monkeypatch.setattr(trainer.Loop, "on_step_end", stop)
+
+
+def test_resume_must_needs_a_checkpoint(tmp_path):
+    with pytest.raises(UsageError, match="no whole checkpoint"):
+        run_experiment(small(tmp_path, "resume=must"))
+
+
+def test_resume_never_starts_over(tmp_path, monkeypatch, capsys):
+    _interrupt_at(monkeypatch, 5)
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment(small(tmp_path))
+    monkeypatch.undo()
+    run_experiment(small(tmp_path, "resume=never"))
+    assert "goes on" not in capsys.readouterr().out
+
+
+def test_a_failure_is_a_status_and_the_record_says_why(tmp_path, monkeypatch, capsys):
+    def broken(self, step):
+        raise RuntimeError("the method broke")
+
+    monkeypatch.setattr("rosa_bench.methods.rosa.Rosa.before_step", broken)
+    assert cli.main([*SMALL, f"output_dir={tmp_path}"]) == 1
+    err = capsys.readouterr().err
+    assert "the method broke" in err and "Traceback" not in err
+    (path,) = tmp_path.glob("*/record.json")
+    record = read_record(path)
+    assert (
+        record.status == "failed"
+        and "the method broke" in str(record.error)
+        and not record.scores
+        and not record.primary
+    )
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch):
+    def spoil(self, step):
+        if step.index == 4:
+            next(p for p in step.model.parameters() if p.requires_grad).data.fill_(float("nan"))
+
+    monkeypatch.setattr("rosa_bench.methods.full.Full.before_step", spoil)
+    run = small(tmp_path, "method=full")
+    with pytest.raises(trainer.LossNotFiniteError, match="step 4"):
+        run_experiment(run)
+    record = read_record(folder_of(run) / "record.json")
+    assert record.status == "failed" and "step 4" in str(record.error)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (None, "done"),
+        (ValueError(), "failed"),
+        (KeyboardInterrupt(), "interrupted"),
+        (MemoryError(), "oom"),
+        (torch.OutOfMemoryError(), "oom"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "oom"),
+    ],
+)
+def test_statuses(error, status):
+    assert status_of(error) == status
+
+
+def test_done_already_takes_no_torch_and_force_runs_again(tmp_path):
+    first = subprocess.run(command(tmp_path), capture_output=True, text=True, timeout=300)
+    assert first.returncode == 0, first.stderr
+    code = (
+        "import sys; from rosa_bench.cli import main; assert main(sys.argv[1:]) == 0; assert 'torch' not in sys.modules"
+    )
+    second = subprocess.run(
+        [sys.executable, "-c", code, *command(tmp_path)[3:]], capture_output=True, text=True, timeout=60
+    )
+    assert second.returncode == 0 and "done already" in second.stdout, second.stderr
+    third = subprocess.run(command(tmp_path, "force=true"), capture_output=True, text=True, timeout=300)
+    assert third.returncode == 0 and "done already" not in third.stdout
+
+
+def test_a_sweep_writes_one_record_per_cell_and_skips_finished_ones(tmp_path, capsys):
+    arguments = ["-m", *SMALL, f"output_dir={tmp_path}", "method=lora,rosa", "method.rank=1,2"]
+    assert cli.main(arguments) == 0
+    assert len(list(tmp_path.glob("*/record.json"))) == 4
+    capsys.readouterr()
+    assert cli.main([*arguments[:-1], "method.rank=1,2,4"]) == 0
+    assert capsys.readouterr().out.count("done already") == 4
+    records = [read_record(p) for p in tmp_path.glob("*/record.json")]
+    assert len({record.key for record in records}) == 6
+
+
+def test_a_sweep_goes_on_after_a_wrong_cell(tmp_path, capsys):
+    assert cli.main(["-m", *SMALL, f"output_dir={tmp_path}", "method=lora", "method.rank=0,2"]) == 2
+    assert len(list(tmp_path.glob("*/record.json"))) == 1
+
+
+def test_works_from_another_folder_without_home(tmp_path):
+    (tmp_path / "a folder ü").mkdir()
+    environment = {k: v for k, v in os.environ.items() if k not in ("HOME", "ROSA_BENCH_CACHE")} | {"LC_ALL": "C"}
+    done = subprocess.run(
+        [sys.executable, "-m", "rosa_bench", *SMALL, "output_dir='runs ü'"],
+        cwd=tmp_path / "a folder ü",
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert list((tmp_path / "a folder ü" / "runs ü").glob("*/record.json"))
+
+
+@pytest.mark.parametrize("kind", ["bert", "llama"])
+@pytest.mark.parametrize("task", ["cola", "stsb", "mrpc"])
+def test_any_encoder_or_decoder_from_a_folder(kind, task, backbone, tmp_path):
+    record = run_experiment(
+        small(tmp_path, f"task={task}", f"model.path={backbone(kind)}", "method=lora", "save=merged")
+    )
+    assert record.status == "done"
+    import transformers
+
+    merged = tmp_path / record.run_id / "merged"
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(merged)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(merged)
+    assert model.config.pad_token_id == tokenizer.pad_token_id is not None
+    assert model.config.num_labels == composed(f"task={task}").task.num_labels
+
+
+def test_a_llama_generates_and_a_bert_cannot(backbone, tmp_path):
+    record = run_experiment(small(tmp_path, "task=e2e", f"model.path={backbone('llama')}", "method=rosa"))
+    assert set(record.scores["test"][""]) == {"bleu"} and record.scores["validation"][""]["loss"] > 0
+    with pytest.raises(UsageError, match="causal decoder"):
+        run_experiment(small(tmp_path, "task=e2e", f"model.path={backbone('bert')}"))
+
+
+@pytest.mark.parametrize(("content", "said"), [(None, "cannot be loaded"), ("{", "cannot be loaded")])
+def test_a_folder_that_holds_no_model_is_one_line(tmp_path, content, said):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    if content is not None:
+        (folder / "config.json").write_text(content)
+    with pytest.raises(UsageError, match=said) as caught:
+        run_experiment(small(tmp_path, f"model.path={folder}"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_hub_model_that_cannot_be_reached_is_one_line_with_two_ways_on(tmp_path):
+    with pytest.raises(UsageError) as caught:
+        run_experiment(small(tmp_path, "model=roberta_base"))
+    said = str(caught.value)
+    assert (
+        "FacebookAI/roberta-base" in said and "model=auto" in said and "model.path=FOLDER" in said and "\n" not in said
+    )
+
+
+def test_an_output_folder_that_cannot_be_written_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot be written"):
+        run_experiment(small(tmp_path / "file" / "below"))
