@@ -280,10 +280,10 @@ def write(g: Grammar, good: bool) -> tuple[str, str]:
     if text.endswith("?"):
         return name, sentence(text[:-1], "?")
     x = g.u()
-    if x < 0.1:
+    if x < 0.07:
         text = f"{g.name()} {g.verb('clausal').past} that {text}"
-    elif x < 0.2:
+    elif x < 0.14:
         text = f"{text} {g.pick(('because', 'while', 'after', 'and'))} {g.clause(short=True)}"
-    elif x < 0.3:
+    elif x < 0.21:
         text = f"{g.pick(('because', 'while', 'after', 'although'))} {g.clause(short=True)}, {text}"
     return name, sentence(text)
