@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rosa_bench.embedded.grammar import PREPOSITIONS, sentence
+from rosa_bench.embedded.grammar import sentence
+from rosa_bench.embedded.lexicon import PREPOSITIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

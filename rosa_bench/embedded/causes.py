@@ -79,9 +79,9 @@ def draw_cause(g: Grammar, half: int | None = None) -> Cause:
         states = first if means_first else second
         a, b = g.word(g.words.objects), g.word(g.words.objects)
         x, y = f"the {a.sg}", f"the {b.sg if b.sg != a.sg else ALL_NOUNS['hat'].sg}"
-        verb = g.pick(verbs)
-        extent = "too " if verb.startswith(("did", "would")) else "very "
-        return Cause(f"{x} {verb} {y}", "it", x, y, f"was {extent}{_halved(g, states, half)}", means_first)
+        relation = g.pick(verbs)
+        extent = "too " if relation.startswith(("did", "would")) else "very "
+        return Cause(f"{x} {relation} {y}", "it", x, y, f"was {extent}{_halved(g, states, half)}", means_first)
     group, first, second = g.pick(PEOPLE_CAUSES)
     states = first if means_first else second
     people, pronoun = (g.words.women, "she") if g.u() < 0.5 else (g.words.men, "he")

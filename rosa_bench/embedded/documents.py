@@ -181,9 +181,11 @@ def meaning(g: Grammar) -> list[str]:
             word = g.pick(_SAME_WORDS)
             told.append(f"{word} means {g.pick(events.WORD_SYNONYMS[word])}")
         else:
-            a, b = g.pick(_OPPOSITES)
+            these, those = g.pick(_OPPOSITES)
             told.append(
-                f"what is {g.pick(a)} is not {g.pick(b)}" if g.u() < 0.5 else f"what is {g.pick(b)} is not {g.pick(a)}"
+                f"what is {g.pick(these)} is not {g.pick(those)}"
+                if g.u() < 0.5
+                else f"what is {g.pick(those)} is not {g.pick(these)}"
             )
     return [sentence(t) for t in told]
 

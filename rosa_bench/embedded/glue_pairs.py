@@ -90,9 +90,10 @@ def stsb(g: Grammar, split: str, label: float) -> Pair | None:
             continue
         if part == "manner":
             other, share = other._replace(manner=events.other_than(g, e.manner, g.words.manners)), 1.0
-        elif part in ("agent", "patient") and g.u() < 0.4 and getattr(e, part).noun.parent in ALL_NOUNS:
-            near = events.near(g, getattr(e, part))
-            other, share = other._replace(**{part: near}), 0.5
+        elif part == "agent" and e.agent.noun.parent in ALL_NOUNS and g.u() < 0.4:
+            other, share = other._replace(agent=events.near(g, e.agent)), 0.5
+        elif part == "patient" and e.patient.noun.parent in ALL_NOUNS and g.u() < 0.4:
+            other, share = other._replace(patient=events.near(g, e.patient)), 0.5
         else:
             other, share = events.change(g, other, part)[0], 1.0
         lost += _WEIGHTS[part] * share
@@ -114,7 +115,7 @@ def qnli(g: Grammar, split: str, label: float) -> Pair | None:
         if kind == "missing":
             if part not in ("place", "time"):
                 return None
-            answer = answer._replace(**{part: ""})
+            answer = answer._replace(place="") if part == "place" else answer._replace(time="")
         elif kind == part or (kind == "negation" and part == "whether"):
             return None
         else:
