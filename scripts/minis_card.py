@@ -46,9 +46,8 @@ def tree_sha(root: Path, *folders: str) -> str:
     try:
         options: dict[str, Any] = {"cwd": root, "capture_output": True, "text": True, "check": True}
         sha = subprocess.run(["git", "rev-parse", "HEAD"], **options).stdout.strip()
-        changed = subprocess.run(
-            ["git", "status", "--porcelain", "--untracked-files=no", "--", *folders], **options
-        ).stdout.strip()
+        query = ["git", "status", "--porcelain", "--untracked-files=no", "--", *folders]
+        changed = subprocess.run(query, **options).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return f"{sha}-dirty" if changed else sha

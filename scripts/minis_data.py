@@ -25,7 +25,8 @@ TOKENIZER_SEED, HELD_OUT_SEED, TRAIN_SEED = 1, 2, 1000  # prose seeds; pool k of
 TOKENIZER_DOCUMENTS = 20_000
 ROBERTA_SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
-SHARES = {"single": 0.4, "pair": 0.8}  # cumulative; the rest are passages
+SHARES = {"single": 0.3, "pair": 0.8}  # cumulative; the rest are passages
+VERDICT_WORDS, VERDICT_SHARE = 6, 0.5  # a second sentence so short is hidden as a whole in this share of its pairs
 DECODER_WIDTHS = (128, 128, 128, 256)  # every position gets trained, most of the work stays in short rows
 
 
@@ -155,6 +156,17 @@ def pool(mini: Mini, tokenizer: PreTrainedTokenizerBase, seed: int) -> list[list
     return shuffled
 
 
+def short_seconds(rows: list[list[int]], width: int, end: int, seed: int) -> list[int]:
+    """List the places of some short second sentences of pairs, which are guessed from the first sentence alone."""
+    rng, places = random.Random(f"seconds {seed}"), []
+    for number, row in enumerate(rows):
+        first = row.index(end)
+        words = range(first + 2, len(row) - 1)
+        if 0 < len(words) <= VERDICT_WORDS and rng.random() < VERDICT_SHARE:
+            places += [number * width + place for place in words]
+    return places
+
+
 def to_batch(mini: Mini, tokenizer: PreTrainedTokenizerBase, rows: list[list[int]], seed: int) -> Batch:
     """Make tensors of rows: the encoder's with a fresh draw of masked words, the decoder's shifted by one."""
     if mini.kind == "decoder":
@@ -167,7 +179,9 @@ def to_batch(mini: Mini, tokenizer: PreTrainedTokenizerBase, rows: list[list[int
     words = (ids > max(tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)).flatten()
     # a whole multiple of STRIDE positions: few different shapes, so the CPU library reuses its compiled kernels
     number = max(1, int(mini.mask_rate * int(words.sum())) // STRIDE) * STRIDE
-    draw = torch.rand(words.shape, generator=torch.Generator().manual_seed(seed)).masked_fill(~words, 2.0)
+    draw = torch.rand(words.shape, generator=torch.Generator().manual_seed(seed))
+    draw[short_seconds(rows, width, tokenizer.eos_token_id, seed)] -= 1.0
+    draw = draw.masked_fill(~words, 2.0)
     predicted = draw.topk(min(number, int(words.sum())), largest=False).indices.sort().values
     targets = ids.flatten()[predicted]
     inputs = ids.flatten().index_fill(0, predicted, tokenizer.mask_token_id).view_as(ids)
