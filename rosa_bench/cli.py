@@ -10,6 +10,7 @@ from pathlib import Path
 
 import hydra
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -40,6 +41,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("rosa_bench: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return EXIT_INTERRUPTED
     return max(_codes, default=EXIT_DONE)
+
+
+def compose(overrides: Sequence[str]) -> config.Run:
+    """The run that these command-line overrides mean, without running it. Raises UsageError like the command line."""
+    GlobalHydra.instance().clear()
+    try:
+        register()
+        with hydra.initialize(version_base="1.3", config_path=None):
+            return config.resolve(hydra.compose(config_name="run", overrides=list(overrides)))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UsageError(plain(error)) from error
 
 
 def complain(line: str) -> int:

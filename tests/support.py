@@ -5,9 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize
-from hydra.core.global_hydra import GlobalHydra
-
 from rosa_bench import cli, config
 
 METHODS = config.choices("method")
@@ -28,10 +25,7 @@ SMALL = [
 
 def composed(*overrides: str) -> config.Run:
     """The run that these command-line overrides mean."""
-    GlobalHydra.instance().clear()
-    cli.register()
-    with initialize(version_base="1.3", config_path=None):
-        return config.resolve(compose(config_name="run", overrides=list(overrides)))
+    return cli.compose(overrides)
 
 
 def small(folder: Path, *overrides: str) -> config.Run:

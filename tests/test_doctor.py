@@ -1,0 +1,23 @@
+"""What the doctor says of a whole and of a broken set-up."""
+
+from __future__ import annotations
+
+from rosa_bench import doctor
+
+
+def test_a_whole_set_up(backbone, capsys, tmp_path):
+    assert doctor.main([f"model.path={backbone('roberta')}", "tracker=none", f"output_dir={tmp_path}"]) == 0
+    out = capsys.readouterr().out
+    assert "WRONG" not in out and all(word in out for word in ("cola/train", "parameters", "can be written", "GPU"))
+
+
+def test_what_is_missing_is_named(tmp_path, capsys):
+    (tmp_path / "model").mkdir()
+    assert doctor.main(["data=local", f"data.dir={tmp_path}", f"model.path={tmp_path / 'model'}"]) == 2
+    out = capsys.readouterr().out
+    assert "glue/cola is not a folder" in out and "cannot be loaded" in out
+
+
+def test_a_wrong_key_is_one_line(capsys):
+    assert doctor.main(["method.rnk=2"]) == 2
+    assert "did you mean method.rank" in capsys.readouterr().err
