@@ -145,18 +145,6 @@ def _report(g: Grammar, text: str) -> list[str]:
     return [sentence(f"{g.name()} {verb} that {text}"), sentence(f"{link} {text}")]
 
 
-_MARKS = (
-    ("that is wrong", "that is not how we say it", "wrong", "the teacher shook her head"),
-    ("that is right", "that is how we say it", "right", "the teacher nodded"),
-)
-
-
-def lesson(g: Grammar) -> list[str]:
-    """Let a learner say something, well formed or not, and a teacher say which."""
-    good = g.u() < 0.5
-    return [acceptability.write(g, good)[1], sentence(g.pick(_MARKS[good]))]
-
-
 def meaning(g: Grammar) -> list[str]:
     """Explain words: what kind of thing something is, which words are alike and which are opposites."""
     told = []
@@ -195,8 +183,7 @@ _SAME_NOUNS = sorted(w for w in events.SYNONYM_NOUNS if w in ALL_NOUNS)
 _SAME_WORDS = sorted(events.WORD_SYNONYMS)
 _OPPOSITES = [pair for pair in GRADED if pair[1]]
 WRITERS: tuple[Writer, ...] = (
-    *(narrative,) * 6,
-    *(lesson,) * 3,
+    *(narrative,) * 8,
     scene,
     *(restatement,) * 3,
     *(question,) * 2,
