@@ -1,0 +1,88 @@
+"""Every command of README.md is executed; what it says of names and files is so."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support import METHODS, SMALL, TASKS
+
+from rosa_bench import embedded
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = [
+    line.split("#")[0].strip()
+    for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    for line in block.splitlines()
+    if line.strip()
+]
+MAKE = [command for command in COMMANDS if command.startswith("make ")]
+PYTHON = [command for command in COMMANDS if command.startswith("python ")]
+
+
+def test_nothing_in_the_readme_is_another_kind_of_command():
+    assert sorted(MAKE + PYTHON) == sorted(COMMANDS) and len(PYTHON) > 5
+
+
+def run(arguments: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], cwd=cwd, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture
+def folder(tmp_path, backbone):
+    """A working directory whose DIR holds local rows and a backbone."""
+    local = tmp_path / "DIR"
+    (local / "glue" / "cola").mkdir(parents=True)
+    for split in ("train", "validation"):
+        rows = "".join(json.dumps(row) + "\n" for row in embedded.rows("cola", split)[:100])
+        (local / "glue" / "cola" / f"{split}.jsonl").write_text(rows, encoding="utf-8")
+    for path in backbone("gpt2").iterdir():
+        (local / path.name).write_bytes(path.read_bytes())
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", PYTHON)
+def test_every_python_command_runs(command, folder):
+    arguments = shlex.split(command)[1:]
+    small = [] if "doctor" in command else [s for s in SMALL if s.partition("=")[0] + "=" not in command]
+    done = run([*arguments, *small], folder)
+    if "roberta_base" in command or "data=hub" in command:
+        assert done.returncode == 2 and "Two ways on" in done.stderr and "Traceback" not in done.stderr
+    else:
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", MAKE)
+def test_every_make_command_has_a_recipe(command):
+    done = subprocess.run([*command.split(), "--dry-run"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    expected = {"make run": "rosa_bench method=rosa task=cola", "make test": "pytest", "make tables": "rosa_bench.tables"}
+    assert expected[command] in done.stdout
+
+
+def test_the_three_uses_in_a_row(folder):
+    sweep = [*shlex.split(next(c for c in PYTHON if " -m " in c[12:]))[1:], *SMALL[:-1]]
+    assert run([*sweep, "train.max_steps=2", "train.checkpoint_steps=9"], folder).returncode == 0
+    assert len(list(folder.glob("results/runs/*/record.json"))) == 4
+    done = run(["-m", "rosa_bench.tables"], folder)
+    assert done.returncode == 0 and done.stdout.count("rosa r=") == 2, done.stderr
+    assert {p.suffix for p in (folder / "results" / "tables").iterdir()} == {".md", ".csv", ".tex"}
+
+
+def test_tables_without_records_say_what_to_do(tmp_path):
+    done = run(["-m", "rosa_bench.tables"], tmp_path)
+    assert done.returncode == 2 and "make run" in done.stderr
+
+
+def test_names_in_the_readme_exist():
+    for name in (*METHODS, *TASKS):
+        assert re.search(rf"\b{name}\b", README), name
+    for path in re.findall(r"\]\((docs/[^)]+)\)", README):
+        assert (ROOT / path).is_file(), path
+    assert len(README.splitlines()) < 150

@@ -1,0 +1,37 @@
+"""The shape of the code: the shared parts know no method and no task, and importing needs no network, GPU or folder."""
+
+from __future__ import annotations
+
+import ast
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support import METHODS, TASKS
+
+import rosa_bench
+
+PACKAGE = Path(rosa_bench.__file__).parent
+SHARED = ["run.py", "trainer.py", "evaluate.py", "scoring.py", "record.py", "recorder.py", "checkpoint.py", "tables.py"]
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_shared_code_names_no_method_and_no_task(name):
+    tree = ast.parse((PACKAGE / name).read_text(encoding="utf-8"))
+    texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    assert not texts & {*METHODS, *TASKS}
+    imported = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
+    assert not [m for m in imported if m.startswith("rosa_bench.methods.") and m != "rosa_bench.methods.base"]
+
+
+def test_no_file_is_long():
+    long = {p.name: n for p in PACKAGE.rglob("*.py") if (n := len(p.read_text(encoding="utf-8").splitlines())) > 350}
+    assert not long
+
+
+def test_every_module_imports_from_anywhere():
+    modules = [m.name for m in pkgutil.walk_packages([str(PACKAGE)], "rosa_bench.") if "metrics.modules" not in m.name]
+    code = "import importlib, sys; [importlib.import_module(m) for m in sys.argv[1:] if not m.endswith('__main__')]"
+    subprocess.run([sys.executable, "-c", code, *modules], check=True, cwd="/", timeout=120)
