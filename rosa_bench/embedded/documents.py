@@ -81,28 +81,18 @@ def question(g: Grammar) -> list[str]:
 
 
 def review(g: Grammar) -> list[str]:
-    """Give an opinion and a sign of whether it was a good one."""
+    """Give an opinion and a sign of whether it was a good one; most say it plainly, some by negation and contrast."""
     p, good = opinions.polar(), g.u() < 0.5
-    told = [sentence(opinions.opinion(g, p, good))]
-    x = g.u()
-    if x < 0.35:
-        told.append(sentence(opinions.upshot(g, good)))
+    x, thing, words = g.u(), g.pick(REVIEWED), p.adjectives[good]
+    if x < 0.1:
+        return [sentence(f"the {thing} was {g.pick(words)} but {g.pick(p.adjectives[not good])}")]
+    if x < 0.3:
+        told = [f"the {thing} was {g.pick(words)}, {g.pick(words)} and {g.pick(words)}"]
     elif x < 0.7:
-        told.append(sentence(opinions.verdict(g, p, good)))
-        if x < 0.5:
-            told.append(sentence(opinions.upshot(g, good)))
-    elif x < 0.85:
-        told = [
-            sentence(
-                f"the {g.pick(REVIEWED)} was {g.pick(p.adjectives[good])}, {g.pick(p.adjectives[good])} "
-                f"and {g.pick(p.adjectives[good])}"
-            )
-        ]
+        told = [opinions.verdict(g, p, good, negate=0.0), opinions.verdict(g, p, good, negate=0.0)][: 1 + (x < 0.5)]
     else:
-        told = [
-            sentence(f"the {g.pick(REVIEWED)} was {g.pick(p.adjectives[good])} but {g.pick(p.adjectives[not good])}")
-        ]
-    return told
+        told = [opinions.opinion(g, p, good)]
+    return [sentence(t) for t in (told if g.u() < 0.25 else [*told, opinions.upshot(g, good)])]
 
 
 def cause(g: Grammar) -> list[str]:
@@ -183,11 +173,11 @@ _SAME_NOUNS = sorted(w for w in events.SYNONYM_NOUNS if w in ALL_NOUNS)
 _SAME_WORDS = sorted(events.WORD_SYNONYMS)
 _OPPOSITES = [pair for pair in GRADED if pair[1]]
 WRITERS: tuple[Writer, ...] = (
-    *(narrative,) * 8,
+    *(narrative,) * 7,
     scene,
     *(restatement,) * 3,
     *(question,) * 2,
-    *(review,) * 3,
+    *(review,) * 4,
     cause,
     *(claim,) * 3,
     meaning,

@@ -15,7 +15,7 @@ from rosa_bench.embedded.lexicon_nouns import TOPICS_MATCHED, TOPICS_MISMATCHED
 from rosa_bench.embedded.reserve import reserved
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from rosa_bench.embedded.events import Event
 
@@ -34,29 +34,40 @@ def _fit(split: str, make: Callable[[], str]) -> str:
     return ""
 
 
-def _draw_event(g: Grammar, split: str, parts: int = 2) -> Event:
-    g.words = pool("all", 0 if split == "train" else 1)
+def _draw_event(g: Grammar, parts: int = 2) -> Event:
+    g.words = pool()
     return events.draw_event(g, parts, people=0.35)
 
 
-def _tell(g: Grammar, e: Event, p: float = 0.0) -> str:
-    return sentence(events.tell(events.reword(g, e, p) if p else e, g.pick(events.STYLES)))
+def _tell(g: Grammar, e: Event, p: float = 0.0, styles: Sequence[str] = events.STYLES) -> str:
+    return sentence(events.tell(events.reword(g, e, p) if p else e, g.pick(styles)))
+
+
+def _change(g: Grammar, e: Event, kind: str = "", fixed: str = "") -> tuple[Event, str]:
+    """Change one part of an event or two, but not the ``fixed`` one; return the name of the first change."""
+    other, kind = events.change(g, e, kind)
+    if g.u() < 0.5:
+        second = g.pick([p for p in ("verb", "agent", "patient") if p not in (kind, fixed)])
+        other = events.change(g, other, second)[0]
+    return other, kind
 
 
 def mrpc(g: Grammar, split: str, label: float) -> Pair | None:
-    """Two tellings of one event, or of two events that differ in one part."""
-    e = _draw_event(g, split)
+    """Two tellings of one event, or of two events that differ in a part or two."""
+    e = _draw_event(g)
     if g.u() < 0.15:  # a negation by itself must not mean that the two differ
         e = e._replace(neg=True)
-    first = _fit(split, lambda: _tell(g, e))
-    other, kind = (e, "same") if label else events.change(g, e)
-    second = first and _fit(split, lambda: _tell(g, other, 0.7))
+    # half of the pairs are built alike, so that the words decide; in the others the same words stand elsewhere
+    styles = (g.pick(events.STYLES),) if g.u() < 0.5 else events.STYLES
+    first = _fit(split, lambda: _tell(g, e, 0.0, styles))
+    other, kind = (e, "same") if label else _change(g, e)
+    second = first and _fit(split, lambda: _tell(g, other, 0.5, styles))
     return ((first, second), label, kind) if second and first != second else None
 
 
 def qqp(g: Grammar, split: str, label: float) -> Pair | None:
     """Two ways to ask one question, or two questions that differ in what is asked or about which event."""
-    e = _draw_event(g, split)
+    e = _draw_event(g)
     part = g.pick(events.askable(e))
     other, asked, kind = e, part, "same"
     if not label:
@@ -66,9 +77,9 @@ def qqp(g: Grammar, split: str, label: float) -> Pair | None:
         elif kind == part or (kind == "number" and part == "patient"):
             return None
         else:
-            other, kind = events.change(g, e, kind)
+            other, kind = _change(g, e, kind, part)
     first = _fit(split, lambda: sentence(events.ask(g, e, part), "?"))
-    second = first and _fit(split, lambda: sentence(events.ask(g, events.reword(g, other, 0.7), asked), "?"))
+    second = first and _fit(split, lambda: sentence(events.ask(g, events.reword(g, other, 0.5), asked), "?"))
     return ((first, second), label, kind) if second and first != second else None
 
 
@@ -78,7 +89,7 @@ _WEIGHTS = {"verb": 1.5, "agent": 1.0, "patient": 1.0, "place": 0.6, "time": 0.6
 def stsb(g: Grammar, split: str, label: float) -> Pair | None:
     """Two events that share some of their parts; the score is the weighted share, from 0 to 5."""
     del label  # the score follows from what is drawn
-    e = other = _draw_event(g, split, 3)
+    e = other = _draw_event(g, 3)
     told = [p for p in _WEIGHTS if p in ("verb", "agent", "patient") or getattr(e, p)]
     whole = sum(_WEIGHTS[p] for p in told)
     keep, lost = g.u() * 1.15, 0.0
@@ -105,7 +116,7 @@ def stsb(g: Grammar, split: str, label: float) -> Pair | None:
 
 def qnli(g: Grammar, split: str, label: float) -> Pair | None:
     """A question and a sentence that answers it (0) or only speaks of much the same (1)."""
-    e = _draw_event(g, split, 3)
+    e = _draw_event(g, 2)
     part = g.pick(events.askable(e))
     answer, kind = e, "answered"
     if part == "whether" and g.u() < 0.5:
@@ -119,9 +130,9 @@ def qnli(g: Grammar, split: str, label: float) -> Pair | None:
         elif kind == part or (kind == "negation" and part == "whether"):
             return None
         else:
-            answer, kind = events.change(g, answer, kind)
+            answer, kind = _change(g, answer, kind, part)
     question = _fit(split, lambda: sentence(events.ask(g, e, part), "?"))
-    told = question and _fit(split, lambda: _tell(g, answer, 0.6))
+    told = question and _fit(split, lambda: _tell(g, answer, 0.4))
     return ((question, told), label, kind) if told else None
 
 

@@ -52,12 +52,12 @@ def quality(g: Grammar, p: Polar, good: bool, negate: float = 0.4) -> str:
     return f"{g.pick(p.adjectives[good])} and {g.pick(p.adjectives[good])}"
 
 
-def verdict(g: Grammar, p: Polar, good: bool) -> str:
+def verdict(g: Grammar, p: Polar, good: bool, negate: float = 0.4) -> str:
     """Write a simple clause that says that something reviewed is good or bad."""
     x, thing = g.u(), "the " + g.pick(REVIEWED)
     be = "is" if x < 0.35 else "was"
     if x < 0.7:
-        return f"{thing} {be} {quality(g, p, good)}"
+        return f"{thing} {be} {quality(g, p, good, negate)}"
     if x < 0.8:
         verb = g.pick(p.verbs[good]).split(":")[1]
         return f"{g.pick(AUDIENCE)} {verb} {thing}"
@@ -67,12 +67,16 @@ def verdict(g: Grammar, p: Polar, good: bool) -> str:
     return f"{thing} was {g.pick(p.adverbs[good])} {g.pick(('made', 'written', 'prepared', 'presented', 'done'))}"
 
 
-def opinion(g: Grammar, p: Polar, good: bool) -> str:
-    """Write an opinion, often with a clause of the other polarity that the main clause outweighs."""
+def opinion(g: Grammar, p: Polar, good: bool, negate: float = 0.4, plain: float = 0.4) -> str:
+    """Write an opinion, often with a clause of the other polarity that the main clause outweighs.
+
+    ``negate`` is the share of negated adjectives, ``plain`` that of opinions without such a clause.
+    """
     x = g.u()
-    if x < 0.4:
-        return verdict(g, p, good)
-    main, other = verdict(g, p, good), verdict(g, p, not good)
+    if x < plain:
+        return verdict(g, p, good, negate)
+    x = 0.4 + 0.6 * (x - plain) / (1 - plain)
+    main, other = verdict(g, p, good, negate), verdict(g, p, not good, negate)
     if x < 0.6:
         return f"{other}, but {main}"
     if x < 0.7:
