@@ -71,14 +71,17 @@ class Cause(NamedTuple):
         return f"{self.first if self.means_first == right else self.second} {self.state}"
 
 
-def draw_cause(g: Grammar, half: int | None = None) -> Cause:
-    """Draw a sentence whose pronoun is resolved by its cause; ``half`` limits the verbs and states."""
+def draw_cause(g: Grammar, half: int | None = None, mixed: float = 0.0) -> Cause:
+    """Draw a sentence whose pronoun is resolved by its cause, and in a share ``mixed`` by its gender as well.
+
+    ``half`` limits the verbs and states to those of one half.
+    """
     means_first = g.u() < 0.5
     if g.u() < 0.35:
         verbs, first, second = g.pick(THING_CAUSES)
         states = first if means_first else second
         a, b = g.word(g.words.objects), g.word(g.words.objects)
-        x, y = f"the {a.sg}", f"the {b.sg if b.sg != a.sg else ALL_NOUNS['hat'].sg}"
+        x, y = f"the {a.sg}", f"the {b.sg if b.sg != a.sg else ALL_NOUNS['bag' if a.sg == 'hat' else 'hat'].sg}"
         relation = g.pick(verbs)
         extent = "too " if relation.startswith(("did", "would")) else "very "
         return Cause(f"{x} {relation} {y}", "it", x, y, f"was {extent}{_halved(g, states, half)}", means_first)
@@ -89,6 +92,9 @@ def draw_cause(g: Grammar, half: int | None = None) -> Cause:
     b = g.pick(people)
     while b.sg == a.sg:
         b = g.pick(people)
+    if mixed and g.u() < mixed:
+        other = g.pick(g.words.men if pronoun == "she" else g.words.women)
+        a, b = (a, other) if means_first else (other, b)
     verb = g.pick([v for v in group if half is None or v.half == half] or group)
     x, y = f"the {a.sg}", f"the {b.sg}"
     return Cause(f"{x} {verb.past} {y}", pronoun, x, y, f"was {_halved(g, states, half)}", means_first)

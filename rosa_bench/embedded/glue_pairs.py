@@ -178,10 +178,10 @@ def rte(g: Grammar, split: str, label: float) -> Pair | None:
 
 
 def wnli(g: Grammar, split: str, label: float) -> Pair | None:
-    """A pronoun that the cause resolves, and the cause with the right (1) or the wrong noun (0) in its place."""
+    """A pronoun that cause or gender resolves, and the cause with the right (1) or the wrong noun (0) in its place."""
     half = 0 if split == "train" else 1
     g.words = pool("all", half)
-    c = causes.draw_cause(g, half)
+    c = causes.draw_cause(g, half, mixed=0.5)
     told, resolved = sentence(c.told()), sentence(c.resolved(bool(label)))
     scored = split != "train"
     if reserved(resolved) != scored or reserved(told) != scored:

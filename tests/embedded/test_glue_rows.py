@@ -92,12 +92,14 @@ def test_scored_splits_share_no_text() -> None:
     assert not matched & mismatched
 
 
-def test_hidden_words_of_the_scored_sentences_are_new() -> None:
-    def forms(half: int) -> set[str]:
-        return {form for group in lexicon.pool("all", half).verbs.values() for verb in group for form in verb[:5]}
+def test_most_words_of_the_scored_sentences_are_new() -> None:
+    def content(split: str) -> list[str]:
+        verbs = {form for group in lexicon.pool().verbs.values() for verb in group for form in verb[:5]}
+        return [w for text in texts("cola", split) for w in re.findall(r"[a-z-]+", text) if w in verbs]
 
-    words = {w.lower() for text in texts("cola", "validation") for w in re.findall(r"[A-Za-z-]+", text)}
-    assert not words & (forms(0) - forms(1))
+    known = set(content("train"))
+    scored = content("validation")
+    assert sum(word not in known for word in scored) > 0.6 * len(scored)
 
 
 def test_prose_is_never_reserved_and_the_same_each_time() -> None:
