@@ -69,7 +69,7 @@ MINIS = {
     # nearly every word one piece: with 2,000 pieces the same budget learns almost no agreement
     "roberta_mini": Mini(name="roberta_mini", kind="encoder", vocab=5000, positions=130, steps=9000, **SHAPE),
     # names are open-ended and are spelled in pieces
-    "gpt2_mini": Mini(name="gpt2_mini", kind="decoder", vocab=3000, positions=256, steps=7000, **SHAPE),
+    "gpt2_mini": Mini(name="gpt2_mini", kind="decoder", vocab=3000, positions=256, steps=10000, **SHAPE),
 }
 
 
