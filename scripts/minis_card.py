@@ -134,7 +134,9 @@ def readme(card: dict[str, Any]) -> str:
         vocab=card["pieces"],
         kind=recipe["kind"],
         generator=card["data"]["generator"],
-        objective=f"masked words, {recipe['mask_rate']:.0%} of each row" if encoder else "next word",
+        objective="guess masked words; tell words that were altered from those that stand as written"
+        if encoder
+        else "next word",
         tokens=card["tokens"],
         steps=card["steps"],
         train_seed=card["data"]["prose_seeds"]["train_from"],

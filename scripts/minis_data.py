@@ -6,7 +6,7 @@ import random
 import re
 from collections.abc import Iterator
 from functools import lru_cache
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,24 +19,30 @@ from rosa_bench.embedded import prose
 if TYPE_CHECKING:
     from pretrain_minis import Mini
 
-STRIDE = 32
 POOL_BATCHES = 64  # batches that are cut from one stretch of prose
 TOKENIZER_SEED, HELD_OUT_SEED, TRAIN_SEED = 1, 2, 1000  # prose seeds; pool k of training reads TRAIN_SEED + k
 TOKENIZER_DOCUMENTS = 20_000
 ROBERTA_SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 SHARES = {"single": 0.3, "pair": 0.8}  # cumulative; the rest are passages
-VERDICT_WORDS, VERDICT_SHARE = 6, 0.5  # a second sentence so short is hidden as a whole in this share of its pairs
+SUCCESSORS, SUCCESSOR_ROWS, SUCCESSOR_SEED = 64, 30_000, 3  # the table of words seen after a word, and its prose
+MASKED, REPLACED = 0.15, 0.12  # shares of the words; the latter only in rows that are not left clean
+CLEAN_ROWS, REORDERED_ROWS = 0.3, 0.2  # shares of the rows
 DECODER_WIDTHS = (128, 128, 128, 256)  # every position gets trained, most of the work stays in short rows
 
 
 class Batch(NamedTuple):
-    """Rows of one step: what the model reads, which positions of the flattened rows it predicts, and their words."""
+    """Rows of one step: what the model reads, which positions of the flattened rows it predicts, and their words.
+
+    The encoder also says of each position in ``judged`` whether its word was ``altered`` (1.0) or stands as written.
+    """
 
     inputs: torch.Tensor
     attention: torch.Tensor | None
     predicted: torch.Tensor
     targets: torch.Tensor
+    judged: torch.Tensor | None = None
+    altered: torch.Tensor | None = None
 
 
 def load_or_train_tokenizer(mini: Mini, folder: Path) -> PreTrainedTokenizerBase:
@@ -156,36 +162,81 @@ def pool(mini: Mini, tokenizer: PreTrainedTokenizerBase, seed: int) -> list[list
     return shuffled
 
 
-def short_seconds(rows: list[list[int]], width: int, end: int, seed: int) -> list[int]:
-    """List the places of some short second sentences of pairs, which are guessed from the first sentence alone."""
-    rng, places = random.Random(f"seconds {seed}"), []
-    for number, row in enumerate(rows):
-        first = row.index(end)
-        words = range(first + 2, len(row) - 1)
-        if 0 < len(words) <= VERDICT_WORDS and rng.random() < VERDICT_SHARE:
-            places += [number * width + place for place in words]
-    return places
+@lru_cache(maxsize=1)
+def successors(mini: Mini, tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
+    """Tabulate, for every piece, a sample of the pieces that follow it in prose: [pieces, SUCCESSORS]."""
+    rng = random.Random(f"successors {mini.name}")
+    seen: dict[int, list[int]] = {}
+    for row in islice(encoder_rows(mini, tokenizer, SUCCESSOR_SEED), SUCCESSOR_ROWS):
+        for before, after in pairwise(row):
+            found = seen.setdefault(before, [])
+            if len(found) < SUCCESSORS:
+                found.append(after)
+            elif rng.random() < 0.1:
+                found[rng.randrange(SUCCESSORS)] = after
+    unknown = [tokenizer.unk_token_id]
+    lists = [seen.get(piece, unknown) for piece in range(len(tokenizer))]
+    return torch.tensor([[found[i % len(found)] for i in range(SUCCESSORS)] for found in lists])
+
+
+def reorder(row: list[int], special: int, rng: random.Random) -> tuple[list[int], list[int]]:
+    """Swap two neighbouring words of a row, or drop one, or put one of its words elsewhere; marks what was touched."""
+    row, marks = list(row), [0] * len(row)
+    words = [i for i in range(1, len(row) - 2) if row[i] >= special and row[i + 1] >= special]
+    if len(words) < 3:
+        return row, marks
+    place, draw = rng.choice(words), rng.random()
+    if draw < 0.5 and row[place] != row[place + 1]:
+        row[place], row[place + 1] = row[place + 1], row[place]
+        marks[place] = marks[place + 1] = 1
+    elif draw < 0.75:
+        del row[place], marks[place]
+        marks[place] = 1
+    else:
+        row.insert(place, row[rng.choice(words)])
+        marks.insert(place, 1)
+    return row, marks
+
+
+def encoder_batch(mini: Mini, tokenizer: PreTrainedTokenizerBase, rows: list[list[int]], seed: int) -> Batch:
+    """Make one task of two: words to guess behind masks, and words to judge, some of them altered.
+
+    A replaced word is one that was seen after the word before it, so that only the rest of the sentence gives it away.
+    """
+    special, rng = len(ROBERTA_SPECIAL), random.Random(f"reorder {seed}")
+    touched = [reorder(row, special, rng) if rng.random() < REORDERED_ROWS else (row, [0] * len(row)) for row in rows]
+    width = max(len(row) for row, _ in touched)
+    ids = torch.tensor([row + [tokenizer.pad_token_id] * (width - len(row)) for row, _ in touched])
+    marks = torch.tensor([found + [0] * (width - len(found)) for _, found in touched])
+    generator = torch.Generator().manual_seed(seed)
+    draw, clean = torch.rand(ids.shape, generator=generator), torch.rand(len(rows), 1, generator=generator) < CLEAN_ROWS
+    words = ids >= special
+    masked = words & (draw < MASKED)
+    choice = torch.randint(SUCCESSORS, (ids.numel(),), generator=generator)
+    other = successors(mini, tokenizer)[ids.roll(1, 1).flatten(), choice].view_as(ids)
+    replaced = words & (draw > 1 - REPLACED) & ~clean & (marks == 0) & (other >= special)
+    inputs = torch.where(replaced, other, ids)
+    altered = ((inputs != ids) | (marks == 1)).float()
+    predicted = masked.flatten().nonzero().squeeze(1)
+    judged = (words & ~masked).flatten().nonzero().squeeze(1)
+    attention = (ids != tokenizer.pad_token_id).long()
+    return Batch(
+        inputs.masked_fill(masked, tokenizer.mask_token_id),
+        attention if bool((attention == 0).any()) else None,
+        predicted,
+        ids.flatten()[predicted],
+        judged,
+        altered.flatten()[judged],
+    )
 
 
 def to_batch(mini: Mini, tokenizer: PreTrainedTokenizerBase, rows: list[list[int]], seed: int) -> Batch:
-    """Make tensors of rows: the encoder's with a fresh draw of masked words, the decoder's shifted by one."""
-    if mini.kind == "decoder":
-        ids = torch.tensor(rows)
-        predicted = torch.arange(ids.numel()).view_as(ids)[:, :-1].flatten()
-        return Batch(ids, None, predicted, ids[:, 1:].flatten())
-    width = max(map(len, rows))
-    ids = torch.tensor([row + [tokenizer.pad_token_id] * (width - len(row)) for row in rows])
-    attention = (ids != tokenizer.pad_token_id).long()
-    words = (ids > max(tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)).flatten()
-    # a whole multiple of STRIDE positions: few different shapes, so the CPU library reuses its compiled kernels
-    number = max(1, int(mini.mask_rate * int(words.sum())) // STRIDE) * STRIDE
-    draw = torch.rand(words.shape, generator=torch.Generator().manual_seed(seed))
-    draw[short_seconds(rows, width, tokenizer.eos_token_id, seed)] -= 1.0
-    draw = draw.masked_fill(~words, 2.0)
-    predicted = draw.topk(min(number, int(words.sum())), largest=False).indices.sort().values
-    targets = ids.flatten()[predicted]
-    inputs = ids.flatten().index_fill(0, predicted, tokenizer.mask_token_id).view_as(ids)
-    return Batch(inputs, attention if bool((attention == 0).any()) else None, predicted, targets)
+    """Make tensors of rows: the encoder's masked and altered afresh, the decoder's shifted by one."""
+    if mini.kind == "encoder":
+        return encoder_batch(mini, tokenizer, rows, seed)
+    ids = torch.tensor(rows)
+    predicted = torch.arange(ids.numel()).view_as(ids)[:, :-1].flatten()
+    return Batch(ids, None, predicted, ids[:, 1:].flatten())
 
 
 def batch_at(mini: Mini, tokenizer: PreTrainedTokenizerBase, step: int) -> Batch:

@@ -60,17 +60,32 @@ class Mini:
     warmup: int = 500
     weight_decay: float = 0.01
     clip: float = 1.0
-    mask_rate: float = 0.25
+    judging: float = 0.0  # weight of the mean loss of telling altered words, beside the mean loss of guessing words
     seed: int = 0
 
 
 SHAPE: dict[str, Any] = {"hidden": 192, "layers": 4, "heads": 3, "ffn": 768}
 MINIS = {
     # nearly every word one piece: with 2,000 pieces the same budget learns almost no agreement
-    "roberta_mini": Mini(name="roberta_mini", kind="encoder", vocab=5000, positions=130, steps=9000, **SHAPE),
+    "roberta_mini": Mini(
+        name="roberta_mini", kind="encoder", vocab=5000, positions=130, steps=12500, judging=8.0, **SHAPE
+    ),
     # names are open-ended and are spelled in pieces
     "gpt2_mini": Mini(name="gpt2_mini", kind="decoder", vocab=3000, positions=256, steps=10000, **SHAPE),
 }
+
+
+class Judge(torch.nn.Module):
+    """Says of each position whether its word was altered; thrown away when pre-training is done."""
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.dense, self.out = torch.nn.Linear(hidden, hidden), torch.nn.Linear(hidden, 1)
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[positions, hidden] to logits [positions]."""
+        out: torch.Tensor = self.out(F.gelu(self.dense(hidden))).squeeze(-1)
+        return out
 
 
 def build(mini: Mini, tokenizer: PreTrainedTokenizerBase, dropout: float = 0.0) -> PreTrainedModel:
@@ -112,13 +127,21 @@ def build(mini: Mini, tokenizer: PreTrainedTokenizerBase, dropout: float = 0.0) 
     )
 
 
-def loss_sum(model: PreTrainedModel, batch: Batch) -> tuple[torch.Tensor, int]:
-    """Sum the cross-entropy over the predicted positions only, and count them; logits elsewhere are never made."""
-    hidden = model.base_model(input_ids=batch.inputs, attention_mask=batch.attention).last_hidden_state
-    head = model.lm_head
-    logits = head(hidden.flatten(0, 1)[batch.predicted])
-    loss = F.cross_entropy(logits.float(), batch.targets, reduction="sum")
-    return loss, batch.targets.numel()
+def hidden_states(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+    """Run the backbone: [positions of all rows, hidden]."""
+    out: torch.Tensor = model.base_model(input_ids=batch.inputs, attention_mask=batch.attention).last_hidden_state
+    return out.flatten(0, 1)
+
+
+def guessing_loss(model: PreTrainedModel, batch: Batch, hidden: torch.Tensor) -> torch.Tensor:
+    """Sum the cross-entropy over the predicted positions only; logits elsewhere are never made."""
+    return F.cross_entropy(model.lm_head(hidden[batch.predicted]).float(), batch.targets, reduction="sum")
+
+
+def judging_loss(judge: torch.nn.Module, batch: Batch, hidden: torch.Tensor) -> torch.Tensor:
+    """Give the mean binary cross-entropy of telling altered words from those that stand as written."""
+    assert batch.judged is not None and batch.altered is not None
+    return F.binary_cross_entropy_with_logits(judge(hidden[batch.judged]).float(), batch.altered)
 
 
 @torch.no_grad()
@@ -127,8 +150,8 @@ def held_out_loss(mini: Mini, model: PreTrainedModel, tokenizer: PreTrainedToken
     model.eval()
     total, predicted = 0.0, 0
     for batch in held_out_batches(mini, tokenizer, count):
-        loss, number = loss_sum(model, batch)
-        total, predicted = total + loss.item(), predicted + number
+        total += guessing_loss(model, batch, hidden_states(model, batch)).item()
+        predicted += batch.targets.numel()
     model.train()
     return total / predicted
 
@@ -141,7 +164,7 @@ def lr_factor(mini: Mini, step: int) -> float:
     return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
-def optimizer_of(mini: Mini, model: PreTrainedModel) -> torch.optim.AdamW:
+def optimizer_of(mini: Mini, model: torch.nn.Module) -> torch.optim.AdamW:
     """Make AdamW that decays the matrices and leaves biases and norms alone."""
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     vectors = [p for p in model.parameters() if p.ndim < 2]
@@ -173,10 +196,10 @@ class Progress:
 
 
 class Trainee(NamedTuple):
-    """A model in training: fp32 weights, and a bf16 copy that computes (autocast would cast at every layer)."""
+    """A model and its judge in training: fp32 weights, and a bf16 copy that computes (autocast casts everywhere)."""
 
-    model: PreTrainedModel
-    shadow: PreTrainedModel
+    model: torch.nn.ModuleList
+    shadow: torch.nn.ModuleList
     optimizer: torch.optim.AdamW
 
 
@@ -185,25 +208,26 @@ def train(mini: Mini, folder: Path, minutes: float | None, every: int = 200) -> 
     tokenizer = load_or_train_tokenizer(mini, folder)
     torch.manual_seed(mini.seed)
     model = build(mini, tokenizer).train()
-    optimizer, progress, path = optimizer_of(mini, model), Progress(curve=[]), folder / "checkpoint.pt"
-    trainee = Trainee(model, copy.deepcopy(model).bfloat16(), optimizer)
+    both = torch.nn.ModuleList([model, Judge(mini.hidden)] if mini.judging else [model])
+    optimizer, progress, path = optimizer_of(mini, both), Progress(curve=[]), folder / "checkpoint.pt"
+    trainee = Trainee(both, copy.deepcopy(both).bfloat16(), optimizer)
     if path.exists():
         state = torch.load(path, weights_only=True)
         if state["recipe"] != repr(mini):
             raise ValueError(f"{path} is of another recipe, {state['recipe']}; delete it to start again")
-        model.load_state_dict(state["model"])
+        both.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         progress = Progress(**state["progress"])
         progress.resumed += 1
         print(f"{mini.name}: goes on from step {progress.step}", flush=True)
-    cast_into(trainee.shadow, model)
+    cast_into(trainee.shadow, both)
     started, wall_before = time.monotonic(), progress.wall_s
     while progress.step < mini.steps:
         train_step(mini, trainee, batch_at(mini, tokenizer, progress.step), progress)
         progress.wall_s = wall_before + time.monotonic() - started
         expired = minutes is not None and time.monotonic() - started > 60 * minutes
         if progress.step % every == 0 or progress.step == mini.steps or expired:
-            checkpoint = {"recipe": repr(mini), "model": model.state_dict(), "optimizer": optimizer.state_dict()}
+            checkpoint = {"recipe": repr(mini), "model": both.state_dict(), "optimizer": optimizer.state_dict()}
             save_atomically({**checkpoint, "progress": vars(progress)}, path)
         if expired:
             break
@@ -211,7 +235,7 @@ def train(mini: Mini, folder: Path, minutes: float | None, every: int = 200) -> 
 
 
 @torch.no_grad()
-def cast_into(shadow: PreTrainedModel, model: PreTrainedModel) -> None:
+def cast_into(shadow: torch.nn.Module, model: torch.nn.Module) -> None:
     """Round the fp32 weights into the bf16 copy."""
     for copied, weight in zip(shadow.parameters(), model.parameters(), strict=True):
         copied.copy_(weight)
@@ -222,9 +246,9 @@ def train_step(mini: Mini, trainee: Trainee, batch: Batch, progress: Progress) -
     model, shadow, optimizer = trainee
     for group in optimizer.param_groups:
         group["lr"] = mini.lr * lr_factor(mini, progress.step)
-    total, number = loss_sum(shadow, batch)
-    loss = total / number
-    loss.backward()
+    hidden = hidden_states(shadow[0], batch)
+    loss = guessing_loss(shadow[0], batch, hidden) / batch.targets.numel()
+    (loss + mini.judging * judging_loss(shadow[1], batch, hidden) if mini.judging else loss).backward()
     for weight, copied in zip(model.parameters(), shadow.parameters(), strict=True):
         weight.grad, copied.grad = copied.grad.float(), None
     torch.nn.utils.clip_grad_norm_(model.parameters(), mini.clip)
