@@ -27,7 +27,7 @@ NEUTRAL_TRAIN = {
     "threads",
     "gradient_checkpointing",
 }
-NEUTRAL_TASK = {"folder", "hub_repository", "hub_revision"}
+NEUTRAL_TASK = {"folder"}
 
 
 def config_key(run: Run) -> str:

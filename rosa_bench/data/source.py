@@ -111,18 +111,19 @@ def _hub(task: Task, data: Data, split: str) -> Iterator[tuple[dict[str, Any], s
     os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", HUB_TIMEOUT_S)
     import datasets
 
-    repository, config, revision = task.hub
+    hub = task.hub
     datasets.disable_progress_bars()
     try:
-        rows = datasets.load_dataset(repository, config, split=split, revision=revision)
+        files = {split: hub.files.format(split=split)}
+        rows = datasets.load_dataset(hub.repository, data_files=files, revision=hub.revision, split=split)
     except Exception as error:
+        first = (str(error).splitlines() or [""])[0][:160]
         raise UsageError(
-            f"data=hub: {repository} ({config or 'no config'}, split {split}, revision {revision[:12]}) cannot be had: "
-            f"{type(error).__name__}: {str(error).splitlines()[0][:160]}. "
-            "Two ways on: data=embedded, or data=local data.dir=FOLDER"
+            f"data=hub: {hub.repository}/{files[split]} at revision {hub.revision[:12]} cannot be had "
+            f"({type(error).__name__}: {first}). Two ways on: data=embedded, or data=local data.dir=FOLDER"
         ) from error
-    for index, row in enumerate(rows):
-        yield dict(row), f"{repository}/{split} row {index}"
+    for index, row in enumerate(task.from_hub(rows, split)):
+        yield dict(row), f"{hub.repository}/{split} row {index}"
 
 
 _SOURCES = {"embedded": _embedded, "local": _local, "hub": _hub}
@@ -135,7 +136,7 @@ def fingerprint(task: Task, data: Data) -> dict[str, str]:
 
         return {"source": f"embedded {embedded.VERSION}"}
     if data.source == "hub":
-        return {"source": "hub", "repository": task.hub[0], "revision": task.hub[2]}
+        return {"source": "hub", "repository": task.hub.repository, "revision": task.hub.revision}
     files = {split: split_file(task, str(data.dir), split) for split in task.splits}
     return {"source": "local"} | {split: file_sha256(path) for split, path in files.items()}
 

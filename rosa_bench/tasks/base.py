@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -47,6 +47,15 @@ class Prediction:
     logits: tuple[float, ...] = ()
 
 
+@dataclass(frozen=True)
+class Hub:
+    """Parquet files of a public repository at a pinned revision; `files` is a pattern with a place for the split."""
+
+    repository: str
+    revision: str
+    files: str
+
+
 class Task(ABC):
     """What to learn and how it is scored. Subclasses are configuration nodes; fields below are common to all."""
 
@@ -76,8 +85,12 @@ class Task(ABC):
 
     @property
     @abstractmethod
-    def hub(self) -> tuple[str, str, str]:
-        """Where `data=hub` finds the rows: a script-free repository, its configuration, the pinned revision."""
+    def hub(self) -> Hub:
+        """Where `data=hub` finds the rows. Raises UsageError if no hub has them without running a script."""
+
+    def from_hub(self, rows: Iterable[Mapping[str, Any]], split: str) -> Iterator[Mapping[str, Any]]:
+        """A hub's rows with the field names of `data=local`; the same unless the hub shapes them otherwise."""
+        yield from rows
 
     @abstractmethod
     def parse(self, row: Mapping[str, Any], where: str) -> Example:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import re
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from rosa_bench.errors import UsageError
 from rosa_bench.schema import Count, Name, configured
-from rosa_bench.tasks.base import IGNORED, Encoded, Example, Kind, Prediction, Task, field, text_field, texts_field
+from rosa_bench.tasks.base import IGNORED, Encoded, Example, Hub, Kind, Prediction, Task, field, text_field, texts_field
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -99,11 +99,20 @@ class E2E(DataToText):
     """Restaurant descriptions from attribute lists such as `name[Blue Spice], area[city centre]`."""
 
     @property
-    def hub(self) -> tuple[str, str, str]:
-        """None: hubs hold a cleaned copy, which is another set, or a script that builds this one."""
-        raise UsageError(
-            "task=e2e has no script-free hub copy that is pinned; use data=embedded or data=local data.dir=FOLDER"
-        )
+    def hub(self) -> Hub:
+        """The hub's own conversion of the 2017 release."""
+        return Hub("tuetschek/e2e_nlg", "5061e4307d2e553f9b51ccb73998d7039fe6ed90", "default/{split}/*.parquet")
+
+    def from_hub(self, rows: Iterable[Mapping[str, Any]], split: str) -> Iterator[Mapping[str, Any]]:
+        """The hub has a row per reference; scored splits need them together, inputs in first-seen order."""
+        if split == "train":
+            yield from rows
+            return
+        grouped: dict[str, list[str]] = {}
+        for row in rows:
+            grouped.setdefault(row["meaning_representation"], []).append(row["human_reference"])
+        for meaning, references in grouped.items():
+            yield {"meaning_representation": meaning, "human_references": references}
 
     def linearize(self, row: Mapping[str, Any], where: str) -> str:
         """`name : Blue Spice | area : city centre`, as LoRA's experiments write it."""
@@ -125,10 +134,10 @@ class WebNlg(DataToText):
     """Short texts from DBpedia triples, some of categories that training never shows."""
 
     @property
-    def hub(self) -> tuple[str, str, str]:
-        """See E2E."""
+    def hub(self) -> Hub:
+        """None: hubs hold the 2017 set only as a script that builds it."""
         raise UsageError(
-            "task=webnlg has no script-free hub copy that is pinned; use data=embedded or data=local data.dir=FOLDER"
+            "task=webnlg: no hub has the 2017 set without a script; use data=embedded, or data=local data.dir=FOLDER"
         )
 
     def linearize(self, row: Mapping[str, Any], where: str) -> str:
@@ -144,11 +153,14 @@ class Dart(DataToText):
     """Texts from sets of triples of open domains."""
 
     @property
-    def hub(self) -> tuple[str, str, str]:
-        """See E2E."""
-        raise UsageError(
-            "task=dart has no script-free hub copy that is pinned; use data=embedded or data=local data.dir=FOLDER"
-        )
+    def hub(self) -> Hub:
+        """The hub's own conversion of version 1.1.1."""
+        return Hub("Yale-LILY/dart", "3442009fce2df36a93d6081f03ad7be1433982ea", "default/{split}/*.parquet")
+
+    def from_hub(self, rows: Iterable[Mapping[str, Any]], split: str) -> Iterator[Mapping[str, Any]]:
+        """The hub keeps references and their sources in one field of annotations."""
+        for row in rows:
+            yield {"tripleset": row["tripleset"], "references": row["annotations"]["text"]}
 
     def linearize(self, row: Mapping[str, Any], where: str) -> str:
         """`subject : predicate : object` with the predicate in lower case, triples joined by ` | `."""

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from rosa_bench.errors import UsageError
 from rosa_bench.schema import Count, Name, configured
-from rosa_bench.tasks.base import Encoded, Example, Kind, Prediction, Task, field, text_field
+from rosa_bench.tasks.base import Encoded, Example, Hub, Kind, Prediction, Task, field, text_field
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -33,8 +33,6 @@ class Glue(Task):
     scored_splits: list[str] = Field(default_factory=lambda: ["validation"], min_length=1)
     epochs: Count = 10
     version: Count = 1
-    hub_repository: Name = "nyu-mll/glue"
-    hub_revision: Name = "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c"
 
     def __post_init__(self) -> None:
         if self.primary not in self.metrics:
@@ -53,9 +51,9 @@ class Glue(Task):
         return len(self.labels) or 1
 
     @property
-    def hub(self) -> tuple[str, str, str]:
-        """The configuration is the task's name."""
-        return self.hub_repository, self.name, self.hub_revision
+    def hub(self) -> Hub:
+        """One folder per task."""
+        return Hub("nyu-mll/glue", "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c", f"{self.name}/{{split}}-*.parquet")
 
     def parse(self, row: Mapping[str, Any], where: str) -> Example:
         """One example; hidden labels (-1, as hubs ship unlabelled test sets) are refused like any unknown label."""

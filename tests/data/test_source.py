@@ -161,3 +161,50 @@ def test_an_unreachable_hub_is_one_line_with_two_ways_on():
     assert all(
         part in str(caught.value) for part in ("nyu-mll/glue", "data=embedded", "data=local")
     ) and "\n" not in str(caught.value)
+
+
+class FakeHub:
+    """Stands in for `datasets.load_dataset`: gives rows shaped as the hub's, and remembers what was asked."""
+
+    def __init__(self, rows):
+        self.rows, self.asked = rows, None
+
+    def __call__(self, repository, **options):
+        self.asked = (repository, options["revision"], options["data_files"], options["split"])
+        return self.rows
+
+
+HUB_ROWS = {
+    "cola": ([ROW, ROW], [("The cat sees it.",)] * 2, [()] * 2),
+    "e2e": (
+        [{"meaning_representation": f"name[{name}]", "human_reference": text} for name, text in ("Aa", "Bb", "Ac")],
+        [("name : A",), ("name : B",)],
+        [("a", "c"), ("b",)],
+    ),
+    "dart": (
+        [{"tripleset": [["A", "IS", "B"]], "annotations": {"text": ["x", "y"], "source": ["s", "s"]}}],
+        [("A : is : B",)],
+        [("x", "y")],
+    ),
+}
+
+
+@pytest.mark.parametrize("task", HUB_ROWS)
+def test_a_hub_s_rows_are_read_from_a_pinned_revision(task, monkeypatch):
+    import datasets
+
+    rows, texts, references = HUB_ROWS[task]
+    monkeypatch.setattr(datasets, "load_dataset", hub := FakeHub(rows))
+    run = composed(f"task={task}", "data=hub")
+    split = run.task.scored_splits[0]
+    found = load_split(run.task, run.data, split)
+    assert [example.texts for example in found.examples] == texts
+    assert [example.references for example in found.examples] == references
+    repository, revision, files, asked = hub.asked
+    assert len(revision) == 40 and asked == split and files[split].endswith(".parquet") and "/" in repository
+
+
+def test_a_set_that_no_hub_has_is_said():
+    run = composed("task=webnlg", "data=hub")
+    with pytest.raises(UsageError, match="data=local"):
+        load_split(run.task, run.data, "test")
