@@ -146,18 +146,6 @@ def unknown_key(key: str) -> str:
     return f"{key} is not a key of this choice: {nearest(key, shown)}"
 
 
-def repeatable_config(run: config.Run) -> str:
-    """The resolved configuration as a yaml that `python -m rosa_bench -cp FOLDER -cn config` runs again."""
-    own = OmegaConf.load(config.config_dir() / "config.yaml")
-    assert isinstance(own, DictConfig)
-    overrides = (
-        [item for item in own.defaults if any("override hydra" in str(key) for key in item)] if own.defaults else []
-    )
-    hydra_node = {key: value for key, value in own.hydra.items() if key != "help"}
-    whole = {"defaults": [*overrides, "_self_"], "hydra": hydra_node, **run.to_dict()}
-    return OmegaConf.to_yaml(OmegaConf.create(whole))
-
-
 def result_table(records: Sequence[Record], folders: Sequence[Path]) -> str:
     """A few lines: scores with metric and split, trainable share, time, peak memory, and where the record is."""
     head = ("task", "model", "method", "seed", "score", "trainable", "time", "peak memory")

@@ -272,3 +272,15 @@ def filled(run: Run) -> Run:
     if train.lr is None:
         train = dataclasses.replace(train, lr=run.method.lr["mini" if model.embedded else "full_size"])
     return dataclasses.replace(run, model=model, train=train)
+
+
+def repeatable_config(run: Run) -> str:
+    """The resolved configuration as a yaml that `python -m rosa_bench -cp FOLDER -cn config` runs again."""
+    own = OmegaConf.load(config_dir() / "config.yaml")
+    assert isinstance(own, DictConfig)
+    overrides = (
+        [item for item in own.defaults if any("override hydra" in str(key) for key in item)] if own.defaults else []
+    )
+    hydra_node = {key: value for key, value in own.hydra.items() if key != "help"}
+    whole = {"defaults": [*overrides, "_self_"], "hydra": hydra_node, **run.to_dict()}
+    return OmegaConf.to_yaml(OmegaConf.create(whole))

@@ -10,10 +10,11 @@ import torch
 from omegaconf import DictConfig
 
 from rosa_bench import checkpoint, methods
-from rosa_bench.config import Run, resolve
+from rosa_bench.config import Run, repeatable_config, resolve
 from rosa_bench.data.encode import encode_split
-from rosa_bench.data.source import Split, load_split
+from rosa_bench.data.source import Split, fingerprint, load_split
 from rosa_bench.errors import UsageError
+from rosa_bench.files import write_bytes
 from rosa_bench.key import config_key, finished, run_id
 from rosa_bench.models.load import load, max_length
 from rosa_bench.record import Record
@@ -48,7 +49,7 @@ def run(cfg: Run | DictConfig | Mapping[str, Any]) -> Record:
         with recorder.clock("method_s"):
             run.method.attach(model, seeds(run.seed).method)
         record.facts["init_hash"] = checkpoint.tensor_hash(checkpoint.trained_state(model, run.method))
-        _save_config(run, recorder.folder)
+        write_bytes(recorder.folder / "config.yaml", repeatable_config(run).encode())
         scorer = Scorer(run, model, tokenizer, splits, length)
         rows = encode_split(run.task, tokenizer, splits["train"], length)
         record.facts["cut_examples"] = sum(row.cut for row in rows)
@@ -71,20 +72,11 @@ def _limit(run: Run, split: str) -> int | None:
 
 
 def _provenance(run: Run, splits: Mapping[str, Split]) -> dict[str, Any]:
-    from rosa_bench.data.source import fingerprint
-
     source = {name: value for name, value in fingerprint(run.task, run.data).items() if name not in splits}
     return source | {
         "sha256": {name: split.sha256 for name, split in splits.items()},
         "rows": {name: split.rows for name, split in splits.items()},
     }
-
-
-def _save_config(run: Run, folder: Path) -> None:
-    from rosa_bench.cli import repeatable_config
-    from rosa_bench.files import write_bytes
-
-    write_bytes(folder / "config.yaml", repeatable_config(run).encode())
 
 
 def _resume(run: Run, recorder: Recorder) -> str | None:

@@ -82,7 +82,7 @@ def _table(model: str, source: str, tasks: dict[str, dict[tuple[object, ...], li
     for label in sorted(cells):
         values = [" / ".join(sorted(cells[label].get(task, [DASH]))) for task in sorted(tasks)]
         rows.append((label, " / ".join(sorted(sizes[label])), *values))
-    note = "Last epoch, mean ± standard deviation over n seeds. Several values in a cell: other settings of the same method."
+    note = "Last epoch, mean ± standard deviation over n seeds. Several values in a cell: other settings of a method."
     return Table(f"{model} on {source}", tuple(rows), note)
 
 

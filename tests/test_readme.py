@@ -62,7 +62,11 @@ def test_every_python_command_runs(command, folder):
 def test_every_make_command_has_a_recipe(command):
     done = subprocess.run([*command.split(), "--dry-run"], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    expected = {"make run": "rosa_bench method=rosa task=cola", "make test": "pytest", "make tables": "rosa_bench.tables"}
+    expected = {
+        "make run": "rosa_bench method=rosa task=cola",
+        "make test": "pytest",
+        "make tables": "rosa_bench.tables",
+    }
     assert expected[command] in done.stdout
 
 

@@ -1,0 +1,36 @@
+"""Measurements are of the stretch they name."""
+
+from __future__ import annotations
+
+import torch
+
+from rosa_bench.measure import PeakMemory
+from rosa_bench.trainer import saved_bytes
+
+BIG = 60_000_000  # floats: 240 MB
+
+
+def test_a_peak_is_forgotten_by_the_next_measurement():
+    first = PeakMemory()
+    block = torch.ones(BIG)
+    during = first.read()["peak_rss_bytes"]
+    del block
+    second = PeakMemory()
+    after = second.read()["peak_rss_bytes"]
+    assert during - after > 0.8 * 4 * BIG
+
+
+def test_saved_bytes_of_a_matrix_product():
+    layer = torch.nn.Linear(100, 50, bias=False)
+    x = torch.randn(8, 100, requires_grad=True)
+    with saved_bytes(layer) as saved:
+        layer(x).sum().backward()
+    assert saved["bytes"] == 8 * 100 * 4  # the input; the weight is a parameter
+
+
+def test_saved_bytes_count_a_shared_storage_once():
+    x = torch.randn(1000, requires_grad=True)
+    with saved_bytes(torch.nn.Identity()) as saved:
+        y = x.exp()  # keeps its output
+        (y * y).sum().backward()  # keeps y, which is the same storage
+    assert saved["bytes"] == 4 * 1000
