@@ -31,6 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra raises and does not print
     _codes.clear()
     try:
+        if {"--help", "-h"} & set(arguments):
+            print(help_text([a for a in arguments if not a.startswith("-")]))
+            return EXIT_DONE
         register()
         _compose_and_run()
     except UsageError as error:
@@ -43,13 +46,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     return max(_codes, default=EXIT_DONE)
 
 
+USAGE = """\
+python -m rosa_bench [group=choice ...] [key=value ...]      one run
+python -m rosa_bench -m method=lora,rosa method.rank=1,2,4   a sweep: one record per cell, finished cells are skipped
+
+Also: --cfg job shows the configuration, --hydra-help Hydra's own flags. python -m rosa_bench.doctor checks a set-up."""
+
+
+def help_text(overrides: Sequence[str]) -> str:
+    """Usage, every choice of every group, and every key with the value that these overrides give it."""
+    cfg = composed(overrides)
+    lines = [USAGE]
+    for group in config.GROUPS:
+        lines += ["", f"{group}:", *(f"  {name:14}{config.describe(group, name)}" for name in config.choices(group))]
+    return "\n".join([*lines, "", "keys and values:", "", OmegaConf.to_yaml(cfg)])
+
+
 def compose(overrides: Sequence[str]) -> config.Run:
     """The run that these command-line overrides mean, without running it. Raises UsageError like the command line."""
+    return config.resolve(composed(overrides))
+
+
+def composed(overrides: Sequence[str]) -> DictConfig:
+    """The configuration that Hydra composes of these overrides, not yet checked."""
     GlobalHydra.instance().clear()
     try:
         register()
         with hydra.initialize(version_base="1.3", config_path=None):
-            return config.resolve(hydra.compose(config_name="run", overrides=list(overrides)))
+            return hydra.compose(config_name="run", overrides=list(overrides))
     except (HydraException, OmegaConfBaseException) as error:
         raise UsageError(plain(error)) from error
 

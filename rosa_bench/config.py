@@ -187,6 +187,12 @@ def choices(group: str) -> list[str]:
     return sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
 
 
+def describe(group: str, name: str) -> str:
+    """What a choice is: the comment its yaml begins with."""
+    lines = (config_dir() / group / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    return lines[0].lstrip("# ") if lines and lines[0].startswith("#") else ""
+
+
 def group_nodes() -> Iterator[tuple[str, str, DictConfig]]:
     """Every choice of every group as (group, name, node), the node filled with its dataclass's defaults."""
     for group in GROUPS:
@@ -281,6 +287,5 @@ def repeatable_config(run: Run) -> str:
     overrides = (
         [item for item in own.defaults if any("override hydra" in str(key) for key in item)] if own.defaults else []
     )
-    hydra_node = {key: value for key, value in own.hydra.items() if key != "help"}
-    whole = {"defaults": [*overrides, "_self_"], "hydra": hydra_node, **run.to_dict()}
+    whole = {"defaults": [*overrides, "_self_"], "hydra": own.hydra, **run.to_dict()}
     return OmegaConf.to_yaml(OmegaConf.create(whole))

@@ -153,3 +153,16 @@ def test_methods_and_tasks_are_found():
 def test_a_wrong_class_is_refused():
     with pytest.raises(UsageError, match="not a Task"):
         config.target_class("task", "rosa_bench.methods.lora.Lora")
+
+
+def test_help_names_every_choice_and_key_at_once():
+    import resource
+
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        [sys.executable, "-m", "rosa_bench", "--help", "method=lora"], capture_output=True, text=True, timeout=60
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0 and after.ru_utime - before.ru_utime < 1.5  # processor time: the machine may be busy
+    for name in (*METHODS, *TASKS, "alpha: 16.0", "batch_size: 32", "python -m rosa_bench -m"):
+        assert name in done.stdout
