@@ -47,7 +47,10 @@ def disk(run: config.Run) -> Iterator[Finding]:
     folder = Path(run.output_dir).absolute()
     there = next(path for path in (folder, *folder.parents) if path.exists())
     writable = there.is_dir() and os.access(there, os.W_OK)
-    yield writable, f"{folder}: " + ("can be written" if writable else f"{there} cannot be written; set output_dir=FOLDER")
+    yield (
+        writable,
+        f"{folder}: " + ("can be written" if writable else f"{there} cannot be written; set output_dir=FOLDER"),
+    )
     free = shutil.disk_usage(there).free
     yield free > ENOUGH_BYTES, f"{free / 1e9:.1f} GB free on the disk of {there}"
 
