@@ -12,6 +12,7 @@ from pathlib import Path
 
 from rosa_bench import cli, config
 from rosa_bench.errors import EXIT_DONE, EXIT_USAGE, UsageError
+from rosa_bench.files import unwritable
 
 Finding = tuple[bool, str]  # whether it is well, and one plain line
 ENOUGH_BYTES = 500_000_000
@@ -45,14 +46,13 @@ def model(run: config.Run) -> Iterator[Finding]:
 def disk(run: config.Run) -> Iterator[Finding]:
     """The output folder can be written and has room."""
     folder = Path(run.output_dir).absolute()
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    writable = there.is_dir() and os.access(there, os.W_OK)
+    blocked = unwritable(folder)
     yield (
-        writable,
-        f"{folder}: " + ("can be written" if writable else f"{there} cannot be written; set output_dir=FOLDER"),
+        blocked is None,
+        f"{folder} " + (f"cannot be written: {blocked}; set output_dir=FOLDER" if blocked else "can be written"),
     )
-    free = shutil.disk_usage(there).free
-    yield free > ENOUGH_BYTES, f"{free / 1e9:.1f} GB free on the disk of {there}"
+    free = shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
+    yield free > ENOUGH_BYTES, f"{free / 1e9:.1f} GB free on its disk"
 
 
 def device(run: config.Run) -> Iterator[Finding]:

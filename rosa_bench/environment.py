@@ -51,14 +51,14 @@ def versions() -> dict[str, str]:
     return found
 
 
-def environment() -> dict[str, Any]:
-    """The `env` of a record."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"cpu ({processor()})"
+def environment(device: str) -> dict[str, Any]:
+    """The `env` of a record; `device` is what the configuration asks for."""
+    on_gpu = device != "cpu" and torch.cuda.is_available()
     return {
         "python": sys.version.split()[0],
         "packages": versions(),
         **code_state(),
-        "device": device,
+        "device": torch.cuda.get_device_name() if on_gpu else f"cpu ({processor()})",
         "threads": torch.get_num_threads(),
         "platform": platform.platform(),
     }

@@ -11,6 +11,12 @@ from pathlib import Path
 from typing import Any
 
 
+def unwritable(folder: Path) -> Path | None:
+    """The existing part of a path that keeps a folder from being made or written; None if nothing does."""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    return None if there.is_dir() and os.access(there, os.W_OK | os.X_OK) else there
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace a file in one step; what was there before stays whole until then."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -38,6 +38,7 @@ class Recorder:
         self.folder = Path(run.output_dir) / run_id
         name = type(run.method).__name__.lower()
         self.record = Record(run_id, key, run.task.name, run.model.name, name, run.seed, run.to_dict())
+        self._device, self._dtype = run.train.device, run.train.precision
         self.activations: int | None = None
         self.stop_asked = False
         self._clocks: dict[str, float] = {}
@@ -62,7 +63,7 @@ class Recorder:
         gc.collect()
         self._peak = measure.PeakMemory()
         self.record.started = now()
-        self.record.env = environment()
+        self.record.env = environment(self._device) | {"dtype": self._dtype}
         for number in (signal.SIGTERM, signal.SIGINT):
             with contextlib.suppress(ValueError):  # not in the main thread: the caller handles signals
                 self._handlers[number] = signal.signal(number, self._asked_to_stop)

@@ -14,7 +14,7 @@ from rosa_bench.config import Run, repeatable_config, resolve
 from rosa_bench.data.encode import encode_split
 from rosa_bench.data.source import Split, fingerprint, load_split
 from rosa_bench.errors import UsageError
-from rosa_bench.files import write_bytes
+from rosa_bench.files import unwritable, write_bytes
 from rosa_bench.key import config_key, finished, run_id
 from rosa_bench.models.load import load, max_length
 from rosa_bench.record import Record
@@ -39,6 +39,8 @@ def run(cfg: Run | DictConfig | Mapping[str, Any]) -> Record:
     identity = run_id(run, key)
     if (record := finished(run, Path(run.output_dir) / identity, key)) is not None:
         return record
+    if (blocked := unwritable(Path(run.output_dir))) is not None:
+        raise UsageError(f"output_dir={run.output_dir} cannot be written: {blocked}")
     splits = {split: load_split(run.task, run.data, split, _limit(run, split)) for split in run.task.splits}
     model, tokenizer = load(run.model, run.task, seeds(run.seed).init)
     length = max_length(model.config, run.train.max_length)

@@ -55,6 +55,7 @@ def test_a_run_leaves_what_the_contract_says(tmp_path):
     } <= set(told["cost"])
     assert {"weights", "gradients", "optimizer", "activations"} <= set(told["cost"]["memory"])
     assert {"init_hash", "backbone_hash"} <= set(told["facts"]) and "torch" in told["env"]["packages"]
+    assert {"python", "device", "threads", "dtype", "platform"} <= set(told["env"])
     rows = [
         json.loads(line)
         for line in gzip.decompress((folder / "predictions-validation_matched.jsonl.gz").read_bytes()).splitlines()
