@@ -17,8 +17,6 @@ import rosa_bench.embedded as embedded
 
 MODELS = Path(embedded.__file__).parent / "models"
 NAMES = ("roberta_mini", "gpt2_mini")
-SHIPPED = all((MODELS / name / "card.json").exists() for name in NAMES)
-pytestmark = pytest.mark.skipif(not SHIPPED, reason="the mini backbones are not pre-trained yet")
 STRANGE = ("Übergröße naïve — 東京 🎉 ﷺ", "tabs\tand\nlines", "a  b   c", "£20-25 | x, y[z]", "\u200bzero", "ﬁ ½ é")
 ROWS = {"roberta_mini": ("cola", "sentence"), "gpt2_mini": ("e2e", "meaning_representation")}
 
@@ -130,7 +128,9 @@ def test_first_word_looks_like_any_other() -> None:
 def test_knows_the_language(name: str) -> None:
     script = pretraining()
     card, (model, tokenizer) = card_of(name), loaded(name)
-    mini = script.Mini(**card["recipe"])
+    mini = script.Mini(
+        **{key: card["recipe"][key] for key in script.Mini.__dataclass_fields__ if key in card["recipe"]}
+    )
     loss = script.held_out_loss(mini, model, tokenizer, 200)
     torch.manual_seed(0)
     fresh = script.held_out_loss(mini, type(model)(model.config), tokenizer, 200)
