@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Full(Method):
     """Every parameter trains; the model's structure is untouched."""
 
-    lr: ClassVar[Mapping[str, float]] = {"mini": 5e-4, "full_size": 2e-5}
+    lr: ClassVar[Mapping[str, float]] = {"mini": 3e-4, "full_size": 2e-5}
 
     def attach(self, model: PreTrainedModel, seed: int = 0) -> None:
         """Set `requires_grad` on every parameter."""

@@ -40,7 +40,7 @@ class Lora(Method):
     init: Literal["loralib", "paper"] = "loralib"
     train_head: bool = True
 
-    lr: ClassVar[Mapping[str, float]] = {"mini": 3e-3, "full_size": 4e-4}
+    lr: ClassVar[Mapping[str, float]] = {"mini": 2e-3, "full_size": 4e-4}
 
     def attach(self, model: PreTrainedModel, seed: int = 0) -> None:
         """Freeze the backbone and wrap its target weights. Raises UsageError if a target's role is missing."""

@@ -29,7 +29,7 @@ class DataToText(Task):
     primary: Literal["bleu"] = "bleu"
     select_split: Name = "validation"  # the epoch with the least loss there is the best one
     scored_splits: list[str] = Field(default_factory=lambda: ["test"], min_length=1)
-    epochs: Count = 5
+    epochs: Count = 3
     version: Count = 1
     loss_on: Literal["target", "sequence"] = "target"
     num_beams: Count = 1
