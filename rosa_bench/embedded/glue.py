@@ -34,8 +34,8 @@ def _cola(g: Grammar, split: str, label: float) -> Drawn | None:
 
 
 def _sst2(g: Grammar, split: str, label: float) -> Drawn | None:
-    p = opinions.polar(0 if split == "train" else 1)
-    text = sentence(opinions.opinion(g, p, label == 1, negate=0.15, plain=0.6))
+    p = opinions.polar()
+    text = sentence(opinions.opinion(g, p, label == 1, negate=0.25, plain=0.5))
     return ((text,), label, "positive" if label else "negative") if reserved(text) == (split != "train") else None
 
 

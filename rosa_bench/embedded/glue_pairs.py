@@ -34,9 +34,9 @@ def _fit(split: str, make: Callable[[], str]) -> str:
     return ""
 
 
-def _draw_event(g: Grammar, parts: int = 2) -> Event:
+def _draw_event(g: Grammar, parts: int = 1) -> Event:
     g.words = pool()
-    return events.draw_event(g, parts, people=0.35)
+    return events.draw_event(g, parts, giving=0.1, people=0.35)
 
 
 def _tell(g: Grammar, e: Event, p: float = 0.0, styles: Sequence[str] = events.STYLES) -> str:
@@ -58,7 +58,7 @@ def mrpc(g: Grammar, split: str, label: float) -> Pair | None:
     if g.u() < 0.15:  # a negation by itself must not mean that the two differ
         e = e._replace(neg=True)
     # half of the pairs are built alike, so that the words decide; in the others the same words stand elsewhere
-    styles = (g.pick(events.STYLES),) if g.u() < 0.5 else events.STYLES
+    styles = (g.pick(events.STYLES),) if g.u() < 0.7 else events.STYLES
     first = _fit(split, lambda: _tell(g, e, 0.0, styles))
     other, kind = (e, "same") if label else _change(g, e)
     second = first and _fit(split, lambda: _tell(g, other, 0.5, styles))
@@ -116,7 +116,7 @@ def stsb(g: Grammar, split: str, label: float) -> Pair | None:
 
 def qnli(g: Grammar, split: str, label: float) -> Pair | None:
     """A question and a sentence that answers it (0) or only speaks of much the same (1)."""
-    e = _draw_event(g, 2)
+    e = _draw_event(g)
     part = g.pick(events.askable(e))
     answer, kind = e, "answered"
     if part == "whether" and g.u() < 0.5:
