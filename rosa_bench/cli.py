@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rosa_bench import config
+from rosa_bench.data.source import limit_hub_waits
 from rosa_bench.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, UsageError, nearest
 from rosa_bench.key import config_key, finished, run_id
 from rosa_bench.record import Record
@@ -126,6 +127,7 @@ def run_cell(run: config.Run) -> int:
     print(f"{folder.name}: {run.method!r}", flush=True)
     if run.data.source != "hub" and run.model.hub is None:
         os.environ["HF_HUB_OFFLINE"] = "1"
+    limit_hub_waits()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from rosa_bench.run import run as run_experiment
 

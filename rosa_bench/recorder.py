@@ -22,6 +22,7 @@ from rosa_bench.config import Run
 from rosa_bench.environment import environment
 from rosa_bench.errors import UsageError
 from rosa_bench.files import write_bytes, write_json, write_json_lines_gz
+from rosa_bench.key import method_name
 from rosa_bench.record import Record, Status
 from rosa_bench.tasks.base import Prediction
 
@@ -36,16 +37,13 @@ class Recorder:
 
     def __init__(self, run: Run, run_id: str, key: str) -> None:
         self.folder = Path(run.output_dir) / run_id
-        name = type(run.method).__name__.lower()
-        self.record = Record(run_id, key, run.task.name, run.model.name, name, run.seed, run.to_dict())
+        self.record = Record(run_id, key, run.task.name, run.model.name, method_name(run), run.seed, run.to_dict())
         self._device, self._dtype = run.train.device, run.train.precision
         self.activations: int | None = None
         self.stop_asked = False
         self._clocks: dict[str, float] = {}
         self._base: dict[str, float] = {}
         self._tokens = self._cells = self._examples = 0
-        self._steps = 0
-        self._total_steps = 0
         self._training_since: float | None = None
         self._lock = filelock.FileLock(str(self.folder.with_name(f".{run_id}.lock")))
         self._handlers: dict[int, Any] = {}
@@ -131,7 +129,7 @@ class Recorder:
         self._tokens, self._cells = int(clocks["tokens"]), int(clocks["cells"])
         self._examples = int(clocks["examples"])
 
-    def training_begins(self, model: torch.nn.Module, optimizer: Any, steps: int) -> None:
+    def training_begins(self, model: torch.nn.Module) -> None:
         """Start the training clock and note the parameters."""
         total = sum(p.numel() for p in model.parameters())
         trainable = [p for p in model.parameters() if p.requires_grad]

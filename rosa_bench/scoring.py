@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from rosa_bench import evaluate
 from rosa_bench.config import Run
 from rosa_bench.data.encode import encode_split
 from rosa_bench.data.source import Split
+from rosa_bench.models.load import max_length
 from rosa_bench.recorder import Recorder
 from rosa_bench.tasks.base import Encoded, Prediction
 
@@ -71,7 +73,7 @@ class Scorer:
     def _score_variant(self, recorder: Recorder, name: str) -> None:
         if self.task.kind == "generate":
             size = min(self.run.train.eval_batch_size, 64)
-            limit = getattr(self.model.config, "max_position_embeddings", None) or 1 << 30
+            limit = max_length(self.model.config, sys.maxsize)
             for split in self.task.scored_splits:
                 examples = self.splits[split].examples
                 predictions = evaluate.decode(self.task, self.model, self.tokenizer, examples, size, limit)

@@ -164,7 +164,7 @@ class Loop(TrainerCallback):
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
         """Learn the number of steps per epoch."""
         self.per_epoch = max(1, math.ceil(len(kw["train_dataloader"]) / args.gradient_accumulation_steps))
-        self.recorder.training_begins(kw["model"], kw["optimizer"], state.max_steps)
+        self.recorder.training_begins(kw["model"])
 
     def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
         """Set the epoch's order; fires again when a run goes on inside an epoch."""

@@ -106,9 +106,13 @@ def _local(task: Task, data: Data, split: str) -> Iterator[tuple[dict[str, Any],
         yield row, where
 
 
+def limit_hub_waits() -> None:
+    """Let a hub that hangs fail soon; to be called before its client is imported. The user's own limits win."""
+    for name in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"):
+        os.environ.setdefault(name, HUB_TIMEOUT_S)
+
+
 def _hub(task: Task, data: Data, split: str) -> Iterator[tuple[dict[str, Any], str]]:
-    os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", HUB_TIMEOUT_S)
-    os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", HUB_TIMEOUT_S)
     import datasets
 
     hub = task.hub

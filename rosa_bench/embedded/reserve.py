@@ -7,6 +7,7 @@ spacing or closing punctuation are the same text.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from hashlib import sha256
 
 _CLOSING = " .!?;:,"
@@ -21,3 +22,18 @@ def reserved(text: str) -> bool:
     """Say whether a text belongs to the quarter of all texts that only scored splits may use."""
     # 64 of the 256 values of the first byte: one text in four
     return sha256(normalise(text).encode("utf-8")).digest()[0] < 64
+
+
+def distinct(texts: Iterable[str], count: int, scored: bool) -> list[str]:
+    """Take up to ``count`` different texts that are all reserved for scored splits or all not; reads no further."""
+    found: list[str] = []
+    tried: set[str] = set()
+    for text in texts:
+        if text in tried:
+            continue
+        tried.add(text)
+        if reserved(text) == scored:
+            found.append(text)
+            if len(found) == count:
+                break
+    return found

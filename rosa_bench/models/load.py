@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
 
 from rosa_bench.config import Model
-from rosa_bench.data.source import HUB_TIMEOUT_S
 from rosa_bench.errors import UsageError
 from rosa_bench.models.identity import source_of
 from rosa_bench.tasks.base import Task
@@ -26,10 +24,7 @@ def load(model: Model, task: Task, seed: int) -> tuple[PreTrainedModel, PreTrain
     """
     source = source_of(model)
     options: dict[str, Any] = {"revision": model.revision} if model.revision else {}
-    if model.path is None and model.hub is not None:
-        os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", HUB_TIMEOUT_S)
-        os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", HUB_TIMEOUT_S)
-    else:
+    if model.path is not None or model.hub is None:
         options["local_files_only"] = True
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()

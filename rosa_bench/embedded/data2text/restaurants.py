@@ -11,7 +11,7 @@ from random import Random
 from typing import Any
 
 from rosa_bench.embedded.data2text.names import corner, lean, pick, pool, venue
-from rosa_bench.embedded.reserve import reserved
+from rosa_bench.embedded.reserve import distinct, reserved
 
 Meaning = dict[str, str]
 Wordings = tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]
@@ -256,15 +256,4 @@ def _train_rows(rng: Random, names: list[str], corners: list[str]) -> list[dict[
 
 def wordings(meaning: Meaning, rng: Random, count: int, scored: bool) -> list[str]:
     """Say a meaning in up to ``count`` different ways, all of them reserved for scored splits or none."""
-    found: list[str] = []
-    tried: set[str] = set()
-    for _ in range(count * 12):
-        sentence = realise(meaning, rng)
-        if sentence in tried:
-            continue
-        tried.add(sentence)
-        if reserved(sentence) == scored:
-            found.append(sentence)
-            if len(found) == count:
-                break
-    return found
+    return distinct((realise(meaning, rng) for _ in range(count * 12)), count, scored)

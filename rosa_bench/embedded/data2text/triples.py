@@ -14,7 +14,7 @@ from zlib import crc32
 from rosa_bench.embedded.data2text import names
 from rosa_bench.embedded.data2text.names import lean, pick, pronoun
 from rosa_bench.embedded.data2text.relations import CHAINS, SEEN, UNSEEN, Relation
-from rosa_bench.embedded.reserve import reserved
+from rosa_bench.embedded.reserve import distinct, reserved
 
 _SIZES = (1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3, 4, 4, 5)
 _NUM_TRAIN = 4000
@@ -167,23 +167,17 @@ def wordings(facts: list[Fact], rng: Random, count: int, scored: bool, opening: 
             groups.append([fact])
         else:
             groups[-1].append(fact)
-    found: list[str] = []
-    tried: set[str] = set()
-    for _ in range(count * 7 if scored else count * 3):
+
+    def sentence() -> str:
         if len(groups) > 1 and rng.random() < 0.3:
             groups.insert(0, groups.pop())
-        sentence = say([fact for group in groups for fact in group], rng)
+        text = say([fact for group in groups for fact in group], rng)
         if opening:
-            lower = sentence.startswith(("The number", "The best", "The director"))
-            sentence = f"{opening}{sentence[0].lower() if lower else sentence[0]}{sentence[1:]}"
-        if sentence in tried:
-            continue
-        tried.add(sentence)
-        if reserved(sentence) == scored:
-            found.append(sentence)
-            if len(found) == count:
-                break
-    return found
+            lower = text.startswith(("The number", "The best", "The director"))
+            text = f"{opening}{text[0].lower() if lower else text[0]}{text[1:]}"
+        return text
+
+    return distinct((sentence() for _ in range(count * 7 if scored else count * 3)), count, scored)
 
 
 def write_triple(fact: Fact) -> str:
