@@ -74,9 +74,14 @@ def load_state(model: PreTrainedModel, method: Method, path: Path) -> None:
         parts = {"missing": missing, "unexpected": unexpected, "of another shape": sorted(wrong)}
         said = "; ".join(f"{len(names)} {what} ({names[0]} ...)" for what, names in parts.items() if names)
         raise UsageError(f"{path} does not fit this model and method: {said}")
+    copy_state(model, method, loaded)
+
+
+def copy_state(model: PreTrainedModel, method: Method, values: Mapping[str, torch.Tensor]) -> None:
+    """Copy values into every trained tensor of the model."""
     with torch.no_grad():
-        for name, tensor in state.items():
-            tensor.copy_(loaded[name])
+        for name, tensor in trained_state(model, method).items():
+            tensor.copy_(values[name])
 
 
 def mark_complete(folder: Path, more: Mapping[str, Any]) -> None:

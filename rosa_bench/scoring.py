@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rosa_bench import evaluate
+from rosa_bench import checkpoint, evaluate
 from rosa_bench.config import Run
 from rosa_bench.data.encode import encode_split
 from rosa_bench.data.source import Split
 from rosa_bench.models.load import max_length
 from rosa_bench.recorder import Recorder
-from rosa_bench.tasks.base import Encoded, Prediction
+from rosa_bench.tasks.base import Encoded, Prediction, Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -72,11 +73,8 @@ class Scorer:
 
     def _score_variant(self, recorder: Recorder, name: str) -> None:
         if self.task.kind == "generate":
-            size = min(self.run.train.eval_batch_size, 64)
-            limit = max_length(self.model.config, sys.maxsize)
             for split in self.task.scored_splits:
-                examples = self.splits[split].examples
-                predictions = evaluate.decode(self.task, self.model, self.tokenizer, examples, size, limit)
+                predictions = self._decode(split)
                 recorder.predictions(split, name, predictions)
                 recorder.scores(split, name, self.task.score(split, predictions))
             recorder.scores(self.task.select_split, name, self.epoch_scores()[self.task.select_split])
@@ -87,24 +85,52 @@ class Scorer:
             recorder.predictions(split, name, self._latest[split])
             recorder.scores(split, name, self.task.score(split, self._latest[split]))
 
+    def _decode(self, split: str) -> list[Prediction]:
+        size, limit = min(self.run.train.eval_batch_size, 64), max_length(self.model.config, sys.maxsize)
+        return evaluate.decode(self.task, self.model, self.tokenizer, self.splits[split].examples, size, limit)
+
     def _primary(
         self, recorder: Recorder, names: Sequence[str], history: Sequence[Mapping[str, Any]]
     ) -> dict[str, Any]:
-        """A generator's best epoch is the one of least loss; its text score is known there only if that is the last."""
         task = self.task
-        chosen_by = "loss" if task.kind == "generate" else task.primary
-        better = min if chosen_by == "loss" or not task.higher_is_better else max
-        known = [entry for entry in history if chosen_by in entry["evaluation"].get(task.select_split, {})]
         split = task.scored_splits[0] if task.kind == "generate" else task.select_split
         out: dict[str, Any] = {"metric": task.primary, "higher_is_better": task.higher_is_better, "split": split}
         last = recorder.record.scores.get(split, {}).get(names[-1], {}).get(task.primary)
         if last is not None:
             out["last"] = last
-        if known:
-            best = better(known, key=lambda entry: entry["evaluation"][task.select_split][chosen_by])
-            out |= {"best_epoch": best["epoch"], "selected_by": f"{chosen_by} on {task.select_split}"}
-            if chosen_by == task.primary:
-                out["best"] = best["evaluation"][task.select_split][chosen_by]
-            elif best is known[-1] and last is not None:
+        if (best := best_epoch(task, history)) is not None:
+            by = chosen_by(task)
+            out |= {"best_epoch": best["epoch"], "selected_by": f"{by} on {task.select_split}"}
+            if by == task.primary:
+                out["best"] = best["evaluation"][task.select_split][by]
+            elif best is history[-1]:
                 out["best"] = last
+            elif (score := self._score_at(recorder.folder / f"checkpoint-{best['step']}", split, names[-1])) is not None:
+                out["best"] = score
         return out
+
+    def _score_at(self, folder: Path, split: str, variant: str) -> float | None:
+        """The primary metric of a variant as it was at a checkpoint; None if that is not whole."""
+        if checkpoint.read_mark(folder) is None:
+            return None
+        method = self.run.method
+        last = {name: tensor.clone() for name, tensor in checkpoint.trained_state(self.model, method).items()}
+        checkpoint.load_state(self.model, method, folder / checkpoint.STATE)
+        active = dict(method.variants(self.model))[variant]
+        with active:
+            score = self.task.score(split, self._decode(split))[self.task.primary]
+        checkpoint.copy_state(self.model, method, last)
+        return score
+
+
+def chosen_by(task: Task) -> str:
+    """The metric that chooses the best epoch: a generator's texts are too dear to decode at every one."""
+    return "loss" if task.kind == "generate" else task.primary
+
+
+def best_epoch(task: Task, history: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The evaluation of the best epoch on the selection split, the first among equals."""
+    by = chosen_by(task)
+    known = [entry for entry in history if by in entry["evaluation"].get(task.select_split, {})]
+    better = min if by == "loss" or not task.higher_is_better else max
+    return better(known, key=lambda entry: entry["evaluation"][task.select_split][by]) if known else None

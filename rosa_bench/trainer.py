@@ -37,6 +37,7 @@ from rosa_bench.config import Run
 from rosa_bench.data.batches import EpochSampler, Rows, collate
 from rosa_bench.methods.base import Step
 from rosa_bench.recorder import Recorder
+from rosa_bench.scoring import best_epoch
 from rosa_bench.seeds import seeds
 from rosa_bench.tasks.base import Encoded
 
@@ -222,17 +223,20 @@ class Loop(TrainerCallback):
         loss = next((entry["loss"] for entry in reversed(state.log_history) if "loss" in entry), math.nan)
         shown = "  ".join(f"{name} {value:.2f}" for name, value in scores[self.run.task.select_split].items())
         self.recorder.show(
-            f"epoch {epoch:g}/{args.num_train_epochs:g}  loss {loss:.4f}  {shown} ({self.run.task.select_split})"
+            f"epoch {epoch:g}/{state.num_train_epochs:g}  loss {loss:.4f}  {shown} ({self.run.task.select_split})"
         )
         control.should_save = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
-        """Declare the checkpoint whole and drop all but the one before it."""
+        """Declare the checkpoint whole and drop all but the one before it and, for generators, the best epoch's."""
         folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-        if state.is_world_process_zero:
-            checkpoint.mark_complete(folder, {"key": self.recorder.record.key, "clocks": self.recorder.clocks()})
-            if not self.run.train.keep_checkpoints:
-                checkpoint.remove(checkpoint.checkpoints(folder.parent)[2:])
+        if not state.is_world_process_zero:
+            return
+        checkpoint.mark_complete(folder, {"key": self.recorder.record.key, "clocks": self.recorder.clocks()})
+        if not self.run.train.keep_checkpoints:
+            best = best_epoch(self.run.task, evaluations(state)) if self.run.task.kind == "generate" else None
+            kept = f"checkpoint-{best['step']}" if best else ""
+            checkpoint.remove(p for p in checkpoint.checkpoints(folder.parent)[2:] if p.name != kept)
 
 
 def make_trainer(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import os
 import signal
@@ -65,6 +66,17 @@ def test_a_run_leaves_what_the_contract_says(tmp_path):
     assert record.scores["validation_matched"][""]["accuracy"] == pytest.approx(accuracy) == record.primary["last"]
     events = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
     assert any("loss" in event for event in events) and any("scores" in event for event in events)
+
+
+def test_the_best_epoch_of_a_generator_is_decoded_from_its_checkpoint(tmp_path, monkeypatch):
+    losses = itertools.count(1.0)
+    monkeypatch.setattr("rosa_bench.evaluate.mean_loss", lambda *_: next(losses))  # the first epoch is the best
+    schedule = ("train.schedule=constant_with_warmup", "train.warmup=0", "train.limit_train=16", "train.lr=0.02")
+    overrides = ("task=e2e", "method=rosa", *schedule)
+    long, short = (run_experiment(small(tmp_path, *overrides, f"train.max_steps={n}")) for n in (8, 2))
+    assert long.primary["best_epoch"] == 1 and long.primary["selected_by"] == "loss on validation"
+    assert long.primary["best"] == short.primary["last"] == short.primary["best"] != long.primary["last"]
+    assert not checkpoint.checkpoints(tmp_path / long.run_id)
 
 
 def test_the_saved_configuration_repeats_the_run(tmp_path, capsys):
