@@ -43,12 +43,12 @@ def _tell(g: Grammar, e: Event, p: float = 0.0, styles: Sequence[str] = events.S
     return sentence(events.tell(events.reword(g, e, p) if p else e, g.pick(styles)))
 
 
-def _change(g: Grammar, e: Event, kind: str = "", fixed: str = "") -> tuple[Event, str]:
-    """Change one part of an event or two, but not the ``fixed`` one; return the name of the first change."""
+def _change(g: Grammar, e: Event, kind: str = "", fixed: str = "", more: float = 0.6) -> tuple[Event, str]:
+    """Change a part of an event and, each with a probability, others, but not the ``fixed`` one; name the first."""
     other, kind = events.change(g, e, kind)
-    if g.u() < 0.5:
-        second = g.pick([p for p in ("verb", "agent", "patient") if p not in (kind, fixed)])
-        other = events.change(g, other, second)[0]
+    for part in ("verb", "agent", "patient"):
+        if part not in (kind, fixed) and g.u() < more:
+            other = events.change(g, other, part)[0]
     return other, kind
 
 
@@ -61,7 +61,7 @@ def mrpc(g: Grammar, split: str, label: float) -> Pair | None:
     styles = (g.pick(events.STYLES),) if g.u() < 0.7 else events.STYLES
     first = _fit(split, lambda: _tell(g, e, 0.0, styles))
     other, kind = (e, "same") if label else _change(g, e)
-    second = first and _fit(split, lambda: _tell(g, other, 0.5, styles))
+    second = first and _fit(split, lambda: _tell(g, other, 0.3, styles))
     return ((first, second), label, kind) if second and first != second else None
 
 
@@ -77,9 +77,9 @@ def qqp(g: Grammar, split: str, label: float) -> Pair | None:
         elif kind == part or (kind == "number" and part == "patient"):
             return None
         else:
-            other, kind = _change(g, e, kind, part)
+            other, kind = _change(g, e, kind, part, 0.8)
     first = _fit(split, lambda: sentence(events.ask(g, e, part), "?"))
-    second = first and _fit(split, lambda: sentence(events.ask(g, events.reword(g, other, 0.5), asked), "?"))
+    second = first and _fit(split, lambda: sentence(events.ask(g, events.reword(g, other, 0.3), asked), "?"))
     return ((first, second), label, kind) if second and first != second else None
 
 
@@ -130,7 +130,7 @@ def qnli(g: Grammar, split: str, label: float) -> Pair | None:
         elif kind == part or (kind == "negation" and part == "whether"):
             return None
         else:
-            answer, kind = _change(g, answer, kind, part)
+            answer, kind = _change(g, answer, kind, part, 0.85)
     question = _fit(split, lambda: sentence(events.ask(g, e, part), "?"))
     told = question and _fit(split, lambda: _tell(g, answer, 0.4))
     return ((question, told), label, kind) if told else None

