@@ -103,6 +103,12 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in [head, ["---"] * len(head), *rows])
 
 
+def code(record: Record) -> str:
+    """The version of this package that made a record."""
+    sha = str(record.env.get("git_sha", "an installed package"))[:8]
+    return sha + (" with changes" if record.env.get("git_dirty") else "")
+
+
 def report(records: Sequence[Record]) -> str:
     """Both tables."""
     groups: dict[tuple[str, bool, str], list[Record]] = {}
@@ -140,6 +146,7 @@ def report(records: Sequence[Record]) -> str:
             words,
             f"`e2e`, test split, mean ± sd over {seeds} seeds; wrong attributes: missed or contradicted, in percent:",
             table(["output", "BLEU", "wrong attributes"], e2e),
+            f"Records made on {records[0].env['device']} by {', '.join(sorted({code(r) for r in records}))}.",
         ]
     )
 
