@@ -51,10 +51,9 @@ def tensor_hash(tensors: Mapping[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
-def save_state(model: PreTrainedModel, method: Method, path: Path) -> None:
-    """Write the trained tensors as safetensors."""
-    state = {name: tensor.cpu().contiguous() for name, tensor in trained_state(model, method).items()}
-    save_file(state, path, metadata={"format": "pt"})
+def save_tensors(state: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Write tensors as safetensors."""
+    save_file({name: tensor.cpu().contiguous() for name, tensor in state.items()}, path, metadata={"format": "pt"})
 
 
 def load_state(model: PreTrainedModel, method: Method, path: Path) -> None:
@@ -112,15 +111,16 @@ def remove(folders: Iterable[Path]) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def save_adapter(model: PreTrainedModel, method: Method, folder: Path, backbone_hash: str) -> None:
-    """Write what was trained, with the method's configuration and the hash of the backbone it belongs to."""
-    folder.mkdir(parents=True, exist_ok=True)
-    save_state(model, method, folder / "adapter.safetensors")
-    write_json(folder / "adapter.json", {"method": node_dict(method), "backbone_hash": backbone_hash})
+def save_adapters(model: PreTrainedModel, method: Method, folder: Path, backbone_hash: str) -> None:
+    """Write what was trained below `folder`, with the method's configuration and the hash of its backbone."""
+    for name, owner, state in method.exports(trained_state(model, method)):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        save_tensors(state, folder / name / "adapter.safetensors")
+        write_json(folder / name / "adapter.json", {"method": node_dict(owner), "backbone_hash": backbone_hash})
 
 
 def load_adapter(model: PreTrainedModel, method: Method, folder: Path, backbone_hash: str) -> None:
-    """Load what `save_adapter` wrote into a model to which the same method was attached.
+    """Load one folder of what `save_adapters` wrote into a model to which the same method was attached.
 
     Raises:
         UsageError: if the folder holds another method's or another backbone's adapter, or is damaged.

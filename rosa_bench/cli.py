@@ -120,11 +120,13 @@ def run_cell(run: config.Run) -> int:
     """Run one cell, or say that it is done already; returns its exit code."""
     key = config_key(run)
     folder = Path(run.output_dir) / run_id(run, key)
+    first = os.environ.get("RANK", "0") == "0"  # under torchrun one process prints
     if (record := finished(run, folder, key)) is not None:
         print(f"done already, nothing to do ({record.finished}); force=true runs it again")
         print(result_table([record], [folder]))
         return EXIT_DONE
-    print(f"{folder.name}: {run.method!r}", flush=True)
+    if first:
+        print(f"{folder.name}: {run.method!r}", flush=True)
     if run.data.source != "hub" and run.model.hub is None:
         os.environ["HF_HUB_OFFLINE"] = "1"
     limit_hub_waits()
@@ -141,7 +143,8 @@ def run_cell(run: config.Run) -> int:
         if os.environ.get("ROSA_BENCH_TRACEBACK"):
             raise
         return EXIT_FAILED
-    print(result_table([record], [folder]))
+    if first:
+        print(result_table([record], [folder]))
     return EXIT_DONE
 
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from rosa_bench.processes import world_size
+
 PACKAGES = (
     "rosa_bench",
     "torch",
@@ -60,6 +62,7 @@ def environment(device: str) -> dict[str, Any]:
         **code_state(),
         "device": torch.cuda.get_device_name() if on_gpu else f"cpu ({processor()})",
         "threads": torch.get_num_threads(),
+        "processes": world_size(),
         "platform": platform.platform(),
     }
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -35,33 +35,56 @@ def sorted_batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int
         yield order[start : start + batch_size]
 
 
-def logits(model: PreTrainedModel, encoded: Sequence[Encoded], batch_size: int, pad_id: int) -> torch.Tensor:
-    """The head's outputs [examples, outputs] in fp32 on the CPU, in the order of `encoded`."""
-    out: torch.Tensor | None = None
-    with evaluating(model):
-        for batch in sorted_batches([len(item.input_ids) for item in encoded], batch_size):
-            inputs = collate([encoded[i] for i in batch], pad_id)
-            inputs.pop("labels", None)
-            values = model(**to_device(inputs, model)).logits.float().cpu()
-            out = torch.empty(len(encoded), values.shape[-1]) if out is None else out
-            out[batch] = values
-    assert out is not None
+Active = Callable[[], AbstractContextManager[None]]  # makes the model one of its variants for a while
+
+
+def logits(
+    model: PreTrainedModel,
+    encoded: Sequence[Encoded],
+    batch_size: int,
+    pad_id: int,
+    variants: Sequence[Active] = (nullcontext,),
+) -> list[torch.Tensor]:
+    """The head's outputs [examples, outputs] of each variant, in fp32 on the CPU, in the order of `encoded`."""
+    out: list[torch.Tensor] = []
+    for batch, inputs in batches(model, encoded, batch_size, pad_id):
+        inputs.pop("labels", None)
+        for i, active in enumerate(variants):
+            with active():
+                values = model(**inputs).logits.float().cpu()
+            if len(out) == i:
+                out.append(torch.empty(len(encoded), values.shape[-1]))
+            out[i][batch] = values
     return out
 
 
-def mean_loss(model: PreTrainedModel, encoded: Sequence[Encoded], batch_size: int, pad_id: int) -> float:
-    """Mean negative log-likelihood per target token, in nats."""
-    total, tokens = 0.0, 0
+def mean_losses(
+    model: PreTrainedModel,
+    encoded: Sequence[Encoded],
+    batch_size: int,
+    pad_id: int,
+    variants: Sequence[Active] = (nullcontext,),
+) -> list[float]:
+    """The mean negative log-likelihood per target token of each variant, in nats."""
+    totals, tokens = [0.0] * len(variants), 0
+    for _, inputs in batches(model, encoded, batch_size, pad_id):
+        labels = inputs.pop("labels")[:, 1:]
+        tokens += int((labels != IGNORED).sum())
+        for i, active in enumerate(variants):
+            with active():
+                values = model(**inputs).logits[:, :-1].float()
+            loss = F.cross_entropy(values.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum")
+            totals[i] += float(loss)
+    return [total / tokens for total in totals]
+
+
+def batches(
+    model: PreTrainedModel, encoded: Sequence[Encoded], batch_size: int, pad_id: int
+) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
+    """Indices and tensors of padded batches on the model's device, in evaluation mode without gradients."""
     with evaluating(model):
         for batch in sorted_batches([len(item.input_ids) for item in encoded], batch_size):
-            inputs = to_device(collate([encoded[i] for i in batch], pad_id), model)
-            labels = inputs.pop("labels")[:, 1:]
-            values = model(**inputs).logits[:, :-1].float()
-            total += float(
-                F.cross_entropy(values.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum")
-            )
-            tokens += int((labels != IGNORED).sum())
-    return total / tokens
+            yield batch, to_device(collate([encoded[i] for i in batch], pad_id), model)
 
 
 def to_device(inputs: dict[str, torch.Tensor], model: PreTrainedModel) -> dict[str, torch.Tensor]:

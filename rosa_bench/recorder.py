@@ -17,7 +17,7 @@ from typing import Any
 import filelock
 import torch
 
-from rosa_bench import measure
+from rosa_bench import measure, processes
 from rosa_bench.config import Run
 from rosa_bench.environment import environment
 from rosa_bench.errors import UsageError
@@ -45,13 +45,16 @@ class Recorder:
         self._base: dict[str, float] = {}
         self._tokens = self._cells = self._examples = 0
         self._training_since: float | None = None
+        self._peak_open = True
+        self._writes = processes.is_first()
         self._lock = filelock.FileLock(str(self.folder.with_name(f".{run_id}.lock")))
         self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> Recorder:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(timeout=0)
+            if self._writes:
+                self._lock.acquire(timeout=0)
         except filelock.Timeout:
             raise UsageError(
                 f"{self.folder} is being written by another process; wait for it, or choose another seed"
@@ -96,10 +99,13 @@ class Recorder:
 
     def write(self) -> None:
         """Write `record.json` in one step."""
-        write_json(self.folder / "record.json", self.record.to_dict())
+        if self._writes:
+            write_json(self.folder / "record.json", self.record.to_dict())
 
     def show(self, line: str) -> None:
         """One line of progress, with seconds since training began."""
+        if not self._writes:
+            return
         since = "" if self._training_since is None else f"{time.perf_counter() - self._training_since:6.1f} s  "
         print(f"  {since}{line}", flush=True)
 
@@ -157,10 +163,11 @@ class Recorder:
         self.record.cost["memory"]["optimizer"] = sum(t.numel() * t.element_size() for t in tensors)
 
     def count_batch(self, mask: torch.Tensor) -> None:
-        """Count examples, tokens and padding of a micro-batch from its attention mask [examples, longest]."""
-        self._examples += mask.shape[0]
-        self._cells += mask.numel()
-        self._tokens += int(mask.sum())
+        """Count examples, tokens and padding of a micro-batch from the masks [examples, longest] of all processes."""
+        examples, cells, tokens = processes.total([mask.shape[0], mask.numel(), int(mask.sum())])
+        self._examples += examples
+        self._cells += cells
+        self._tokens += tokens
 
     def _cost(self) -> None:
         values, cost = self.clocks(), self.record.cost
@@ -171,12 +178,20 @@ class Recorder:
             cost["padding_fraction"] = 1 - self._tokens / self._cells
         if self.activations is not None and "memory" in cost:
             cost["memory"]["activations"] = self.activations
-        cost |= self._peak.read()
+        if self._peak_open:
+            self.peak_ends()
+
+    def peak_ends(self) -> None:
+        """Note the peak memory so far; what comes later (checks, not training or scoring) does not count."""
+        self.record.cost |= self._peak.read()
+        self._peak_open = False
 
     # Files beside the record.
 
     def event(self, **values: Any) -> None:
         """Append a line to the training curve."""
+        if not self._writes:
+            return
         values |= self._rates()
         line = json.dumps(values, allow_nan=False)
         with (self.folder / "events.jsonl").open("a", encoding="utf-8") as stream:
@@ -189,6 +204,8 @@ class Recorder:
 
     def rewind_events(self, step: int) -> None:
         """Drop the lines after `step`, which a resumed run is going to write again, and any half line."""
+        if not self._writes:
+            return
         path = self.folder / "events.jsonl"
         kept = []
         with contextlib.suppress(OSError):

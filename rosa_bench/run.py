@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from omegaconf import DictConfig
 
-from rosa_bench import checkpoint, methods
+from rosa_bench import audit, checkpoint, evaluate, processes
 from rosa_bench.config import Run, repeatable_config, resolve
+from rosa_bench.data.batches import collate
 from rosa_bench.data.encode import encode_split
 from rosa_bench.data.source import Split, fingerprint, load_split
 from rosa_bench.errors import UsageError
 from rosa_bench.files import unwritable, write_bytes
-from rosa_bench.key import config_key, finished, run_id
+from rosa_bench.key import config_key, finished, method_name, run_id
+from rosa_bench.methods.base import tally
 from rosa_bench.models.load import load, max_length
 from rosa_bench.record import Record
 from rosa_bench.recorder import Recorder
 from rosa_bench.scoring import Scorer
 from rosa_bench.seeds import seeds
+from rosa_bench.tasks.base import Encoded
 from rosa_bench.tracker import mirrored
 from rosa_bench.trainer import evaluations, make_trainer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+FACT_ROWS = 8  # training rows on which a method measures itself
 
 
 def run(cfg: Run | DictConfig | Mapping[str, Any]) -> Record:
@@ -39,50 +47,133 @@ def run(cfg: Run | DictConfig | Mapping[str, Any]) -> Record:
     identity = run_id(run, key)
     if (record := finished(run, Path(run.output_dir) / identity, key)) is not None:
         return record
-    if (blocked := unwritable(Path(run.output_dir))) is not None:
-        raise UsageError(f"output_dir={run.output_dir} cannot be written: {blocked}")
+    refuse(run)
     splits = {split: load_split(run.task, run.data, split, _limit(run, split)) for split in run.task.splits}
     model, tokenizer = load(run.model, run.task, seeds(run.seed).init)
-    length = max_length(model.config, run.train.max_length)
     with Recorder(run, identity, key) as recorder, mirrored(run, recorder.folder):
-        record = recorder.record
-        record.data = _provenance(run, splits)
-        record.facts["backbone_hash"] = checkpoint.tensor_hash(dict(model.base_model.named_parameters()))
-        with recorder.clock("method_s"):
-            run.method.attach(model, seeds(run.seed).method)
-        record.facts["init_hash"] = checkpoint.tensor_hash(checkpoint.trained_state(model, run.method))
-        write_bytes(recorder.folder / "config.yaml", repeatable_config(run).encode())
-        scorer = Scorer(run, model, tokenizer, splits, length)
-        rows = encode_split(run.task, tokenizer, splits["train"], length)
-        record.facts["cut_examples"] = sum(row.cut for row in rows)
-        trainer = make_trainer(run, model, rows, tokenizer.pad_token_id, recorder, scorer.epoch_scores)
-        trainer.train(resume_from_checkpoint=_resume(run, recorder))
-        recorder.training_ends()
-        if recorder.stop_asked:
-            raise KeyboardInterrupt
-        with recorder.clock("eval_s"):
-            scorer.finish(recorder, evaluations(trainer.state))
-        record.facts |= run.method.facts(model)
-        _save_model(run, model, tokenizer, recorder)
-    if not run.train.keep_checkpoints:
+        experiment = Experiment(run, splits, model, tokenizer, recorder)
+        experiment.attach()
+        history = experiment.train()
+        if processes.is_first():
+            experiment.finish(history)
+    if processes.is_first() and not run.train.keep_checkpoints:
         checkpoint.remove(checkpoint.checkpoints(recorder.folder))
-    return record
+    return recorder.record
+
+
+def refuse(run: Run) -> None:
+    """Raise UsageError for keys that do not go together, or an output folder that cannot be written."""
+    if (blocked := unwritable(Path(run.output_dir))) is not None:
+        raise UsageError(f"output_dir={run.output_dir} cannot be written: {blocked}")
+    if run.save == "merged" and not run.method.mergeable:
+        raise UsageError(f"save=merged: {method_name(run)} cannot be merged; use save=adapter")
+    if run.train.gradient_checkpointing and not run.method.checkpointable:
+        raise UsageError(f"train.gradient_checkpointing: {method_name(run)} keeps no activations that could be dropped")
 
 
 def _limit(run: Run, split: str) -> int | None:
     return run.train.limit_train if split == "train" else run.train.limit_eval
 
 
-def _provenance(run: Run, splits: Mapping[str, Split]) -> dict[str, Any]:
-    source = {name: value for name, value in fingerprint(run.task, run.data).items() if name not in splits}
-    return source | {
-        "sha256": {name: split.sha256 for name, split in splits.items()},
-        "rows": {name: split.rows for name, split in splits.items()},
-    }
+class Experiment:
+    """The steps of a run that has begun; each enters what it learns into the record."""
+
+    def __init__(
+        self,
+        run: Run,
+        splits: Mapping[str, Split],
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        recorder: Recorder,
+    ) -> None:
+        self.run, self.splits, self.model, self.tokenizer, self.recorder = run, splits, model, tokenizer, recorder
+        self.length = max_length(model.config, run.train.max_length)
+        self.scorer = Scorer(run, model, tokenizer, splits, self.length)
+        self.record = recorder.record
+        self.record.data = self._provenance()
+        self.rows: Sequence[Encoded] = encode_split(run.task, tokenizer, splits["train"], self.length)
+        self.record.facts["cut_examples"] = sum(row.cut for row in self.rows)
+        if processes.is_first():
+            write_bytes(recorder.folder / "config.yaml", repeatable_config(run).encode())
+
+    def _provenance(self) -> dict[str, Any]:
+        source = fingerprint(self.run.task, self.run.data)
+        source = {name: value for name, value in source.items() if name not in self.splits}
+        return source | {
+            "sha256": {name: split.sha256 for name, split in self.splits.items()},
+            "rows": {name: split.rows for name, split in self.splits.items()},
+        }
+
+    def attach(self) -> None:
+        """Attach the method; a method that does not start at its backbone is compared with it."""
+        method, facts = self.run.method, self.record.facts
+        facts["backbone_hash"] = checkpoint.tensor_hash(dict(self.model.base_model.named_parameters()))
+        before = None if method.exact_at_start else self._start()
+        with self.recorder.clock("method_s"):
+            method.attach(self.model, seeds(self.run.seed).method)
+        if before is not None:
+            facts |= audit.start_facts(before, self._start())
+        facts["init_hash"] = checkpoint.tensor_hash(checkpoint.trained_state(self.model, method))
+
+    def _start(self) -> tuple[torch.Tensor, float]:
+        split = self.run.task.select_split
+        examples, rows = self.splits[split].examples, self.scorer.encoded(split)
+        return audit.start_outputs(self.model, self.run.task, examples, rows, self._pad)
+
+    @property
+    def _pad(self) -> int:
+        return int(self.tokenizer.pad_token_id)
+
+    def train(self) -> list[dict[str, Any]]:
+        """Train to the end, from the last checkpoint if there is one; returns what was scored at epoch ends."""
+        trainer = make_trainer(self.run, self.model, self.rows, self._pad, self.recorder, self.scorer.epoch_scores)
+        trainer.train(resume_from_checkpoint=self._resume())
+        self.recorder.training_ends()
+        if self.recorder.stop_asked:
+            raise KeyboardInterrupt
+        return evaluations(trainer.state)
+
+    def _resume(self) -> str | None:
+        """The newest whole checkpoint of this very run, if it may be used; events after it are dropped."""
+        mark, folder = processes.from_first(last_whole(self.run, self.recorder) if processes.is_first() else None)
+        step = -1 if folder is None else int(folder.name.rpartition("-")[2])
+        self.recorder.rewind_events(step)
+        if folder is None:
+            return None
+        self.recorder.show(f"goes on from step {step}")
+        self.recorder.continue_from(mark["clocks"])
+        tally(self.model).update(mark["tally"])
+        return str(folder)
+
+    def finish(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """Score, measure and save what was trained."""
+        run, facts = self.run, self.record.facts
+        with self.recorder.clock("eval_s"):
+            self.scorer.finish(self.recorder, history)
+        self.recorder.peak_ends()
+        batch = evaluate.to_device(collate(self.rows[:FACT_ROWS], self._pad), self.model)
+        facts |= run.method.facts(self.model, batch)
+        if run.save == "adapter":
+            checkpoint.save_adapters(self.model, run.method, self.recorder.folder, facts["backbone_hash"])
+        if run.method.mergeable:
+            self._merge()
+
+    def _merge(self) -> None:
+        """Merge the trained model, check that nothing changed by it, and measure the update of the weights."""
+        run, facts, split = self.run, self.record.facts, self.run.task.select_split
+        examples, rows = self.splits[split].examples, self.scorer.encoded(split)
+        facts |= audit.merge_checked(self.model, run.task, examples, rows, self._pad)
+        if not facts["merge_within_bound"]:
+            off = f"logits differ by {facts['merge_max_abs_diff']:.2g}"
+            self.recorder.show(f"the merged model is not the trained one: {off}")
+        facts |= audit.update_facts(load(run.model, run.task, seeds(run.seed).init)[0], self.model)
+        if run.save == "merged":
+            self.model.save_pretrained(self.recorder.folder / "merged")
+            self.tokenizer.save_pretrained(self.recorder.folder / "merged")
 
 
-def _resume(run: Run, recorder: Recorder) -> str | None:
-    """The newest whole checkpoint of this very run, if it may be used; events after it are dropped."""
+def last_whole(run: Run, recorder: Recorder) -> tuple[dict[str, Any], Path | None]:
+    """The newest whole checkpoint and what it says of itself; damaged ones are named and removed."""
     found = checkpoint.checkpoints(recorder.folder)
     if run.resume == "never" or run.force:
         checkpoint.remove(found)
@@ -90,24 +181,9 @@ def _resume(run: Run, recorder: Recorder) -> str | None:
     for folder in found:
         mark = checkpoint.read_mark(folder)
         if mark is not None and mark.get("key") == recorder.record.key:
-            step = int(folder.name.rpartition("-")[2])
-            recorder.show(f"goes on from step {step}")
-            recorder.continue_from(mark["clocks"])
-            recorder.rewind_events(step)
-            return str(folder)
+            return mark, folder
         recorder.show(f"{folder.name} is damaged or not of this run; it is not used")
         checkpoint.remove([folder])
     if run.resume == "must":
         raise UsageError(f"resume=must, but {recorder.folder} holds no whole checkpoint of this run")
-    recorder.rewind_events(-1)
-    return None
-
-
-def _save_model(run: Run, model: Any, tokenizer: Any, recorder: Recorder) -> None:
-    if run.save == "adapter":
-        checkpoint.save_adapter(model, run.method, recorder.folder / "adapter", recorder.record.facts["backbone_hash"])
-    if run.save == "merged":
-        if not run.method.mergeable:
-            raise UsageError(f"save=merged: {recorder.record.method} cannot be merged; use save=adapter")
-        methods.merge(model).save_pretrained(recorder.folder / "merged")
-        tokenizer.save_pretrained(recorder.folder / "merged")
+    return {}, None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,55 +48,75 @@ class Scorer:
 
     def epoch_scores(self) -> Scores:
         """What is cheap to know at every epoch end: all scored splits of a classifier, the loss of a generator."""
-        size, pad = self.run.train.eval_batch_size, self.tokenizer.pad_token_id
+        main = self.run.method.variants()[-1]
         if self.task.kind == "generate":
-            split = self.task.select_split
-            return {split: {"loss": evaluate.mean_loss(self.model, self.encoded(split), size, pad)}}
+            return {self.task.select_split: {"loss": self._losses([main])[main]}}
         self._latest = {}
         out: Scores = {}
         for split in dict.fromkeys([self.task.select_split, *self.task.scored_splits]):
-            values = evaluate.logits(self.model, self.encoded(split), size, pad)
-            if not torch.isfinite(values).all():
-                raise FloatingPointError(f"the model's outputs on {split} are not finite")
-            self._latest[split] = evaluate.classify(self.task, self.splits[split].examples, values)
+            self._latest[split] = self._classified(split, [main])[main]
             out[split] = dict(self.task.score(split, self._latest[split]))
         return out
 
     def finish(self, recorder: Recorder, history: Sequence[Mapping[str, Any]]) -> None:
         """Final scores and predictions of every variant, and the primary score at the best and the last epoch."""
-        names = []
-        for name, active in self.run.method.variants(self.model):
-            with active:
-                names.append(name)
-                self._score_variant(recorder, name)
-        recorder.record.variant_names = names
-        recorder.record.primary = self._primary(recorder, names, history)
-
-    def _score_variant(self, recorder: Recorder, name: str) -> None:
+        names = recorder.record.variant_names = self.run.method.variants()
         if self.task.kind == "generate":
-            for split in self.task.scored_splits:
-                predictions = self._decode(split)
-                recorder.predictions(split, name, predictions)
-                recorder.scores(split, name, self.task.score(split, predictions))
-            recorder.scores(self.task.select_split, name, self.epoch_scores()[self.task.select_split])
-            return
-        if not self._latest or name:
-            self.epoch_scores()
-        for split in self.task.scored_splits:
-            recorder.predictions(split, name, self._latest[split])
-            recorder.scores(split, name, self.task.score(split, self._latest[split]))
+            self._finish_texts(recorder, names)
+        else:
+            self._finish_classes(recorder, names)
+        recorder.record.primary = self._primary(recorder, names[-1], history)
 
-    def _decode(self, split: str) -> list[Prediction]:
+    def _finish_classes(self, recorder: Recorder, names: Sequence[str]) -> None:
+        """The main variant was scored at the last epoch end; all others are in one pass over the rows."""
+        main = names[-1]
+        known = bool(self._latest)
+        for split in self.task.scored_splits:
+            predictions = {main: self._latest[split]} if known else {}
+            predictions |= self._classified(split, [name for name in names if name not in predictions])
+            for name in names:
+                recorder.predictions(split, name, predictions[name])
+                recorder.scores(split, name, self.task.score(split, predictions[name]))
+
+    def _finish_texts(self, recorder: Recorder, names: Sequence[str]) -> None:
+        for name in names:
+            with self.run.method.active(self.model, name):
+                for split in self.task.scored_splits:
+                    predictions = self._decoded(split)
+                    recorder.predictions(split, name, predictions)
+                    recorder.scores(split, name, self.task.score(split, predictions))
+        for name, loss in self._losses(names).items():
+            recorder.scores(self.task.select_split, name, {"loss": loss})
+
+    def _actives(self, names: Sequence[str]) -> list[evaluate.Active]:
+        return [partial(self.run.method.active, self.model, name) for name in names]
+
+    def _classified(self, split: str, names: Sequence[str]) -> dict[str, list[Prediction]]:
+        """Predictions of several variants, all in one pass over the split."""
+        if not names:
+            return {}
+        size, pad = self.run.train.eval_batch_size, self.tokenizer.pad_token_id
+        found = evaluate.logits(self.model, self.encoded(split), size, pad, self._actives(names))
+        if not all(torch.isfinite(values).all() for values in found):
+            raise FloatingPointError(f"the model's outputs on {split} are not finite")
+        examples = self.splits[split].examples
+        return {n: evaluate.classify(self.task, examples, values) for n, values in zip(names, found, strict=True)}
+
+    def _losses(self, names: Sequence[str]) -> dict[str, float]:
+        """The loss of several variants on the selection split, all in one pass."""
+        size, pad = self.run.train.eval_batch_size, self.tokenizer.pad_token_id
+        rows = self.encoded(self.task.select_split)
+        return dict(zip(names, evaluate.mean_losses(self.model, rows, size, pad, self._actives(names)), strict=True))
+
+    def _decoded(self, split: str) -> list[Prediction]:
         size, limit = min(self.run.train.eval_batch_size, 64), max_length(self.model.config, sys.maxsize)
         return evaluate.decode(self.task, self.model, self.tokenizer, self.splits[split].examples, size, limit)
 
-    def _primary(
-        self, recorder: Recorder, names: Sequence[str], history: Sequence[Mapping[str, Any]]
-    ) -> dict[str, Any]:
+    def _primary(self, recorder: Recorder, main: str, history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         task = self.task
         split = task.scored_splits[0] if task.kind == "generate" else task.select_split
         out: dict[str, Any] = {"metric": task.primary, "higher_is_better": task.higher_is_better, "split": split}
-        last = recorder.record.scores.get(split, {}).get(names[-1], {}).get(task.primary)
+        last = recorder.record.scores.get(split, {}).get(main, {}).get(task.primary)
         if last is not None:
             out["last"] = last
         if (best := best_epoch(task, history)) is not None:
@@ -105,7 +126,7 @@ class Scorer:
                 out["best"] = best["evaluation"][task.select_split][by]
             elif best is history[-1]:
                 out["best"] = last
-            elif (score := self._score_at(recorder.folder / f"checkpoint-{best['step']}", split, names[-1])) is not None:
+            elif (score := self._score_at(recorder.folder / f"checkpoint-{best['step']}", split, main)) is not None:
                 out["best"] = score
         return out
 
@@ -116,9 +137,8 @@ class Scorer:
         method = self.run.method
         last = {name: tensor.clone() for name, tensor in checkpoint.trained_state(self.model, method).items()}
         checkpoint.load_state(self.model, method, folder / checkpoint.STATE)
-        active = dict(method.variants(self.model))[variant]
-        with active:
-            score = self.task.score(split, self._decode(split))[self.task.primary]
+        with method.active(self.model, variant):
+            score = self.task.score(split, self._decoded(split))[self.task.primary]
         checkpoint.copy_state(self.model, method, last)
         return score
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rosa_bench.config import Run
+from rosa_bench.processes import is_first
 
 GRACE_S = 20
 
@@ -21,7 +22,7 @@ GRACE_S = 20
 @contextlib.contextmanager
 def mirrored(run: Run, folder: Path) -> Iterator[None]:
     """Start the mirror of a run and, at its end, leave it to finish by itself."""
-    if run.tracker.name == "none":
+    if run.tracker.name == "none" or not is_first():
         yield
         return
     command = [sys.executable, "-m", "rosa_bench.mirror", str(folder.resolve()), str(os.getpid())]

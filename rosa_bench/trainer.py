@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -32,10 +31,11 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from rosa_bench import checkpoint
+from rosa_bench import checkpoint, processes
 from rosa_bench.config import Run
 from rosa_bench.data.batches import EpochSampler, Rows, collate
-from rosa_bench.methods.base import Step
+from rosa_bench.losses import StepLoss
+from rosa_bench.methods.base import Step, tally
 from rosa_bench.recorder import Recorder
 from rosa_bench.scoring import best_epoch
 from rosa_bench.seeds import seeds
@@ -55,21 +55,16 @@ class LossNotFiniteError(Exception):
     """The loss became NaN or infinite; training on would mean nothing."""
 
 
-def world_size() -> int:
-    """Processes of this job, as torchrun tells."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
 def arguments(run: Run, folder: Path) -> TrainingArguments:
     """The Trainer's arguments. Raises ValueError if the batch cannot be shared by the processes."""
-    train, world = run.train, world_size()
+    train, world = run.train, processes.world_size()
     micro = train.micro_batch_size or max(1, train.batch_size // world)
     if train.batch_size % (micro * world):
         raise ValueError(
             f"train.batch_size={train.batch_size} is not a multiple of {micro} examples x {world} processes"
         )
     checkpointing: dict[str, Any] = {_CHECKPOINTING: train.gradient_checkpointing}
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=micro,
         gradient_accumulation_steps=train.batch_size // (micro * world),
@@ -83,7 +78,6 @@ def arguments(run: Run, folder: Path) -> TrainingArguments:
         adam_beta2=train.beta2,
         adam_epsilon=train.adam_epsilon,
         max_grad_norm=train.max_grad_norm,
-        label_smoothing_factor=train.label_smoothing,
         bf16=train.precision == "bf16",
         fp16=train.precision == "fp16",
         dataloader_num_workers=train.num_workers,
@@ -101,6 +95,9 @@ def arguments(run: Run, folder: Path) -> TrainingArguments:
         remove_unused_columns=False,
         **checkpointing,
     )
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1  # one process drives one device; torchrun starts more
+    return arguments
 
 
 class BenchTrainer(Trainer):
@@ -116,7 +113,8 @@ class BenchTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         folder = Path(str(output_dir))
         folder.mkdir(parents=True, exist_ok=True)
-        checkpoint.save_state(cast("PreTrainedModel", self.model), self.run.method, folder / checkpoint.STATE)
+        state = checkpoint.trained_state(cast("PreTrainedModel", self.model), self.run.method)
+        checkpoint.save_tensors(state, folder / checkpoint.STATE)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         checkpoint.load_state(
@@ -196,7 +194,7 @@ class Loop(TrainerCallback):
         if state.global_step == 1:
             self.recorder.optimizer_ready(kw["optimizer"])
         due = state.global_step % self.run.train.checkpoint_steps == 0 and state.global_step < state.max_steps
-        stop = self.recorder.stop_asked
+        stop = self.recorder.stop_asked = processes.any_of(self.recorder.stop_asked)
         control.should_save |= (due and state.global_step % self.per_epoch != 0) or stop
         control.should_log |= control.should_save or state.global_step % self.per_epoch == 0
         control.should_training_stop |= stop
@@ -230,9 +228,11 @@ class Loop(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
         """Declare the checkpoint whole and drop all but the one before it and, for generators, the best epoch's."""
         folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+        processes.wait()  # every process has written the state of its generators
         if not state.is_world_process_zero:
             return
-        checkpoint.mark_complete(folder, {"key": self.recorder.record.key, "clocks": self.recorder.clocks()})
+        mark = {"key": self.recorder.record.key, "clocks": self.recorder.clocks(), "tally": tally(kw["model"])}
+        checkpoint.mark_complete(folder, mark)
         if not self.run.train.keep_checkpoints:
             best = best_epoch(self.run.task, evaluations(state)) if self.run.task.kind == "generate" else None
             kept = f"checkpoint-{best['step']}" if best else ""
@@ -259,6 +259,7 @@ def make_trainer(
         args=arguments(run, recorder.folder),
         train_dataset=Rows(rows),
         data_collator=partial(collate, pad_id=pad_id),
+        compute_loss_func=StepLoss(run.task.kind, run.train.label_smoothing),
         callbacks=[Loop(run, recorder, sampler, evaluate)],
     )
     trainer.remove_callback(_printer())

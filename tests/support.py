@@ -5,7 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from rosa_bench import cli, config
+from rosa_bench.config import Run
+from rosa_bench.data.batches import collate
+from rosa_bench.data.encode import encode_split
+from rosa_bench.data.source import load_split
+from rosa_bench.methods.base import Step
+from rosa_bench.models.load import load
 
 METHODS = config.choices("method")
 TASKS = config.choices("task")
@@ -31,6 +39,33 @@ def composed(*overrides: str) -> config.Run:
 def small(folder: Path, *overrides: str) -> config.Run:
     """A run of a few steps whose records go below `folder`."""
     return composed(*SMALL, f"output_dir={folder}", *overrides)
+
+
+def prepared(method: str, mini: str, *overrides: str, seed: int = 3):
+    """A run, its model with the method attached, the tokenizer, and 24 encoded training rows."""
+    run = composed(f"method={method}", f"task={MINIS[mini]}", f"model={mini}", *overrides)
+    model, tokenizer = load(run.model, run.task, seed)
+    run.method.attach(model, seed)
+    rows = encode_split(run.task, tokenizer, load_split(run.task, run.data, "train", 24), 64)
+    return run, model, tokenizer, rows
+
+
+def steps(run: Run, model, rows, count: int, lr: float) -> list[float]:
+    """Train on one batch through the method's own hooks, dropout off; the losses before each step."""
+    model.eval()
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=lr)
+    batch, losses = collate(rows, pad_id=1), []
+    for index in range(count):
+        step = Step(model, optimizer, index, per_epoch=10, seed=3)
+        run.method.before_step(step)
+        loss = model(**batch).loss
+        loss.backward()
+        run.method.before_update(step)
+        optimizer.step()
+        run.method.after_update(step)
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    return losses
 
 
 def without_cost(record: Any) -> dict[str, Any]:

@@ -35,8 +35,13 @@ class Method(ABC):
     lr: ClassVar[
         Mapping[str, float]
     ]  # peak learning rate used where `train.lr` is null, for "mini" and "full_size" backbones
-    exact_at_start: ClassVar[bool] = True  # after `attach` the logits are the backbone's
     mergeable: ClassVar[bool] = True  # `merge` gives a plain `transformers` model
+    checkpointable: ClassVar[bool] = True  # gradient checkpointing makes sense
+
+    @property
+    def exact_at_start(self) -> bool:
+        """Whether the logits are the backbone's after `attach`."""
+        return True
 
     @abstractmethod
     def attach(self, model: PreTrainedModel, seed: int = 0) -> None:
@@ -55,10 +60,24 @@ class Method(ABC):
         """Names of parameters that change in training although they require no gradient; checkpoints hold them."""
         return set()
 
-    def variants(self, model: PreTrainedModel) -> Iterator[tuple[str, AbstractContextManager[Any]]]:
-        """The ways the trained model is scored: a name and the context in which it is active. The plain one is ''."""
-        yield "", nullcontext()
+    def variants(self) -> list[str]:
+        """Names of the ways in which the trained model is scored, the main one last. The plain one is ''."""
+        return [""]
 
-    def facts(self, model: PreTrainedModel) -> Mapping[str, float]:
-        """Numbers only the method knows, for the record. A fact that was not measured is absent."""
+    def active(self, model: PreTrainedModel, variant: str) -> AbstractContextManager[None]:
+        """A context in which the model is the variant of this name; it can be entered again and again."""
+        return nullcontext()
+
+    def exports(self, state: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, Method, Mapping[str, torch.Tensor]]]:
+        """What `save=adapter` writes of the trained tensors: folder names, the method that loads each, its tensors."""
+        yield "adapter", self, state
+
+    def facts(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> Mapping[str, Any]:
+        """Numbers only the method knows, for the record; `batch` is one of training. What is not measured is absent."""
         return {}
+
+
+def tally(model: PreTrainedModel) -> dict[str, float]:
+    """Counts that a method keeps over a run, such as its re-factorisations; checkpoints hold them."""
+    counts: dict[str, float] = model.__dict__.setdefault("_tally", {})
+    return counts

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Target = Literal["q", "k", "v", "o", "ffn_in", "ffn_out", "all"]
+Bias = Literal["none", "adapted", "all"]
+Init = Literal["loralib", "paper"]
 
 
 def targets_field(*default: Target) -> Any:
@@ -37,28 +39,41 @@ class Lora(Method):
     alpha: Annotated[float, Field(gt=0)] = 16.0  # the term is scaled by alpha / rank
     dropout: Share = 0.0  # on the input of A, as in loralib
     targets: list[Target] = targets_field("q", "v")
-    init: Literal["loralib", "paper"] = "loralib"
+    init: Init = "loralib"
+    bias: Bias = "none"  # which biases of the backbone train: none, those of adapted modules, all
     train_head: bool = True
 
     lr: ClassVar[Mapping[str, float]] = {"mini": 2e-3, "full_size": 4e-4}
 
     def attach(self, model: PreTrainedModel, seed: int = 0) -> None:
         """Freeze the backbone and wrap its target weights. Raises UsageError if a target's role is missing."""
-        import torch
-
-        from rosa_bench.models.lowrank import attach_lowrank, lowrank_sites
+        from rosa_bench.models.lowrank import attach_lowrank
         from rosa_bench.models.sites import find_sites, freeze_backbone
 
-        freeze_backbone(model, self.train_head)
-        attach_lowrank(model, find_sites(model, self.targets), self.rank, self.alpha / self.rank, self.dropout)
-        for module, site in lowrank_sites(model):
-            A = module.A[site.role]
-            bound = 1 / math.sqrt(A.shape[0])  # kaiming_uniform(a=sqrt(5)) over I inputs
-            drawn = torch.empty(A.shape)
-            draw = generator(seed, site.label)
-            if self.init == "loralib":
-                drawn.uniform_(-bound, bound, generator=draw)
-            else:
-                drawn.normal_(0.0, bound, generator=draw)
-            with torch.no_grad():
-                A.copy_(drawn)
+        sites = find_sites(model, self.targets)
+        freeze_backbone(model, self.train_head, self.bias, {site.name for site in sites})
+        attach_lowrank(model, sites, self.rank, scale=self.alpha / self.rank, dropout=self.dropout)
+        draw_factors(model, self.init, seed)
+
+
+def draw_factors(model: PreTrainedModel, init: Init, seed: int) -> None:
+    """Draw every A from (seed, site); B stays zero.
+
+    `loralib` draws kaiming_uniform(a=sqrt(5)), which is uniform in +-1/sqrt(I); `paper` a normal distribution, for
+    which the paper gives no deviation: 1/sqrt(I) here.
+    """
+    import torch
+
+    from rosa_bench.models.lowrank import lowrank_sites
+
+    for module, site in lowrank_sites(model):
+        A = module.A[site.role]
+        bound = 1 / math.sqrt(A.shape[0])
+        drawn = torch.empty(A.shape)
+        draw = generator(seed, site.label)
+        if init == "loralib":
+            drawn.uniform_(-bound, bound, generator=draw)
+        else:
+            drawn.normal_(0.0, bound, generator=draw)
+        with torch.no_grad():
+            A.copy_(drawn)

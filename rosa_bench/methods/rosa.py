@@ -7,16 +7,18 @@ product never changes at a split, and over time the update can reach any rank. S
 Where the authors' code differs: its random subspace is a contiguous block of directions that never holds the last one
 (`sample: window`), it leaves the task head frozen (`train_head: false`), and its data-to-text script restarts the
 learning-rate schedule at every split. Here the subset is uniform, the head trains and the schedule runs through.
+The other ways to split that the code offers are values of `variant`.
 """
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from rosa_bench.methods.base import Method, Step
-from rosa_bench.methods.lora import Target, targets_field
+from rosa_bench.methods.base import Method, Step, tally
+from rosa_bench.methods.lora import Bias, Target, targets_field
 from rosa_bench.schema import Count, configured
 from rosa_bench.seeds import generator
 
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Sample = Literal["random", "top", "bottom", "window"]
+Values = Literal["a", "both"]
+Split = tuple["torch.Tensor", "torch.Tensor", "torch.Tensor"]
 
 
 @configured
@@ -37,19 +41,28 @@ class Rosa(Method):
     targets: list[Target] = targets_field("q", "k", "v", "o")
     every_epochs: Annotated[float, Field(gt=0)] = 1.0
     every_steps: Count | None = None  # wins over every_epochs
-    sample: Sample = "random"
+    variant: Literal["equal", "add", "random_add", "projection"] = "equal"
+    sample: Sample = "random"  # which singular directions, for `equal` and `add`
+    singular_values: Values = "a"  # all in A, or their roots in both (the workshop version)
     moments: Literal["reset", "keep"] = "reset"  # Adam's state of A and B at a new split
+    bias: Bias = "none"  # which biases of the backbone train: none, those of adapted modules, all
     train_head: bool = True
 
     lr: ClassVar[Mapping[str, float]] = {"mini": 1e-3, "full_size": 4e-4}
 
+    @property
+    def exact_at_start(self) -> bool:
+        """The published `add` counts the chosen directions twice; every other variant splits."""
+        return self.variant != "add"
+
     def attach(self, model: PreTrainedModel, seed: int = 0) -> None:
         """Freeze the backbone, wrap its target weights and split them for the first time."""
-        from rosa_bench.models.lowrank import attach_lowrank
+        from rosa_bench.models.lowrank import Resampled, attach_lowrank
         from rosa_bench.models.sites import find_sites, freeze_backbone
 
-        freeze_backbone(model, self.train_head)
-        attach_lowrank(model, find_sites(model, self.targets), self.rank)
+        sites = find_sites(model, self.targets)
+        freeze_backbone(model, self.train_head, self.bias, {site.name for site in sites})
+        attach_lowrank(model, sites, self.rank, Resampled)
         self.split(model, seed, 0)
 
     def moved(self, model: PreTrainedModel) -> set[str]:
@@ -77,12 +90,43 @@ class Rosa(Method):
     def split(self, model: PreTrainedModel, seed: int, index: int) -> None:
         """Fold A B into every adapted weight and take out new directions, drawn from (seed, step index, site)."""
         from rosa_bench.models.lowrank import lowrank_sites
+        from rosa_bench.processes import copy_from_first
 
+        began = time.perf_counter()
         for module, site in lowrank_sites(model):
             A, B, W = module.A[site.role].data, module.B[site.role].data, module.weight_of(site).data
-            parts = factorize(W + A @ B, A.shape[1], generator(seed, index, site.label), self.sample)
+            whole = (W.double() + A.double() @ B.double()).to(W.dtype)
+            parts = self.parts(whole, A.shape[1], generator(seed, index, site.label))
             for old, new in zip((W, A, B), parts, strict=True):
                 old.copy_(new)
+            copy_from_first((W, A, B))
+        counts = tally(model)
+        counts["refactorizations"] = counts.get("refactorizations", 0) + 1
+        counts["refactorization_s"] = counts.get("refactorization_s", 0.0) + time.perf_counter() - began
+
+    def parts(self, W_IO: torch.Tensor, rank: int, generator: torch.Generator) -> Split:
+        """The rest [I, O], A [I, R] and B [R, O] of a weight, by the variant.
+
+        `equal` is `factorize`. `add` leaves the weight whole beside A B, as the published code does, so that the chosen
+        directions count twice. `random_add` starts A at zero and B at N(0, 1): LoRA, started again. `projection` takes
+        Q Q' W out, with Q [I, R] orthonormal and random; the published code builds Q for the outputs and multiplies the
+        inputs with it, which works for square weights only.
+        """
+        import torch
+
+        if self.variant in ("equal", "add"):
+            rest, A, B = factorize(W_IO, rank, generator, self.sample, self.singular_values)
+            return (rest if self.variant == "equal" else W_IO), A, B
+        inputs, outputs = W_IO.shape
+        if self.variant == "random_add":
+            return W_IO, W_IO.new_zeros(inputs, rank), torch.randn(rank, outputs, generator=generator).to(W_IO)
+        Q = torch.linalg.qr(torch.randn(inputs, rank, dtype=torch.float64, generator=generator).to(W_IO.device)).Q
+        A, B = Q.to(W_IO.dtype), (Q.T @ W_IO.double()).to(W_IO.dtype)
+        return (W_IO.double() - A.double() @ B.double()).to(W_IO.dtype), A, B
+
+    def facts(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> Mapping[str, float]:
+        """How often the weights were split, the start included, and the seconds that took."""
+        return dict(tally(model))
 
 
 def choose(full: int, rank: int, generator: torch.Generator, sample: Sample = "random") -> torch.Tensor:
@@ -104,12 +148,13 @@ def choose(full: int, rank: int, generator: torch.Generator, sample: Sample = "r
 
 
 def factorize(
-    W_IO: torch.Tensor, rank: int, generator: torch.Generator, sample: Sample = "random"
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    W_IO: torch.Tensor, rank: int, generator: torch.Generator, sample: Sample = "random", singular_values: Values = "a"
+) -> Split:
     """Split a weight by singular directions: W_IO = W_rest_IO + A_IR @ B_RO to float precision (paper, algorithm 1).
 
-    A holds the chosen left directions times their singular values, B the right ones. Computed in fp64 and returned in
-    the weight's dtype, with W_rest rounded so that the sum is exact to that dtype.
+    A holds the chosen left directions times their singular values, B the right ones; or both hold the roots of the
+    singular values (`both`). Computed in fp64 and returned in the weight's dtype, with W_rest rounded so that the sum
+    is exact to that dtype.
 
     Raises:
         ValueError: if rank is not in 1..min(I, O), or the weight is not finite.
@@ -124,7 +169,9 @@ def factorize(
         raise ValueError("the weight has values that are not finite")
     U, S, Vh = torch.linalg.svd(W, full_matrices=False)
     index = choose(full, rank, generator, sample).to(W.device)
-    A = (U[:, index] * S[index]).to(W_IO.dtype)
-    B = Vh[index].to(W_IO.dtype)
+    values = S[index]
+    left, right = (values, torch.ones_like(values)) if singular_values == "a" else (values.sqrt(), values.sqrt())
+    A = (U[:, index] * left).to(W_IO.dtype)
+    B = (Vh[index] * right[:, None]).to(W_IO.dtype)
     rest = (W - A.double() @ B.double()).to(W_IO.dtype)
     return rest, A, B

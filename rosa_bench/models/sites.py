@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Role = Literal["q", "k", "v", "o", "ffn_in", "ffn_out"]
+Bias = Literal["none", "adapted", "all"]
 ROLES: tuple[Role, ...] = ("q", "k", "v", "o", "ffn_in", "ffn_out")
 
 # The last parts of a module's dotted name, and the roles its outputs have. Longest match wins.
@@ -111,9 +112,17 @@ def find_sites(model: PreTrainedModel, targets: Iterable[str]) -> list[Site]:
     return sites
 
 
-def freeze_backbone(model: PreTrainedModel, train_head: bool) -> None:
-    """Freeze every parameter but the task head's: what `transformers` adds to the base model for classification."""
+def freeze_backbone(model: PreTrainedModel, train_head: bool, bias: Bias = "none", adapted: Iterable[str] = ()) -> None:
+    """Freeze every parameter but the task head's (what `transformers` adds to the base model for classification).
+
+    `bias` also lets biases train: those of the modules named in `adapted`, or all.
+    """
     base = {id(parameter) for parameter in model.base_model.parameters()}
     is_lm = model.get_output_embeddings() is not None
     for parameter in model.parameters():
         parameter.requires_grad_(train_head and not is_lm and id(parameter) not in base)
+    wanted = {f"{name}.bias" for name in adapted}
+    for name, parameter in model.named_parameters():
+        inside = name.endswith(".bias") and id(parameter) in base
+        if inside and (bias == "all" or (bias == "adapted" and name in wanted)):
+            parameter.requires_grad_(True)

@@ -9,7 +9,7 @@ from support import composed
 
 from rosa_bench import methods
 from rosa_bench.methods.lora import Lora
-from rosa_bench.models.lowrank import lowrank_sites
+from rosa_bench.models.lowrank import LowRank, lowrank_sites
 from rosa_bench.models.sites import find_sites
 
 TARGETS = {"roberta": ["query", "value"], "gpt2": ["c_attn"]}
@@ -54,6 +54,101 @@ def test_logits_and_gradients_equal_those_of_peft(backbone):
     for module, site, layer in pairs:
         assert torch.allclose(module.A[site.role].grad.T, layer.lora_A["default"].weight.grad, atol=1e-7)
         assert torch.allclose(module.B[site.role].grad.T, layer.lora_B["default"].weight.grad, atol=1e-7)
+
+
+def merged_linear(loralib, plain, rank: int, alpha: int):
+    """loralib's fused map over a Conv1D's weights: query and value are adapted, the key is not."""
+    inputs, outputs = plain.weight.shape
+    layer = loralib.MergedLinear(
+        inputs,
+        outputs,
+        r=rank,
+        lora_alpha=alpha,
+        enable_lora=[True, False, True],
+        fan_in_fan_out=True,
+        merge_weights=False,
+    )
+    layer.weight.data.copy_(plain.weight.data)
+    layer.bias.data.copy_(plain.bias.data)
+    return layer
+
+
+@pytest.mark.parametrize("kind", ["roberta", "gpt2"])
+def test_logits_and_gradients_equal_those_of_loralib(backbone, kind):
+    loralib = pytest.importorskip("loralib")
+    ours, theirs = loaded(backbone(kind)), loaded(backbone(kind))
+    theirs.load_state_dict(ours.state_dict())
+    Lora(rank=3, alpha=12.0).attach(ours, seed=1)
+    randomized(ours)
+    pairs = []
+    for name, module in [(n, m) for n, m in ours.named_modules() if isinstance(m, LowRank)]:
+        plain = theirs.get_submodule(name)
+        if kind == "gpt2":
+            layer = merged_linear(loralib, plain, 3, 12)
+        else:
+            layer = loralib.Linear(plain.in_features, plain.out_features, r=3, lora_alpha=12, merge_weights=False)
+            layer.weight.data.copy_(plain.weight.data)
+            layer.bias.data.copy_(plain.bias.data)
+        layer.lora_A.data.copy_(torch.cat([A.data for A in module.A.values()], dim=1).T)
+        layer.lora_B.data.copy_(torch.cat([B.data.T for B in module.B.values()]))
+        theirs.set_submodule(name, layer)
+        pairs.append((module, layer))
+    batch = {"input_ids": torch.randint(5, 40, (3, 9)), "labels": torch.tensor([0, 1, 1])}
+    mine, other = ours(**batch), theirs(**batch)
+    assert torch.allclose(mine.logits, other.logits, atol=1e-6)
+    mine.loss.backward()
+    other.loss.backward()
+    assert len(pairs) == (2 if kind == "gpt2" else 4)
+    for module, layer in pairs:
+        assert torch.allclose(torch.cat([A.grad for A in module.A.values()], dim=1).T, layer.lora_A.grad, atol=1e-7)
+        assert torch.allclose(torch.cat([B.grad.T for B in module.B.values()]), layer.lora_B.grad, atol=1e-7)
+
+
+@pytest.mark.filterwarnings("ignore:.*deprecated:FutureWarning")  # peft 0.21 on transformers 5.23
+def test_fused_logits_and_gradients_equal_those_of_peft(backbone):
+    """`peft` has one pair for the whole of `c_attn`: of twice the rank, with zeros where a role has nothing to say."""
+    peft = pytest.importorskip("peft")
+    ours, theirs = loaded(backbone("gpt2")), loaded(backbone("gpt2"))
+    theirs.load_state_dict(ours.state_dict())
+    Lora(rank=3, alpha=12.0).attach(ours, seed=1)
+    randomized(ours)
+    config = peft.LoraConfig(
+        r=6, lora_alpha=24, target_modules=["c_attn"], fan_in_fan_out=True, lora_dropout=0.0, task_type="SEQ_CLS"
+    )
+    theirs = peft.get_peft_model(theirs, config).eval()
+    batch = {"input_ids": torch.randint(5, 40, (3, 9)), "labels": torch.tensor([0, 1, 1])}
+    pairs = []
+    for name, module in [(n, m) for n, m in ours.named_modules() if isinstance(m, LowRank)]:
+        layer = theirs.get_submodule(f"base_model.model.{name}")
+        A, B = layer.lora_A["default"].weight.data, layer.lora_B["default"].weight.data
+        A.copy_(torch.cat([module.A["q"].data, module.A["v"].data], dim=1).T)
+        B.zero_()
+        for i, site in enumerate(module.sites):
+            B[site.start : site.stop, 3 * i : 3 * i + 3] = module.B[site.role].data.T
+        pairs.append((module, layer))
+    mine, other = ours(**batch), theirs(**batch)
+    assert torch.allclose(mine.logits, other.logits, atol=1e-6)
+    mine.loss.backward()
+    other.loss.backward()
+    assert len(pairs) == 2
+    for module, layer in pairs:
+        A, B = layer.lora_A["default"].weight.grad, layer.lora_B["default"].weight.grad
+        for i, site in enumerate(module.sites):
+            rows = slice(3 * i, 3 * i + 3)
+            assert torch.allclose(module.A[site.role].grad.T, A[rows], atol=1e-7)
+            assert torch.allclose(module.B[site.role].grad.T, B[site.start : site.stop, rows], atol=1e-7)
+
+
+@pytest.mark.parametrize("bias", ["none", "adapted", "all"])
+@pytest.mark.parametrize("kind", ["roberta", "gpt2"])
+def test_biases_that_train(backbone, kind, bias):
+    model = loaded(backbone(kind))
+    every = {name for name, _ in model.base_model.named_parameters(prefix=model.base_model_prefix) if "bias" in name}
+    Lora(targets=["v"], bias=bias).attach(model, seed=1)
+    trained = {name for name, p in model.named_parameters() if p.requires_grad and name.endswith("bias")}
+    trained = {name.replace(".base.", ".") for name in trained if not name.startswith(("classifier", "score"))}
+    adapted = {name for name in every if name.endswith(("c_attn.bias", "value.bias"))}
+    assert trained == {"none": set(), "adapted": adapted, "all": every}[bias]
 
 
 @pytest.mark.parametrize("kind", ["roberta", "gpt2", "bert", "llama"])

@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
+import transformers
 from scipy import stats
+from support import small
 
+from rosa_bench import methods
+from rosa_bench.methods.base import Step
 from rosa_bench.methods.rosa import Rosa, choose, factorize
+from rosa_bench.models.lowrank import lowrank_sites
+from rosa_bench.models.sites import find_sites, weight_IO
+from rosa_bench.run import run as run_experiment
 
 
 def made(inputs: int, outputs: int, seed: int = 0) -> torch.Tensor:
@@ -70,3 +77,109 @@ def test_period_in_steps():
     assert Rosa(every_epochs=0.5).period(10) == 5
     assert Rosa(every_steps=7).period(10) == 7
     assert Rosa(every_epochs=0.01).period(10) == 1
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (12, 30), (30, 12)])
+def test_roots_of_the_singular_values_on_both_sides(shape):
+    W = made(*shape)
+    rest, A, B = factorize(W, 5, draw(), "top", "both")
+    assert torch.allclose(rest + A @ B, W, atol=1e-5)
+    values = torch.linalg.svdvals(W)[:5]
+    assert torch.allclose(torch.linalg.vector_norm(A, dim=0) ** 2, values, atol=1e-4)
+    assert torch.allclose(torch.linalg.vector_norm(B, dim=1) ** 2, values, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (12, 30), (30, 12)])
+def test_other_ways_to_split(shape):
+    W = made(*shape)
+    rest, A, B = Rosa(variant="projection").parts(W, 5, draw())
+    assert torch.allclose(A.T @ A, torch.eye(5), atol=1e-5) and torch.allclose(rest + A @ B, W, atol=1e-5)
+    assert torch.allclose(A @ B, A @ A.T @ W, atol=1e-5) and (A.T @ rest).abs().max() < 1e-5
+    rest, A, B = Rosa(variant="random_add").parts(W, 5, draw())
+    assert torch.equal(rest, W) and not A.any() and B.shape == (5, shape[1]) and 0.5 < B.std() < 1.5
+    rest, A, B = Rosa(variant="add", sample="top").parts(W, 5, draw())
+    U, S, Vh = torch.linalg.svd(W, full_matrices=False)
+    assert torch.equal(rest, W) and torch.allclose(A @ B, (U[:, :5] * S[:5]) @ Vh[:5], atol=1e-4)
+
+
+def model_of(folder):
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(folder, num_labels=2)
+    model.config.pad_token_id = 1
+    return model.eval()
+
+
+BATCH = {"input_ids": torch.arange(5, 32).view(3, 9), "labels": torch.tensor([0, 1, 1])}
+
+
+@pytest.mark.parametrize("kind", ["roberta", "gpt2", "bert", "llama"])
+@pytest.mark.parametrize("variant", ["equal", "add", "random_add", "projection"])
+def test_a_split_keeps_the_function_but_for_add(backbone, kind, variant):
+    model, plain = model_of(backbone(kind)), model_of(backbone(kind))
+    model.load_state_dict(plain.state_dict())
+    method = Rosa(variant=variant, targets=["all"])
+    method.attach(model, 3)
+    difference = (model(**BATCH).logits - plain(**BATCH).logits).abs().max()
+    assert (difference < 1e-5) == method.exact_at_start == (variant != "add")
+
+
+@pytest.mark.parametrize("kind", ["roberta", "gpt2"])
+def test_full_rank_trains_the_whole_matrix(backbone, kind):
+    """AdamW on the split-off weights moves them as it moves the weights themselves."""
+    model, plain = model_of(backbone(kind)), model_of(backbone(kind))
+    model.load_state_dict(plain.state_dict())
+    method = Rosa(rank=32, targets=["q", "v"], train_head=False)
+    method.attach(model, 3)
+    sites = find_sites(plain, ["q", "v"])
+    plain.requires_grad_(False)
+    weights = {site.name: plain.get_submodule(site.name).weight.requires_grad_(True) for site in sites}
+    optimizers = [
+        torch.optim.AdamW(parameters, 0.01, weight_decay=0.1)
+        for parameters in ([p for p in model.parameters() if p.requires_grad], list(weights.values()))
+    ]
+    key = {site.name: weight_IO(plain.get_submodule(site.name)).clone() for site in find_sites(plain, ["k"])}
+    for index in range(3):
+        method.before_step(Step(model, optimizers[0], index, 1, 3))
+        for one, optimizer in zip((model, plain), optimizers, strict=True):
+            optimizer.zero_grad()
+            one(**BATCH).loss.backward()
+            optimizer.step()
+        if kind == "gpt2":  # a fused map trains its key as well there: put it back
+            for site in find_sites(plain, ["k"]):
+                weight = weight_IO(plain.get_submodule(site.name)).data[:, site.start : site.stop]
+                weight.copy_(key[site.name][:, site.start : site.stop])
+    methods.merge(model)
+    for site in sites:
+        ours, theirs = (weight_IO(m.get_submodule(site.name))[:, site.start : site.stop] for m in (model, plain))
+        assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+def test_a_rank_as_a_share_of_full_rank(backbone):
+    model = model_of(backbone("roberta"))
+    Rosa(rank=0.25, targets=["q", "ffn_in"]).attach(model, 3)
+    assert {module.A[site.role].shape[1] for module, site in lowrank_sites(model)} == {8}
+
+
+def test_moments_are_reset_or_kept(backbone):
+    for moments in ("reset", "keep"):
+        model = model_of(backbone("roberta"))
+        method = Rosa(rank=2, every_steps=2, moments=moments)
+        method.attach(model, 3)
+        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 0.01)
+        model(**BATCH).loss.backward()
+        optimizer.step()
+        method.before_step(Step(model, optimizer, 2, 10, 3))
+        module, site = next(lowrank_sites(model))
+        assert (module.A[site.role] in optimizer.state) == (moments == "keep")
+
+
+def test_facts_tell_the_rank_of_the_update(tmp_path):
+    steps = ("method.rank=2", "train.max_steps=9", "train.lr=0.01")
+    rosa = run_experiment(small(tmp_path, "method=rosa", "method.every_steps=3", *steps))
+    lora = run_experiment(small(tmp_path, "method=lora", *steps))
+    assert rosa.facts["refactorizations"] == 3 and rosa.facts["refactorization_s"] > 0
+    assert min(rosa.facts["update_rank"].values()) > 2 and max(rosa.facts["update_rank"].values()) <= 2 * 2 * 3
+    assert set(lora.facts["update_rank"].values()) == {2}
+    assert all(0 < share < 1 for share in rosa.facts["update_relative_norm"].values())
+    for record in (rosa, lora):
+        assert record.facts["merge_within_bound"] is True and record.facts["merge_max_abs_diff"] < 1e-3
+        assert len(record.facts["update_rank"]) == (16 if record is rosa else 8)

@@ -1,0 +1,136 @@
+"""DyLoRA: dynamic search-free low-rank adaptation (Valipour et al., arXiv 2210.07558, section 4, algorithm 1).
+
+One LoRA of width `rank_max` that can be cut to any rank afterwards. Every optimiser step draws one rank b, the same
+for all layers, micro-batches and processes; the forward pass uses the first b directions, scaled by alpha / b. The
+update is of all of them, or with `frozen` of direction b alone (the paper's faster variant, equation 10).
+
+Where the authors' code differs: directions without a gradient still move there, by AdamW's momentum and weight decay
+(`exact_update: false`); each process draws its own rank; evaluation in training runs at whatever rank was drawn last,
+here at `rank_max`. Their GLUE script hard-codes `frozen`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from rosa_bench.methods.base import Method, Step
+from rosa_bench.methods.lora import Bias, Init, Lora, Target, draw_factors, targets_field
+from rosa_bench.schema import Count, Share, configured
+from rosa_bench.seeds import generator
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import torch
+    from transformers import PreTrainedModel
+
+    from rosa_bench.models.lowrank import Nested
+
+
+@configured
+class DyLora(Method):
+    """Trains one low-rank term per target weight for all ranks from `rank_min` to `rank_max`."""
+
+    rank_min: Count = 1
+    rank_max: Count = 8
+    distribution: Literal["uniform", "geometric"] = "uniform"  # of the rank that a step trains
+    geometric_p: Annotated[float, Field(gt=0, lt=1)] = 0.15  # chance of rank_min under `geometric`, before the cut
+    frozen: bool = False  # update direction b only
+    exact_update: bool = True  # directions that a step does not train stay where they are
+    alpha: Annotated[float, Field(gt=0)] = 16.0
+    dropout: Share = 0.0
+    targets: list[Target] = targets_field("q", "v")
+    init: Init = "loralib"
+    bias: Bias = "none"
+    train_head: bool = True
+
+    lr: ClassVar[Mapping[str, float]] = {"mini": 1e-3, "full_size": 4e-4}
+
+    @model_validator(mode="after")
+    def _ordered(self) -> DyLora:
+        if self.rank_min > self.rank_max:
+            raise ValueError(f"rank_min={self.rank_min} is above rank_max={self.rank_max}")
+        return self
+
+    def attach(self, model: PreTrainedModel, seed: int = 0) -> None:
+        """Freeze the backbone and wrap its target weights. Raises UsageError if a target's role is missing."""
+        from rosa_bench.models.lowrank import Nested, attach_lowrank
+        from rosa_bench.models.sites import find_sites, freeze_backbone
+
+        sites = find_sites(model, self.targets)
+        freeze_backbone(model, self.train_head, self.bias, {site.name for site in sites})
+        options = {"alpha": self.alpha, "frozen": self.frozen, "dropout": self.dropout}
+        attach_lowrank(model, sites, self.rank_max, Nested, **options)
+        draw_factors(model, self.init, seed)
+
+    def probabilities(self) -> list[float]:
+        """The chance of each rank from `rank_min` to `rank_max` in a step."""
+        count = self.rank_max - self.rank_min + 1
+        weights = [1.0 if self.distribution == "uniform" else (1 - self.geometric_p) ** i for i in range(count)]
+        return [weight / sum(weights) for weight in weights]
+
+    def rank_at(self, seed: int, index: int) -> int:
+        """The rank of an optimiser step, drawn from (seed, step index)."""
+        import torch
+
+        drawn = torch.multinomial(torch.tensor(self.probabilities()), 1, generator=generator(seed, index))
+        return self.rank_min + int(drawn)
+
+    def before_step(self, step: Step) -> None:
+        """Activate the rank of this step."""
+        _activate(step.model, self.rank_at(step.seed, step.index))
+
+    def before_update(self, step: Step) -> None:
+        """Remember what the update may not move."""
+        if self.exact_update:
+            for module in _nested(step.model):
+                module.hold()
+
+    def after_update(self, step: Step) -> None:
+        """Put it back, and activate the full width for whatever is evaluated or saved now."""
+        if self.exact_update:
+            for module in _nested(step.model):
+                module.restore()
+        _activate(step.model, self.rank_max)
+
+    def variants(self) -> list[str]:
+        """`r1` to `rR`: every rank that was trained."""
+        return [f"r{rank}" for rank in range(self.rank_min, self.rank_max + 1)]
+
+    @contextmanager
+    def active(self, model: PreTrainedModel, variant: str) -> Iterator[None]:
+        """Cut the model to the rank of a variant for a while."""
+        _activate(model, int(variant[1:]) if variant else self.rank_max)
+        try:
+            yield
+        finally:
+            _activate(model, self.rank_max)
+
+    def exports(self, state: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, Method, Mapping[str, torch.Tensor]]]:
+        """The adapter as it is, and every rank as an adapter of plain LoRA."""
+        yield from super().exports(state)
+        common = {field.name for field in dataclasses.fields(Lora)} - {"rank"}
+        for rank in range(self.rank_min, self.rank_max + 1):
+            lora = Lora(rank=rank, **{name: getattr(self, name) for name in common})
+            yield f"adapter-r{rank}", lora, {name: _cut(name, tensor, rank) for name, tensor in state.items()}
+
+
+def _nested(model: PreTrainedModel) -> Iterator[Nested]:
+    from rosa_bench.models.lowrank import Nested
+
+    return (module for module in model.modules() if isinstance(module, Nested))
+
+
+def _activate(model: PreTrainedModel, rank: int) -> None:
+    for module in _nested(model):
+        module.activate(rank)
+
+
+def _cut(name: str, tensor: torch.Tensor, rank: int) -> torch.Tensor:
+    """The first `rank` directions of a factor; other tensors as they are."""
+    kind = name.split(".")[-2] if "." in name else ""
+    return tensor[:, :rank] if kind == "A" else tensor[:rank] if kind == "B" else tensor

@@ -1,0 +1,174 @@
+"""MEFT: memory-efficient reversible fine-tuning (Liao, Tan and Monz, arXiv 2306.00477).
+
+The hidden states run through every layer in two streams, y1 = lambda h1 + F(h2) and y2 = beta h2 + G(y1), and the
+backward pass rebuilds each layer's inputs from its outputs, so that no activations are kept. Small adapters train; with
+small factors the model starts near the backbone.
+
+    variant  F                                    G                                    switch  lambda  beta
+    meft1    layer, adapter beside its FFN        adapter                              yes     0.1     1
+    meft2    adapter                              layer, adapter beside its FFN        yes     1       0.1
+    meft3    attention, adapter after its output  FFN, adapter beside it               no      0.1     0.1
+
+Where the authors' code differs: it inverts in floating point, which multiplies rounding errors tenfold per layer (see
+`rosa_bench.models.reversible` for what is done here); it draws unseeded dropout seeds and rewinds the global stream; it
+trains an embedding LayerNorm as a trick to reach the backward pass. Its decoder merges the streams with weights 0.1 and
+1 (`final: weighted`), its encoder with their mean.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from rosa_bench.errors import UsageError
+from rosa_bench.methods.base import Method
+from rosa_bench.methods.lora import Bias
+from rosa_bench.schema import Count, configured
+from rosa_bench.seeds import generator
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import torch
+    from transformers import PreTrainedModel
+
+    from rosa_bench.models.halves import Halves
+    from rosa_bench.models.reversible import ReversibleLayer
+
+Factor = Annotated[float, Field(gt=0, le=1)]
+FACTORS = {"meft1": (0.1, 1.0), "meft2": (1.0, 0.1), "meft3": (0.1, 0.1)}
+
+
+@configured
+class Meft(Method):
+    """Trains adapters in a reversible network made of the backbone's own layers."""
+
+    variant: Literal["meft1", "meft2", "meft3"] = "meft1"
+    bottleneck: Count = 8
+    lambda_factor: Factor | None = None  # null: the published one of the variant
+    beta_factor: Factor | None = None
+    switch: bool | None = None  # exchange the streams after each layer; null: as published
+    frozen_layers: Annotated[int, Field(ge=0)] = 0  # lowest layers left as the backbone has them
+    reversible_layers: Annotated[int, Field(ge=0)] | None = None  # of the others, from below; null: all; 0: plain PEFT
+    final: Literal["auto", "mean", "weighted"] = "auto"  # auto: mean for encoders, weighted for decoders
+    bias: Bias = "none"  # which biases of the backbone train: none, those of layers with adapters, all
+    train_head: bool = True
+
+    lr: ClassVar[Mapping[str, float]] = {"mini": 1e-3, "full_size": 5e-4}
+    mergeable: ClassVar[bool] = False
+    checkpointable: ClassVar[bool] = False
+
+    @field_validator("lambda_factor", "beta_factor")
+    @classmethod
+    def _a_fraction(cls, value: float | None) -> float | None:
+        from fractions import Fraction
+
+        if value is not None and abs(Fraction(value).limit_denominator(256) - Fraction(value)) > 1e-9:
+            raise ValueError(f"{value} is not a fraction with a denominator up to 256, which exact inversion needs")
+        return value
+
+    @property
+    def exact_at_start(self) -> bool:
+        """Near the backbone, but not at it."""
+        return False
+
+    def attach(self, model: PreTrainedModel, seed: int = 0) -> None:
+        """Freeze the backbone, add adapters to its layers and replace the layers by one reversible stack.
+
+        Raises:
+            UsageError: if the layers are not those of RoBERTa, BERT or GPT-2, or are fewer than `frozen_layers` and
+                `reversible_layers` ask for.
+        """
+        from torch import nn
+
+        from rosa_bench.models.halves import caller, family_of
+        from rosa_bench.models.reversible import ReversibleStack, fraction
+        from rosa_bench.models.sites import freeze_backbone
+
+        family = family_of(model)
+        holder = model.base_model.get_submodule(family.path[0])
+        layers = list(getattr(holder, family.path[1]))
+        upper = layers[self.frozen_layers :]
+        count = len(upper) if self.reversible_layers is None else self.reversible_layers
+        if not upper or count > len(upper):
+            raise UsageError(
+                f"method.frozen_layers={self.frozen_layers} and method.reversible_layers={self.reversible_layers} "
+                f"are more than the backbone's {len(layers)} layers"
+            )
+        inside = {id(module) for layer in upper for module in layer.modules()}
+        adapted = {name for name, module in model.named_modules() if id(module) in inside}
+        freeze_backbone(model, self.train_head, self.bias, adapted)
+        wrapped = [self._wrap(layer, family, model.config, generator(seed, i)) for i, layer in enumerate(upper)]
+        published = FACTORS[self.variant]
+        stack = ReversibleStack(
+            wrapped,
+            (fraction(self.lambda_factor or published[0]), fraction(self.beta_factor or published[1])),
+            self._switch,
+            count,
+            self._weights(family.is_decoder),
+            caller(upper[0]),
+        )
+        setattr(holder, family.path[1], nn.ModuleList([*layers[: self.frozen_layers], stack.to(model.device)]))
+
+    @property
+    def _switch(self) -> bool:
+        return self.variant != "meft3" if self.switch is None else self.switch
+
+    def _weights(self, is_decoder: bool) -> tuple[float, float]:
+        """The weights of the two streams at the end; the one that the layers write has the larger."""
+        if self.final == "mean" or (self.final == "auto" and not is_decoder):
+            return 0.5, 0.5
+        layers_write_second = self.variant != "meft1"
+        return (1.0, 0.1) if layers_write_second == self._switch else (0.1, 1.0)
+
+    def _wrap(self, layer: Any, family: type[Halves], config: Any, draw: torch.Generator) -> ReversibleLayer:
+        """A layer with its adapters as F and G."""
+        from rosa_bench.models.adapter import Adapter
+        from rosa_bench.models.reversible import AdapterLayer, HalvesLayer
+
+        activation = getattr(config, "hidden_act", None) or config.activation_function
+        dropout = float(getattr(config, "hidden_dropout_prob", getattr(config, "resid_pdrop", 0.0)))
+        first, second = (Adapter(config.hidden_size, self.bottleneck, activation, dropout, draw) for _ in range(2))
+        family.adapt_feed_forward(layer, first)
+        if self.variant == "meft3":
+            family.adapt_attention(layer, second)
+            return HalvesLayer(layer, family)
+        return AdapterLayer(layer, second, layer_first=self.variant == "meft1")
+
+    def facts(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> Mapping[str, Any]:
+        """Measured on a training batch, with dropout, in the model's own precision.
+
+        `reconstruction_rel_err`: rebuilt against true inputs of the stack. `gradient_rel_err`: of all trained
+        parameters, against plain autograd through the same layers. Both as norms of differences over norms.
+        """
+        import torch
+
+        from rosa_bench.models.reversible import ReversibleStack
+
+        (stack,) = (module for module in model.modules() if isinstance(module, ReversibleStack))
+        if not stack.reversible:
+            return {}
+        trained = [p for p in model.parameters() if p.requires_grad]
+        seen: list[torch.Tensor] = []
+        hook = stack.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
+        count, was = stack.reversible, model.training
+        model.train()
+        found = []
+        try:
+            for stack.reversible, stack.keep_rebuilt in ((count, True), (0, False)):
+                with torch.random.fork_rng(), torch.enable_grad():
+                    torch.manual_seed(0)
+                    loss = model(**batch).loss
+                    grads = torch.autograd.grad(loss, trained, allow_unused=True)
+                found.append(torch.cat([g.flatten().double() for g in grads if g is not None]))
+        finally:
+            stack.reversible, stack.keep_rebuilt = count, False
+            hook.remove()
+            model.train(was)
+        rebuilt, stack.rebuilt = stack.rebuilt, None
+        assert rebuilt is not None
+        return {
+            "reconstruction_rel_err": float((rebuilt - seen[0]).norm() / seen[0].norm()),
+            "gradient_rel_err": float((found[0] - found[1]).norm() / found[1].norm()),
+        }

@@ -1,0 +1,68 @@
+"""The processes of one run, as torchrun starts them. With one process everything here does nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import distributed
+
+
+def world_size() -> int:
+    """Processes of this run, as torchrun tells."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes and prints."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def _joined() -> bool:
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+
+
+def _device() -> torch.device:
+    return torch.device("cuda") if distributed.get_backend() == "nccl" else torch.device("cpu")
+
+
+def any_of(flag: bool) -> bool:
+    """Whether the flag is up in any process."""
+    return total([int(flag)])[0] > 0
+
+
+def total(numbers: list[int]) -> list[int]:
+    """Sums over all processes."""
+    if not _joined():
+        return numbers
+    values = torch.tensor(numbers, device=_device())
+    distributed.all_reduce(values)
+    return [int(value) for value in values.tolist()]
+
+
+def wait() -> None:
+    """Go on when every process has come here."""
+    if _joined():
+        distributed.barrier()
+
+
+def from_first(value: Any) -> Any:
+    """The value of the first process, in all of them."""
+    if not _joined():
+        return value
+    box = [value]
+    distributed.broadcast_object_list(box, src=0, device=_device())
+    return box[0]
+
+
+@torch.no_grad()
+def copy_from_first(tensors: Iterable[torch.Tensor]) -> None:
+    """Overwrite tensors by those of the first process."""
+    if not _joined():
+        return
+    for tensor in tensors:
+        values = tensor.detach().to(_device()).contiguous()
+        distributed.broadcast(values, src=0)
+        tensor.copy_(values)

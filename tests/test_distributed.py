@@ -1,0 +1,107 @@
+"""Two processes on one machine (gloo) against one process, at equal effective batch."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from support import METHODS, SMALL, small
+
+from rosa_bench import checkpoint
+from rosa_bench.record import read_record
+from rosa_bench.run import run as run_experiment
+
+
+@pytest.fixture(scope="module")
+def undropped(backbone, tmp_path_factory):
+    """Backbones without dropout, whose masks differ between processes."""
+
+    def get(kind: str) -> Path:
+        folder = tmp_path_factory.mktemp(f"undropped-{kind}") / kind
+        shutil.copytree(backbone(kind), folder)
+        told = json.loads((folder / "config.json").read_text())
+        names = [name for name in told if name.endswith(("_dropout_prob", "_pdrop"))]
+        (folder / "config.json").write_text(json.dumps(told | dict.fromkeys(names, 0.0)))
+        return folder
+
+    return get
+
+
+def overrides_of(method: str, kind: str, folder: Path) -> tuple[str, ...]:
+    task = "e2e" if kind == "gpt2" else "cola"
+    return (f"method={method}", f"task={task}", f"model.path={folder}", "save=adapter", "train.lr=1e-4")
+
+
+def two_processes(folder: Path, *overrides: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "rosa_bench"]
+    return subprocess.run(
+        [*torchrun, *SMALL, *overrides, f"output_dir={folder}"],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+QUICK = {("rosa", "roberta"), ("meft", "gpt2")}  # the others take as long again; they are run by make test-slow
+PAIRS = [
+    pytest.param(method, kind, marks=[] if (method, kind) in QUICK else pytest.mark.slow)
+    for method in METHODS
+    for kind in ("roberta", "gpt2")
+]
+
+
+@pytest.mark.parametrize(("method", "kind"), PAIRS)
+def test_two_processes_train_what_one_trains(method, kind, undropped, tmp_path):
+    overrides = overrides_of(method, kind, undropped(kind))
+    one = run_experiment(small(tmp_path / "one", *overrides))
+    done = two_processes(tmp_path / "two", *overrides)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("record: ") == 1
+    two = read_record(tmp_path / "two" / one.run_id / "record.json")
+    assert two.status == "done" and two.key == one.key and two.env["processes"] == 2
+    name = "adapter/adapter.safetensors"
+    first, second = (load_file(tmp_path / part / one.run_id / name) for part in ("one", "two"))
+    assert first.keys() == second.keys()
+    for key, tensor in first.items():
+        assert torch.allclose(tensor, second[key], atol=3e-5), (key, (tensor - second[key]).abs().max())
+    for count in ("tokens_per_s", "padding_fraction"):
+        assert count in two.cost
+    assert two.facts["init_hash"] == one.facts["init_hash"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_accumulated_gradients_train_what_one_batch_trains(method, undropped, tmp_path):
+    for kind in ("roberta", "gpt2"):
+        overrides = overrides_of(method, kind, undropped(kind))
+        runs = [small(tmp_path / str(size), *overrides, f"train.micro_batch_size={size}") for size in (8, 2)]
+        records = [run_experiment(run) for run in runs]
+        assert records[0].key == records[1].key
+        states = [load_file(Path(r.output_dir) / records[0].run_id / "adapter/adapter.safetensors") for r in runs]
+        for key, tensor in states[0].items():
+            assert torch.allclose(tensor, states[1][key], atol=3e-5), key
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_from_a_checkpoint(undropped, tmp_path):
+    overrides = overrides_of("rosa", "roberta", undropped("roberta"))
+    whole = two_processes(tmp_path / "whole", *overrides)
+    assert whole.returncode == 0, whole.stderr[-3000:]
+    kept = two_processes(tmp_path / "parts", *overrides, "train.keep_checkpoints=true")
+    assert kept.returncode == 0, kept.stderr[-3000:]
+    (folder,) = (tmp_path / "parts").glob("cola-*")
+    checkpoint.remove(p for p in checkpoint.checkpoints(folder) if p.name != "checkpoint-4")
+    for path in folder.iterdir():
+        if path.is_file():
+            path.unlink()
+    again = two_processes(tmp_path / "parts", *overrides, "resume=must")
+    assert again.returncode == 0 and "goes on from step 4" in again.stdout, again.stderr[-3000:]
+    name = f"{folder.name}/adapter/adapter.safetensors"
+    assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
