@@ -21,7 +21,7 @@ run: setup ## the main job on the embedded default: ROSA on CoLA, minutes on two
 	@$(RUN) method=rosa task=cola
 
 test: setup ## the whole test suite, offline
-	@$(BIN)/python -m pytest -q -m 'not slow'
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 -m 'not slow'
 
 test-slow: setup ## the tests that take minutes each
 	@$(BIN)/python -m pytest -q -m slow

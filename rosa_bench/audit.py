@@ -79,7 +79,7 @@ def _outputs(
 def update_facts(before: PreTrainedModel, after: PreTrainedModel) -> dict[str, Mapping[str, float]]:
     """How the weights of transformer layers changed, for each that did, by site.
 
-    `update_rank`: singular values of W_end - W_0 above what rounding of W leaves (eps times its Frobenius norm).
+    `update_rank`: singular values of W_end - W_0 above what rounding leaves (eps times the larger Frobenius norm).
     `update_effective_rank`: exp of the entropy of the normalised singular values (Roy and Vetterli, 2007).
     `update_relative_norm`: Frobenius norm of the difference over that of W_0.
     """
@@ -97,9 +97,10 @@ def update_facts(before: PreTrainedModel, after: PreTrainedModel) -> dict[str, M
         difference = new.to(old.device) - old
         if not difference.any():
             continue
-        values, norm = torch.linalg.svdvals(difference.float()).double(), float(old.norm())
+        values, norm = torch.linalg.svdvals(difference), float(old.norm())
         shares = values / values.sum()
-        ranks[site.label] = int((values > torch.finfo(torch.float32).eps * norm).sum())
+        noise = torch.finfo(torch.float32).eps * max(norm, float(new.norm()))
+        ranks[site.label] = int((values > noise).sum())
         effective[site.label] = float(torch.exp(-torch.xlogy(shares, shares).sum()))
         norms[site.label] = float(difference.norm()) / norm
     if not ranks:

