@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -62,3 +64,56 @@ def _give_back() -> None:
 def _high_water() -> int:
     line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) * 1024
+
+
+class Held:
+    """A tensor that autograd keeps; it counts for as long as the graph needs it."""
+
+    def __init__(self, tensor: torch.Tensor, ledger: Ledger) -> None:
+        self.tensor, self.ledger = tensor, ledger
+        storage = tensor.untyped_storage()
+        self.key, self.size = storage.data_ptr(), storage.nbytes()
+        self.ledger.add(self.key, self.size)
+
+    def __del__(self) -> None:
+        self.ledger.drop(self.key, self.size)
+
+
+class Ledger:
+    """Bytes of distinct storages held now and at most; `bytes` is the most so far."""
+
+    def __init__(self) -> None:
+        self.holders: dict[int, int] = {}
+        self.now = self.bytes = 0
+
+    def add(self, key: int, size: int) -> None:
+        """One more holder of a storage."""
+        if self.holders.setdefault(key, 0) == 0:
+            self.now += size
+            self.bytes = max(self.bytes, self.now)
+        self.holders[key] += 1
+
+    def drop(self, key: int, size: int) -> None:
+        """One holder less."""
+        self.holders[key] -= 1
+        if self.holders[key] == 0:
+            self.now -= size
+
+
+@contextlib.contextmanager
+def saved_bytes(model: torch.nn.Module) -> Iterator[Ledger]:
+    """The most bytes that autograd keeps at a time for backward passes: distinct storages that are not parameters.
+
+    Covers forward and backward alike, so what a backward pass computes again counts while it is held.
+    """
+    own = {p.untyped_storage().data_ptr() for p in [*model.parameters(), *model.buffers()]}
+    ledger = Ledger()
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor | Held:
+        return tensor if tensor.untyped_storage().data_ptr() in own else Held(tensor, ledger)
+
+    def unpack(kept: torch.Tensor | Held) -> torch.Tensor:
+        return kept.tensor if isinstance(kept, Held) else kept
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+        yield ledger

@@ -23,7 +23,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from rosa_bench import checkpoint, processes
+from rosa_bench import checkpoint, measure, processes
 from rosa_bench.config import Run
 from rosa_bench.data.batches import EpochSampler, Rows, collate
 from rosa_bench.losses import StepLoss
@@ -125,31 +125,13 @@ class BenchTrainer(Trainer):
         """One micro-batch. Measures activations in the first one and counts tokens and padding in all."""
         self.recorder.count_batch(inputs["attention_mask"])
         measuring = self.recorder.activations is None
-        with saved_bytes(model) if measuring else contextlib.nullcontext() as saved:
+        with measure.saved_bytes(model) if measuring else contextlib.nullcontext() as saved:
             loss = super().training_step(model, inputs, num_items_in_batch)
         if saved is not None:
-            self.recorder.activations = saved["bytes"]
+            self.recorder.activations = saved.bytes
         if not math.isfinite(float(loss)):
             raise LossNotFiniteError(f"the loss is {float(loss)} at step {self.state.global_step}")
         return loss
-
-
-@contextlib.contextmanager
-def saved_bytes(model: torch.nn.Module) -> Iterator[dict[str, int]]:
-    """Counts the bytes that autograd keeps for the backward pass: distinct storages that are not parameters."""
-    own = {p.untyped_storage().data_ptr() for p in [*model.parameters(), *model.buffers()]}
-    found: dict[int, int] = {}
-    total = {"bytes": 0}
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own and storage.data_ptr() not in found:
-            found[storage.data_ptr()] = storage.nbytes()
-            total["bytes"] += storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        yield total
 
 
 class Loop(TrainerCallback):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from rosa_bench.measure import PeakMemory
-from rosa_bench.trainer import saved_bytes
+from rosa_bench.measure import PeakMemory, saved_bytes
 
 BIG = 60_000_000  # floats: 240 MB
 
@@ -25,7 +24,7 @@ def test_saved_bytes_of_a_matrix_product():
     x = torch.randn(8, 100, requires_grad=True)
     with saved_bytes(layer) as saved:
         layer(x).sum().backward()
-    assert saved["bytes"] == 8 * 100 * 4  # the input; the weight is a parameter
+    assert saved.bytes == 8 * 100 * 4  # the input; the weight is a parameter
 
 
 def test_saved_bytes_count_a_shared_storage_once():
@@ -33,4 +32,14 @@ def test_saved_bytes_count_a_shared_storage_once():
     with saved_bytes(torch.nn.Identity()) as saved:
         y = x.exp()  # keeps its output
         (y * y).sum().backward()  # keeps y, which is the same storage
-    assert saved["bytes"] == 4 * 1000
+    assert saved.bytes == 4 * 1000
+
+
+def test_saved_bytes_are_the_most_at_a_time():
+    x = torch.randn(1000, requires_grad=True)
+    with saved_bytes(torch.nn.Identity()) as saved:
+        for _ in range(3):
+            x.exp().sum().backward()  # its output is free again before the next
+        assert saved.now == 0 and saved.bytes == 4 * 1000
+        both = x.exp().sum(), x.exp().sum()
+    assert saved.bytes == 8 * 1000 and len(both) == 2
