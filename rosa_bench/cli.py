@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -103,8 +104,13 @@ def register() -> None:
     store = ConfigStore.instance()
     for group, name, node in config.group_nodes():
         store.store(group=group, name=name, node=node, provider="rosa_bench")
-    top = OmegaConf.load(config.config_dir() / "config.yaml")
-    store.store(name="run", node=OmegaConf.merge(OmegaConf.create(config.run_defaults()), top), provider="rosa_bench")
+    top = OmegaConf.merge(OmegaConf.create(config.run_defaults()), top_config())
+    store.store(name="run", node=top, provider="rosa_bench")
+
+
+def top_config() -> DictConfig:
+    """`configs/config.yaml` as it stands: the default choice of every group."""
+    return cast(DictConfig, OmegaConf.load(config.config_dir() / "config.yaml"))
 
 
 @hydra.main(version_base="1.3", config_path=None, config_name="run")
@@ -164,9 +170,11 @@ def plain(error: Exception) -> str:
 def unknown_key(key: str) -> str:
     """What to say of a key that no configuration has."""
     group = key.rpartition(".")[0]
-    chosen = next((a.partition("=")[2] for a in reversed(sys.argv) if a.startswith(f"{group}=")), None)
+    usual = next((entry[group] for entry in top_config().defaults if group and group in entry), "")
+    given = (argument.partition("=")[2] for argument in reversed(sys.argv) if argument.startswith(f"{group}="))
+    chosen = next(given, usual).split(",")
     nodes = {name: node for g, name, node in config.group_nodes() if g == group}
-    known = {str(k) for name, node in nodes.items() if chosen in (name, None) for k in node if k != "_target_"}
+    known = {str(k) for name, node in nodes.items() if name in chosen for k in node if k != "_target_"}
     if not group:
         known = {*config.GROUPS, *config.run_defaults()}
     elif group not in config.GROUPS:

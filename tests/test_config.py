@@ -36,7 +36,7 @@ def test_open_values_are_filled():
 WRONG = {
     "method=rosaa": "did you mean rosa",
     "metod=rosa": "did you mean method",
-    "method.rnk=3": "did you mean method.rank",
+    "method.rnk=3": "did you mean method.rank or method.variant",  # of the default method, whose keys alone are named
     "method.rank=0": "method.rank=0",
     "method.rank=-2": "method.rank=-2",
     "method.rank=1.5": "method.rank=1.5",
