@@ -16,8 +16,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rosa_bench import config
-from rosa_bench.data.source import limit_hub_waits
+from rosa_bench import config, hub
 from rosa_bench.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, UsageError, nearest
 from rosa_bench.key import config_key, finished, run_id
 from rosa_bench.record import Record
@@ -133,9 +132,7 @@ def run_cell(run: config.Run) -> int:
         return EXIT_DONE
     if first:
         print(f"{folder.name}: {run.method!r}", flush=True)
-    if run.data.source != "hub" and run.model.hub is None:
-        os.environ["HF_HUB_OFFLINE"] = "1"
-    limit_hub_waits()
+    hub.prepare(run)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from rosa_bench.run import run as run_experiment
 

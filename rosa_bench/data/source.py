@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,8 +14,6 @@ from typing import Any
 from rosa_bench.config import Data
 from rosa_bench.errors import UsageError
 from rosa_bench.tasks.base import Example, Task
-
-HUB_TIMEOUT_S = "20"
 
 
 @dataclass(frozen=True)
@@ -104,12 +101,6 @@ def _local(task: Task, data: Data, split: str) -> Iterator[tuple[dict[str, Any],
         if not isinstance(row, dict):
             raise UsageError(f"{where}: a row is a JSON object, not {type(row).__name__}")
         yield row, where
-
-
-def limit_hub_waits() -> None:
-    """Let a hub that hangs fail soon; to be called before its client is imported. The user's own limits win."""
-    for name in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"):
-        os.environ.setdefault(name, HUB_TIMEOUT_S)
 
 
 def _hub(task: Task, data: Data, split: str) -> Iterator[tuple[dict[str, Any], str]]:
