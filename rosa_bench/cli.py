@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rosa_bench import config, hub
 from rosa_bench.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, UsageError, nearest
 from rosa_bench.key import config_key, finished, run_id
+from rosa_bench.processes import is_first
 from rosa_bench.record import Record
 
 PATH_FLAGS = ("-cp", "--config-path", "-cd", "--config-dir")
@@ -125,12 +126,11 @@ def run_cell(run: config.Run) -> int:
     """Run one cell, or say that it is done already; returns its exit code."""
     key = config_key(run)
     folder = Path(run.output_dir) / run_id(run, key)
-    first = os.environ.get("RANK", "0") == "0"  # under torchrun one process prints
     if (record := finished(run, folder, key)) is not None:
         print(f"done already, nothing to do ({record.finished}); force=true runs it again")
         print(result_table([record], [folder]))
         return EXIT_DONE
-    if first:
+    if is_first():
         print(f"{folder.name}: {run.method!r}", flush=True)
     hub.prepare(run)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -146,7 +146,7 @@ def run_cell(run: config.Run) -> int:
         if os.environ.get("ROSA_BENCH_TRACEBACK"):
             raise
         return EXIT_FAILED
-    if first:
+    if is_first():
         print(result_table([record], [folder]))
     return EXIT_DONE
 

@@ -7,9 +7,9 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch.nn import functional as F
 
 from rosa_bench.data.batches import collate
+from rosa_bench.losses import StepLoss
 from rosa_bench.tasks.base import IGNORED, Encoded, Example, Prediction, Task
 
 if TYPE_CHECKING:
@@ -67,14 +67,13 @@ def mean_losses(
 ) -> list[float]:
     """The mean negative log-likelihood per target token of each variant, in nats."""
     totals, tokens = [0.0] * len(variants), 0
+    total_loss = StepLoss("generate", 0.0)
     for _, inputs in batches(model, encoded, batch_size, pad_id):
-        labels = inputs.pop("labels")[:, 1:]
-        tokens += int((labels != IGNORED).sum())
+        labels = inputs.pop("labels")
+        tokens += int((labels[:, 1:] != IGNORED).sum())
         for i, active in enumerate(variants):
             with active():
-                values = model(**inputs).logits[:, :-1].float()
-            loss = F.cross_entropy(values.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum")
-            totals[i] += float(loss)
+                totals[i] += float(total_loss(model(**inputs), labels, 1))
     return [total / tokens for total in totals]
 
 

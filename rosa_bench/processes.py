@@ -1,13 +1,13 @@
-"""The processes of one run, as torchrun starts them. With one process everything here does nothing."""
+"""The processes of one run, as torchrun starts them. With one process everything here does nothing. Light to import."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import distributed
+if TYPE_CHECKING:
+    import torch
 
 
 def world_size() -> int:
@@ -21,10 +21,15 @@ def is_first() -> bool:
 
 
 def _joined() -> bool:
+    from torch import distributed
+
     return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
 
 
 def _device() -> torch.device:
+    import torch
+    from torch import distributed
+
     return torch.device("cuda") if distributed.get_backend() == "nccl" else torch.device("cpu")
 
 
@@ -37,6 +42,9 @@ def total(numbers: list[int]) -> list[int]:
     """Sums over all processes."""
     if not _joined():
         return numbers
+    import torch
+    from torch import distributed
+
     values = torch.tensor(numbers, device=_device())
     distributed.all_reduce(values)
     return [int(value) for value in values.tolist()]
@@ -45,6 +53,8 @@ def total(numbers: list[int]) -> list[int]:
 def wait() -> None:
     """Go on when every process has come here."""
     if _joined():
+        from torch import distributed
+
         distributed.barrier()
 
 
@@ -52,17 +62,20 @@ def from_first(value: Any) -> Any:
     """The value of the first process, in all of them."""
     if not _joined():
         return value
+    from torch import distributed
+
     box = [value]
     distributed.broadcast_object_list(box, src=0, device=_device())
     return box[0]
 
 
-@torch.no_grad()
 def copy_from_first(tensors: Iterable[torch.Tensor]) -> None:
     """Overwrite tensors by those of the first process."""
     if not _joined():
         return
+    from torch import distributed
+
     for tensor in tensors:
         values = tensor.detach().to(_device()).contiguous()
         distributed.broadcast(values, src=0)
-        tensor.copy_(values)
+        tensor.data.copy_(values)

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from rosa_bench.methods.base import Method, Step
-from rosa_bench.methods.lora import Bias, Init, Lora, Target, draw_factors, targets_field
-from rosa_bench.schema import Count, Share, configured
+from rosa_bench.methods.lora import Init, Lora, Target, draw_factors, targets_field
+from rosa_bench.schema import Bias, Count, Share, configured
 from rosa_bench.seeds import generator
 
 if TYPE_CHECKING:
@@ -59,12 +59,9 @@ class DyLora(Method):
     def attach(self, model: PreTrainedModel, seed: int = 0) -> None:
         """Freeze the backbone and wrap its target weights. Raises UsageError if a target's role is missing."""
         from rosa_bench.models.lowrank import Nested, attach_lowrank
-        from rosa_bench.models.sites import find_sites, freeze_backbone
 
-        sites = find_sites(model, self.targets)
-        freeze_backbone(model, self.train_head, self.bias, {site.name for site in sites})
         options = {"alpha": self.alpha, "frozen": self.frozen, "dropout": self.dropout}
-        attach_lowrank(model, sites, self.rank_max, Nested, **options)
+        attach_lowrank(model, self, self.rank_max, Nested, **options)
         draw_factors(model, self.init, seed)
 
     def probabilities(self) -> list[float]:

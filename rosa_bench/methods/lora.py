@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from rosa_bench.methods.base import Method
-from rosa_bench.schema import Count, Share, configured
+from rosa_bench.schema import Bias, Count, Share, configured
 from rosa_bench.seeds import generator
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Target = Literal["q", "k", "v", "o", "ffn_in", "ffn_out", "all"]
-Bias = Literal["none", "adapted", "all"]
 Init = Literal["loralib", "paper"]
 
 
@@ -48,11 +47,8 @@ class Lora(Method):
     def attach(self, model: PreTrainedModel, seed: int = 0) -> None:
         """Freeze the backbone and wrap its target weights. Raises UsageError if a target's role is missing."""
         from rosa_bench.models.lowrank import attach_lowrank
-        from rosa_bench.models.sites import find_sites, freeze_backbone
 
-        sites = find_sites(model, self.targets)
-        freeze_backbone(model, self.train_head, self.bias, {site.name for site in sites})
-        attach_lowrank(model, sites, self.rank, scale=self.alpha / self.rank, dropout=self.dropout)
+        attach_lowrank(model, self, self.rank, scale=self.alpha / self.rank, dropout=self.dropout)
         draw_factors(model, self.init, seed)
 
 

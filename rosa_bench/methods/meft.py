@@ -17,14 +17,14 @@ trains an embedding LayerNorm as a trick to reach the backward pass. Its decoder
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
 from rosa_bench.errors import UsageError
 from rosa_bench.methods.base import Method
-from rosa_bench.methods.lora import Bias
-from rosa_bench.schema import Count, configured
+from rosa_bench.schema import Bias, Count, configured
 from rosa_bench.seeds import generator
 
 if TYPE_CHECKING:
@@ -38,6 +38,14 @@ if TYPE_CHECKING:
 
 Factor = Annotated[float, Field(gt=0, le=1)]
 FACTORS = {"meft1": (0.1, 1.0), "meft2": (1.0, 0.1), "meft3": (0.1, 0.1)}
+
+
+def fraction(factor: float) -> Fraction:
+    """The factor as n/d. Raises ValueError if d would have to be above 256, which exact inversion keeps in a byte."""
+    found = Fraction(factor).limit_denominator(256)
+    if abs(found - Fraction(factor)) > 1e-9:
+        raise ValueError(f"{factor} is not a fraction with a denominator up to 256, which exact inversion needs")
+    return found
 
 
 @configured
@@ -62,10 +70,8 @@ class Meft(Method):
     @field_validator("lambda_factor", "beta_factor")
     @classmethod
     def _a_fraction(cls, value: float | None) -> float | None:
-        from fractions import Fraction
-
-        if value is not None and abs(Fraction(value).limit_denominator(256) - Fraction(value)) > 1e-9:
-            raise ValueError(f"{value} is not a fraction with a denominator up to 256, which exact inversion needs")
+        if value is not None:
+            fraction(value)
         return value
 
     @property
@@ -83,7 +89,7 @@ class Meft(Method):
         from torch import nn
 
         from rosa_bench.models.halves import caller, family_of
-        from rosa_bench.models.reversible import ReversibleStack, fraction
+        from rosa_bench.models.reversible import ReversibleStack
         from rosa_bench.models.sites import freeze_backbone
 
         family = family_of(model)

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field
 
 from rosa_bench.methods.base import Method, Step, tally
-from rosa_bench.methods.lora import Bias, Target, targets_field
-from rosa_bench.schema import Count, configured
+from rosa_bench.methods.lora import Target, targets_field
+from rosa_bench.schema import Bias, Count, configured
 from rosa_bench.seeds import generator
 
 if TYPE_CHECKING:
@@ -58,11 +58,8 @@ class Rosa(Method):
     def attach(self, model: PreTrainedModel, seed: int = 0) -> None:
         """Freeze the backbone, wrap its target weights and split them for the first time."""
         from rosa_bench.models.lowrank import Resampled, attach_lowrank
-        from rosa_bench.models.sites import find_sites, freeze_backbone
 
-        sites = find_sites(model, self.targets)
-        freeze_backbone(model, self.train_head, self.bias, {site.name for site in sites})
-        attach_lowrank(model, sites, self.rank, Resampled)
+        attach_lowrank(model, self, self.rank, Resampled)
         self.split(model, seed, 0)
 
     def moved(self, model: PreTrainedModel) -> set[str]:

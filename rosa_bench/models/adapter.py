@@ -25,12 +25,16 @@ class Adapter(nn.Module):
         return out
 
 
-class Serial(nn.Module):
-    """After a module: y + adapter(y), where y is the module's output."""
+class Adapted(nn.Module):
+    """A module with an adapter; subclasses say how the two act together."""
 
     def __init__(self, base: nn.Module, adapter: Adapter) -> None:
         super().__init__()
         self.base, self.adapter = base, adapter
+
+
+class Serial(Adapted):
+    """After a module: y + adapter(y), where y is the module's output."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The module's output, adapted."""
@@ -39,12 +43,8 @@ class Serial(nn.Module):
         return out
 
 
-class Parallel(nn.Module):
+class Parallel(Adapted):
     """Beside a module: base(x) + adapter(x)."""
-
-    def __init__(self, base: nn.Module, adapter: Adapter) -> None:
-        super().__init__()
-        self.base, self.adapter = base, adapter
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The sum of both."""
@@ -52,15 +52,11 @@ class Parallel(nn.Module):
         return out
 
 
-class ParallelResidual(nn.Module):
+class ParallelResidual(Adapted):
     """Beside the feed-forward block of a post-norm layer, whose last module `base` adds the block's input `residual`.
 
     LayerNorm(f(residual) + adapter(residual) + residual) is what `base` computes from an adapted residual.
     """
-
-    def __init__(self, base: nn.Module, adapter: Adapter) -> None:
-        super().__init__()
-        self.base, self.adapter = base, adapter
 
     def forward(self, inner: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
         """The block's output."""

@@ -53,7 +53,6 @@ class PostNorm(Halves):
     @staticmethod
     def attention(layer: Any, h: torch.Tensor, call: dict[str, Any]) -> torch.Tensor:
         """LayerNorm(attention(h) + h)."""
-        call = {name: value for name, value in call.items() if not name.startswith("encoder_")}
         out: torch.Tensor = layer.attention(h, **call)[0]
         return out
 
@@ -83,7 +82,6 @@ class PreNorm(Halves):
     @staticmethod
     def attention(layer: Any, h: torch.Tensor, call: dict[str, Any]) -> torch.Tensor:
         """attention(LayerNorm(h)) + h."""
-        call = {name: value for name, value in call.items() if not name.startswith("encoder_")}
         out: torch.Tensor = layer.attn(layer.ln_1(h), **call)[0]
         return out + h
 
@@ -118,7 +116,8 @@ def family_of(model: PreTrainedModel) -> type[Halves]:
 def caller(layer: nn.Module) -> Callable[..., dict[str, Any]]:
     """A function from what a model hands to a layer beside its input to keyword arguments of the layer.
 
-    While gradients are wanted the key-value cache is left out: a layer that is run again would fill it twice.
+    Arguments of cross-attention, which these backbones do not have, are dropped. While gradients are wanted the
+    key-value cache is left out too: a layer that is run again would fill it twice.
     """
     signature = inspect.signature(layer.forward)
 
@@ -126,6 +125,7 @@ def caller(layer: nn.Module) -> Callable[..., dict[str, Any]]:
         given = dict(signature.bind(None, *args, **kwargs).arguments)
         given |= given.pop("kwargs", {})
         given.pop(next(iter(signature.parameters)))
+        given = {name: value for name, value in given.items() if not name.startswith("encoder_")}
         if torch.is_grad_enabled():
             given |= {name: None for name in ("past_key_values",) if name in given}
             given |= {name: False for name in ("use_cache",) if name in given}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import nn
 
-from rosa_bench.models.sites import Role, Site, features, weight_IO
+from rosa_bench.models.sites import Role, Site, features, find_sites, freeze_backbone, weight_IO
+from rosa_bench.schema import Bias
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -138,17 +139,35 @@ class Resampled(LowRank):
         return super().merged()
 
 
+class LowRankMethod(Protocol):
+    """What every method with low-rank terms has in its configuration."""
+
+    @property
+    def targets(self) -> Sequence[str]:
+        """Roles of the weights to adapt, or `all`."""
+
+    @property
+    def bias(self) -> Bias:
+        """Which biases of the backbone train."""
+
+    @property
+    def train_head(self) -> bool:
+        """Whether the task head trains."""
+
+
 def attach_lowrank(
     model: PreTrainedModel,
-    sites: Sequence[Site],
+    method: LowRankMethod,
     rank: int | float,
     wrap: Callable[..., LowRank] = LowRank,
     **options: Any,
 ) -> None:
-    """Wrap the module of every site in place with `wrap(module, sites, ranks, **options)`.
+    """Freeze the backbone and wrap the method's target weights in place with `wrap(module, sites, ranks, **options)`.
 
-    A float `rank` is a share of the site's full rank, at least 1.
+    A float `rank` is a share of a site's full rank, at least 1. Raises UsageError if a target's role is missing.
     """
+    sites = find_sites(model, method.targets)
+    freeze_backbone(model, method.train_head, method.bias, {site.name for site in sites})
     by_module: dict[str, list[Site]] = {}
     for site in sites:
         by_module.setdefault(site.name, []).append(site)

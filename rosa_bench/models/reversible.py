@@ -15,6 +15,7 @@ is r and the state of the random generators; all activations of F and G are comp
 from __future__ import annotations
 
 import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -28,15 +29,6 @@ from rosa_bench.models.adapter import Adapter
 from rosa_bench.models.halves import Halves
 
 STEP = 2.0**-30  # the value of one in a stream
-MAX_DENOMINATOR = 256
-
-
-def fraction(factor: float) -> Fraction:
-    """The factor as n/d. Raises ValueError if d would have to be above 256, or the factor is not in (0, 1]."""
-    found = Fraction(factor).limit_denominator(MAX_DENOMINATOR)
-    if not 0 < factor <= 1 or abs(found - Fraction(factor)) > 1e-9:
-        raise ValueError(f"{factor} is not a fraction in (0, 1] with a denominator of at most {MAX_DENOMINATOR}")
-    return found
 
 
 def to_stream(values: torch.Tensor) -> torch.Tensor:
@@ -80,16 +72,16 @@ def _unpack(packed: torch.Tensor, count: int) -> torch.Tensor:
     return torch.stack([packed & 15, packed >> 4], dim=-1).flatten()[:count]
 
 
-class ReversibleLayer(nn.Module):
+class ReversibleLayer(nn.Module, ABC):
     """F and G of one layer. Subclasses hold their modules; `call` carries what the layer gets beside its input."""
 
+    @abstractmethod
     def F(self, h: torch.Tensor, call: Any) -> torch.Tensor:
         """The function added to the first stream."""
-        raise NotImplementedError
 
+    @abstractmethod
     def G(self, y: torch.Tensor, call: Any) -> torch.Tensor:
         """The function added to the second stream."""
-        raise NotImplementedError
 
 
 class AdapterLayer(ReversibleLayer):

@@ -15,12 +15,12 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from rosa_bench.errors import UsageError
+from rosa_bench.schema import Bias
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Role = Literal["q", "k", "v", "o", "ffn_in", "ffn_out"]
-Bias = Literal["none", "adapted", "all"]
 ROLES: tuple[Role, ...] = ("q", "k", "v", "o", "ffn_in", "ffn_out")
 
 # The last parts of a module's dotted name, and the roles its outputs have. Longest match wins.
