@@ -272,11 +272,12 @@ def filled(run: Run) -> Run:
     if model.path is not None:
         model = dataclasses.replace(model, name=model.name if model.name != "auto" else Path(model.path).resolve().name)
     elif model.name == "auto":
-        model = dataclasses.replace(model, name="gpt2_mini" if run.task.kind == "generate" else "roberta_mini")
+        model = dataclasses.replace(model, name=run.task.backbone)
     if train.epochs is None:
         train = dataclasses.replace(train, epochs=run.task.epochs)
     if train.lr is None:
-        train = dataclasses.replace(train, lr=run.method.lr["mini" if model.embedded else "full_size"])
+        rate = run.task.lr or run.method.lr["mini" if model.embedded else "full_size"]
+        train = dataclasses.replace(train, lr=rate)
     return dataclasses.replace(run, model=model, train=train)
 
 

@@ -92,8 +92,10 @@ def to_device(inputs: dict[str, torch.Tensor], model: PreTrainedModel) -> dict[s
 
 
 def classify(task: Task, examples: Sequence[Example], values: torch.Tensor) -> list[Prediction]:
-    """Logits to predictions: the class of the largest (first among equals), or the score itself."""
+    """Logits to predictions: the class of the largest (first among equals), the score itself, or all outputs."""
     rows = values.tolist()
+    if task.kind == "regress" and task.num_labels > 1:
+        return [Prediction(e.id, row, e.label) for e, row in zip(examples, rows, strict=True)]
     best: list[Any] = values.argmax(-1).tolist() if task.kind == "classify" else values[:, 0].tolist()
     return [
         Prediction(example.id, value, example.label, logits=tuple(row))

@@ -21,10 +21,13 @@ class StepLoss:
         self.kind, self.label_smoothing = kind, label_smoothing
 
     def __call__(self, outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int) -> torch.Tensor:
-        """logits [examples, outputs] or [examples, length, vocabulary] and their labels to a scalar in nats."""
+        """logits [examples, outputs] or [examples, length, vocabulary] and their labels to a scalar, in nats.
+
+        A regression's is the squared error; items are then the numbers in `labels`, [examples] or [examples, outputs].
+        """
         logits = outputs.logits.float()
         if self.kind == "regress":
-            return F.mse_loss(logits[:, 0], labels.float(), reduction="sum") / num_items_in_batch
+            return F.mse_loss(logits.view_as(labels), labels.float(), reduction="sum") / num_items_in_batch
         if self.kind == "generate":
             logits, labels = logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
         total = F.cross_entropy(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import backbones
 import torch
 
 from rosa_bench import cli, config
@@ -18,6 +19,8 @@ from rosa_bench.models.load import load
 METHODS = config.choices("method")
 TASKS = config.choices("task")
 MINIS = {"roberta_mini": "cola", "gpt2_mini": "e2e"}  # with the task they are tried on
+BASES = {"roberta_base": "cola", "gpt2_base": "e2e"}  # 124 million parameters of random weights
+BACKBONES = MINIS | {"bert": "cola"} | BASES
 SMALL = [
     "tracker=none",
     "train.limit_train=48",
@@ -41,12 +44,22 @@ def small(folder: Path, *overrides: str) -> config.Run:
     return composed(*SMALL, f"output_dir={folder}", *overrides)
 
 
-def prepared(method: str, mini: str, *overrides: str, seed: int = 3):
-    """A run, its model with the method attached, the tokenizer, and 24 encoded training rows."""
-    run = composed(f"method={method}", f"task={MINIS[mini]}", f"model={mini}", *overrides)
+def on(name: str) -> tuple[str, ...]:
+    """The overrides that choose one of `BACKBONES` and its task."""
+    task = f"task={BACKBONES[name]}"
+    if name in MINIS:
+        return task, f"model={name}"
+    if name in BASES:
+        return task, f"model.path={backbones.folder(name.removesuffix('_base'), whole=False)}", "model.random_init=true"
+    return task, f"model.path={backbones.folder(name)}"
+
+
+def prepared(method: str, name: str, *overrides: str, seed: int = 3):
+    """A run, its model with the method attached, the tokenizer, and encoded training rows: 24, or 4 of a large one."""
+    run = composed(f"method={method}", *on(name), *overrides)
     model, tokenizer = load(run.model, run.task, seed)
     run.method.attach(model, seed)
-    rows = encode_split(run.task, tokenizer, load_split(run.task, run.data, "train", 24), 64)
+    rows = encode_split(run.task, tokenizer, load_split(run.task, run.data, "train", 4 if name in BASES else 24), 64)
     return run, model, tokenizer, rows
 
 

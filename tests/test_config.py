@@ -147,7 +147,21 @@ def test_run_id_is_safe_as_a_folder_name():
 
 def test_methods_and_tasks_are_found():
     assert {"full", "lora", "rosa"} <= set(METHODS)
-    assert {"cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli", "e2e", "dart", "webnlg"} == set(TASKS)
+    assert {
+        "cola",
+        "sst2",
+        "mrpc",
+        "stsb",
+        "qqp",
+        "mnli",
+        "qnli",
+        "rte",
+        "wnli",
+        "e2e",
+        "dart",
+        "webnlg",
+        "synthetic",
+    } == set(TASKS)
 
 
 def test_a_wrong_class_is_refused():

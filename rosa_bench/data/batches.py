@@ -66,7 +66,8 @@ class EpochSampler(Sampler[int]):
 def collate(batch: Sequence[Encoded], pad_id: int) -> dict[str, torch.Tensor]:
     """Right-padded `input_ids`, `attention_mask` (and `token_type_ids`) of shape [examples, longest], and `labels`.
 
-    Labels are [examples] for a class or a score, [examples, longest] with -100 on padding for generation.
+    Labels are [examples] for a class or a score, [examples, outputs] for several, and for generation
+    [examples, longest] with -100 on padding.
     """
     longest = max(len(item.input_ids) for item in batch)
 
@@ -80,7 +81,7 @@ def collate(batch: Sequence[Encoded], pad_id: int) -> dict[str, torch.Tensor]:
     if batch[0].token_type_ids is not None:
         out["token_type_ids"] = padded([item.token_type_ids or [] for item in batch], 0)
     if isinstance(batch[0].labels, list):
-        out["labels"] = padded([item.labels for item in batch if isinstance(item.labels, list)], IGNORED)
+        out["labels"] = padded([item.labels for item in batch], IGNORED)
     elif batch[0].labels is not None:
         out["labels"] = torch.tensor([item.labels for item in batch])
     return out

@@ -46,11 +46,8 @@ def load_split(task: Task, data: Data, split: str, limit: int | None = None) -> 
 
 
 def _embedded(task: Task, data: Data, split: str) -> Iterator[tuple[dict[str, Any], str]]:
-    from rosa_bench import embedded
-
-    name = task.folder.rpartition("/")[2]
-    for index, row in enumerate(embedded.rows("e2e" if name == "e2e_nlg" else name, split)):
-        yield row, f"embedded {name}/{split} row {index}"
+    for index, row in enumerate(task.embedded(split)):
+        yield dict(row), f"embedded {task.name}/{split} row {index}"
 
 
 def split_file(task: Task, folder: str, split: str) -> Path:

@@ -9,6 +9,7 @@ from rosa_bench.config import Model
 from rosa_bench.data.source import file_sha256
 from rosa_bench.errors import UsageError
 
+MADE = {"synthetic"}  # made from the task's configuration, not read
 EMBEDDED = Path(__file__).parent.parent / "embedded" / "models"
 
 
@@ -29,6 +30,8 @@ def identity(model: Model) -> dict[str, Any]:
     """What identifies the weights: part of a run's key. Files by their content, never by their path."""
     if model.path is None and model.hub is not None:
         return {"hub": model.hub, "revision": model.revision, "random_init": model.random_init}
+    if model.embedded and model.name in MADE:
+        return {"made": model.name, "random_init": model.random_init}
     folder = Path(source_of(model))
     names = ["config.json", "tokenizer.json", "tokenizer_config.json"]
     names += [] if model.random_init else sorted(path.name for path in folder.glob("*.safetensors"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import transformers
@@ -22,6 +22,8 @@ def load(model: Model, task: Task, seed: int) -> tuple[PreTrainedModel, PreTrain
     Raises:
         UsageError: for a folder or hub that cannot be loaded, or a backbone that cannot do the task.
     """
+    if "synthetic" in (task.backbone, model.name):
+        return _synthetic(model, task, seed)
     source = source_of(model)
     options: dict[str, Any] = {"revision": model.revision} if model.revision else {}
     if model.path is not None or model.hub is None:
@@ -51,6 +53,14 @@ def load(model: Model, task: Task, seed: int) -> tuple[PreTrainedModel, PreTrain
     if backbone.get_input_embeddings().num_embeddings < len(tokenizer):
         raise UsageError(f"model {source}: the tokenizer has {len(tokenizer)} tokens, the embeddings fewer")
     return backbone, tokenizer
+
+
+def _synthetic(model: Model, task: Task, seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    if not (model.embedded and model.name == task.backbone):
+        raise UsageError(f"model={model.name} does not go with task={task.name}; leave model=auto")
+    from rosa_bench.models.synthetic import build
+
+    return build(cast(Any, task), model.random_init, seed)
 
 
 def _cannot_load(model: Model, source: str, error: Exception) -> str:

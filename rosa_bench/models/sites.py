@@ -93,7 +93,8 @@ def find_sites(model: PreTrainedModel, targets: Iterable[str]) -> list[Site]:
     Raises:
         UsageError: if the model has no weight of a wanted role; names the roles it has.
     """
-    wanted: set[str] = set(ROLES) if "all" in targets else set(targets)
+    everything = "all" in targets or getattr(model, "every_target", False)
+    wanted: set[str] = set(ROLES) if everything else set(targets)
     sites: list[Site] = []
     seen: set[Role] = set()
     for name, module in model.named_modules():
@@ -103,7 +104,7 @@ def find_sites(model: PreTrainedModel, targets: Iterable[str]) -> list[Site]:
         seen.update(roles)
         width = features(module)[1] // max(1, len(roles))
         sites += [Site(name, role, i * width, (i + 1) * width) for i, role in enumerate(roles) if role in wanted]
-    missing = set() if "all" in targets and seen else wanted - seen
+    missing = set() if everything and seen else wanted - seen
     if missing:
         have = ", ".join(role for role in ROLES if role in seen) or "none that is known"
         raise UsageError(

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Kind = Literal["classify", "regress", "generate"]
+Label = Any  # of its task: a class (int), a score (float), a list of outputs; None where there is none
 IGNORED = -100  # label of a token that carries no loss, as torch's cross entropy has it
 
 
@@ -22,27 +23,27 @@ class Example:
 
     id: str
     texts: tuple[str, ...]  # one text or a pair; for generation the linearised input
-    label: int | float | None = None
+    label: Label = None
     references: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Token ids of one example. `labels` is a class, a score, or one id per token (-100 where no loss is wanted)."""
+    """Token ids of one example. `labels` is its label, or one id per token (-100 where no loss is wanted)."""
 
     input_ids: list[int]
-    labels: int | float | list[int] | None = None
+    labels: Label = None
     token_type_ids: list[int] | None = None
     cut: bool = False  # the text was longer than the maximum length
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What a model said of one example: a class or score with its logits, or a text."""
+    """What a model said of one example: a class or score with its logits, several outputs, or a text."""
 
     id: str
-    value: int | float | str
-    label: int | float | None = None
+    value: Label
+    label: Label = None
     references: tuple[str, ...] = ()
     logits: tuple[float, ...] = ()
 
@@ -67,6 +68,7 @@ class Task(ABC):
     epochs: int  # used where train.epochs is null
     version: int  # raised when a change of parsing or scoring changes results
     higher_is_better: ClassVar[bool] = True
+    lr: ClassVar[float | None] = None  # used in place of the method's where train.lr is null
 
     @property
     @abstractmethod
@@ -79,9 +81,21 @@ class Task(ABC):
         """Outputs of the task head; 0 for generation, which has none."""
 
     @property
+    def backbone(self) -> str:
+        """The embedded model that `model=auto` means."""
+        return "gpt2_mini" if self.kind == "generate" else "roberta_mini"
+
+    @property
     def splits(self) -> tuple[str, ...]:
         """Every split a run reads, the training split first."""
         return tuple(dict.fromkeys(["train", self.select_split, *self.scored_splits]))
+
+    def embedded(self, split: str) -> Iterable[Mapping[str, Any]]:
+        """The rows of `data=embedded`."""
+        from rosa_bench import embedded
+
+        name = self.folder.rpartition("/")[2]
+        return embedded.rows("e2e" if name == "e2e_nlg" else name, split)
 
     @property
     @abstractmethod

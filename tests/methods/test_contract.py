@@ -1,4 +1,4 @@
-"""What every method must hold, over every yaml of configs/method and both embedded backbones."""
+"""What every method must hold, over every yaml of configs/method: both embedded backbones, a BERT, and full sizes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import METHODS, MINIS, composed, prepared, small, steps, without_cost
+from support import BACKBONES, BASES, METHODS, MINIS, composed, on, prepared, small, steps, without_cost
 
 from rosa_bench import checkpoint, evaluate, methods, trainer
 from rosa_bench.data.batches import collate
@@ -18,14 +18,20 @@ from rosa_bench.errors import UsageError
 from rosa_bench.models.load import load
 from rosa_bench.run import run as run_experiment
 
-GRID = pytest.mark.parametrize("mini", MINIS)
+GRID = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in BASES else []) for name in BACKBONES]
+)
 EACH = pytest.mark.parametrize("method", METHODS)
+
+
+def rate(run, name: str) -> float:
+    return run.method.lr["full_size" if name in BASES else "mini"]
 
 
 @GRID
 @EACH
-def test_starts_at_the_backbone(method, mini):
-    run, model, _, rows = prepared(method, mini)
+def test_starts_at_the_backbone(method, name):
+    run, model, _, rows = prepared(method, name)
     plain, _ = load(run.model, run.task, 3)
     with evaluate.evaluating(model), evaluate.evaluating(plain):
         batch = collate(rows, pad_id=1)
@@ -36,24 +42,27 @@ def test_starts_at_the_backbone(method, mini):
 
 @GRID
 @EACH
-def test_trains_and_leaves_the_frozen_alone(method, mini):
-    run, model, _, rows = prepared(method, mini)
+def test_trains_and_leaves_the_frozen_alone(method, name):
+    run, model, _, rows = prepared(method, name)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     wanted = {name for name, p in model.named_parameters() if p.requires_grad}
-    losses = steps(run, model, rows, 40, run.method.lr["mini"])
+    count, share = (40, 0.6) if name in MINIS else (6, 1.0)  # there is little to learn from random weights
+    losses = steps(run, model, rows, count, rate(run, name))
     with evaluate.evaluating(model):
         final = model(**collate(rows, pad_id=1)).loss.item()
     moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
     assert wanted
-    assert final < 0.6 * losses[0]
+    assert final < share * losses[0]
     assert moved <= wanted | run.method.moved(model)
     assert len(moved & wanted) >= 0.9 * len(wanted)
 
 
 @GRID
 @EACH
-def test_resumes_bitwise(method, mini, tmp_path, monkeypatch):
-    overrides = (f"method={method}", f"task={MINIS[mini]}", f"model={mini}", "save=adapter")
+def test_resumes_bitwise(method, name, tmp_path, monkeypatch):
+    overrides = [f"method={method}", *on(name), "save=adapter"]
+    if name in BASES:
+        overrides += ["train.batch_size=2", "train.limit_eval=3", "train.max_steps=6"]
     whole = run_experiment(small(tmp_path / "whole", *overrides))
     original = trainer.Loop.on_step_end
 
@@ -69,9 +78,9 @@ def test_resumes_bitwise(method, mini, tmp_path, monkeypatch):
     monkeypatch.setattr(trainer.Loop, "on_step_end", original)
     resumed = run_experiment(small(tmp_path / "parts", *overrides, "resume=must"))
     assert without_cost(resumed) == without_cost(whole)
-    for name in ("adapter/adapter.safetensors", *(p.name for p in (tmp_path / "whole" / whole.run_id).glob("pred*"))):
-        first, second = (tmp_path / part / whole.run_id / name for part in ("whole", "parts"))
-        assert first.read_bytes() == second.read_bytes(), name
+    for file in ("adapter/adapter.safetensors", *(p.name for p in (tmp_path / "whole" / whole.run_id).glob("pred*"))):
+        first, second = (tmp_path / part / whole.run_id / file for part in ("whole", "parts"))
+        assert first.read_bytes() == second.read_bytes(), file
 
 
 @pytest.fixture(scope="module")
@@ -93,11 +102,11 @@ def load_and_score(overrides: tuple[str, ...], folder: Path, batch: dict[str, to
 
 @GRID
 @EACH
-def test_saves_loads_and_merges(method, mini, tmp_path, other_process):
-    overrides = (f"method={method}", f"task={MINIS[mini]}", f"model={mini}")
-    run, model, _, rows = prepared(method, mini)
+def test_saves_loads_and_merges(method, name, tmp_path, other_process):
+    overrides = (f"method={method}", *on(name))
+    run, model, _, rows = prepared(method, name)
     told = checkpoint.tensor_hash(dict(load(run.model, run.task, 3)[0].base_model.named_parameters()))
-    steps(run, model, rows, 12, run.method.lr["mini"])
+    steps(run, model, rows, 3 if name in BASES else 12, rate(run, name))
     batch = {name: value for name, value in collate(rows, pad_id=1).items() if name != "labels"}
     with evaluate.evaluating(model):
         expected = model(**batch).logits.clone()
@@ -125,8 +134,8 @@ def test_generates_after_training(method):
 
 @GRID
 @EACH
-def test_refuses_others(method, mini, tmp_path):
-    run, model, _, _ = prepared(method, mini)
+def test_refuses_others(method, name, tmp_path):
+    run, model, _, _ = prepared(method, name)
     checkpoint.save_adapters(model, run.method, tmp_path, "one backbone")
     folder = tmp_path / "adapter"
     shapes = {name: tensor.shape for name, tensor in checkpoint.trained_state(model, run.method).items()}
@@ -134,7 +143,7 @@ def test_refuses_others(method, mini, tmp_path):
         checkpoint.load_adapter(model, run.method, folder, "another one")
     for other in METHODS:
         if other != method:
-            theirs, model, _, _ = prepared(other, mini)
+            theirs, model, _, _ = prepared(other, name)
             with pytest.raises(UsageError, match="another method"):
                 checkpoint.load_adapter(model, theirs.method, folder, "one backbone")
             state = checkpoint.trained_state(model, theirs.method)
@@ -155,15 +164,15 @@ def test_trains_the_head(method):
 
 @GRID
 @EACH
-def test_start_depends_on_the_seed_alone(method, mini):
+def test_start_depends_on_the_seed_alone(method, name):
     def start(seed: int, spoil: bool = False) -> str:
         if spoil:
-            prepared("lora", mini, seed=99)
+            prepared("lora", name, seed=99)
             torch.rand(7)
-        run, model, _, _ = prepared(method, mini, seed=seed)
+        run, model, _, _ = prepared(method, name, seed=seed)
         return checkpoint.tensor_hash(checkpoint.trained_state(model, run.method))
 
     first = start(3)
     assert first == start(3, spoil=True)
-    new_tensors = method != "full" or mini == "roberta_mini"  # full fine-tuning of a language model draws nothing
+    new_tensors = method != "full" or BACKBONES[name] == "cola"  # full fine-tuning of a language model draws nothing
     assert (first != start(4)) == new_tensors

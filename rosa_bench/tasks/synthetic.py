@@ -1,0 +1,96 @@
+"""Regression towards a perturbed model (ROSA's published `train_synthetic.py`): what a method can reach, known exactly.
+
+A row is a vector x ~ N(0, I) and what the true model says of it. The true model is the start model with A B, all
+entries N(0, 1), added to every weight, so fine-tuning has to find an update of rank `perturbation`. There is no
+noise: full fine-tuning can reach an error of zero, an update of lower rank cannot (`rosa_bench.theory`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from rosa_bench.errors import UsageError
+from rosa_bench.schema import Count, Name, configured
+from rosa_bench.tasks.base import Encoded, Example, Hub, Kind, Prediction, Task, field
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Metric = Literal["mse", "r2"]
+
+
+@configured
+class Synthetic(Task):
+    """One (`linear`) or two linear layers. Sizes are the published ones; everything is drawn from `world_seed`."""
+
+    name: Name = "synthetic"
+    folder: Name = "synthetic"
+    layers: Literal[1, 2] = 1
+    inputs: Count = 512
+    hidden: Count = 64  # outputs of the first of two layers, a ReLU after it
+    outputs: Count = 32
+    perturbation: Count = 24  # rank of what is added to every weight
+    train_rows: Count = 5000
+    validation_rows: Count = 1000
+    world_seed: int = 42  # of rows, start model and true model; a run's `seed` is of training only
+    primary: Metric = "mse"
+    select_split: Name = "validation"
+    scored_splits: list[str] = Field(default_factory=lambda: ["train", "validation"], min_length=1)
+    epochs: Count = 60
+    version: Count = 1
+
+    higher_is_better: ClassVar[bool] = False
+    lr: ClassVar[float | None] = 0.02
+
+    def __post_init__(self) -> None:
+        limit = min(self.inputs, self.outputs, *([self.hidden] if self.layers == 2 else []))
+        if self.perturbation > limit:
+            raise ValueError(f"perturbation={self.perturbation} is more than the full rank of a weight, {limit}")
+
+    @property
+    def kind(self) -> Kind:
+        """A regression of several outputs."""
+        return "regress"
+
+    @property
+    def num_labels(self) -> int:
+        """The outputs of the last layer; there is no head."""
+        return self.outputs
+
+    @property
+    def backbone(self) -> str:
+        """Made from this very configuration."""
+        return "synthetic"
+
+    @property
+    def hub(self) -> Hub:
+        """Rows are drawn, not downloaded."""
+        raise UsageError("task=synthetic: no hub has its rows, they are drawn: use data=embedded")
+
+    def embedded(self, split: str) -> Iterable[Mapping[str, Any]]:
+        """The number of a vector, which the model looks up, and the true model's outputs for it."""
+        from rosa_bench.models.synthetic import world
+
+        drawn = world(self)
+        first, last = (0, self.train_rows) if split == "train" else (self.train_rows, len(drawn.vectors))
+        for index in range(first, last):
+            yield {"id": index, "label": drawn.labels[index].tolist()}
+
+    def parse(self, row: Mapping[str, Any], where: str) -> Example:
+        """The number as a text of one token."""
+        return Example(str(row["id"]), (str(row["id"]),), field(row, "label", list, where))
+
+    def encode(self, example: Example, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
+        """One token: the number of the vector."""
+        return Encoded(tokenizer(example.texts[0], add_special_tokens=False)["input_ids"], example.label)
+
+    def score(self, split: str, predictions: Sequence[Prediction]) -> Mapping[str, float]:
+        """`mse`: mean squared error over rows and outputs; `r2`: explained share of the labels' variance, in points."""
+        from sklearn import metrics
+
+        labels, values = [p.label for p in predictions], [p.value for p in predictions]
+        r2 = metrics.r2_score(labels, values, multioutput="variance_weighted")
+        return {"mse": float(metrics.mean_squared_error(labels, values)), "r2": 100 * float(r2)}

@@ -1,0 +1,101 @@
+"""Draws docs/figures/synthetic.png from records: error over rank for full fine-tuning, LoRA and ROSA, and the theory.
+
+python -m rosa_bench -m task=synthetic task.layers=1,2 method=lora,rosa method.rank=1,2,4,8,16,24
+python -m rosa_bench -m task=synthetic task.layers=1,2 method=full
+python scripts/synthetic_figure.py [--runs results/runs] [--out docs/figures/synthetic.png]
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rosa_bench import cli, tables, theory
+from rosa_bench.methods.rosa import Rosa
+from rosa_bench.models.synthetic import world
+from rosa_bench.record import Record
+
+STYLES = {"full": ("black", "none"), "lora": ("#d55e00", "o"), "rosa": ("#0072b2", "s")}  # colour-blind safe
+VARIANTS = {"random_add": ("black", "o"), "equal": ("#0072b2", "s"), "projection": ("#d55e00", "^")}
+LEAST = 1e-6  # where the axis ends: share of the start's error
+
+
+def errors(records: list[Record], layers: int) -> dict[str, dict[int, float]]:
+    """Training error over rank by method; full fine-tuning has rank 0."""
+    found: dict[str, dict[int, float]] = {}
+    for record in records:
+        if record.task == "synthetic" and record.config["task"]["layers"] == layers:
+            rank = record.config["method"].get("rank", 0)
+            found.setdefault(record.method, {})[rank] = record.scores["train"][""]["mse"]
+    return found
+
+
+def linear() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Training vectors and labels of the one-layer task, and its start weight [I, O], the bias taken off the labels."""
+    task: Any = cli.compose(["task=synthetic"]).task
+    drawn = world(task)
+    start = drawn.start.network["fc1"]
+    rows = slice(0, task.train_rows)
+    return drawn.vectors[rows], (drawn.labels[rows] - start.bias).detach(), start.weight.T.detach()
+
+
+def draw_errors(axis: Any, found: dict[str, dict[int, float]], start: float, title: str) -> None:
+    """One panel: error over rank, as a share of the error before training."""
+    for method, by_rank in sorted(found.items()):
+        colour, marker = STYLES[method]
+        shares = {rank: max(error / start, LEAST) for rank, error in sorted(by_rank.items())}
+        if method == "full":
+            axis.axhline(shares[0], color=colour, linestyle="--", label="full fine-tuning")
+        else:
+            axis.plot(list(shares), list(shares.values()), color=colour, marker=marker, label=method.upper())
+    axis.set(title=title, xlabel="rank", yscale="log")
+
+
+def main() -> int:
+    """Draw the three panels."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=Path, default=Path("results/runs"))
+    parser.add_argument("--out", type=Path, default=Path("docs/figures/synthetic.png"))
+    args = parser.parse_args()
+    records = tables.records(args.runs)[0]
+    X, Y, W = linear()
+    start = float((X @ W - Y).square().mean())
+    difference = torch.linalg.lstsq(X.double(), (Y - X @ W).double()).solution
+    figure, axes = pyplot.subplots(1, 3, figsize=(13, 4), layout="constrained")
+
+    draw_errors(axes[0], errors(records, 1), start, "one layer, trained")
+    floors = [theory.floor(X, difference, rank) / start for rank in range(1, 24)]
+    axes[0].plot(range(1, 24), floors, color="grey", linestyle=":", label="least error of an update of that rank")
+    axes[0].set_ylabel("training error / error at the start")
+    axes[0].legend()
+    two = errors(records, 2)
+    task: Any = cli.compose(["task=synthetic", "task.layers=2"]).task
+    drawn = world(task)
+    with torch.no_grad():
+        before = drawn.start(torch.arange(task.train_rows)[:, None]).logits - drawn.labels[: task.train_rows]
+    draw_errors(axes[1], two, float(before.square().mean()), "two layers, trained")
+    for variant, (colour, marker) in VARIANTS.items():
+        steps = theory.resampled(X, Y, W, Rosa(variant=variant), 4, torch.Generator().manual_seed(1))
+        shares = [1.0, *(max(error / start, LEAST) for error in itertools.islice(steps, 14))]
+        axes[2].plot(shares, color=colour, marker=marker, label=f"variant={variant}")
+    axes[2].axvline(6, color="grey", linestyle=":", label="ceil(24 / 4) = 6")
+    axes[2].set(title="one layer, rank 4, best A and B at every step", xlabel="re-samplings", yscale="log")
+    axes[2].legend()
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(args.out, dpi=110)
+    print(args.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

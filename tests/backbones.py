@@ -1,0 +1,81 @@
+"""Backbones of several real classes in folders, built when a test first asks for one."""
+
+from __future__ import annotations
+
+import atexit
+import shutil
+import tempfile
+from functools import cache
+from pathlib import Path
+
+WORDS = "the a cat dog sees hears it and not because where name area food fox inn cheap : | ."
+ENCODER = {
+    "cls_token": "<s>",
+    "pad_token": "<pad>",
+    "sep_token": "</s>",
+    "unk_token": "<unk>",
+    "mask_token": "<mask>",
+}
+DECODER = {"eos_token": "<|endoftext|>"}
+
+
+def _tokenizer(folder: Path, special: dict[str, str]) -> int:
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    raw = ByteLevelBPETokenizer(add_prefix_space=True)
+    raw.train_from_iterator([WORDS] * 50, vocab_size=400, special_tokens=list(special.values()), show_progress=False)
+    fast = PreTrainedTokenizerFast(tokenizer_object=raw._tokenizer, **special)
+    if "cls_token" in special:
+        from tokenizers.processors import RobertaProcessing
+
+        c, s = special["cls_token"], special["sep_token"]
+        fast.backend_tokenizer.post_processor = RobertaProcessing((s, raw.token_to_id(s)), (c, raw.token_to_id(c)))
+    fast.save_pretrained(folder)
+    return len(fast)
+
+
+def build(kind: str, folder: Path) -> Path:
+    """A two-layer backbone of a real class with random weights and its tokenizer, saved as `transformers` saves it."""
+    import torch
+    import transformers as t
+
+    size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    vocab = _tokenizer(folder, ENCODER if kind in ("roberta", "bert") else DECODER)
+    torch.manual_seed(0)
+    if kind == "roberta":
+        config = t.RobertaConfig(
+            vocab_size=vocab, max_position_embeddings=130, pad_token_id=1, type_vocab_size=1, **size
+        )
+        model = t.RobertaForMaskedLM(config)
+    elif kind == "bert":
+        model = t.BertForMaskedLM(t.BertConfig(vocab_size=vocab, max_position_embeddings=128, pad_token_id=1, **size))
+    elif kind == "llama":
+        model = t.LlamaForCausalLM(t.LlamaConfig(vocab_size=vocab, max_position_embeddings=128, **size))
+    else:
+        config = t.GPT2Config(
+            vocab_size=vocab, n_positions=160, n_embd=32, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=0
+        )
+        model = t.GPT2LMHeadModel(config)
+    model.save_pretrained(folder)
+    return folder
+
+
+def build_config(kind: str, folder: Path) -> Path:
+    """A 124 million parameter backbone without its weights (`model.random_init` draws them), and a small tokenizer."""
+    import transformers as t
+
+    _tokenizer(folder, ENCODER if kind == "roberta" else DECODER)
+    if kind == "roberta":
+        t.RobertaConfig(vocab_size=50265, max_position_embeddings=514, type_vocab_size=1).save_pretrained(folder)
+    else:
+        t.GPT2Config(bos_token_id=0, eos_token_id=0).save_pretrained(folder)
+    return folder
+
+
+@cache
+def folder(kind: str, whole: bool = True) -> Path:
+    """The folder of a small backbone (roberta, bert, gpt2, llama), or of a full-size one without weights."""
+    path = Path(tempfile.mkdtemp(prefix=f"{kind}-"))
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    return build(kind, path) if whole else build_config(kind, path)
