@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 RUN = $(BIN)/python -m rosa_bench
 
-.PHONY: help setup run test test-slow lint format tables lock clean
+.PHONY: help setup run test test-slow lint format tables bench lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -34,6 +34,9 @@ format: setup ## rewrite the code in the house format
 
 tables: setup ## results/tables/ from all records
 	@$(BIN)/python -m rosa_bench.tables
+
+bench: setup ## time and memory of a training step, method by method (about 15 minutes)
+	@$(BIN)/python scripts/benchmark.py
 
 lock: setup ## renew requirements.lock within the ranges of pyproject.toml
 	@scripts/lock.sh

@@ -43,16 +43,17 @@ def start_facts(before: tuple[torch.Tensor, float], after: tuple[torch.Tensor, f
 def merge_checked(
     model: PreTrainedModel, task: Task, examples: Sequence[Example], rows: Sequence[Encoded], pad_id: int
 ) -> dict[str, Any]:
-    """Merge the model in place, and compare logits and score before and after on the first examples of a split.
+    """Merge the model in place; compare fp32 logits and score before and after on the first examples of a split.
 
     Facts: `merge_max_abs_diff` of the logits, `merge_score_abs_diff` of the primary metric (of the loss where texts are
     generated), and whether the logits keep `MERGE_BOUND`.
     """
     count = CHECKED[task.kind]
     kept, told = rows[:count], examples[:count]
-    before, score = _outputs(model, task, told, kept, pad_id)
-    methods.merge(model)
-    after, merged_score = _outputs(model, task, told, kept, pad_id)
+    with evaluate.full_precision(model):
+        before, score = _outputs(model, task, told, kept, pad_id)
+        methods.merge(model)
+        after, merged_score = _outputs(model, task, told, kept, pad_id)
     difference = max(float((a - b).abs().max()) for a, b in zip(before, after, strict=True))
     largest = max(1.0, *(float(values.abs().max()) for values in before))
     return {

@@ -20,7 +20,7 @@ from rosa_bench import config, hub
 from rosa_bench.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, UsageError, nearest
 from rosa_bench.key import config_key, finished, run_id
 from rosa_bench.processes import is_first
-from rosa_bench.record import Record
+from rosa_bench.record import Record, seconds
 
 PATH_FLAGS = ("-cp", "--config-path", "-cd", "--config-dir")
 _codes: list[int] = []  # of the cells of this process
@@ -192,10 +192,9 @@ def result_table(records: Sequence[Record], folders: Sequence[Path]) -> str:
 def _result_row(record: Record) -> tuple[str, ...]:
     params, cost = record.params, record.cost
     trainable = f"{params['trainable_percent']:.2f} % ({params['trainable']:,})" if params else "–"
-    seconds = sum(cost.get(name, 0.0) for name in ("train_s", "method_s", "eval_s"))
     memory = f"{cost['peak_rss_bytes'] / 1e6:,.0f} MB" if "peak_rss_bytes" in cost else "–"
     names = (record.task, record.model, record.method, str(record.seed))
-    return (*names, score_text(record), trainable, f"{seconds:.0f} s", memory)
+    return (*names, score_text(record), trainable, f"{seconds(record):.0f} s", memory)
 
 
 def score_text(record: Record) -> str:

@@ -28,6 +28,17 @@ def evaluating(model: torch.nn.Module) -> Iterator[None]:
         model.train(was)
 
 
+@contextmanager
+def full_precision(model: torch.nn.Module) -> Iterator[None]:
+    """Without the autocast that training at a lower precision leaves around the model's `forward`."""
+    wrapped = model.__dict__.pop("forward", None)
+    try:
+        yield
+    finally:
+        if wrapped is not None:
+            model.__dict__["forward"] = wrapped
+
+
 def sorted_batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
     """Indices in batches of like length, longest first."""
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])

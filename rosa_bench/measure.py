@@ -7,11 +7,14 @@ import ctypes
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import psutil
 import torch
 
 INTERVAL_S = 0.05
+NO_BACKWARD = -1  # torch's name for the running backward pass when there is none
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -67,10 +70,10 @@ def _high_water() -> int:
 
 
 class Held:
-    """A tensor that autograd keeps; it counts for as long as the graph needs it."""
+    """An entry for a tensor that autograd keeps; it counts for as long as it lives itself."""
 
     def __init__(self, tensor: torch.Tensor, ledger: Ledger) -> None:
-        self.tensor, self.ledger = tensor, ledger
+        self.ledger = ledger
         storage = tensor.untyped_storage()
         self.key, self.size = storage.data_ptr(), storage.nbytes()
         self.ledger.add(self.key, self.size)
@@ -104,16 +107,32 @@ class Ledger:
 def saved_bytes(model: torch.nn.Module) -> Iterator[Ledger]:
     """The most bytes that autograd keeps at a time for backward passes: distinct storages that are not parameters.
 
-    Covers forward and backward alike, so what a backward pass computes again counts while it is held.
+    Covers forward and backward alike, so what a backward pass computes again counts while it is held, by a reversible
+    layer or by a checkpointed one.
     """
+    hooks = torch.autograd.graph.saved_tensors_hooks
     own = {p.untyped_storage().data_ptr() for p in [*model.parameters(), *model.buffers()]}
     ledger = Ledger()
 
-    def pack(tensor: torch.Tensor) -> torch.Tensor | Held:
-        return tensor if tensor.untyped_storage().data_ptr() in own else Held(tensor, ledger)
+    def is_own(tensor: torch.Tensor) -> bool:
+        return tensor.untyped_storage().data_ptr() in own
 
-    def unpack(kept: torch.Tensor | Held) -> torch.Tensor:
-        return kept.tensor if isinstance(kept, Held) else kept
+    def pack(tensor: torch.Tensor) -> tuple[torch.Tensor, Held | None]:
+        return tensor, None if is_own(tensor) else Held(tensor, ledger)
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, unpack):
+    def unpack(kept: tuple[torch.Tensor, Held | None]) -> torch.Tensor:
+        return kept[0]
+
+    def enter(inner: torch.autograd.graph.saved_tensors_hooks) -> None:
+        """Activation checkpointing computes again under hooks of its own, which take the place of ours."""
+
+        def counted(tensor: torch.Tensor) -> Any:
+            kept = tensor.detach()
+            if torch._C._current_graph_task_id() != NO_BACKWARD and not is_own(tensor):
+                kept.held = Held(tensor, ledger)  # type: ignore[attr-defined]  # lives as long as this alias
+            return inner.pack_hook(kept)
+
+        torch._C._autograd._push_saved_tensors_default_hooks(counted, inner.unpack_hook)
+
+    with hooks(pack, unpack), mock.patch.object(hooks, "__enter__", enter):
         yield ledger

@@ -44,6 +44,16 @@ class Record:
         return {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
 
 
+def seconds(record: Record) -> float:
+    """What a run took for training, the method's own work and evaluation."""
+    return sum(float(record.cost.get(name, 0.0)) for name in ("train_s", "method_s", "eval_s"))
+
+
+def lock_path(folder: Path) -> Path:
+    """The file that a process locks while it writes to the folder of a run; beside it, so that it can be deleted."""
+    return folder.with_name(f".{folder.name}.lock")
+
+
 def read_record(path: Path) -> Record:
     """A record from its file. Raises UsageError that names the file when it is damaged or of another schema."""
     try:

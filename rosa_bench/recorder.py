@@ -23,7 +23,7 @@ from rosa_bench.environment import environment
 from rosa_bench.errors import UsageError
 from rosa_bench.files import write_bytes, write_json, write_json_lines_gz
 from rosa_bench.key import method_name
-from rosa_bench.record import Record, Status
+from rosa_bench.record import Record, Status, lock_path
 from rosa_bench.tasks.base import Prediction
 
 
@@ -47,7 +47,7 @@ class Recorder:
         self._training_since: float | None = None
         self._peak_open = True
         self._writes = processes.is_first()
-        self._lock = filelock.FileLock(str(self.folder.with_name(f".{run_id}.lock")))
+        self._lock = filelock.FileLock(str(lock_path(self.folder)))
         self._handlers: dict[int, Any] = {}
 
     def __enter__(self) -> Recorder:

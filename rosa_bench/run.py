@@ -67,6 +67,8 @@ def refuse(run: Run) -> None:
         raise UsageError(f"output_dir={run.output_dir} cannot be written: {blocked}")
     if run.save == "merged" and not run.method.mergeable:
         raise UsageError(f"save=merged: {method_name(run)} cannot be merged; use save=adapter")
+    if run.train.precision == "fp16" and (run.train.device == "cpu" or not torch.cuda.is_available()):
+        raise UsageError("train.precision=fp16 needs a GPU; bf16 and fp32 work without one")
     if run.train.gradient_checkpointing and not run.method.checkpointable:
         raise UsageError(f"train.gradient_checkpointing: {method_name(run)} keeps no activations that could be dropped")
 

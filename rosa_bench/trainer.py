@@ -82,7 +82,7 @@ def arguments(run: Run, folder: Path) -> TrainingArguments:
         fp16=train.precision == "fp16",
         dataloader_num_workers=train.num_workers,
         dataloader_pin_memory=torch.cuda.is_available() and train.device != "cpu",
-        use_cpu=train.device == "cpu",
+        use_cpu=train.device == "cpu" or not torch.accelerator.is_available(),
         seed=seeds(run.seed).dropout,
         optim="adamw_torch",
         logging_steps=train.log_steps,
@@ -178,7 +178,8 @@ class Loop(TrainerCallback):
         due = state.global_step % self.run.train.checkpoint_steps == 0 and state.global_step < state.max_steps
         stop = self.recorder.stop_asked = processes.any_of(self.recorder.stop_asked)
         control.should_save |= (due and state.global_step % self.per_epoch != 0) or stop
-        control.should_log |= control.should_save or state.global_step % self.per_epoch == 0
+        epoch_ends = state.global_step % self.per_epoch == 0 or state.global_step == state.max_steps
+        control.should_log |= control.should_save or epoch_ends
         control.should_training_stop |= stop
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:

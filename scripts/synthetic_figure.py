@@ -22,6 +22,7 @@ from rosa_bench.record import Record
 
 STYLES = {"full": ("black", "none"), "lora": ("#d55e00", "o"), "rosa": ("#0072b2", "s")}  # colour-blind safe
 VARIANTS = {"random_add": ("black", "o"), "equal": ("#0072b2", "s"), "projection": ("#d55e00", "^")}
+LABELS = {"lora": "LoRA", "rosa": "ROSA"}
 LEAST = 1e-6  # where the axis ends: share of the start's error
 
 
@@ -52,7 +53,7 @@ def draw_errors(axis: Any, found: dict[str, dict[int, float]], start: float, tit
         if method == "full":
             axis.axhline(shares[0], color=colour, linestyle="--", label="full fine-tuning")
         else:
-            axis.plot(list(shares), list(shares.values()), color=colour, marker=marker, label=method.upper())
+            axis.plot(list(shares), list(shares.values()), color=colour, marker=marker, label=LABELS[method])
     axis.set(title=title, xlabel="rank", yscale="log")
 
 
@@ -77,7 +78,7 @@ def main() -> int:
     floors = [theory.floor(X, difference, rank) / start for rank in range(1, 24)]
     axes[0].plot(range(1, 24), floors, color="grey", linestyle=":", label="least error of an update of that rank")
     axes[0].set_ylabel("training error / error at the start")
-    axes[0].legend()
+    axes[0].legend(loc=(0.28, 0.3))
     two = errors(records, 2)
     task: Any = cli.compose(["task=synthetic", "task.layers=2"]).task
     drawn = world(task)

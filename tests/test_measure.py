@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from rosa_bench.measure import PeakMemory, saved_bytes
 
@@ -43,3 +44,18 @@ def test_saved_bytes_are_the_most_at_a_time():
         assert saved.now == 0 and saved.bytes == 4 * 1000
         both = x.exp().sum(), x.exp().sum()
     assert saved.bytes == 8 * 1000 and len(both) == 2
+
+
+def test_saved_bytes_count_what_checkpointing_computes_again():
+    """At most the inputs of all layers and the activations of one."""
+    layers = torch.nn.ModuleList(
+        torch.nn.Sequential(torch.nn.Linear(16, 64), torch.nn.ReLU(), torch.nn.Linear(64, 16)) for _ in range(6)
+    )
+    x = torch.randn(1000, 16, requires_grad=True)
+    with saved_bytes(layers) as saved:
+        h = x
+        for layer in layers:
+            h = checkpoint(layer, h, use_reentrant=False)
+        assert saved.now == 4 * 1000 * 6 * 16
+        h.sum().backward()
+    assert saved.bytes == 4 * 1000 * (6 * 16 + 64) and saved.now == 0

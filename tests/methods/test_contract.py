@@ -16,6 +16,7 @@ from rosa_bench.data.batches import collate
 from rosa_bench.data.source import load_split
 from rosa_bench.errors import UsageError
 from rosa_bench.models.load import load
+from rosa_bench.record import Record
 from rosa_bench.run import run as run_experiment
 
 GRID = pytest.mark.parametrize(
@@ -120,6 +121,57 @@ def test_saves_loads_and_merges(method, name, tmp_path, other_process):
         assert not report["missing_keys"] and not report["unexpected_keys"]
         with evaluate.evaluating(plain):
             assert (plain(**batch).logits - expected).abs().max() < 2e-4
+
+
+def losses_of(folder: Path, *overrides: str) -> tuple[list[float], Record]:
+    record = run_experiment(small(folder, *overrides, "train.log_steps=1"))
+    lines = (folder / record.run_id / "events.jsonl").read_text().splitlines()
+    return [event["loss"] for event in map(json.loads, lines) if "loss" in event], record
+
+
+@pytest.mark.parametrize("mini", MINIS)
+@EACH
+def test_learns_the_same_under_bf16(method, mini, tmp_path):
+    overrides = (f"method={method}", *on(mini), "train.limit_eval=4")
+    (expected, _), (found, record) = (
+        losses_of(tmp_path, *overrides, f"train.precision={precision}") for precision in ("fp32", "bf16")
+    )
+    assert found == pytest.approx(expected, rel=0.05) and found != expected
+    assert record.facts.get("merge_within_bound", True)  # the check is made in fp32
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@GRID
+@EACH
+def test_gradients_under_autocast(method, name, dtype):
+    """The loss and the direction of the whole gradient are those of fp32."""
+    run, model, _, rows = prepared(method, name)
+    steps(run, model, rows, 2, rate(run, name))
+    trained = [p for p in model.parameters() if p.requires_grad]
+    found = []
+    for enabled in (False, True):
+        with torch.autocast("cpu", dtype, enabled=enabled):
+            loss = model.eval()(**collate(rows, pad_id=1)).loss
+        grads = torch.autograd.grad(loss, trained, allow_unused=True)
+        found.append((loss.item(), torch.cat([g.flatten().double() for g in grads if g is not None])))
+    assert found[1][0] == pytest.approx(found[0][0], rel=0.02) and found[1][0] != found[0][0]
+    assert torch.cosine_similarity(found[0][1], found[1][1], dim=0) > 0.99
+
+
+@pytest.mark.parametrize("mini", MINIS)
+@EACH
+def test_gradient_checkpointing_changes_memory_and_nothing_else(method, mini, tmp_path):
+    overrides = (f"method={method}", *on(mini), "train.limit_eval=4")
+    if not composed(*overrides).method.checkpointable:
+        with pytest.raises(UsageError, match="gradient_checkpointing"):
+            losses_of(tmp_path, *overrides, "train.gradient_checkpointing=true")
+        return
+    (expected, plain), (found, saving) = (
+        losses_of(tmp_path / switch, *overrides, f"train.gradient_checkpointing={switch}")
+        for switch in ("false", "true")
+    )
+    assert found == pytest.approx(expected, rel=1e-6)
+    assert saving.cost["memory"]["activations"] < 0.7 * plain.cost["memory"]["activations"]
 
 
 @EACH
