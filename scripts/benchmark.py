@@ -33,9 +33,9 @@ from rosa_bench.methods.base import Step
 SIZES = {"mini": (128, 4, 4, 512), "base": (768, 12, 12, 3072), "large": (1024, 24, 16, 4096)}
 CONTENDERS = {
     "full": ("method=full",),
-    "full, checkpointing": ("method=full", "train.gradient_checkpointing=true"),
+    "full+checkpointing": ("method=full", "train.gradient_checkpointing=true"),
     "lora": ("method=lora",),
-    "lora, checkpointing": ("method=lora", "train.gradient_checkpointing=true"),
+    "lora+checkpointing": ("method=lora", "train.gradient_checkpointing=true"),
     "dylora": ("method=dylora",),
     "rosa": ("method=rosa", "method.targets=[q,v]"),
     "meft1": ("method=meft", "method.variant=meft1"),

@@ -1,8 +1,6 @@
 """Draws docs/figures/synthetic.png from records: error over rank for full fine-tuning, LoRA and ROSA, and the theory.
 
-python -m rosa_bench -m task=synthetic task.layers=1,2 method=lora,rosa method.rank=1,2,4,8,16,24
-python -m rosa_bench -m task=synthetic task.layers=1,2 method=full
-python scripts/synthetic_figure.py [--runs results/runs] [--out docs/figures/synthetic.png]
+Run `python -m rosa_bench.suite synthetic` first; then `python scripts/synthetic_figure.py [--runs DIR] [--out FILE]`.
 """
 
 from __future__ import annotations
