@@ -186,7 +186,22 @@ def result_table(records: Sequence[Record], folders: Sequence[Path]) -> str:
     rows = [head, *map(_result_row, records)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join(["", *lines, "", *(f"record: {folder / 'record.json'}" for folder in folders)])
+    more = [line for record in records for line in _all_scores(record)]
+    return "\n".join(["", *lines, *more, "", *(f"record: {folder / 'record.json'}" for folder in folders)])
+
+
+def _all_scores(record: Record) -> list[str]:
+    """A line per split of every metric of the main variant, where there is more to tell than the primary score."""
+    main = record.variant_names[-1] if record.variant_names else ""
+    scores = {split: by_variant[main] for split, by_variant in record.scores.items() if main in by_variant}
+    if sum(map(len, scores.values())) < 2:
+        return []
+    told = [
+        f"{split}: " + "  ".join(f"{name} {value:.4g}" for name, value in found.items())
+        for split, found in scores.items()
+    ]
+    absent = record.facts.get("absent_metrics", {})
+    return ["", *told, *(f"{name} is absent: {reason}" for name, reason in absent.items())]
 
 
 def _result_row(record: Record) -> tuple[str, ...]:

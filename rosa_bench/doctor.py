@@ -14,7 +14,8 @@ from rosa_bench import cli, config
 from rosa_bench.errors import EXIT_DONE, EXIT_USAGE, UsageError
 from rosa_bench.files import unwritable
 
-Finding = tuple[bool, str]  # whether it is well, and one plain line
+Finding = tuple[bool | None, str]  # whether it is well (None: a run works, but lacks something), and one plain line
+MARKS = {True: "ok", None: "note", False: "WRONG"}
 ENOUGH_BYTES = 500_000_000
 
 
@@ -75,8 +76,16 @@ def tracker(run: config.Run) -> Iterator[Finding]:
         yield known, "wandb account" + ("" if known else ": none; run wandb login, or use tracker.mode=offline")
 
 
+def metrics(run: config.Run) -> Iterator[Finding]:
+    """What the task's metrics need beside the package; without it they are absent from the record."""
+    missing = run.task.missing_metrics()
+    yield from ((None, f"{name} will be absent: {reason}") for name, reason in missing.items())
+    if not missing:
+        yield True, f"all of task={run.task.name}"
+
+
 CHECKS: dict[str, Callable[[config.Run], Iterator[Finding]]] = {
-    "data": data, "model": model, "disk": disk, "device": device, "tracker": tracker
+    "data": data, "model": model, "metrics": metrics, "disk": disk, "device": device, "tracker": tracker
 }  # fmt: skip
 
 
@@ -100,8 +109,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"ok    config   {run.task.name} · {run.model.name} · {run.method!r}")
     for name, check in CHECKS.items():
         for good, line in check(run):
-            well &= good
-            print(f"{'ok   ' if good else 'WRONG'} {name:8} {line}")
+            well &= good is not False
+            print(f"{MARKS[good]:5} {name:8} {line}")
     return EXIT_DONE if well else EXIT_USAGE
 
 

@@ -15,6 +15,8 @@ from rosa_bench.tasks.base import IGNORED, Encoded, Example, Prediction, Task
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from rosa_bench.journal import Journal
+
 
 @contextmanager
 def evaluating(model: torch.nn.Module) -> Iterator[None]:
@@ -121,27 +123,47 @@ def decode(
     examples: Sequence[Example],
     batch_size: int,
     limit: int,
+    journal: Journal | None = None,
 ) -> list[Prediction]:
     """One output per example, in file order: left-padded batches of like length, greedy or beam search.
 
-    `limit` is the most tokens the model can hold; an input longer than `limit - max_new_tokens` loses its head.
+    Equal inputs are decoded once. `limit` is the most tokens the model can hold; an input longer than
+    `limit - max_new_tokens` loses its head. What a `journal` holds already is not decoded again.
     """
     room = max(1, limit - task.max_new_tokens)
-    prompts = [task.prompt_ids(example, tokenizer)[-room:] for example in examples]
-    texts = [""] * len(examples)
-    pad = tokenizer.pad_token_id
-    end = tokenizer.eos_token_id
-    options: dict[str, Any] = {"max_new_tokens": task.max_new_tokens, "do_sample": False, "num_beams": task.num_beams}
-    options |= {"no_repeat_ngram_size": task.no_repeat_ngram, "pad_token_id": pad, "eos_token_id": end}
-    if task.num_beams > 1:
-        options["length_penalty"] = task.length_penalty
+    every = [tuple(task.prompt_ids(example, tokenizer)[-room:]) for example in examples]
+    prompts = list(dict.fromkeys(every))
+    texts = dict(journal.known) if journal else {}
     with evaluating(model):
         for batch in sorted_batches([len(ids) for ids in prompts], batch_size):
-            width = max(len(prompts[i]) for i in batch)
-            ids = torch.tensor([[pad] * (width - len(prompts[i])) + prompts[i] for i in batch])
-            mask = torch.tensor([[0] * (width - len(prompts[i])) + [1] * len(prompts[i]) for i in batch])
-            out = cast(Any, model).generate(**to_device({"input_ids": ids, "attention_mask": mask}, model), **options)
-            for i, row in zip(batch, out[:, width:].tolist(), strict=True):
-                kept = row[: row.index(end)] if end in row else row
-                texts[i] = str(tokenizer.decode(kept, skip_special_tokens=True)).strip()
-    return [Prediction(e.id, text, references=e.references) for e, text in zip(examples, texts, strict=True)]
+            if not all(i in texts for i in batch):
+                found = dict(zip(batch, _generated(task, model, tokenizer, [prompts[i] for i in batch]), strict=True))
+                texts |= found
+                if journal:
+                    journal.add(found)
+    by_prompt = {prompt: texts[i] for i, prompt in enumerate(prompts)}
+    return [
+        Prediction(e.id, by_prompt[prompt], references=e.references, subset=e.subset)
+        for e, prompt in zip(examples, every, strict=True)
+    ]
+
+
+def _generated(
+    task: Any, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[int]]
+) -> Iterator[str]:
+    """The outputs of one batch."""
+    pad, end = tokenizer.pad_token_id, tokenizer.eos_token_id
+    options: dict[str, Any] = {"max_new_tokens": task.max_new_tokens, "do_sample": False, "num_beams": task.num_beams}
+    options |= {"no_repeat_ngram_size": task.no_repeat_ngram, "pad_token_id": pad, "eos_token_id": end}
+    options["repetition_penalty"] = task.repetition_penalty
+    if task.num_beams > 1:
+        options["length_penalty"] = task.length_penalty
+    width = max(map(len, prompts))
+    inputs = {
+        "input_ids": torch.tensor([[pad] * (width - len(ids)) + list(ids) for ids in prompts]),
+        "attention_mask": torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts]),
+    }
+    out = cast(Any, model).generate(**to_device(inputs, model), **options)
+    for row in out[:, width:].tolist():
+        kept = row[: row.index(end)] if end in row else row
+        yield str(tokenizer.decode(kept, skip_special_tokens=True)).strip()

@@ -128,8 +128,15 @@ class Recorder:
             values["train_s"] = self._base.get("train_s", 0.0) + time.perf_counter() - self._training_since - inside
         return values
 
-    def continue_from(self, clocks: Mapping[str, float]) -> None:
-        """Take over the clocks of the checkpoint that a resumed run goes on from."""
+    def measured(self) -> dict[str, Any]:
+        """What the first steps told of parameters and memory; kept in checkpoints."""
+        memory = dict(self.record.cost.get("memory", {}))
+        return {"params": self.record.params, "memory": memory, "activations": self.activations}
+
+    def continue_from(self, clocks: Mapping[str, float], measured: Mapping[str, Any]) -> None:
+        """Take over the clocks and measurements of the checkpoint that a resumed run goes on from."""
+        self.record.params, self.record.cost["memory"] = dict(measured["params"]), dict(measured["memory"])
+        self.activations = measured["activations"]
         self._base = dict(clocks)
         self._clocks |= {name: value for name, value in clocks.items() if name.endswith("_s") and name != "train_s"}
         self._tokens, self._cells = int(clocks["tokens"]), int(clocks["cells"])
@@ -140,10 +147,10 @@ class Recorder:
         total = sum(p.numel() for p in model.parameters())
         trainable = [p for p in model.parameters() if p.requires_grad]
         count = sum(p.numel() for p in trainable)
-        self.record.params = {"total": total, "trainable": count, "trainable_percent": 100 * count / total}
+        self.record.params |= {"total": total, "trainable": count, "trainable_percent": 100 * count / total}
         weights = sum(t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()])
         gradients = sum(p.numel() * p.element_size() for p in trainable)
-        self.record.cost["memory"] = {"weights": weights, "gradients": gradients}
+        self.record.cost.setdefault("memory", {}).update(weights=weights, gradients=gradients)
         self.write()
         self._base |= {name: self._clocks.get(name, 0.0) for name in ("method_s", "eval_s")}
         self._training_since = time.perf_counter()
@@ -221,7 +228,9 @@ class Recorder:
         write_json_lines_gz(self.folder / name, map(_prediction_row, predictions))
 
     def scores(self, split: str, variant: str, scores: Mapping[str, float]) -> None:
-        """Enter the scores of a split and variant."""
+        """Enter the scores of a split and variant, and why a metric is missing."""
+        if absent := getattr(scores, "absent", None):
+            self.record.facts.setdefault("absent_metrics", {}).update(absent)
         self.record.scores.setdefault(split, {})[variant] = dict(scores)
 
 
@@ -231,6 +240,8 @@ def _prediction_row(prediction: Prediction) -> dict[str, Any]:
         row["references"] = list(prediction.references)
     if prediction.label is not None:
         row["label"] = prediction.label
+    if prediction.subset:
+        row["subset"] = prediction.subset
     if prediction.logits:
         row["logits"] = list(prediction.logits)
     return row

@@ -129,23 +129,26 @@ class Experiment:
     def train(self) -> list[dict[str, Any]]:
         """Train to the end, from the last checkpoint if there is one; returns what was scored at epoch ends."""
         trainer = make_trainer(self.run, self.model, self.rows, self._pad, self.recorder, self.scorer.epoch_scores)
-        trainer.train(resume_from_checkpoint=self._resume())
-        self.recorder.training_ends()
+        folder, step = self._resume()
+        if folder is not None and step >= (self.run.train.max_steps or step + 1):
+            trainer.take_over(folder)  # all steps are done: the Trainer would take another before it looked
+        else:
+            trainer.train(resume_from_checkpoint=None if folder is None else str(folder))
+            self.recorder.training_ends()
         if self.recorder.stop_asked:
             raise KeyboardInterrupt
         return evaluations(trainer.state)
 
-    def _resume(self) -> str | None:
-        """The newest whole checkpoint of this very run, if it may be used; events after it are dropped."""
+    def _resume(self) -> tuple[Path | None, int]:
+        """The newest whole checkpoint of this very run, if it may be used, and its step; later events are dropped."""
         mark, folder = processes.from_first(last_whole(self.run, self.recorder) if processes.is_first() else None)
         step = -1 if folder is None else int(folder.name.rpartition("-")[2])
         self.recorder.rewind_events(step)
-        if folder is None:
-            return None
-        self.recorder.show(f"goes on from step {step}")
-        self.recorder.continue_from(mark["clocks"])
-        tally(self.model).update(mark["tally"])
-        return str(folder)
+        if folder is not None:
+            self.recorder.show(f"goes on from step {step}")
+            self.recorder.continue_from(mark["clocks"], mark["measured"])
+            tally(self.model).update(mark["tally"])
+        return folder, step
 
     def finish(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Score, measure and save what was trained."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +14,10 @@ from rosa_bench import checkpoint, evaluate
 from rosa_bench.config import Run
 from rosa_bench.data.encode import encode_split
 from rosa_bench.data.source import Split
+from rosa_bench.journal import Journal
 from rosa_bench.models.load import max_length
 from rosa_bench.recorder import Recorder
-from rosa_bench.tasks.base import Encoded, Prediction, Task
+from rosa_bench.tasks.base import Encoded, Example, Prediction, Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -61,6 +62,8 @@ class Scorer:
     def finish(self, recorder: Recorder, history: Sequence[Mapping[str, Any]]) -> None:
         """Final scores and predictions of every variant, and the primary score at the best and the last epoch."""
         names = recorder.record.variant_names = self.run.method.variants()
+        if facts := self.task.scoring_facts(self.splits[self.task.scored_splits[0]].examples):
+            recorder.record.facts["scoring"] = facts
         if self.task.kind == "generate":
             self._finish_texts(recorder, names)
         else:
@@ -79,12 +82,21 @@ class Scorer:
                 recorder.scores(split, name, self.task.score(split, predictions[name]))
 
     def _finish_texts(self, recorder: Recorder, names: Sequence[str]) -> None:
+        journals = []
         for name in names:
             with self.run.method.active(self.model, name):
                 for split in self.task.scored_splits:
-                    predictions = self._decoded(split)
+                    journals.append(self._journal(recorder, split, name))
+                    predictions = self._decoded(split, journals[-1])
                     recorder.predictions(split, name, predictions)
                     recorder.scores(split, name, self.task.score(split, predictions))
+                    for subset in sorted({p.subset for p in predictions if p.subset}):
+                        part = [p for p in predictions if p.subset == subset]
+                        recorder.scores(f"{split}_{subset}", name, self.task.score(f"{split}_{subset}", part))
+        for line in samples(self.splits[self.task.scored_splits[0]].examples, predictions):
+            recorder.show(line)
+        for journal in journals:
+            journal.close()
         for name, loss in self._losses(names).items():
             recorder.scores(self.task.select_split, name, {"loss": loss})
 
@@ -108,9 +120,16 @@ class Scorer:
         rows = self.encoded(self.task.select_split)
         return dict(zip(names, evaluate.mean_losses(self.model, rows, size, pad, self._actives(names)), strict=True))
 
-    def _decoded(self, split: str) -> list[Prediction]:
+    def _journal(self, recorder: Recorder, split: str, variant: str) -> Journal:
+        """Where the outputs of a split are written down as they come, as those of this very state of the model."""
+        state = checkpoint.tensor_hash(checkpoint.trained_state(self.model, self.run.method))
+        name = "-".join(part for part in ("decoding", split, variant) if part)
+        return Journal(recorder.folder / f"{name}.jsonl", f"{recorder.record.key} {state}")
+
+    def _decoded(self, split: str, journal: Journal | None = None) -> list[Prediction]:
         size, limit = min(self.run.train.eval_batch_size, 64), max_length(self.model.config, sys.maxsize)
-        return evaluate.decode(self.task, self.model, self.tokenizer, self.splits[split].examples, size, limit)
+        examples = self.splits[split].examples
+        return evaluate.decode(self.task, self.model, self.tokenizer, examples, size, limit, journal)
 
     def _primary(self, recorder: Recorder, main: str, history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         task = self.task
@@ -138,9 +157,21 @@ class Scorer:
         last = {name: tensor.clone() for name, tensor in checkpoint.trained_state(self.model, method).items()}
         checkpoint.load_state(self.model, method, folder / checkpoint.STATE)
         with method.active(self.model, variant):
-            score = self.task.score(split, self._decoded(split))[self.task.primary]
+            score = self.task.primary_score(split, self._decoded(split))
         checkpoint.copy_state(self.model, method, last)
         return score
+
+
+def samples(examples: Sequence[Example], predictions: Sequence[Prediction], count: int = 3) -> Iterator[str]:
+    """A few outputs to read: input, output, and the reference that is nearest to it in words."""
+    for example, prediction in list(zip(examples, predictions, strict=True))[:: max(1, len(examples) // count)][:count]:
+        said = set(str(prediction.value).split())
+        nearest = max(
+            prediction.references, key=lambda text: len(said & set(text.split())) / len(said | set(text.split()))
+        )
+        yield f"input      {example.texts[0]}"
+        yield f"output     {prediction.value}"
+        yield f"reference  {nearest}"
 
 
 def chosen_by(task: Task) -> str:

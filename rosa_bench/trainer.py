@@ -121,6 +121,11 @@ class BenchTrainer(Trainer):
             cast("PreTrainedModel", self.model), self.run.method, Path(resume_from_checkpoint) / checkpoint.STATE
         )
 
+    def take_over(self, folder: Path) -> None:
+        """Weights and history of a checkpoint, without training on."""
+        self._load_from_checkpoint(str(folder))
+        self.state = TrainerState.load_from_json(str(folder / "trainer_state.json"))
+
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """One micro-batch. Measures activations in the first one and counts tokens and padding in all."""
         self.recorder.count_batch(inputs["attention_mask"])
@@ -214,8 +219,9 @@ class Loop(TrainerCallback):
         processes.wait()  # every process has written the state of its generators
         if not state.is_world_process_zero:
             return
-        mark = {"key": self.recorder.record.key, "clocks": self.recorder.clocks(), "tally": tally(kw["model"])}
-        checkpoint.mark_complete(folder, mark)
+        recorder = self.recorder
+        mark = {"key": recorder.record.key, "clocks": recorder.clocks(), "measured": recorder.measured()}
+        checkpoint.mark_complete(folder, mark | {"tally": tally(kw["model"])})
         if not self.run.train.keep_checkpoints:
             best = best_epoch(self.run.task, evaluations(state)) if self.run.task.kind == "generate" else None
             kept = f"checkpoint-{best['step']}" if best else ""

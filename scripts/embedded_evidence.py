@@ -25,7 +25,7 @@ from typing import Any
 from rosa_bench import embedded, tables
 from rosa_bench.embedded.realised import slot_errors
 from rosa_bench.metrics.glue import scores
-from rosa_bench.metrics.text import bleu
+from rosa_bench.metrics.mteval import bleu_perl, perl_segments
 from rosa_bench.record import Record
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -79,12 +79,12 @@ def e2e_baselines() -> list[tuple[str, float, float]]:
     rows, train = embedded.rows("e2e", "test"), embedded.rows("e2e", "train")
     references = [row["human_references"] for row in rows]
     common = [text for text, _ in Counter(row["human_reference"] for row in train).most_common(CONSTANTS)]
-    constant = max(common, key=lambda text: bleu([text] * len(rows), references))
+    constant = max(common, key=lambda text: bleu_perl(perl_segments([text] * len(rows), references)))
     outputs = {
         f"best of {CONSTANTS} constant sentences": [constant] * len(rows),
         "copy of the input": [row["meaning_representation"] for row in rows],
     }
-    return [(name, bleu(texts, references), wrong_share(texts)) for name, texts in outputs.items()]
+    return [(name, bleu_perl(perl_segments(texts, references)), wrong_share(texts)) for name, texts in outputs.items()]
 
 
 def texts_of(record: Record) -> list[str]:

@@ -14,7 +14,7 @@ import filelock
 import pytest
 from support import SMALL
 
-from rosa_bench import config, suite
+from rosa_bench import board, config, plan, suite
 from rosa_bench.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, UsageError
 from rosa_bench.record import Record, lock_path, read_record
 from rosa_bench.run import run as run_experiment
@@ -22,31 +22,31 @@ from rosa_bench.run import run as run_experiment
 TINY = [*SMALL, "train.max_steps=2", "train.threads=1"]
 
 
-def small_suite(*cells: dict, **common) -> suite.Suite:
-    return suite.Suite(title="small", common=common, cells=list(cells))
+def small_suite(*cells: dict, **common) -> plan.Suite:
+    return plan.Suite(title="small", common=common, cells=list(cells))
 
 
 def test_lists_are_swept_and_texts_are_not():
-    found = list(suite.expand({"method": ["lora", "rosa"], "method.targets": "[q,v]", "seed": [1, 2], "force": False}))
+    found = list(plan.expand({"method": ["lora", "rosa"], "method.targets": "[q,v]", "seed": [1, 2], "force": False}))
     assert len(found) == 4 and found[0] == ("method=lora", "method.targets=[q,v]", "seed=1", "force=false")
 
 
 @pytest.mark.parametrize("name", config.choices("suite"))
 def test_every_suite_is_made_of_valid_cells(name):
-    cells = suite.plan(suite.load(name))
+    cells = plan.plan(plan.load(name))
     assert len(cells) == len({cell.folder for cell in cells}) > 1
     assert config.describe("suite", name)
 
 
 def test_a_cell_named_twice_is_run_once():
-    assert len(suite.plan(small_suite({"seed": [1, 2]}, {"seed": [2, 3]}))) == 3
+    assert len(plan.plan(small_suite({"seed": [1, 2]}, {"seed": [2, 3]}))) == 3
 
 
 def test_wrong_names_and_keys_are_one_plain_line():
     with pytest.raises(UsageError, match="did you mean smoke"):
-        suite.load("smok")
+        plan.load("smok")
     with pytest.raises(UsageError, match=r"method\.rnak"):
-        suite.plan(small_suite({"method": "lora", "method.rnak": 3}))
+        plan.plan(small_suite({"method": "lora", "method.rnak": 3}))
 
 
 class Pretend:
@@ -64,25 +64,25 @@ class Pretend:
         return type("Job", (), {"done": lambda _: True, "job_id": "0", "paths": paths, "result": lambda _: code})()
 
 
-def board(cells, **options):
+def running(cells, **options):
     executor = Pretend()
-    return suite.Board(cells, executor, options.pop("jobs", 2), options.pop("retry_failed", False)), executor
+    return board.Board(cells, executor, options.pop("jobs", 2), options.pop("retry_failed", False)), executor
 
 
 def test_what_is_done_is_not_done_again(tmp_path, capsys):
-    cells = suite.plan(small_suite({"method": ["lora", "rosa"], "task": "cola"}), [*TINY, f"output_dir={tmp_path}"])
+    cells = plan.plan(small_suite({"method": ["lora", "rosa"], "task": "cola"}), [*TINY, f"output_dir={tmp_path}"])
     run_experiment(cells[0].run)
-    whole, executor = board(cells)
+    whole, executor = running(cells)
     whole.run()
     assert executor.submitted == [cells[1].key] and whole.counts()["done"] == 2
-    again, executor = board(cells)
+    again, executor = running(cells)
     again.run()
     assert executor.submitted == []
     assert "2 done" in capsys.readouterr().out
 
 
 def test_a_cell_that_another_process_has_is_waited_for(tmp_path, monkeypatch):
-    (cell,) = suite.plan(small_suite({"task": "cola"}), [*TINY, f"output_dir={tmp_path}"])
+    (cell,) = plan.plan(small_suite({"task": "cola"}), [*TINY, f"output_dir={tmp_path}"])
     lock = filelock.FileLock(str(lock_path(cell.folder)))
     lock.acquire()
     seen = []
@@ -92,41 +92,41 @@ def test_a_cell_that_another_process_has_is_waited_for(tmp_path, monkeypatch):
         if len(seen) == 3:
             lock.release()
 
-    monkeypatch.setattr(suite.time, "sleep", sleep)
-    whole, executor = board([cell])
+    monkeypatch.setattr(board.time, "sleep", sleep)
+    whole, executor = running([cell])
     whole.run()
     assert seen[:2] == ["elsewhere"] * 2 and executor.submitted == [cell.key] and cell.state == "done"
 
 
 def test_a_failed_cell_is_a_row_and_is_tried_again_on_demand(tmp_path, monkeypatch, capsys):
-    cells = suite.plan(small_suite({"seed": [1, 2], "task": "cola"}), [*TINY, f"output_dir={tmp_path}"])
+    cells = plan.plan(small_suite({"seed": [1, 2], "task": "cola"}), [*TINY, f"output_dir={tmp_path}"])
     with monkeypatch.context() as patch:
         patch.setattr("rosa_bench.trainer.make_trainer", None)
         patch.setattr("rosa_bench.run.make_trainer", lambda *_: (_ for _ in ()).throw(MemoryError("no room")))
-        board(cells[:1])[0].run()
+        running(cells[:1])[0].run()
     assert cells[0].state == "failed" and cells[0].record.status == "oom"
-    whole, executor = board(cells)
+    whole, executor = running(cells)
     whole.run()
     assert executor.submitted == [cells[1].key] and "1 failed" in capsys.readouterr().out
     assert "no room" in suite.summary(cells)
-    whole, executor = board(cells, retry_failed=True)
+    whole, executor = running(cells, retry_failed=True)
     whole.run()
     assert executor.submitted == [cells[0].key] and whole.counts()["done"] == 2
 
 
 def test_a_killed_process_is_named_as_such(tmp_path):
-    (cell,) = suite.plan(small_suite({"task": "cola"}), [*TINY, f"output_dir={tmp_path}"])
+    (cell,) = plan.plan(small_suite({"task": "cola"}), [*TINY, f"output_dir={tmp_path}"])
     record = run_experiment(cell.run)
     path = cell.folder / "record.json"
     path.write_text(path.read_text().replace('"status": "done"', '"status": "running"'))
-    whole, executor = board([cell])
+    whole, executor = running([cell])
     executor.submit = lambda cell: Pretend.submit(executor, type("Dies", (), {"key": cell.key, "__call__": int})())
     whole.run()
     assert cell.state == "failed" and "killed" in read_record(path).error and record.status == "done"
 
 
 def test_the_estimate_comes_from_the_nearest_neighbours(tmp_path):
-    cells = suite.plan(small_suite({"method": ["lora", "rosa"]}, {"task": "sst2"}), [*TINY, f"output_dir={tmp_path}"])
+    cells = plan.plan(small_suite({"method": ["lora", "rosa"]}, {"task": "sst2"}), [*TINY, f"output_dir={tmp_path}"])
     lora, rosa, other = (cell.run for cell in cells)
 
     def record(run, seconds, peak):
@@ -135,10 +135,10 @@ def test_the_estimate_comes_from_the_nearest_neighbours(tmp_path):
         return Record(f"{name}{seconds}", "", run.task.name, run.model.name, name, 1, {}, cost=cost)
 
     known = [record(lora, 10.0, 5e8), record(lora, 30.0, 7e8), record(lora, 20.0, 6e8)]
-    assert suite.estimate(cells[:1], known).seconds == 20 and suite.estimate(cells[:1], known).peak_bytes == 7e8
-    assert suite.estimate(cells[:2], [*known, record(rosa, 50.0, 9e8)]).seconds == 70
-    assert suite.estimate(cells[1:2], known).seconds == 20  # another method on the same task and model
-    assert suite.estimate(cells, known).seconds is None and other.task.name == "sst2"
+    assert plan.estimate(cells[:1], known).seconds == 20 and plan.estimate(cells[:1], known).peak_bytes == 7e8
+    assert plan.estimate(cells[:2], [*known, record(rosa, 50.0, 9e8)]).seconds == 70
+    assert plan.estimate(cells[1:2], known).seconds == 20  # another method on the same task and model
+    assert plan.estimate(cells, known).seconds is None and other.task.name == "sst2"
 
 
 def command(folder: Path, *arguments: str) -> list[str]:

@@ -6,6 +6,7 @@ between an output and a reference, over a reference length. They differ in which
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -38,12 +39,11 @@ def tercom(hypothesis: Words, references: Sequence[Words]) -> Edits:
     """
     if not references:
         raise ValueError("an output needs at least one reference")
-    fewest: int | None = None
+    fewest = math.inf
     for reference in references:
-        if fewest is None or _fewest_possible(hypothesis, reference) < fewest:
-            edits = _tercom_edits(hypothesis, reference)
-            fewest = edits if fewest is None else min(fewest, edits)
-    return Edits(float(fewest or 0), sum(map(len, references)) / len(references))
+        if _fewest_possible(hypothesis, reference) < fewest:
+            fewest = min(fewest, float(_tercom_edits(hypothesis, reference)))
+    return Edits(fewest, sum(map(len, references)) / len(references))
 
 
 def corpus_edits(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> Edits:
@@ -53,11 +53,10 @@ def corpus_edits(hypotheses: Sequence[Words], references: Sequence[Sequence[Word
         ValueError: if there are no outputs, the lengths differ, or an output has no reference.
     """
     _check(hypotheses, references)
-    segments = [tercom(hypothesis, group) for hypothesis, group in zip(hypotheses, references, strict=True)]
     edits = length = 0.0
-    for segment in segments:  # not `sum`, which rounds differently from Python 3.12 on
-        edits += segment.edits
-        length += segment.reference_length
+    for hypothesis, group in zip(hypotheses, references, strict=True):  # not `sum`: it rounds otherwise from 3.12 on
+        segment = tercom(hypothesis, group)
+        edits, length = edits + segment.edits, length + segment.reference_length
     return Edits(edits, length)
 
 
@@ -65,7 +64,7 @@ def corpus_ter(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]
     """tercom's translation edit rate of a corpus, a fraction: all edits over the sum of mean reference lengths.
 
     Raises:
-        ValueError: if there are no outputs, the lengths differ, an output has no reference, or all references are empty.
+        ValueError: if there are no outputs, the lengths differ, an output has no reference, or all are empty.
     """
     total = corpus_edits(hypotheses, references)
     if not total.reference_length:
@@ -83,32 +82,37 @@ def segment_mean_ter(hypotheses: Sequence[Words], references: Sequence[Sequence[
     """
     _check(hypotheses, references)
     total = 0.0
-    for hypothesis, group in zip(hypotheses, references, strict=True):
-        best: float | None = None
-        for reference in {tuple(reference): None for reference in group}:
-            if not reference:
-                rate = 1.0
-            elif best is None or _fewest_possible(hypothesis, reference) / len(reference) < best:
-                rate = _pyter_edits(hypothesis, reference) / len(reference)
-            else:
-                continue
-            best = rate if best is None else min(best, rate)
-        assert best is not None  # `_check` saw a reference
-        total += best
+    for hypothesis, group in zip(hypotheses, references, strict=True):  # not `sum`, as above
+        total += _least_rate(hypothesis, group)
     return total / len(hypotheses)
+
+
+def _least_rate(hypothesis: Words, references: Sequence[Words]) -> float:
+    least = math.inf
+    for reference in dict.fromkeys(map(tuple, references)):
+        if not reference:
+            least = min(least, 1.0)
+        elif _fewest_possible(hypothesis, reference) / len(reference) < least:
+            least = min(least, _pyter_edits(hypothesis, reference) / len(reference))
+    return least
 
 
 def _check(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> None:
     if not hypotheses or len(hypotheses) != len(references) or not all(references):
-        raise ValueError(
-            f"{len(hypotheses)} outputs for {len(references)} lists of references, none of which may be empty"
-        )
+        raise ValueError(f"{len(hypotheses)} outputs for {len(references)} lists of references, none of them empty")
 
 
 def _fewest_possible(hypothesis: Words, reference: Words) -> int:
     """Edits that no order of the output's words can do without: a lower bound that shifts do not change."""
     common = sum((Counter(hypothesis) & Counter(reference)).values())
     return max(len(hypothesis), len(reference)) - common
+
+
+def _index(words: Words) -> dict[str, list[int]]:
+    where: dict[str, list[int]] = {}
+    for i, word in enumerate(words):
+        where.setdefault(word, []).append(i)
+    return where
 
 
 class _Distance:
@@ -122,9 +126,7 @@ class _Distance:
         self.length = len(reference)
         self.all = (1 << self.length) - 1
         self.last = 1 << self.length >> 1
-        self.where: dict[str, int] = {}
-        for i, word in enumerate(reference):
-            self.where[word] = self.where.get(word, 0) | 1 << i
+        self.where = {word: sum(1 << place for place in places) for word, places in _index(reference).items()}
         self.known: dict[tuple[str, ...], int] = {}
         self.states: list[tuple[int, int, int]] = []
 
@@ -137,13 +139,12 @@ class _Distance:
 
     def __call__(self, words: tuple[str, ...], shared: int) -> int:
         """Distance of `words`, the first `shared` of which are those of the last `rebase`."""
-        found = self.known.get(words)
-        if found is None:
-            found = self.known[words] = self._extend(self.states[shared], words[shared:])[2]
-        return found
+        if words not in self.known:
+            self.known[words] = self._extend(self.states[shared], words[shared:])[2]
+        return self.known[words]
 
     def _extend(self, state: tuple[int, int, int], words: Words) -> tuple[int, int, int]:
-        """State after more words: rows where the column rises, rows where it falls, and the distance in its last row."""
+        """State after more words: rows where the column rises and where it falls, and the distance in its last row."""
         rises, falls, distance = state
         mask, last, where = self.all, self.last, self.where
         for word in words:
@@ -173,7 +174,7 @@ class _Alignment:
 
 
 def _align(hypothesis: Words, reference: Words) -> _Alignment:
-    """Least-cost alignment under tercom's beam; of equal costs a diagonal step goes before insertion, that before deletion.
+    """Least-cost alignment under tercom's beam; of equal costs first a diagonal step, then insertion.
 
     The beam leaves out a cell costing over `BEAM_WIDTH` more than the cheapest cell a diagonal step reached in its
     column, so the cost can exceed the edit distance. The last column is complete, so there is always an alignment.
@@ -183,17 +184,16 @@ def _align(hypothesis: Words, reference: Words) -> _Alignment:
     cheapest = _NO_BEAM
     for word in hypothesis:
         _delete(column, steps[-1], cheapest + BEAM_WIDTH)
-        following = [_UNREACHED if cost == _UNREACHED else cost + 1 for cost in column]
+        following = [cost + 1 for cost in column]
         moves = ["i"] * len(following)
         cheapest = _NO_BEAM
         for i, cost in enumerate(column[:-1], 1):
-            if cost == _UNREACHED:
-                continue
-            if reference[i - 1] != word:
-                cost += 1
-            if cost <= following[i]:
-                following[i], moves[i] = cost, " s"[reference[i - 1] != word]
-            cheapest = min(cheapest, cost)
+            differs = reference[i - 1] != word
+            diagonal = cost + differs
+            if diagonal <= following[i]:
+                following[i], moves[i] = diagonal, " s"[differs]
+            if diagonal < cheapest:
+                cheapest = diagonal
         column = following
         steps.append(moves)
     _delete(column, steps[-1], _NO_BEAM)
@@ -244,9 +244,9 @@ def _best_shift(
 ) -> tuple[tuple[str, ...], _Alignment] | None:
     """The first of the shifts that save most, long blocks tried first, or None if none saves an edit.
 
-    A shift costs one edit, so the one taken may gain nothing on the whole. Blocks too short to save more than the best
-    shift so far are not tried: tercom takes a block of n words to save 2n edits at most. The edit distance without a
-    beam rules out most shifts; only one it finds better is aligned.
+    A shift costs one edit itself, so the one taken may gain nothing on the whole. tercom takes a block of n words to
+    save 2n edits at most and stops where that cannot beat the best so far. The distance without a beam, a lower bound,
+    rules out most shifts; only the others are aligned.
     """
     distance.rebase(words)
     best: tuple[tuple[str, ...], _Alignment] | None = None
@@ -257,11 +257,10 @@ def _best_shift(
             if best and (fewest == possible or alignment.edits - fewest - 1 >= 2 * length):
                 return best
             shifted = _move(words, start, length, target)
-            if distance(shifted, min(start, target)) >= fewest:
-                continue
-            aligned = _align(shifted, reference)
-            if aligned.edits < fewest:
-                best, fewest = (shifted, aligned), aligned.edits
+            if distance(shifted, min(start, target)) < fewest:
+                aligned = _align(shifted, reference)
+                if aligned.edits < fewest:
+                    best, fewest = (shifted, aligned), aligned.edits
     return best
 
 
@@ -274,15 +273,15 @@ def _move(words: tuple[str, ...], start: int, length: int, target: int) -> tuple
 def _shifts(words: Words, reference: Words, alignment: _Alignment) -> list[list[tuple[int, int]]]:
     """By block length, the shifts tercom tries, in its order: where the block starts, and its place in the rest.
 
-    A block is a run of words that the reference has too, with an error on both sides, aligned elsewhere.
+    A block is a run of words that the reference has too, aligned elsewhere, with an error in both texts. Whether one
+    may start at a word is asked of that word alone first, there with one word more to the left.
     """
-    where: dict[str, list[int]] = {}
-    for i, word in enumerate(reference):
-        where.setdefault(word, []).append(i)
+    where = _index(reference)
     found: list[list[tuple[int, int]]] = [[] for _ in range(MAX_SHIFT_SIZE + 1)]
     for start, word in enumerate(words):
         places = where.get(word, [])
-        if not any(_may_start(start, alignment.positions[place]) for place in places):
+        offsets = [alignment.positions[place] - start for place in places]
+        if not any(offset and -MAX_SHIFT_DISTANCE - 1 <= offset <= MAX_SHIFT_DISTANCE for offset in offsets):
             continue
         for length in range(1, min(MAX_SHIFT_SIZE, len(words) - start) + 1):
             end, tail = start + length, length - 1
@@ -291,7 +290,7 @@ def _shifts(words: Words, reference: Words, alignment: _Alignment) -> list[list[
                 break
             if not any(alignment.wrong[start:end]):
                 continue
-            elsewhere = [place for place in places if _is_elsewhere(start, end, alignment.positions[place])]
+            elsewhere = [p for p in places if _in_reach(start, end, alignment.positions[p])]
             if not elsewhere:
                 break
             for place in elsewhere:
@@ -300,12 +299,7 @@ def _shifts(words: Words, reference: Words, alignment: _Alignment) -> list[list[
     return found
 
 
-def _may_start(start: int, position: int) -> bool:
-    """Whether a block may start here at all: the word's counterpart is elsewhere, one further off than for a block."""
-    return start != position and -MAX_SHIFT_DISTANCE - 1 <= position - start <= MAX_SHIFT_DISTANCE
-
-
-def _is_elsewhere(start: int, end: int, position: int) -> bool:
+def _in_reach(start: int, end: int, position: int) -> bool:
     return not start <= position < end and abs(position - start) <= MAX_SHIFT_DISTANCE
 
 
@@ -319,19 +313,11 @@ def _targets(start: int, length: int, place: int, positions: Sequence[int]) -> I
         position = positions[i] if i >= 0 else -1
         if i >= 0 and (position == start or (i != place and position == positions[place])):
             continue
-        if position < start:
-            yield position + 1
-        elif position < start + length:
-            yield position
-        else:
-            yield position + 1 - length
+        yield position + (1 if position < start else 0 if position < start + length else 1 - length)
 
 
 def _pyter_edits(hypothesis: Words, reference: Words) -> int:
-    """Edits as pyter3 counts them: whole matching runs only, moved to their place in the reference.
-
-    Of the shifts that save most, the one whose words sort last is taken.
-    """
+    """Edits as pyter3 counts them: whole runs, moved to their place in the reference; ties go to the last sorted."""
     possible = _fewest_possible(hypothesis, reference)
     distance = _Distance(reference)
     current, shifts = tuple(hypothesis), 0
@@ -351,10 +337,8 @@ def _pyter_edits(hypothesis: Words, reference: Words) -> int:
 
 
 def _runs(words: Words, reference: Words) -> Iterator[tuple[int, int, int]]:
-    """Starts in both texts and length of each equal run that differs in position, as long as it goes to the right."""
-    where: dict[str, list[int]] = {}
-    for i, word in enumerate(reference):
-        where.setdefault(word, []).append(i)
+    """Start in either text and length of every equal run that differs in position, each as long as it goes."""
+    where = _index(reference)
     for start, word in enumerate(words):
         for place in where.get(word, []):
             if place == start:

@@ -25,6 +25,7 @@ class Example:
     texts: tuple[str, ...]  # one text or a pair; for generation the linearised input
     label: Label = None
     references: tuple[str, ...] = ()
+    subset: str = ""  # of its split, scored on its own beside the whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class Prediction:
     label: Label = None
     references: tuple[str, ...] = ()
     logits: tuple[float, ...] = ()
+    subset: str = ""
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,19 @@ class Task(ABC):
 
     @abstractmethod
     def score(self, split: str, predictions: Sequence[Prediction]) -> Mapping[str, float]:
-        """The task's metrics in the scales the papers print."""
+        """The task's metrics in the scales the papers print; one that cannot be had is missing."""
+
+    def primary_score(self, split: str, predictions: Sequence[Prediction]) -> float | None:
+        """The metric a run is judged by, alone."""
+        return self.score(split, predictions).get(self.primary)
+
+    def missing_metrics(self) -> Mapping[str, str]:
+        """Metrics that cannot be computed on this machine, each with what to do about it."""
+        return {}
+
+    def scoring_facts(self, examples: Sequence[Example]) -> Mapping[str, Any]:
+        """What has to be known of how these examples are scored, for the record; nothing where there is one way."""
+        return {}
 
 
 def field(row: Mapping[str, Any], name: str, wanted: type | tuple[type, ...], where: str) -> Any:

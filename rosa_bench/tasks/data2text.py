@@ -6,13 +6,15 @@ import dataclasses
 import re
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from rosa_bench.errors import UsageError
 from rosa_bench.schema import Count, Name, configured
 from rosa_bench.tasks.base import IGNORED, Encoded, Example, Hub, Kind, Prediction, Task, field, text_field, texts_field
+
+Family = Literal["e2e", "triples"]
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -27,6 +29,7 @@ class DataToText(Task):
     name: Name
     folder: Name
     primary: Literal["bleu"] = "bleu"
+    scoring: str  # the convention of its metrics: rosa_bench/metrics/conventions.py
     select_split: Name = "validation"  # the epoch with the least loss there is the best one
     scored_splits: list[str] = Field(default_factory=lambda: ["test"], min_length=1)
     epochs: Count = 3
@@ -35,7 +38,10 @@ class DataToText(Task):
     num_beams: Count = 1
     max_new_tokens: Count = 64
     no_repeat_ngram: int = Field(default=0, ge=0)  # 0: off
-    length_penalty: float = 1.0
+    length_penalty: float = 1.0  # exponent of the length that a beam's score is divided by
+    repetition_penalty: float = Field(default=1.0, gt=0)  # 1: off
+
+    family: ClassVar[Family]
 
     @property
     def kind(self) -> Kind:
@@ -57,8 +63,13 @@ class DataToText(Task):
 
     def parse(self, row: Mapping[str, Any], where: str) -> Example:
         """An example with all its references."""
-        identity = str(row.get("id", row.get("eid", where)))
-        return Example(identity, (self.linearize(row, where),), references=tuple(self.references(row, where)))
+        identity, text = str(row.get("id", row.get("eid", where))), self.linearize(row, where)
+        references = tuple(self.references(row, where))
+        return Example(identity, (text,), references=references, subset=self.subset(row, where))
+
+    def subset(self, row: Mapping[str, Any], where: str) -> str:
+        """The part of its split that a row is scored with as well; none."""
+        return ""
 
     def targets(self, example: Example) -> list[Example]:
         """One for each reference."""
@@ -81,10 +92,46 @@ class DataToText(Task):
         return Encoded([*kept, *target], [*silent, *target], cut=len(kept) < len(prompt))
 
     def score(self, split: str, predictions: Sequence[Prediction]) -> Mapping[str, float]:
-        """Corpus BLEU in points against all references."""
-        from rosa_bench.metrics.text import bleu
+        """The metrics of the family by the convention `scoring` against all references."""
+        return self._scores(predictions, None)
 
-        return {"bleu": bleu([str(p.value) for p in predictions], [p.references for p in predictions])}
+    def primary_score(self, split: str, predictions: Sequence[Prediction]) -> float | None:
+        """BLEU in points."""
+        return self._scores(predictions, [self.primary]).get(self.primary)
+
+    def _scores(self, predictions: Sequence[Prediction], wanted: Sequence[str] | None) -> Mapping[str, float]:
+        from rosa_bench.metrics.conventions import score
+
+        texts, references = [str(p.value) for p in predictions], [p.references for p in predictions]
+        return score(self.family, self.scoring, texts, references, wanted)
+
+    def missing_metrics(self) -> Mapping[str, str]:
+        """METEOR, where there is no Java."""
+        from rosa_bench.metrics import meteor
+
+        reason = meteor.missing()
+        return {} if reason is None else {"meteor": reason}
+
+    def scoring_facts(self, examples: Sequence[Example]) -> Mapping[str, Any]:
+        """The convention, what each metric is by it, and whether the references are raw texts or tokenised ones."""
+        from rosa_bench.metrics.conventions import SIGNATURES
+
+        form = reference_form([reference for example in examples for reference in example.references])
+        return {"convention": self.scoring, "references": form, "metrics": SIGNATURES[self.family, self.scoring]}
+
+
+def reference_form(references: Sequence[str]) -> Literal["raw", "tokenised"]:
+    """`tokenised` if punctuation stands alone nearly everywhere, as in the files LoRA ships; that moves BLEU."""
+    joined = sum(len(re.findall(r"\w[.,!?;](?=\s|$)", text)) for text in references)
+    alone = sum(len(re.findall(r"(?:^|\s)[.,!?;](?=\s|$)", text)) for text in references)
+    return "tokenised" if alone > 9 * joined else "raw"
+
+
+def seen(row: Mapping[str, Any], where: str) -> str:
+    """`seen` or `unseen` by a row's field `seen`, which test rows of WebNLG have; nothing without it."""
+    if "seen" not in row:
+        return ""
+    return "seen" if field(row, "seen", bool, where) else "unseen"
 
 
 def end_id(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -97,6 +144,10 @@ def end_id(tokenizer: PreTrainedTokenizerBase) -> int:
 @configured
 class E2E(DataToText):
     """Restaurant descriptions from attribute lists such as `name[Blue Spice], area[city centre]`."""
+
+    scoring: Literal["official", "lora"] = "official"
+
+    family: ClassVar[Family] = "e2e"
 
     @property
     def hub(self) -> Hub:
@@ -129,9 +180,16 @@ class E2E(DataToText):
         return [text_field(row, "human_reference", where)]
 
 
+Triples = Literal["lora", "webnlg2017", "dart"]
+
+
 @configured
 class WebNlg(DataToText):
     """Short texts from DBpedia triples, some of categories that training never shows."""
+
+    scoring: Triples = "lora"
+
+    family: ClassVar[Family] = "triples"
 
     @property
     def hub(self) -> Hub:
@@ -139,6 +197,10 @@ class WebNlg(DataToText):
         raise UsageError(
             "task=webnlg: no hub has the 2017 set without a script; use data=embedded, or data=local data.dir=FOLDER"
         )
+
+    def subset(self, row: Mapping[str, Any], where: str) -> str:
+        """Whether training has rows of its category."""
+        return seen(row, where)
 
     def linearize(self, row: Mapping[str, Any], where: str) -> str:
         """`subject : predicate : object`, triples joined by ` | `, as LoRA's experiments write it."""
@@ -151,6 +213,10 @@ class WebNlg(DataToText):
 @configured
 class Dart(DataToText):
     """Texts from sets of triples of open domains."""
+
+    scoring: Triples = "lora"
+
+    family: ClassVar[Family] = "triples"
 
     @property
     def hub(self) -> Hub:

@@ -1,0 +1,187 @@
+"""Metrics of generated text by named convention: which program, which text preparation, which options.
+
+The same outputs score differently by the challenge's scripts, by those of LoRA's experiments and by the data sets'
+own, so a score says which it is. Each convention reproduces the numbers of the programs it names:
+
+    e2e        official     tuetschek/e2e-metrics measure_scores.py (mteval-v13a)
+    e2e        lora         the same with -p (pymteval), as microsoft/LoRA runs it
+    triples    lora         WebNLG/GenerationEval on LoRA's text form, without a newline after the last line
+    triples    webnlg2017   the scripts of the WebNLG 2017 challenge
+    triples    dart         the scripts of Yale-LILY/dart: the same programs on texts as they are
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+from rosa_bench.metrics import captions, meteor, mteval, ter
+from rosa_bench.tasks.data2text import Family
+
+Outputs = Sequence[str]
+References = Sequence[Sequence[str]]
+METRICS: dict[Family, tuple[str, ...]] = {
+    "e2e": ("bleu", "nist", "meteor", "rouge_l", "cider"),
+    "triples": ("bleu", "meteor", "ter"),
+}
+LORA_REFERENCES, CHALLENGE_REFERENCES = 6, 3  # how many of them the scripts read
+_PTB = "Penn-Treebank tokens, lower case, no punctuation"
+SIGNATURES: dict[tuple[Family, str], dict[str, str]] = {
+    ("e2e", "official"): {
+        "bleu": "mteval-v13a rules, ASCII lower case, closest length, exponential smoothing, points",
+        "nist": "mteval-v13a rules, order 5, ASCII lower case",
+        "meteor": f"METEOR 1.5 -l en -norm, {_PTB}, points",
+        "rouge_l": f"COCO ROUGE-L, beta 1.2, {_PTB}, points",
+        "cider": f"COCO CIDEr-D, order 4, sigma 6, {_PTB}",
+    },
+    ("triples", "lora"): {
+        "bleu": "13a tokens of LoRA's text form, 6 references, no smoothing, points",
+        "meteor": "METEOR 1.5 -l en -norm, LoRA's text form, 6 references, fraction",
+        "ter": "pyter, mean over outputs of the least over 6 references, LoRA's text form, fraction",
+    },
+    ("triples", "webnlg2017"): {
+        "bleu": "multi-bleu.perl -lc, 3 references, an absent one is empty, points",
+        "meteor": "METEOR 1.5 -l en -norm, 3 references, the script's text form, fraction",
+        "ter": "tercom 7.25, 3 references, the script's text form, fraction",
+    },
+    ("triples", "dart"): {
+        "bleu": "multi-bleu.perl, 3 references, an absent one is empty, points",
+        "meteor": "METEOR 1.5 -l en -norm, 3 references, fraction",
+        "ter": "tercom 7.25, 3 references, fraction",
+    },
+}
+SIGNATURES["e2e", "lora"] = SIGNATURES["e2e", "official"] | {
+    "bleu": "pymteval rules, lower case, closest length, points",
+    "nist": "pymteval rules, order 5, lower case",
+}
+
+
+class Scores(dict[str, float]):
+    """Metrics by name. What could not be computed is in `absent` with the reason, and not among the scores."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.absent: dict[str, str] = {}
+
+    def enter(self, name: str, compute: Callable[[], float]) -> None:
+        """Compute a metric, or note why it cannot be had."""
+        try:
+            self[name] = compute()
+        except meteor.UnavailableError as error:
+            self.absent[name] = str(error)
+        except ZeroDivisionError:
+            self.absent[name] = "the official program divides by zero on these outputs"
+
+
+def score(
+    family: Family, convention: str, outputs: Outputs, references: References, wanted: Collection[str] | None = None
+) -> Scores:
+    """The metrics of a family by a convention, or those `wanted`. BLEU, and all of E2E but NIST and CIDEr, in points.
+
+    Raises:
+        ValueError: if there are no outputs, the lengths differ, an output has no reference, or the name is not known.
+    """
+    if (family, convention) not in SIGNATURES:
+        known = ", ".join(name for known, name in SIGNATURES if known == family)
+        raise ValueError(f"{convention} is not a scoring convention here; known are {known}")
+    mteval.check(outputs, references)
+    names = [name for name in METRICS[family] if wanted is None or name in wanted]
+    scores = Scores()
+    compute = (_e2e if family == "e2e" else _triples)(convention, outputs, references)
+    for name in names:
+        scores.enter(name, compute[name])
+    return scores
+
+
+def _e2e(convention: str, outputs: Outputs, references: References) -> dict[str, Callable[[], float]]:
+    tokens: list[Any] = []
+
+    def tokenized() -> Any:
+        """Once for three metrics."""
+        if not tokens:
+            tokens.extend(captions.tokenized(outputs, references))
+        return tokens
+
+    if convention == "official":
+        segments = mteval.perl_segments(outputs, references)
+        bleu, nist = mteval.bleu_perl, mteval.nist_perl
+    else:
+        segments = mteval.python_segments(outputs, references)
+        bleu, nist = mteval.bleu_python, mteval.nist_python
+    return {
+        "bleu": lambda: bleu(segments),
+        "nist": lambda: nist(segments),
+        "meteor": lambda: 100 * meteor.shared().score(*tokenized()),
+        "rouge_l": lambda: captions.rouge_l(*tokenized()),
+        "cider": lambda: captions.cider(*tokenized()),
+    }
+
+
+def _triples(convention: str, outputs: Outputs, references: References) -> dict[str, Callable[[], float]]:
+    texts, refs = PREPARATIONS[convention](outputs, references)
+    lora = convention == "lora"
+    ter_of = ter.segment_mean_ter if lora else ter.corpus_ter
+    return {
+        "bleu": lambda: _geneval_bleu(texts, refs) if lora else _multi_bleu(texts, refs, convention == "webnlg2017"),
+        "meteor": lambda: meteor.shared().score(texts, refs),
+        "ter": lambda: ter_of([_words(text) for text in texts], [[_words(ref) for ref in those] for those in refs]),
+    }
+
+
+def _split(text: str) -> str:
+    """Every character that is no letter, digit or underscore on its own, and single spaces between."""
+    return " ".join(re.split(r"(\W)", text))
+
+
+def _words(text: str) -> list[str]:
+    """Words as tercom and pyter compare them: without case."""
+    return text.lower().split()
+
+
+def _lora_form(outputs: Outputs, references: References) -> tuple[list[str], list[list[str]]]:
+    """Lower case, split; six references, a missing one filled with the first."""
+    texts = [_split(text.lower()) for text in outputs]
+    refs = [[_split(ref.lower()) for ref in those[:LORA_REFERENCES]] for those in references]
+    return texts, [those + those[:1] * (LORA_REFERENCES - len(those)) for those in refs]
+
+
+def _challenge_form(outputs: Outputs, references: References) -> tuple[list[str], list[list[str]]]:
+    """As the 2017 scripts treat them: outputs to ASCII before they are split, references after."""
+    from unidecode import unidecode
+
+    texts = [_split(unidecode(unidecode(text).lower())) for text in outputs]
+    return texts, [[unidecode(_split(ref).lower()) for ref in those[:CHALLENGE_REFERENCES]] for those in references]
+
+
+def _as_they_are(outputs: Outputs, references: References) -> tuple[list[str], list[list[str]]]:
+    """The first three references."""
+    return list(outputs), [list(those[:CHALLENGE_REFERENCES]) for those in references]
+
+
+PREPARATIONS = {"lora": _lora_form, "webnlg2017": _challenge_form, "dart": _as_they_are}
+
+
+def _columns(references: References, absent: str | None) -> list[Any]:
+    """One list per reference number, as sacrebleu wants them."""
+    most = max(map(len, references))
+    return [[those[i] if i < len(those) else absent for those in references] for i in range(most)]
+
+
+def _multi_bleu(outputs: Outputs, references: References, lowercase: bool) -> float:
+    """multi-bleu.perl, for which an absent reference is an empty one that can be the closest in length."""
+    from sacrebleu.metrics.bleu import BLEU
+
+    metric = BLEU(tokenize="none", lowercase=lowercase, smooth_method="none", force=True)
+    return float(metric.corpus_score(list(outputs), _columns(references, "")).score)
+
+
+def _geneval_bleu(outputs: Outputs, references: References) -> float:
+    """GenerationEval's BLEU: it reads no empty line at the end of the outputs."""
+    from sacrebleu.metrics.bleu import BLEU
+
+    count = len(outputs) if outputs[-1].strip() else len(outputs) - 1
+    if not count:
+        return 0.0
+    metric = BLEU(tokenize="13a", lowercase=False, smooth_method="none", force=True)
+    return float(metric.corpus_score(list(outputs[:count]), _columns(references[:count], None)).score)

@@ -1,0 +1,136 @@
+"""METEOR 1.5 (Denkowski and Lavie, 2014) as the official scripts run it: its own Java program, kept running."""
+
+from __future__ import annotations
+
+import atexit
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import IO
+
+from rosa_bench.metrics.mteval import check
+
+NEEDS = "pip install 'rosa_bench[nlg]' and a Java runtime (e.g. apt install default-jre-headless)"
+
+
+class UnavailableError(Exception):
+    """METEOR cannot be had here; the text says why and what to do."""
+
+
+def missing() -> str | None:
+    """What METEOR lacks here, in one line; None if nothing."""
+    if find_spec("pycocoevalcap") is None:
+        return f"pycocoevalcap is not installed; METEOR needs {NEEDS}"
+    if shutil.which("java") is None:
+        return f"there is no java on the PATH; METEOR needs {NEEDS}"
+    return None
+
+
+class Meteor:
+    """One METEOR process, started when first needed, started again if it dies, ended by `close`."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+        self._errors: IO[str] | None = None
+
+    def score(self, outputs: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+        """Corpus METEOR of English texts, as a fraction; texts are tokenised as the convention wants it.
+
+        Raises:
+            UnavailableError: without Java or the package, or if the process dies twice.
+            ValueError: if there are no outputs, or one has no reference.
+        """
+        check(outputs, references)
+        try:
+            return self._score(outputs, references)
+        except (OSError, ValueError):
+            self.close()
+        try:
+            return self._score(outputs, references)
+        except (OSError, ValueError) as error:
+            said = self._last_words()
+            self.close()
+            raise UnavailableError(f"METEOR's process failed twice ({said or error})") from error
+
+    def _score(self, outputs: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+        statistics = []
+        for output, refs in zip(outputs, references, strict=True):
+            fields = ["SCORE", *map(_one_line, refs), _one_line(output).replace("  ", " ")]
+            statistics.append(self._ask(" ||| ".join(fields)))
+        self._send(" ||| ".join(["EVAL", *statistics]))
+        for _ in outputs:
+            float(self._receive())  # a score for each segment comes first
+        return float(self._receive())
+
+    def _ask(self, line: str) -> str:
+        self._send(line)
+        return self._receive()
+
+    def _send(self, line: str) -> None:
+        process = self._running()
+        assert process.stdin is not None
+        process.stdin.write(line + "\n")
+        process.stdin.flush()
+
+    def _receive(self) -> str:
+        process = self._running()
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line:
+            raise ValueError("the process has ended")
+        return line.strip()
+
+    def _running(self) -> subprocess.Popen[str]:
+        if self._process is None:
+            if (reason := missing()) is not None:
+                raise UnavailableError(reason)
+            spec = find_spec("pycocoevalcap")
+            assert spec is not None and spec.submodule_search_locations
+            folder = Path(spec.submodule_search_locations[0]) / "meteor"
+            self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115 (see close)
+            command = ["java", "-Dfile.encoding=UTF-8", "-jar", "-Xmx2G", "meteor-1.5.jar"]
+            self._process = subprocess.Popen(
+                [*command, "-", "-", "-stdio", "-l", "en", "-norm"],
+                cwd=folder,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                encoding="utf-8",
+                errors="replace",
+                bufsize=1,
+            )
+        return self._process
+
+    def _last_words(self) -> str:
+        if self._errors is None:
+            return ""
+        self._errors.seek(0)
+        lines = [line.strip() for line in self._errors if line.strip()]
+        return lines[-1][:200] if lines else ""
+
+    def close(self) -> None:
+        """End the process; the next score starts another."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.communicate()
+        if self._errors is not None:
+            self._errors.close()
+            self._errors = None
+
+
+def _one_line(text: str) -> str:
+    """Without what would end a field or a line."""
+    return text.replace("|||", "").replace("\n", " ").replace("\r", " ")
+
+
+@cache
+def shared() -> Meteor:
+    """The process of this program, ended with it."""
+    meteor = Meteor()
+    atexit.register(meteor.close)
+    return meteor

@@ -1,0 +1,164 @@
+"""The cells of a suite: planned from its yaml, their state read from records and locks, what they will take."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import filelock
+from omegaconf import OmegaConf
+from pydantic import Field, ValidationError
+
+from rosa_bench import cli, config
+from rosa_bench.errors import EXIT_INTERRUPTED, UsageError, nearest
+from rosa_bench.key import config_key, method_name, run_id
+from rosa_bench.record import Record, lock_path, read_record, seconds
+from rosa_bench.schema import Name, configured
+
+State = Literal["done", "failed", "elsewhere", "pending"]
+
+
+@configured
+class Suite:
+    """What a file of configs/suite holds. A key with a list of values is swept; a list is meant by a text, "[q,v]"."""
+
+    title: Name
+    common: dict[str, Any] = Field(default_factory=dict)  # overrides of every cell
+    cells: list[dict[str, Any]] = Field(min_length=1)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a suite."""
+
+    overrides: tuple[str, ...]
+    run: config.Run
+    key: str
+
+    @property
+    def folder(self) -> Path:
+        """Where its record is."""
+        return Path(self.run.output_dir) / run_id(self.run, self.key)
+
+    @property
+    def record(self) -> Record | None:
+        """Its record, if there is a whole one of this very run."""
+        try:
+            record = read_record(self.folder / "record.json")
+        except UsageError:
+            return None
+        return record if record.key == self.key else None
+
+    @property
+    def state(self) -> State:
+        """`elsewhere` while some process holds its lock; a run that was interrupted or killed is pending."""
+        record = self.record
+        if record is not None and record.status == "done":
+            return "done"
+        if locked(self.folder):
+            return "elsewhere"
+        return "failed" if record is not None and record.status in ("failed", "oom") else "pending"
+
+    def __call__(self) -> int:
+        """Run it; what submitit calls in the new process."""
+        try:
+            return cli.run_cell(self.run)
+        except UsageError as error:
+            return cli.complain(str(error))
+        except KeyboardInterrupt:
+            return EXIT_INTERRUPTED
+
+    def checkpoint(self, *args: Any) -> Any:
+        """What submitit queues again when a cluster takes the machine away: the same cell, which resumes."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+
+def locked(folder: Path) -> bool:
+    """Whether a living process holds the folder of a run."""
+    path = lock_path(folder)
+    if not path.exists():
+        return False
+    lock = filelock.FileLock(str(path))
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        return True
+    lock.release()
+    return False
+
+
+def load(name: str) -> Suite:
+    """A suite by name. Raises UsageError for one that does not exist or is not as `Suite` says."""
+    path = config.config_dir() / "suite" / f"{name}.yaml"
+    if not path.is_file():
+        raise UsageError(f"suite {name} does not exist: {nearest(name, config.choices('suite'))}")
+    values: Any = OmegaConf.to_container(OmegaConf.load(path))
+    try:
+        return Suite(**values)
+    except (ValidationError, TypeError) as error:
+        raise UsageError(f"{path}: {' '.join(str(error).split())}") from error
+
+
+def expand(overrides: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """Every combination of the values of swept keys, as command-line overrides."""
+    values = [value if isinstance(value, list) else [value] for value in overrides.values()]
+    for chosen in itertools.product(*values):
+        yield tuple(f"{key}={_text(value)}" for key, value in zip(overrides, chosen, strict=True))
+
+
+def _text(value: Any) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def plan(suite: Suite, more: Sequence[str] = ()) -> list[Cell]:
+    """Every cell of a suite once, checked before anything runs; `more` overrides all."""
+    cells: dict[str, Cell] = {}
+    for group in suite.cells:
+        for overrides in expand({**suite.common, **group}):
+            run = cli.compose([*overrides, *more])
+            key = config_key(run)
+            cells.setdefault(key, Cell((*overrides, *more), run, key))
+    return list(cells.values())
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What the pending cells will take, from finished neighbours; None where there is none."""
+
+    seconds: float | None
+    peak_bytes: float | None
+    neighbours: int
+
+    def __str__(self) -> str:
+        if self.seconds is None:
+            return "no estimate yet: no cell like these has been finished"
+        memory = "" if self.peak_bytes is None else f", up to {self.peak_bytes / 1e9:.1f} GB per process"
+        return f"about {duration(self.seconds)} of one process{memory} (from {self.neighbours} finished cells)"
+
+
+def estimate(pending: Sequence[Cell], known: Sequence[Record]) -> Estimate:
+    """The median of the nearest finished runs for each cell: same task, model and method, else less alike."""
+    total, peak, used = 0.0, 0.0, set()
+    for cell in pending:
+        names = (cell.run.task.name, cell.run.model.name, method_name(cell.run))
+        alike = [[r for r in known if (r.task, r.model, r.method)[:n] == names[:n]] for n in (3, 2)]
+        near = next((group for group in alike if group), None)
+        if near is None:
+            return Estimate(None, None, 0)
+        total += statistics.median(seconds(record) for record in near)
+        peak = max([peak, *(float(record.cost.get("peak_rss_bytes", 0)) for record in near)])
+        used |= {record.run_id for record in near}
+    return Estimate(total, peak or None, len(used))
+
+
+def duration(value: float) -> str:
+    """Seconds as people say them."""
+    if value < 90:
+        return f"{value:.0f} s"
+    return f"{value / 60:.0f} min" if value < 5400 else f"{value / 3600:.1f} h"
