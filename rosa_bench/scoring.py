@@ -127,8 +127,8 @@ class Scorer:
         return Journal(recorder.folder / f"{name}.jsonl", f"{recorder.record.key} {state}")
 
     def _decoded(self, split: str, journal: Journal | None = None) -> list[Prediction]:
-        size, limit = min(self.run.train.eval_batch_size, 64), max_length(self.model.config, sys.maxsize)
-        examples = self.splits[split].examples
+        limit, examples = max_length(self.model.config, sys.maxsize), self.splits[split].examples
+        size = evaluate.decoding_batch(self.task, self.model, self.run.train.eval_batch_size)
         return evaluate.decode(self.task, self.model, self.tokenizer, examples, size, limit, journal)
 
     def _primary(self, recorder: Recorder, main: str, history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -83,6 +83,14 @@ def _table(model: str, source: str, tasks: dict[str, dict[tuple[object, ...], li
         values = [" / ".join(sorted(cells[label].get(task, [DASH]))) for task in sorted(tasks)]
         rows.append((label, " / ".join(sorted(sizes[label])), *values))
     note = "Last epoch, mean ± standard deviation over n seeds. Several values in a cell: other settings of a method."
+    for task, settings in sorted(tasks.items()):
+        used = {
+            str(r.config["task"]["scoring"])
+            for group in settings.values()
+            for r in group
+            if "scoring" in r.config["task"]
+        }
+        note += f" {task} is scored by the convention {' and '.join(sorted(used))}." if used else ""
     return Table(f"{model} on {source}", tuple(rows), note)
 
 

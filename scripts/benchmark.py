@@ -1,18 +1,19 @@
-"""Time and memory of one training step per method, side by side in one process: `make bench`.
+"""Time and memory, each against its peer in one process: `make bench`.
 
-    python scripts/benchmark.py [--size mini|base|large] [--batch 32] [--length 128] [--rounds 5] [--only lora,meft1]
+    python scripts/benchmark.py [--part steps] [--part decoding] [--size mini|base|large] [--rounds 5]
 
-Every round runs each contender once, in turn, so that what disturbs the machine disturbs all alike; the table shows the
-median seconds and the median of the ratios to LoRA within a round, with their quartiles. Activations are what autograd
-holds at most at a time (`rosa_bench.measure.saved_bytes`). The backbone has RoBERTa's shape and random weights, and all
-rows have the same length, so that nothing is padded. Writes results/bench/steps-<machine>.json.
+Every round runs each contender once, in turn, so that what disturbs the machine disturbs all alike; the tables show
+medians, and the median of the ratios within a round with their quartiles. Writes results/bench/.
+
+`steps`: one optimiser step of every method, over LoRA's. The backbone has RoBERTa's shape and random weights, and all
+rows have the same length, so that nothing is padded. Activations are what autograd holds at most at a time.
+`decoding`: the embedded E2E test inputs in batches, over one by one, greedily and with ten beams.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
-import json
 import platform
 import statistics
 import sys
@@ -25,10 +26,12 @@ from typing import Any
 import torch
 import transformers
 
-from rosa_bench import cli, measure
+from rosa_bench import cli, evaluate, measure
+from rosa_bench.data.source import load_split
 from rosa_bench.environment import environment
 from rosa_bench.files import write_json
 from rosa_bench.methods.base import Step
+from rosa_bench.models.load import load
 
 SIZES = {"mini": (128, 4, 4, 512), "base": (768, 12, 12, 3072), "large": (1024, 24, 16, 4096)}
 CONTENDERS = {
@@ -43,6 +46,7 @@ CONTENDERS = {
     "meft3": ("method=meft", "method.variant=meft3"),
 }
 BASELINE = "lora"
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @dataclass
@@ -98,20 +102,10 @@ def seconds(work: Callable[[], None]) -> float:
     return time.perf_counter() - began
 
 
-def main() -> int:
-    """Measure, print a table, write the numbers."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", choices=SIZES, default="base")
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--length", type=int, default=128)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
-    parser.add_argument("--only", default="", help="names of contenders, with commas; all if empty")
-    parser.add_argument("--out", type=Path, default=Path("results/bench"))
-    args = parser.parse_args()
+def measure_steps(args: argparse.Namespace) -> dict[str, Any]:
+    """One optimiser step of every contender, in turn."""
     wanted = [name for name in CONTENDERS if not args.only or name in (BASELINE, *args.only.split(","))]
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    ids = torch.randint(10, 50000, (args.batch, args.length), generator=torch.Generator().manual_seed(0)).to(device)
+    ids = torch.randint(10, 50000, (args.batch, args.length), generator=torch.Generator().manual_seed(0)).to(DEVICE)
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids[:, 0] % 2}
     ready, activations = {}, {}
     for name in wanted:
@@ -124,22 +118,73 @@ def main() -> int:
     for _ in range(args.rounds):
         for name in wanted:
             times[name].append(seconds(ready[name].step))
-    told: dict[str, Any] = {"arguments": {k: str(v) for k, v in vars(args).items()}, "env": environment("auto")}
-    told["methods"] = {}
     print(f"| method | s per step | over {BASELINE} (quartiles) | activations MB | of full |\n|---|---|---|---|---|")
+    told = {}
     for name in wanted:
         ratios = [t / base for t, base in zip(times[name], times[BASELINE], strict=True)]
-        low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
         share = f"{activations[name] / activations['full']:.1%}" if "full" in activations else ""
-        told["methods"][name] = {"seconds": times[name], "ratios": ratios, "activation_bytes": activations[name]}
+        told[name] = {"seconds": times[name], "ratios": ratios, "activation_bytes": activations[name]}
         print(
-            f"| {name} | {statistics.median(times[name]):.3f} | {middle:.2f} ({low:.2f}-{high:.2f}) "
+            f"| {name} | {statistics.median(times[name]):.3f} | {spread(ratios)} "
             f"| {activations[name] / 1e6:.1f} | {share} |"
         )
-    path = args.out / f"steps-{args.size}-{args.precision}-{platform.machine()}-{device}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, told)
-    print(json.dumps({"file": str(path)}))
+    return told
+
+
+def measure_decoding(args: argparse.Namespace) -> dict[str, Any]:
+    """The embedded E2E test inputs in batches against one by one, with the same beams."""
+    told = {}
+    print("| decoding | tokens/s in batches | one by one | ratio (quartiles) |\n|---|---|---|---|")
+    for beams in (1, 10):
+        run = cli.compose(["task=e2e", "tracker=none", f"task.num_beams={beams}", "task.no_repeat_ngram=4"])
+        model, tokenizer = load(run.model, run.task, 0)
+        model.to(DEVICE)
+        examples = load_split(run.task, run.data, "test", args.inputs).examples
+        rates: dict[int, list[float]] = {evaluate.decoding_batch(run.task, model, args.eval_batch): [], 1: []}
+        for _ in range(args.rounds):
+            for size, found in rates.items():
+                began = time.perf_counter()
+                outputs = evaluate.decode(run.task, model, tokenizer, examples, size, model.config.n_positions)
+                took = time.perf_counter() - began
+                found.append(sum(len(tokenizer(str(o.value))["input_ids"]) + 1 for o in outputs) / took)
+        ratios = [batched / single for batched, single in zip(*rates.values(), strict=True)]
+        medians = [f"{statistics.median(found):.0f}" for found in rates.values()]
+        told[f"beams {beams}"] = {"tokens_per_s": {str(k): v for k, v in rates.items()}, "ratios": ratios}
+        print(f"| {'greedy' if beams == 1 else f'{beams} beams'} | {medians[0]} | {medians[1]} | {spread(ratios)} |")
+    return told
+
+
+def spread(ratios: list[float]) -> str:
+    """Median and quartiles."""
+    low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+    return f"{middle:.2f} ({low:.2f}-{high:.2f})"
+
+
+PARTS = {"steps": measure_steps, "decoding": measure_decoding}
+
+
+def main() -> int:
+    """Measure, print a table for each part, write the numbers."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", choices=PARTS, action="append", help="all if not said")
+    parser.add_argument("--size", choices=SIZES, default="base")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--length", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
+    parser.add_argument("--only", default="", help="names of contenders, with commas; all if empty")
+    parser.add_argument("--inputs", type=int, default=500, help="test inputs to decode")
+    parser.add_argument("--eval-batch", type=int, default=64)
+    parser.add_argument("--out", type=Path, default=Path("results/bench"))
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    for part in args.part or PARTS:
+        told = {"arguments": {k: str(v) for k, v in vars(args).items()}, "env": environment("auto")}
+        told[part] = PARTS[part](args)
+        name = f"steps-{args.size}-{args.precision}" if part == "steps" else part
+        path = args.out / f"{name}-{platform.machine()}-{DEVICE}.json"
+        write_json(path, told)
+        print(f"\n{path}\n")
     return 0
 
 

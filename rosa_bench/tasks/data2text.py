@@ -35,6 +35,7 @@ class DataToText(Task):
     epochs: Count = 3
     version: Count = 1
     loss_on: Literal["target", "sequence"] = "target"
+    linearization: Literal["lora", "rosa"] = "lora"  # how an input is written, and parted from its text
     num_beams: Count = 1
     max_new_tokens: Count = 64
     no_repeat_ngram: int = Field(default=0, ge=0)  # 0: off
@@ -76,9 +77,10 @@ class DataToText(Task):
         return [dataclasses.replace(example, references=(reference,)) for reference in example.references]
 
     def prompt_ids(self, example: Example, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-        """The input, closed by the end-of-text token that separates it from the target."""
-        ids: list[int] = tokenizer(example.texts[0], add_special_tokens=False)["input_ids"]
-        return [*ids, end_id(tokenizer)]
+        """The input and what parts it from the target: the end-of-text token (`lora`), or words (`rosa`)."""
+        text = example.texts[0] if self.linearization == "lora" else f"Input: {example.texts[0]} Output:"
+        ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+        return [*ids, end_id(tokenizer)] if self.linearization == "lora" else ids
 
     def encode(self, example: Example, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
         """Input, separator, first reference, end of text. An input that is too long loses its head, not the target."""
@@ -166,11 +168,13 @@ class E2E(DataToText):
             yield {"meaning_representation": meaning, "human_references": references}
 
     def linearize(self, row: Mapping[str, Any], where: str) -> str:
-        """`name : Blue Spice | area : city centre`, as LoRA's experiments write it."""
+        """`name : Blue Spice | area : city centre` as LoRA writes it, `name[Blue Spice], ...` as ROSA does."""
         text = text_field(row, "meaning_representation", where)
         slots = SLOT.findall(text)
         if not slots or SLOT.sub("", text).strip():
             raise UsageError(f"{where}: field 'meaning_representation' is not a list of key[value]: {text[:80]!r}")
+        if self.linearization == "rosa":
+            return text.strip()
         return " | ".join(f"{key} : {value}" for key, value in slots)
 
     def references(self, row: Mapping[str, Any], where: str) -> list[str]:
@@ -203,7 +207,7 @@ class WebNlg(DataToText):
         return seen(row, where)
 
     def linearize(self, row: Mapping[str, Any], where: str) -> str:
-        """`subject : predicate : object`, triples joined by ` | `, as LoRA's experiments write it."""
+        """`subject : predicate : object`, triples joined by ` | `, as LoRA's experiments write them; ROSA has none."""
         triples = [triple.split(" | ") for triple in texts_field(row, "triples", where)]
         if not all(len(triple) == 3 for triple in triples):
             raise UsageError(f"{where}: field 'triples' is not a list of 'subject | predicate | object'")

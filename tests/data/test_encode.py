@@ -37,6 +37,17 @@ def test_only_the_target_carries_loss_by_default(backbone):
         assert len(silent) == (prompt if loss_on == "target" else 1)
 
 
+def test_inputs_are_written_as_the_papers_did(backbone):
+    tokenizer = transformers.AutoTokenizer.from_pretrained(backbone("gpt2"))
+    row = {"meaning_representation": "name[The Mill], eatType[pub]", "human_references": ["A pub."]}
+    written = {}
+    for form in ("lora", "rosa"):
+        task = composed("task=e2e", f"task.linearization={form}").task
+        written[form] = tokenizer.decode(task.prompt_ids(task.parse(row, "here"), tokenizer)).strip()
+    assert written["lora"] == "name : The Mill | eatType : pub<|endoftext|>"
+    assert written["rosa"] == "Input: name[The Mill], eatType[pub] Output:"
+
+
 def test_the_cache_is_used_and_a_damaged_one_is_not(backbone, monkeypatch):
     run = composed("task=cola")
     tokenizer = transformers.AutoTokenizer.from_pretrained(backbone("roberta"))

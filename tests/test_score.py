@@ -1,0 +1,112 @@
+"""`python -m rosa_bench.score` on files of every form, and what it says of files it cannot score."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from rosa_bench import embedded, score
+from rosa_bench.errors import EXIT_DONE, EXIT_USAGE
+
+TEXTS = ["The Mill is a cheap pub.", "Zürich’s «café» costs £20."]
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Predictions and references of two outputs, in both forms."""
+    (tmp_path / "out.txt").write_text("\n".join(TEXTS) + "\n", encoding="utf-8")
+    rows = [{"references": [text, "A pub."], "seen": i == 0} for i, text in enumerate(TEXTS)]
+    (tmp_path / "refs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (tmp_path / "refs.txt").write_text("\n\n".join(f"{text}\nA pub." for text in TEXTS) + "\n", encoding="utf-8")
+    return tmp_path
+
+
+def told(capsys, folder, *arguments):
+    code = score.main([*arguments, "--predictions", str(folder / "out.txt")])
+    out, err = capsys.readouterr()
+    assert "Traceback" not in err
+    return code, out, err
+
+
+@pytest.mark.parametrize("references", ["refs.jsonl", "refs.txt"])
+def test_e2e_with_references_in_both_forms(files, capsys, references):
+    code, out, _ = told(capsys, files, "--task", "e2e", "--references", str(files / references), "--json")
+    found = json.loads(out)
+    assert code == EXIT_DONE and found["rows"] == 2
+    assert found["scores"]["test"]["bleu"] == pytest.approx(100.0)
+    assert {"bleu", "nist", "rouge_l", "cider"} <= set(found["scores"]["test"])
+    assert set(found["scores"]["test"]) | set(found["absent"]) == {"bleu", "nist", "meteor", "rouge_l", "cider"}
+    assert found["scoring"]["convention"] == "official" and "mteval" in found["scoring"]["metrics"]["bleu"]
+
+
+def test_webnlg_as_text_with_its_subsets(files, capsys):
+    arguments = ("--task", "webnlg", "--scoring", "webnlg2017", "--references", str(files / "refs.jsonl"))
+    code, out, _ = told(capsys, files, *arguments)
+    assert code == EXIT_DONE and "convention webnlg2017, raw references" in out
+    assert {line.split()[0] for line in out.splitlines() if "bleu" in line and "100.0000" in line} == {
+        "test", "test_seen", "test_unseen"
+    }  # fmt: skip
+
+
+def test_a_split_of_the_task_is_compared_with(tmp_path, capsys):
+    rows = embedded.rows("e2e", "test")
+    (tmp_path / "out.txt").write_bytes("\r\n".join(row["human_references"][0] for row in rows).encode())
+    code, out, _ = told(capsys, tmp_path, "--task", "e2e", "--split", "test", "--json")
+    assert code == EXIT_DONE and json.loads(out)["scores"]["test"]["bleu"] == pytest.approx(100.0)
+
+
+def test_glue_predictions_are_numbers(tmp_path, capsys):
+    rows = embedded.rows("mrpc", "validation")
+    (tmp_path / "out.txt").write_text("".join(f"{row['label']}\n" for row in rows))
+    code, out, _ = told(capsys, tmp_path, "--task", "mrpc", "--json")
+    assert code == EXIT_DONE and json.loads(out)["scores"]["validation"] == {"accuracy": 100.0, "f1": 100.0}
+    (tmp_path / "out.txt").write_text("yes\n" * len(rows))
+    code, _, err = told(capsys, tmp_path, "--task", "mrpc")
+    assert code == EXIT_USAGE and "out.txt:1: 'yes' is not a number" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--task", "e3e"), "did you mean"),
+        (("--task", "e2e", "--scoring", "best"), "task.scoring"),
+        (("--task", "e2e", "--references", "{}/nothing.jsonl"), "nothing.jsonl"),
+        (("--task", "e2e", "--references", "{}/broken.jsonl"), "broken.jsonl:1: not JSON"),
+        (("--task", "e2e", "--references", "{}/empty.jsonl"), "the references 0"),
+        (("--task", "e2e", "--references", "{}/null.jsonl"), "not a list of non-empty texts"),
+        (("--task", "e2e", "--references", "{}/one.jsonl"), "2 lines, the references 1"),
+        (("--task", "mrpc", "--references", "{}/refs.txt"), "JSON lines"),
+        (("--task", "e2e", "data=local", "data.dir={}"), "e2e_nlg"),
+    ],
+)
+def test_what_cannot_be_scored_is_one_plain_line(files, capsys, arguments, said):
+    for name, text in {
+        "broken": "{",
+        "empty": "",
+        "null": '{"references": [null]}\n',
+        "one": '{"refs": ["a"]}\n',
+    }.items():
+        (files / f"{name}.jsonl").write_text(text)
+    code, out, err = told(capsys, files, *(argument.format(files) for argument in arguments))
+    assert code == EXIT_USAGE and said in err and not out and len(err.splitlines()) == 1
+
+
+def test_bytes_that_are_no_text(files, capsys):
+    (files / "out.txt").write_bytes(b"a\nb\xff\n")
+    code, _, err = told(capsys, files, "--task", "e2e", "--references", str(files / "refs.jsonl"))
+    assert code == EXIT_USAGE and "not UTF-8" in err
+
+
+def test_from_the_command_line(files):
+    command = [sys.executable, "-m", "rosa_bench.score", "--task", "dart", "--predictions", "out.txt"]
+    done = subprocess.run(
+        [*command, "--references", "refs.jsonl", "--scoring", "dart"],
+        cwd=files,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == EXIT_DONE and "ter" in done.stdout, done.stderr
