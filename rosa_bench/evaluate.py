@@ -119,7 +119,7 @@ def classify(task: Task, examples: Sequence[Example], values: torch.Tensor) -> l
 def decoding_batch(task: Any, model: PreTrainedModel, wanted: int) -> int:
     """Inputs to decode at a time: without a GPU fewer with beams, whose key-value caches are copied at every step."""
     rows = 640 if model.device.type != "cpu" else 160
-    return max(1, min(wanted, 64, rows // task.num_beams))
+    return max(1, min(wanted, 64, rows // int(task.num_beams)))
 
 
 def decode(

@@ -138,7 +138,7 @@ class Recorder:
         self.record.params, self.record.cost["memory"] = dict(measured["params"]), dict(measured["memory"])
         self.activations = measured["activations"]
         self._base = dict(clocks)
-        self._clocks |= {name: value for name, value in clocks.items() if name.endswith("_s") and name != "train_s"}
+        self._clocks |= {name: value for name, value in clocks.items() if name.endswith("_s")}
         self._tokens, self._cells = int(clocks["tokens"]), int(clocks["cells"])
         self._examples = int(clocks["examples"])
 

@@ -29,13 +29,16 @@ def make_executor(cluster: str, folder: Path, name: str, options: Mapping[str, A
         import submitit
     except ImportError as error:
         raise UsageError("the suite needs submitit: pip install submitit") from error
-    executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
     gpus = {}
     if cluster == "local":
         import torch
 
         gpus = {"gpus_per_node": torch.cuda.device_count()}
-    executor.update_parameters(name=f"rosa_bench-{name}", timeout_min=7 * 24 * 60, **{**gpus, **options})
+    try:
+        executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
+        executor.update_parameters(name=f"rosa_bench-{name}", timeout_min=7 * 24 * 60, **{**gpus, **options})
+    except (OSError, RuntimeError, ValueError, NameError, TypeError) as error:
+        raise UsageError(f"submitit cannot start processes (--cluster {cluster}): {str(error)[:200]}") from error
     return executor
 
 

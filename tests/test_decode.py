@@ -83,6 +83,8 @@ def test_a_stopped_decoding_goes_on_where_it_was(tmp_path, monkeypatch):
     resumed = run_experiment(small(tmp_path / "parts", *overrides, "resume=must"))
     assert len(calls) == 7  # three batches for each of two variants, the fifth one twice
     assert without_cost(resumed) == without_cost(whole)
+    assert resumed.params == whole.params and resumed.cost["memory"] == whole.cost["memory"]
+    assert resumed.cost["train_s"] > 0 and resumed.cost["examples_per_s"] > 0
     for path in (tmp_path / "whole" / whole.run_id).glob("predictions*"):
         assert path.read_bytes() == (tmp_path / "parts" / whole.run_id / path.name).read_bytes()
     assert not list((tmp_path / "parts").rglob("decoding*"))

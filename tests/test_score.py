@@ -46,9 +46,11 @@ def test_webnlg_as_text_with_its_subsets(files, capsys):
     arguments = ("--task", "webnlg", "--scoring", "webnlg2017", "--references", str(files / "refs.jsonl"))
     code, out, _ = told(capsys, files, *arguments)
     assert code == EXIT_DONE and "convention webnlg2017, raw references" in out
-    assert {line.split()[0] for line in out.splitlines() if "bleu" in line and "100.0000" in line} == {
-        "test", "test_seen", "test_unseen"
-    }  # fmt: skip
+    rows = [line.split() for line in out.split("\n\n")[0].splitlines()]
+    found = {split: float(value) for split, name, value in (row for row in rows if len(row) == 3) if name == "bleu"}
+    assert found.pop("test_seen") == 100.0
+    # these scripts turn outputs into ASCII before they split them, references after: outside of ASCII a copy is none
+    assert set(found) == {"test", "test_unseen"} and all(value < 100 for value in found.values())
 
 
 def test_a_split_of_the_task_is_compared_with(tmp_path, capsys):

@@ -167,11 +167,18 @@ def test_a_cell_that_cannot_run_ends_in_a_list_and_exit_1(tmp_path):
 
 
 def test_usage(tmp_path):
-    for arguments, said in ((["zz"], "choose from"), (["smoke", "--only", "zzz"], "matches no cell")):
+    blocked = tmp_path.parent / "a file"
+    blocked.write_text("")
+    wrong = [(["zz"], "choose from"), (["smoke", "--only", "zzz"], "matches no cell")]
+    wrong += [(["smoke", "--cluster", "slurm"], "--cluster slurm"), (["smoke", "--set", "walltime=3"], "walltime")]
+    for arguments, said in wrong:
         done = subprocess.run(command(tmp_path, *arguments), capture_output=True, text=True, timeout=60)
         assert done.returncode == EXIT_USAGE and said in done.stderr
+        assert "Traceback" not in done.stderr
+    done = subprocess.run(command(blocked, "smoke"), capture_output=True, text=True, timeout=60)
+    assert done.returncode == EXIT_USAGE and "a file" in done.stderr and "Traceback" not in done.stderr
     done = subprocess.run(command(tmp_path, "smoke", "--dry-run"), capture_output=True, text=True, timeout=60)
-    assert done.returncode == EXIT_DONE and "19 pending" in done.stdout and not list(tmp_path.iterdir())
+    assert done.returncode == EXIT_DONE and "19 pending" in done.stdout and not list(tmp_path.glob("*/record.json"))
 
 
 def test_stopped_and_started_again_it_goes_on(tmp_path):

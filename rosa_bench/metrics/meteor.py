@@ -14,7 +14,7 @@ from typing import IO
 
 from rosa_bench.metrics.mteval import check
 
-NEEDS = "pip install 'rosa_bench[nlg]' and a Java runtime (e.g. apt install default-jre-headless)"
+NEEDS = "the extra nlg (pip install pycocoevalcap) and a Java runtime (e.g. apt install default-jre-headless)"
 
 
 class UnavailableError(Exception):
