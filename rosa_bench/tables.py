@@ -42,8 +42,9 @@ def records(folder: Path) -> tuple[list[Record], list[str]]:
 
 
 def method_label(record: Record) -> str:
-    """The method with its rank, where it has one."""
-    rank = record.config["method"].get("rank")
+    """The method with its rank or ranks, where it has any."""
+    options = record.config["method"]
+    rank = f"{options['rank_min']}-{options['rank_max']}" if "rank_max" in options else options.get("rank")
     label = record.method if rank is None else f"{record.method} r={rank}"
     return label + (" (random backbone)" if record.config["model"]["random_init"] else "")
 

@@ -100,3 +100,13 @@ def test_written_files_hold_the_same_cells(tmp_path, capsys):
 def test_a_record_reads_back(tmp_path):
     path = record(tmp_path)
     assert read_record(path).to_dict() == json.loads(path.read_text())
+
+
+def test_a_label_names_ranks_and_a_note_the_scoring(tmp_path):
+    path = record(tmp_path, task="e2e", method="dylora")
+    value = json.loads(path.read_text())
+    value["config"]["method"] = {"rank_min": 1, "rank_max": 8}
+    value["config"]["task"]["scoring"] = "official"
+    path.write_text(json.dumps(value))
+    (table,) = built(tmp_path).values()
+    assert table.rows[1][0] == "dylora r=1-8" and "e2e is scored by the convention official" in table.note
