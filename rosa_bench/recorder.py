@@ -231,7 +231,7 @@ class Recorder:
         """Enter the scores of a split and variant, and why a metric is missing."""
         if absent := getattr(scores, "absent", None):
             self.record.facts.setdefault("absent_metrics", {}).update(absent)
-        self.record.scores.setdefault(split, {})[variant] = dict(scores)
+        self.record.scores.setdefault(split, {}).setdefault(variant, {}).update(scores)
 
 
 def _prediction_row(prediction: Prediction) -> dict[str, Any]:

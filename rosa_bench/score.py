@@ -87,11 +87,8 @@ def predictions(path: Path, examples: Sequence[Example], task: Task) -> list[Pre
 
 def scored(task: Task, split: str, found: Sequence[Prediction]) -> dict[str, Mapping[str, float]]:
     """The scores of the whole and of its subsets. Raises UsageError for values that no metric can take."""
-    parts = {split: list(found)}
-    for subset in sorted({p.subset for p in found if p.subset}):
-        parts[f"{split}_{subset}"] = [p for p in found if p.subset == subset]
     try:
-        return {name: task.score(name, part) for name, part in parts.items()}
+        return task.score_parts(split, found)
     except ValueError as error:
         raise UsageError(str(error)) from error
 

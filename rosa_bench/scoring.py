@@ -89,11 +89,9 @@ class Scorer:
                     journals.append(self._journal(recorder, split, name))
                     predictions = self._decoded(split, journals[-1])
                     recorder.predictions(split, name, predictions)
-                    recorder.scores(split, name, self.task.score(split, predictions))
-                    for subset in sorted({p.subset for p in predictions if p.subset}):
-                        part = [p for p in predictions if p.subset == subset]
-                        recorder.scores(f"{split}_{subset}", name, self.task.score(f"{split}_{subset}", part))
-        for line in samples(self.splits[self.task.scored_splits[0]].examples, predictions):
+                    for part, scores in self.task.score_parts(split, predictions).items():
+                        recorder.scores(part, name, scores)
+        for line in samples(self.splits[split].examples, predictions):
             recorder.show(line)
         for journal in journals:
             journal.close()

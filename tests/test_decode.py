@@ -103,6 +103,13 @@ def test_webnlg_is_scored_whole_seen_and_unseen(tmp_path):
     assert scoring_facts["convention"] == "lora" and scoring_facts["references"] == "raw"
 
 
+def test_two_scored_splits(tmp_path):
+    options = ("method=lora", "train.max_steps=2", "task.max_new_tokens=4", "task.scored_splits=[test,validation]")
+    record = run_experiment(small(tmp_path, "task=e2e", *options, "train.limit_eval=3"))
+    assert {"bleu", "cider"} <= set(record.scores["test"][""]) & set(record.scores["validation"][""])
+    assert record.primary["split"] == "test"
+
+
 def test_samples_show_the_nearest_reference():
     run, *_ = prepared("lora", "gpt2_mini")
     examples = load_split(run.task, run.data, "test", 4).examples

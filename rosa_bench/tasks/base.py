@@ -128,6 +128,13 @@ class Task(ABC):
     def score(self, split: str, predictions: Sequence[Prediction]) -> Mapping[str, float]:
         """The task's metrics in the scales the papers print; one that cannot be had is missing."""
 
+    def score_parts(self, split: str, predictions: Sequence[Prediction]) -> dict[str, Mapping[str, float]]:
+        """`score` of the whole split, and of each of its subsets as `<split>_<subset>`."""
+        parts = {split: list(predictions)}
+        for subset in sorted({p.subset for p in predictions if p.subset}):
+            parts[f"{split}_{subset}"] = [p for p in predictions if p.subset == subset]
+        return {name: self.score(name, part) for name, part in parts.items()}
+
     def primary_score(self, split: str, predictions: Sequence[Prediction]) -> float | None:
         """The metric a run is judged by, alone."""
         return self.score(split, predictions).get(self.primary)
