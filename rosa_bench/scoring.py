@@ -83,10 +83,11 @@ class Scorer:
 
     def _finish_texts(self, recorder: Recorder, names: Sequence[str]) -> None:
         journals = []
+        state = checkpoint.tensor_hash(checkpoint.trained_state(self.model, self.run.method))
         for name in names:
             with self.run.method.active(self.model, name):
                 for split in self.task.scored_splits:
-                    journals.append(self._journal(recorder, split, name))
+                    journals.append(self._journal(recorder, state, split, name))
                     predictions = self._decoded(split, journals[-1])
                     recorder.predictions(split, name, predictions)
                     for part, scores in self.task.score_parts(split, predictions).items():
@@ -118,9 +119,8 @@ class Scorer:
         rows = self.encoded(self.task.select_split)
         return dict(zip(names, evaluate.mean_losses(self.model, rows, size, pad, self._actives(names)), strict=True))
 
-    def _journal(self, recorder: Recorder, split: str, variant: str) -> Journal:
+    def _journal(self, recorder: Recorder, state: str, split: str, variant: str) -> Journal:
         """Where the outputs of a split are written down as they come, as those of this very state of the model."""
-        state = checkpoint.tensor_hash(checkpoint.trained_state(self.model, self.run.method))
         name = "-".join(part for part in ("decoding", split, variant) if part)
         return Journal(recorder.folder / f"{name}.jsonl", f"{recorder.record.key} {state}")
 

@@ -16,11 +16,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rosa_bench import cli, config
+from rosa_bench import cli, config, tables
 from rosa_bench.board import Board
 from rosa_bench.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, UsageError
 from rosa_bench.plan import Cell, estimate, load, plan
-from rosa_bench.record import Record, read_record, seconds
+from rosa_bench.record import seconds
 
 
 def make_executor(cluster: str, folder: Path, name: str, options: Mapping[str, Any]) -> Any:
@@ -96,15 +96,15 @@ def run_suite(args: argparse.Namespace) -> int:
             raise UsageError(f"--only {args.only} matches no cell of {args.name}")
     if args.jobs > 1:
         threads = max(1, (os.cpu_count() or 1) // args.jobs)
-        cells = [replace(c, run=replace(c.run, train=replace(c.run.train, threads=threads))) for c in cells]
+        shared = [replace(c.run.train, threads=c.run.train.threads or threads) for c in cells]
+        cells = [replace(c, run=replace(c.run, train=train)) for c, train in zip(cells, shared, strict=True)]
     output = Path(cells[0].run.output_dir)
     states = [cell.state for cell in cells]
     counts = "  ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
     print(f"{suite.title}: {len(cells)} cells: {counts}")
-    known = [record for path in output.glob("*/record.json") if (record := _finished(path)) is not None]
     pending = [cell for cell, state in zip(cells, states, strict=True) if state != "done"]
     if pending:
-        print(estimate(pending, known))
+        print(estimate(pending, tables.records(output)[0]))
     if args.dry_run:
         print("\n".join(f"  {state:10}{cell.folder.name}" for cell, state in zip(cells, states, strict=True)))
         return EXIT_DONE
@@ -115,14 +115,6 @@ def run_suite(args: argparse.Namespace) -> int:
         Board(cells, executor, args.jobs, args.retry_failed).run()
     print(summary(cells))
     return EXIT_DONE if all(cell.state == "done" for cell in cells) else EXIT_FAILED
-
-
-def _finished(path: Path) -> Record | None:
-    try:
-        record = read_record(path)
-    except UsageError:
-        return None
-    return record if record.status == "done" else None
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Sequence
+from functools import cache
 from typing import Any
 
 from rosa_bench.metrics import captions, meteor, mteval, ter
@@ -95,14 +96,7 @@ def score(
 
 
 def _e2e(convention: str, outputs: Outputs, references: References) -> dict[str, Callable[[], float]]:
-    tokens: list[Any] = []
-
-    def tokenized() -> Any:
-        """Once for three metrics."""
-        if not tokens:
-            tokens.extend(captions.tokenized(outputs, references))
-        return tokens
-
+    tokenized = cache(lambda: captions.tokenized(outputs, references))  # once for three metrics
     if convention == "official":
         segments = mteval.perl_segments(outputs, references)
         bleu, nist = mteval.bleu_perl, mteval.nist_perl
@@ -170,18 +164,19 @@ def _columns(references: References, absent: str | None) -> list[Any]:
 
 def _multi_bleu(outputs: Outputs, references: References, lowercase: bool) -> float:
     """multi-bleu.perl, for which an absent reference is an empty one that can be the closest in length."""
-    from sacrebleu.metrics.bleu import BLEU
-
-    metric = BLEU(tokenize="none", lowercase=lowercase, smooth_method="none", force=True)
-    return float(metric.corpus_score(list(outputs), _columns(references, "")).score)
+    return _sacrebleu(outputs, _columns(references, ""), tokenize="none", lowercase=lowercase)
 
 
 def _geneval_bleu(outputs: Outputs, references: References) -> float:
     """GenerationEval's BLEU: it reads no empty line at the end of the outputs."""
-    from sacrebleu.metrics.bleu import BLEU
-
     count = len(outputs) if outputs[-1].strip() else len(outputs) - 1
     if not count:
         return 0.0
-    metric = BLEU(tokenize="13a", lowercase=False, smooth_method="none", force=True)
-    return float(metric.corpus_score(list(outputs[:count]), _columns(references[:count], None)).score)
+    return _sacrebleu(outputs[:count], _columns(references[:count], None), tokenize="13a", lowercase=False)
+
+
+def _sacrebleu(outputs: Outputs, columns: list[Any], tokenize: str, lowercase: bool) -> float:
+    from sacrebleu.metrics.bleu import BLEU
+
+    metric = BLEU(tokenize=tokenize, lowercase=lowercase, smooth_method="none", force=True)
+    return float(metric.corpus_score(list(outputs), columns).score)

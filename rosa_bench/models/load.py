@@ -9,7 +9,7 @@ import transformers
 
 from rosa_bench.config import Model
 from rosa_bench.errors import UsageError
-from rosa_bench.models.identity import source_of
+from rosa_bench.models.identity import MADE, source_of
 from rosa_bench.tasks.base import Task
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def load(model: Model, task: Task, seed: int) -> tuple[PreTrainedModel, PreTrain
     Raises:
         UsageError: for a folder or hub that cannot be loaded, or a backbone that cannot do the task.
     """
-    if "synthetic" in (task.backbone, model.name):
+    if MADE & {task.backbone, model.name}:
         return _synthetic(model, task, seed)
     source = source_of(model)
     options: dict[str, Any] = {"revision": model.revision} if model.revision else {}
