@@ -28,6 +28,9 @@ NEUTRAL_TRAIN = {
     "gradient_checkpointing",
 }
 NEUTRAL_TASK = {"folder"}
+# Fields younger than the records that exist, each with the value under which a run is what it was before them. While a
+# field has that value it is left out, so that a new option leaves finished runs finished.
+LATER: dict[tuple[str, str], Any] = {}
 
 
 def config_key(run: Run) -> str:
@@ -36,6 +39,9 @@ def config_key(run: Run) -> str:
     kept = {key: value for key, value in config.items() if key not in NEUTRAL_TOP}
     kept["train"] = {key: value for key, value in config["train"].items() if key not in NEUTRAL_TRAIN}
     kept["task"] = {key: value for key, value in config["task"].items() if key not in NEUTRAL_TASK}
+    for (group, name), old in LATER.items():
+        if name in kept[group] and kept[group][name] == old:
+            del kept[group][name]
     if kept["train"]["max_steps"] is not None and kept["train"]["epochs"] is not None:
         kept["train"].pop("epochs")  # max_steps wins
     kept |= {"model": identity(run.model), "data": fingerprint(run.task, run.data)}
