@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,9 @@ from typing import Any, Literal
 
 import filelock
 from omegaconf import OmegaConf
-from pydantic import Field, ValidationError
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import Field, TypeAdapter, ValidationError
+from yaml import YAMLError
 
 from rosa_bench import cli, config
 from rosa_bench.errors import EXIT_INTERRUPTED, UsageError, nearest
@@ -22,13 +25,52 @@ from rosa_bench.schema import Name, configured
 State = Literal["done", "failed", "elsewhere", "pending"]
 
 
+Overrides = dict[str, Any]  # keys as on the command line; a list of values is swept, a list is meant by a text, "[q,v]"
+
+
+@configured
+class Settings:
+    """Overrides of a block, and those of single tasks."""
+
+    run: Overrides = Field(default_factory=dict)
+    tasks: dict[str, Overrides] = Field(default_factory=dict)
+
+
+@configured
+class Block(Settings):
+    """Cells that share their settings: a row or some rows of a table. With `tasks` there is a cell for each of them."""
+
+    reported: str | None = None  # the paper's name of the row; {rank} and {variant} stand for the run's
+    as_published_code: Settings | None = None  # what the authors' code has otherwise than the paper prints
+
+
+@configured
+class Column:
+    """One column of a suite's table: a metric of a task, and what the paper calls it."""
+
+    task: Name
+    metric: str | None = None  # the task's primary one
+    split: str | None = None  # the split the task is judged on
+    reported_task: str | None = None  # the same name
+    reported_metric: str | None = None
+
+
 @configured
 class Suite:
-    """What a file of configs/suite holds. A key with a list of values is swept; a list is meant by a text, "[q,v]"."""
+    """What a file of configs/suite holds: the runs behind one table, how they are summed up, and what a paper says."""
 
     title: Name
-    common: dict[str, Any] = Field(default_factory=dict)  # overrides of every cell
-    cells: list[dict[str, Any]] = Field(min_length=1)
+    cells: list[Block] = Field(min_length=1)
+    common: Overrides = Field(default_factory=dict)  # overrides of every cell
+    seeds: list[int] = Field(default_factory=lambda: [1], min_length=1)
+    aggregate: Literal["mean", "median"] = "mean"  # over seeds
+    epoch: Literal["last", "best"] = "last"  # which one is summed up
+    baseline: str | None = None  # the row that the others are tested against
+    columns: list[Column] = Field(default_factory=list)  # every task by its primary metric where there are none
+    paper: str | None = None  # as in results/papers/reported.csv
+    table: str | None = None
+    hardware: str | None = None  # what the paper ran on
+    notes: list[str] = Field(default_factory=list)  # what a reader of the table has to know
 
 
 @dataclass(frozen=True)
@@ -38,6 +80,8 @@ class Cell:
     overrides: tuple[str, ...]
     run: config.Run
     key: str
+    block: Block
+    published_code: bool = False
 
     @property
     def folder(self) -> Path:
@@ -98,10 +142,13 @@ def load(name: str) -> Suite:
     path = config.config_dir() / "suite" / f"{name}.yaml"
     if not path.is_file():
         raise UsageError(f"suite {name} does not exist: {nearest(name, config.choices('suite'))}")
-    values: Any = OmegaConf.to_container(OmegaConf.load(path))
     try:
-        return Suite(**values)
-    except (ValidationError, TypeError) as error:
+        values = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+        return TypeAdapter(Suite).validate_json(json.dumps(values))  # as JSON, mappings may stand for nested classes
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False)]
+        raise UsageError(f"{path}: {'; '.join(faults)}") from error
+    except (OmegaConfBaseException, YAMLError, TypeError, OSError) as error:
         raise UsageError(f"{path}: {' '.join(str(error).split())}") from error
 
 
@@ -116,15 +163,31 @@ def _text(value: Any) -> str:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def plan(suite: Suite, more: Sequence[str] = ()) -> list[Cell]:
-    """Every cell of a suite once, checked before anything runs; `more` overrides all."""
+def plan(suite: Suite, more: Sequence[str] = (), published_code: bool = False) -> list[Cell]:
+    """Every cell of a suite once, first those of the first seed, checked before anything runs; `more` overrides all.
+
+    With `published_code` only blocks whose settings the authors' code has otherwise, with its settings.
+    """
     cells: dict[str, Cell] = {}
-    for group in suite.cells:
-        for overrides in expand({**suite.common, **group}):
-            run = cli.compose([*overrides, *more])
-            key = config_key(run)
-            cells.setdefault(key, Cell((*overrides, *more), run, key))
-    return list(cells.values())
+    for block in suite.cells:
+        if published_code and block.as_published_code is None:
+            continue
+        for settings in settled(block, published_code):
+            for overrides in expand({"seed": suite.seeds, **suite.common, **settings}):
+                run = cli.compose([*overrides, *more])
+                key = config_key(run)
+                cells.setdefault(key, Cell((*overrides, *more), run, key, block, published_code))
+    return sorted(
+        cells.values(), key=lambda cell: suite.seeds.index(cell.run.seed) if cell.run.seed in suite.seeds else 0
+    )
+
+
+def settled(block: Block, published_code: bool = False) -> Iterator[Overrides]:
+    """The overrides of a block, task by task; the authors' code's last where they are asked for."""
+    code = (block.as_published_code if published_code else None) or Settings()
+    for task in block.tasks or code.tasks or [None]:
+        chosen = {} if task is None else {"task": task, **block.tasks.get(task, {})}
+        yield {**block.run, **chosen, **code.run, **code.tasks.get(task or "", {})}
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ class Recorder:
         self._tokens = self._cells = self._examples = 0
         self._training_since: float | None = None
         self._peak_open = True
+        self._processor = 0.0
         self._writes = processes.is_first()
         self._lock = filelock.FileLock(str(lock_path(self.folder)))
         self._handlers: dict[int, Any] = {}
@@ -63,6 +64,7 @@ class Recorder:
             raise UsageError(f"output_dir: {self.folder} cannot be written ({error.strerror or error})") from error
         gc.collect()
         self._peak = measure.PeakMemory()
+        self._processor = time.process_time()
         self.record.started = now()
         self.record.env = environment(self._device) | {"dtype": self._dtype}
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -126,6 +128,8 @@ class Recorder:
         if self._training_since is not None:
             inside = sum(self._clocks.get(name, 0.0) - self._base.get(name, 0.0) for name in ("method_s", "eval_s"))
             values["train_s"] = self._base.get("train_s", 0.0) + time.perf_counter() - self._training_since - inside
+        if self._peak_open:
+            values["cpu_s"] = self._base.get("cpu_s", 0.0) + time.process_time() - self._processor
         return values
 
     def measured(self) -> dict[str, Any]:
@@ -189,7 +193,8 @@ class Recorder:
             self.peak_ends()
 
     def peak_ends(self) -> None:
-        """Note the peak memory so far; what comes later (checks, not training or scoring) does not count."""
+        """Note peak memory and processor time so far; what comes later is neither training nor scoring."""
+        self._clocks["cpu_s"] = self.clocks()["cpu_s"]  # of all threads, so it says more than seconds beside other work
         self.record.cost |= self._peak.read()
         self._peak_open = False
 

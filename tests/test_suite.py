@@ -23,7 +23,7 @@ TINY = [*SMALL, "train.max_steps=2", "train.threads=1"]
 
 
 def small_suite(*cells: dict, **common) -> plan.Suite:
-    return plan.Suite(title="small", common=common, cells=list(cells))
+    return plan.Suite(title="small", common=common, cells=[plan.Block(run=cell) for cell in cells])
 
 
 def test_lists_are_swept_and_texts_are_not():
