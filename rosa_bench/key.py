@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +34,22 @@ NEUTRAL_TASK = {"folder"}
 LATER: dict[tuple[str, str], Any] = {}
 
 
-def config_key(run: Run) -> str:
-    """The sha256 of a run's identity: configuration, content of the backbone's files, identity of the rows."""
-    config: dict[str, Any] = run.to_dict()
+def identity_parts(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a resolved configuration can change a result; model and rows apart, which are known by content."""
     kept = {key: value for key, value in config.items() if key not in NEUTRAL_TOP}
     kept["train"] = {key: value for key, value in config["train"].items() if key not in NEUTRAL_TRAIN}
     kept["task"] = {key: value for key, value in config["task"].items() if key not in NEUTRAL_TASK}
     for (group, name), old in LATER.items():
         if name in kept[group] and kept[group][name] == old:
-            del kept[group][name]
-    if kept["train"]["max_steps"] is not None and kept["train"]["epochs"] is not None:
+            kept[group] = {key: value for key, value in kept[group].items() if key != name}
+    if kept["train"].get("max_steps") is not None and kept["train"].get("epochs") is not None:
         kept["train"].pop("epochs")  # max_steps wins
+    return kept
+
+
+def config_key(run: Run) -> str:
+    """The sha256 of a run's identity: configuration, content of the backbone's files, identity of the rows."""
+    kept = identity_parts(run.to_dict())
     kept |= {"model": identity(run.model), "data": fingerprint(run.task, run.data)}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 

@@ -6,7 +6,7 @@ import itertools
 import json
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from yaml import YAMLError
 from rosa_bench import cli, config
 from rosa_bench.errors import EXIT_INTERRUPTED, UsageError, nearest
 from rosa_bench.key import config_key, method_name, run_id
+from rosa_bench.labels import cell_name
 from rosa_bench.record import Record, lock_path, read_record, seconds
 from rosa_bench.schema import Name, configured
 
@@ -41,6 +42,7 @@ class Block(Settings):
     """Cells that share their settings: a row or some rows of a table. With `tasks` there is a cell for each of them."""
 
     reported: str | None = None  # the paper's name of the row; {rank} and {variant} stand for the run's
+    incomparable: str | None = None  # why no run of it can be held against the paper's number
     as_published_code: Settings | None = None  # what the authors' code has otherwise than the paper prints
 
 
@@ -53,12 +55,14 @@ class Column:
     split: str | None = None  # the split the task is judged on
     reported_task: str | None = None  # the same name
     reported_metric: str | None = None
+    incomparable: str | None = None
 
 
 @configured
 class Suite:
     """What a file of configs/suite holds: the runs behind one table, how they are summed up, and what a paper says."""
 
+    name: str = ""  # the file's
     title: Name
     cells: list[Block] = Field(min_length=1)
     common: Overrides = Field(default_factory=dict)  # overrides of every cell
@@ -70,6 +74,7 @@ class Suite:
     paper: str | None = None  # as in results/papers/reported.csv
     table: str | None = None
     hardware: str | None = None  # what the paper ran on
+    incomparable: str | None = None  # why no run can be held against the paper's numbers
     notes: list[str] = Field(default_factory=list)  # what a reader of the table has to know
 
 
@@ -144,7 +149,7 @@ def load(name: str) -> Suite:
         raise UsageError(f"suite {name} does not exist: {nearest(name, config.choices('suite'))}")
     try:
         values = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-        return TypeAdapter(Suite).validate_json(json.dumps(values))  # as JSON, mappings may stand for nested classes
+        return TypeAdapter(Suite).validate_json(json.dumps({**values, "name": name}))  # JSON: mappings become classes
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False)]
         raise UsageError(f"{path}: {'; '.join(faults)}") from error
@@ -174,12 +179,21 @@ def plan(suite: Suite, more: Sequence[str] = (), published_code: bool = False) -
             continue
         for settings in settled(block, published_code):
             for overrides in expand({"seed": suite.seeds, **suite.common, **settings}):
-                run = cli.compose([*overrides, *more])
+                run = tagged(cli.compose([*overrides, *more]), suite, overrides)
                 key = config_key(run)
                 cells.setdefault(key, Cell((*overrides, *more), run, key, block, published_code))
     return sorted(
         cells.values(), key=lambda cell: suite.seeds.index(cell.run.seed) if cell.run.seed in suite.seeds else 0
     )
+
+
+def tagged(run: config.Run, suite: Suite, overrides: Sequence[str]) -> config.Run:
+    """The run with the names of its suite and of its cell there as tags, by which trackers and tables find it."""
+    if not suite.name:
+        return run
+    cell = f"cell:{cell_name(cli.compose(overrides).to_dict())}"
+    tags = [*run.tracker.tags, f"suite:{suite.name}", cell]
+    return replace(run, tracker=replace(run.tracker, tags=tags))
 
 
 def settled(block: Block, published_code: bool = False) -> Iterator[Overrides]:

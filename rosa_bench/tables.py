@@ -1,163 +1,88 @@
-"""Records to tables: one per backbone and data source, methods by tasks, mean and spread over seeds."""
+"""`make tables`: all records to tables, plots and one page in results/tables/. Needs no network and no tracker."""
 
 from __future__ import annotations
 
 import argparse
-import csv
-import io
-import statistics
 import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
-from rosa_bench.errors import EXIT_DONE, EXIT_USAGE, UsageError
+from rosa_bench import cli, config, plan
+from rosa_bench.comparisons import save_tests
+from rosa_bench.errors import EXIT_DONE, UsageError
 from rosa_bench.files import write_bytes
-from rosa_bench.record import Record, read_record
+from rosa_bench.report.build import build
+from rosa_bench.report.collect import Collection, collect
+from rosa_bench.report.compare import Comparer, known_tests
+from rosa_bench.report.grid import Grid
+from rosa_bench.report.text import comma_separated, latex, long_csv, markdown
 
-DASH = "–"  # a number that was not measured
-
-
-@dataclass(frozen=True)
-class Table:
-    """One table as rows of text; the first row is the head."""
-
-    title: str
-    rows: tuple[tuple[str, ...], ...]
-    note: str
+ROOTS = [Path("results/runs"), Path("results/embedded")]  # a user's own runs, and those that ship
+PRINTED = 10  # tables that are shown on the terminal; all are written
 
 
-def records(folder: Path) -> tuple[list[Record], list[str]]:
-    """Every finished record below a folder, and a line for each one that could not be read."""
-    found, broken = [], []
-    for path in sorted(folder.glob("*/record.json")):
-        try:
-            record = read_record(path)
-        except UsageError as error:
-            broken.append(f"left out: {error}")
-            continue
-        if record.status == "done" and "last" in record.primary:
-            found.append(record)
-    return found, broken
-
-
-def method_label(record: Record) -> str:
-    """The method with its rank or ranks, where it has any."""
-    options = record.config["method"]
-    rank = f"{options['rank_min']}-{options['rank_max']}" if "rank_max" in options else options.get("rank")
-    label = record.method if rank is None else f"{record.method} r={rank}"
-    return label + (" (random backbone)" if record.config["model"]["random_init"] else "")
-
-
-def setting(record: Record) -> tuple[object, ...]:
-    """What two records must share to stand in one cell: all of the configuration but the seed and where it ran."""
-    train = {k: v for k, v in record.config["train"].items() if k not in ("device", "threads", "num_workers")}
-    return (
-        method_label(record),
-        str(record.config["method"]),
-        str(train),
-        str(record.config["task"]),
-        str(record.data["sha256"]),
-    )
-
-
-def build(found: Iterable[Record]) -> list[Table]:
-    """The tables of all records. Embedded rows never share a table with real ones."""
-    groups: dict[tuple[str, str], dict[str, dict[tuple[object, ...], list[Record]]]] = {}
-    for record in found:
-        by_task = groups.setdefault((record.model, str(record.data["source"])), {}).setdefault(record.task, {})
-        by_task.setdefault(setting(record), []).append(record)
-    return [_table(model, source, tasks) for (model, source), tasks in sorted(groups.items())]
-
-
-def _table(model: str, source: str, tasks: dict[str, dict[tuple[object, ...], list[Record]]]) -> Table:
-    cells: dict[str, dict[str, list[str]]] = {}
-    sizes: dict[str, set[str]] = {}
-    for task, settings in tasks.items():
-        for group in settings.values():
-            label = method_label(group[0])
-            cells.setdefault(label, {}).setdefault(task, []).append(cell(group))
-            sizes.setdefault(label, set()).add(f"{group[0].params['trainable']:,}")
-    heads = [f"{task} ({next(iter(tasks[task].values()))[0].primary['metric']})" for task in sorted(tasks)]
-    rows = [("method", "trainable", *heads)]
-    for label in sorted(cells):
-        values = [" / ".join(sorted(cells[label].get(task, [DASH]))) for task in sorted(tasks)]
-        rows.append((label, " / ".join(sorted(sizes[label])), *values))
-    note = "Last epoch, mean ± standard deviation over n seeds. Several values in a cell: other settings of a method."
-    for task, settings in sorted(tasks.items()):
-        used = {
-            str(r.config["task"]["scoring"])
-            for group in settings.values()
-            for r in group
-            if "scoring" in r.config["task"]
-        }
-        note += f" {task} is scored by the convention {' and '.join(sorted(used))}." if used else ""
-    return Table(f"{model} on {source}", tuple(rows), note)
-
-
-def cell(group: Sequence[Record]) -> str:
-    """Mean ± standard deviation (n) of the last epoch's primary score; one seed has no spread."""
-    by_seed = {record.seed: float(record.primary["last"]) for record in group}
-    values = list(by_seed.values())
-    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):.2f}{spread} (n={len(values)})"
-
-
-def markdown(table: Table) -> str:
-    """GitHub Markdown."""
-    head, *body = table.rows
-    lines = ["| " + " | ".join(row) + " |" for row in [head, ("---",) * len(head), *body]]
-    return "\n".join([f"## {table.title}", "", *lines, "", table.note, ""])
-
-
-def comma_separated(table: Table) -> str:
-    """CSV with the head row."""
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows(table.rows)
-    return out.getvalue()
-
-
-def latex(table: Table) -> str:
-    """A booktabs tabular."""
-    escape = str.maketrans({"_": r"\_", "%": r"\%", "&": r"\&", "±": r"$\pm$", "–": "--", "#": r"\#"})
-    head, *body = ([text.translate(escape) for text in row] for row in table.rows)
-    lines = [" & ".join(row) + r" \\" for row in body]
-    columns = "l" * len(head)
-    return "\n".join(
-        [
-            f"% {table.title}. {table.note}",
-            rf"\begin{{tabular}}{{{columns}}}",
-            r"\toprule",
-            " & ".join(head) + r" \\",
-            r"\midrule",
-            *lines,
-            r"\bottomrule",
-            r"\end{tabular}",
-            "",
-        ]
-    )
+def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m rosa_bench.tables", description=__doc__)
+    told = "a folder of records; may be given several times (default: results/runs and the records that ship)"
+    parser.add_argument("--runs", type=Path, action="append", metavar="DIR", help=told)
+    parser.add_argument("--out", type=Path, default=Path("results/tables"), metavar="DIR")
+    parser.add_argument("--epoch", choices=["last", "best"], help="in place of each suite's own rule")
+    parser.add_argument("--baseline", metavar="ROW", help="the row or method that the others are tested against")
+    parser.add_argument("--no-plots", action="store_true", help="tables and page only")
+    return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Write the tables of all records below --runs to --out, and print them."""
-    parser = argparse.ArgumentParser(prog="python -m rosa_bench.tables", description=main.__doc__)
-    parser.add_argument("--runs", type=Path, default=Path("results/runs"), metavar="DIR")
-    parser.add_argument("--out", type=Path, default=Path("results/tables"), metavar="DIR")
-    args = parser.parse_args(argv)
-    found, broken = records(args.runs)
-    for line in broken:
+    try:
+        return render(parsed(argv))
+    except UsageError as error:
+        return cli.complain(str(error))
+    except OSError as error:
+        return cli.complain(f"{error.filename or '--out'}: {error.strerror or error}")
+
+
+def render(args: argparse.Namespace) -> int:
+    """Collect, build, compare, write."""
+    roots = args.runs or ROOTS
+    found = collect(roots)
+    for line in found.broken:
         print(line, file=sys.stderr)
-    if not found:
-        print(f"rosa_bench.tables: no finished record below {args.runs}; make one with: make run", file=sys.stderr)
-        return EXIT_USAGE
+    if not found.groups:
+        places = " or ".join(map(str, roots))
+        raise UsageError(f"no finished record below {places}; make one with: make run")
+    suites = {name: plan.load(name) for name in config.choices("suite")}
+    grids = build(found, suites, args.epoch, args.baseline)
+    grids = compared(grids, found, args.out, roots)
     args.out.mkdir(parents=True, exist_ok=True)
-    for table in build(found):
-        name = table.title.replace(" ", "_")
-        for suffix, render in (("md", markdown), ("csv", comma_separated), ("tex", latex)):
-            write_bytes(args.out / f"{name}.{suffix}", render(table).encode())
-        print(markdown(table))
-    print(f"tables of {len(found)} records: {args.out}")
+    for grid in grids:
+        write(grid, args.out)
+    print("\n".join(map(markdown, grids[:PRINTED])))
+    if len(grids) > PRINTED:
+        print(f"and {len(grids) - PRINTED} more tables\n")
+    print(f"{len(grids)} tables of {len(found)} records: {args.out}")
     return EXIT_DONE
+
+
+def compared(grids: Sequence[Grid], found: Collection, out: Path, roots: Sequence[Path]) -> list[Grid]:
+    """The grids with each row tested against the baseline; what was computed is kept beside the tables."""
+    known, complaints = known_tests([*roots, out])
+    before = len(known)
+    comparer = Comparer(found, known, complaints)
+    grids = [comparer.compared(grid) for grid in grids]
+    for line in comparer.complaints:
+        print(line, file=sys.stderr)
+    if len(comparer.known) > before:
+        save_tests(out / "tests.json", comparer.known)
+    return grids
+
+
+def write(grid: Grid, out: Path) -> None:
+    """One table in every format."""
+    written = {"md": markdown, "csv": comma_separated, "long.csv": long_csv, "tex": latex}
+    for suffix, render_as in written.items():
+        write_bytes(out / f"{grid.name}.{suffix}", render_as(grid).encode())
 
 
 if __name__ == "__main__":

@@ -1,0 +1,35 @@
+"""How runs are called in tables and trackers: a method with its ranks, a row of a paper's table, a suite's cell."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from rosa_bench.key import identity_parts
+
+
+def rank_label(options: Mapping[str, Any]) -> str | None:
+    """The rank or the ranks among a method's options; None where it has none."""
+    if "rank_max" in options:
+        return f"{options['rank_min']}-{options['rank_max']}"
+    return None if options.get("rank") is None else str(options["rank"])
+
+
+def method_label(config: Mapping[str, Any], method: str) -> str:
+    """The method with its rank or ranks."""
+    rank = rank_label(config["method"])
+    label = method if rank is None else f"{method} r={rank}"
+    return label + (" (random backbone)" if config["model"].get("random_init") else "")
+
+
+def printed_name(template: str, options: Mapping[str, Any], variant: str) -> str:
+    """The paper's name of a row, of a template in which {rank} and {variant} stand for a run's."""
+    return template.replace("{rank}", rank_label(options) or "").replace("{variant}", variant)
+
+
+def cell_name(config: Mapping[str, Any]) -> str:
+    """What a suite's cell is called in trackers, whatever its seed: 8 hex of what the suite asks for."""
+    parts = {name: value for name, value in identity_parts(config).items() if name != "seed"}
+    return hashlib.sha256(json.dumps([parts, config["model"]["name"]], sort_keys=True).encode()).hexdigest()[:8]

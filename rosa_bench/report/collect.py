@@ -1,0 +1,134 @@
+"""Records below folders, gathered into groups of runs that differ in their seeds alone. Made for many: one pass."""
+
+from __future__ import annotations
+
+import gc
+import json
+import marshal
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from rosa_bench.errors import UsageError
+from rosa_bench.key import identity_parts
+from rosa_bench.record import Record, read_record
+
+UNFINISHED = ("failed", "oom")  # without a result, and not to be expected one
+
+
+def as_text(options: Any) -> str:
+    """Part of a configuration as text: the same for the same values."""
+    return json.dumps(options, sort_keys=True)
+
+
+@dataclass
+class Group:
+    """Runs of one setting. `parts` is what identifies it beside model and rows: method, task and train options."""
+
+    parts: Mapping[str, Any]
+    records: dict[int, Record] = field(default_factory=dict)  # done, by seed
+    unfinished: dict[int, Record] = field(default_factory=dict)
+
+    @property
+    def first(self) -> Record:
+        """One of them, to read what they share."""
+        return next(iter(self.records.values() or self.unfinished.values()))
+
+    @cached_property
+    def where(self) -> tuple[str, str, str]:
+        """Task, model and method options, by which a table finds a group."""
+        return self.first.task, self.first.model, as_text(self.parts["method"])
+
+
+@dataclass
+class Collection:
+    """What was found: groups, where each record lies (by the identity of the object), and what was left out and why."""
+
+    groups: list[Group]
+    folders: dict[int, Path]
+    broken: list[str]
+
+    def __len__(self) -> int:
+        return sum(len(group.records) for group in self.groups)
+
+    def folder(self, record: Record) -> Path:
+        """The folder of a run."""
+        return self.folders[id(record)]
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Many small objects are made and kept: looking for garbage among them takes longer than making them."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+def collect(roots: Sequence[Path]) -> Collection:
+    """All records below `roots`; of records of the same key the first root's is taken, and the last finished one.
+
+    A damaged or foreign record is named in `broken` and left out.
+    """
+    found = Collection([], {}, [])
+    by_setting: dict[str, Group] = {}
+    settings: dict[bytes, tuple[str, dict[str, Any], dict[str, Any]]] = {}
+    taken: dict[str, Record] = {}
+    with _without_collector():
+        for root in roots:
+            for path in sorted(root.glob("*/record.json")):
+                try:
+                    record = _checked(read_record(path), path)
+                except UsageError as error:
+                    found.broken.append(f"left out: {error}")
+                    continue
+                if record.status not in ("done", *UNFINISHED) or taken.get(record.key, record).status == "done":
+                    continue
+                taken[record.key] = record
+                found.folders[id(record)] = path.parent
+        for record in taken.values():
+            setting, parts, record.config = _shared(record, settings)
+            group = by_setting.setdefault(setting, Group(parts))
+            (group.records if record.status == "done" else group.unfinished)[record.seed] = record
+    found.groups = list(by_setting.values())
+    return found
+
+
+def _checked(record: Record, path: Path) -> Record:
+    """The record, if what a table needs of it is there and every number is one."""
+    try:
+        groups = [record.config[name] for name in ("model", "method", "task", "train", "data")]
+        if not all(isinstance(group, dict) for group in groups) or not isinstance(record.seed, int):
+            raise TypeError("config")
+        if record.status == "done":
+            values = [v for by in record.scores.values() for scores in by.values() for v in scores.values()]
+            values += [record.primary[name] for name in ("last", "best") if name in record.primary]
+            if not all(isinstance(value, (int, float)) and math.isfinite(value) for value in values):
+                raise TypeError("scores")
+            record.data["source"], record.data["sha256"], record.params["trainable"], record.primary["metric"]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"{path} is not a whole record ({type(error).__name__}: {error})") from error
+    return record
+
+
+def _shared(
+    record: Record, known: dict[bytes, tuple[str, dict[str, Any], dict[str, Any]]]
+) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """A record's setting as text, its parts, and its configuration as the object that all runs of the setting share."""
+    own = {
+        name: value for name, value in record.config.items() if name not in ("seed", "output_dir", "resume", "force")
+    }
+    rows = record.data.get("sha256"), record.data.get("source"), record.facts.get("backbone_hash")
+    short = marshal.dumps((own, rows), 2)  # quick, and the same for the same values in the same order
+    if short not in known:
+        parts = identity_parts(own)
+        setting = as_text([parts, own["model"], rows])
+        known[short] = (setting, parts, own)
+    return known[short]

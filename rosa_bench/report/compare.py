@@ -1,0 +1,109 @@
+"""Every row of a table against its baseline, by paired tests on the predictions that the runs have stored."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rosa_bench import comparisons, paired, stats
+from rosa_bench.errors import UsageError
+from rosa_bench.record import Record
+from rosa_bench.report.collect import Collection
+from rosa_bench.report.grid import Against, Column, Grid, Place, Row
+from rosa_bench.resampling import NoStatisticError
+
+
+@dataclass
+class Comparer:
+    """Compares, and remembers what was compared: `known` is read from and written to a file (`comparisons`)."""
+
+    found: Collection
+    known: dict[str, comparisons.Test]
+    complaints: list[str]
+
+    def compared(self, grid: Grid) -> Grid:
+        """The grid with each place held against the baseline's of its column; p is corrected by Holm over a column."""
+        base = next((row for row in grid.rows if is_baseline(row, grid.baseline)), None)
+        if base is None or grid.epoch != "last":  # predictions are of the last epoch
+            return grid
+        against: dict[tuple[str, Column], Against] = {}
+        for column in grid.columns:
+            found = {row.label: self._test(row, base, column) for row in grid.rows if row is not base}
+            tests = {label: test.comparison for label, test in found.items() if test is not None}
+            adjusted = stats.holm([comparison.p for comparison in tests.values()])
+            for (label, comparison), p in zip(tests.items(), adjusted, strict=True):
+                against[label, column] = _against(base.label, comparison, p)
+        rows = [
+            dataclasses.replace(row, places={c: _with(p, against.get((row.label, c))) for c, p in row.places.items()})
+            for row in grid.rows
+        ]
+        return dataclasses.replace(grid, rows=rows)
+
+    def _test(self, row: Row, base: Row, column: Column) -> comparisons.Test | None:
+        """The comparison of one place with the baseline's; None where there is nothing to compare."""
+        own, other = row.places.get(column), base.places.get(column)
+        if own is None or other is None or not own.scores or not other.scores:
+            return None
+        keys = [[record.key for record in place.records] for place in (own, other)]
+        identity = comparisons.identity(*keys, column.metric, column.split, (own.variant, other.variant))
+        files = [[self._file(record, column, place.variant) for record in place.records] for place in (own, other)]
+        content = comparisons.content(*files)
+        known = self.known.get(identity)
+        if known is not None and known.current(content):
+            return known
+        if content is None:
+            return None
+        try:
+            task = paired.task_of(own.records[0].config)
+            groups = [self._read(place, column, paths) for place, paths in zip((own, other), files, strict=True)]
+            comparison = paired.compare(task, column.metric, *groups)
+        except (UsageError, NoStatisticError) as error:
+            self.complaints.append(f"not compared: {row.label}, {column.head}: {error}")
+            return None
+        names = row.label, base.label, column.task, column.split
+        self.known[identity] = comparisons.Test(*names, content=content, comparison=comparison)
+        return self.known[identity]
+
+    def _file(self, record: Record, column: Column, variant: str) -> Path:
+        name = f"predictions-{file_split(column.split)}" + (f"-{variant}" if variant else "") + ".jsonl.gz"
+        return self.found.folder(record) / name
+
+    def _read(self, place: Place, column: Column, paths: Sequence[Path]) -> list[paired.Predictions]:
+        subset = column.split.removeprefix(file_split(column.split)).removeprefix("_")
+        return [
+            paired.read_predictions(path, record.seed, subset)
+            for record, path in zip(place.records, paths, strict=True)
+        ]
+
+
+def file_split(split: str) -> str:
+    """The split whose file holds a split's predictions: a part of the test split stands in the file of the whole."""
+    return "test" if split.startswith("test_") else split
+
+
+def is_baseline(row: Row, baseline: str | None) -> bool:
+    """Whether a row is the one that the others are held against: by its label or its method."""
+    methods = {record.method for place in row.places.values() for record in place.records}
+    return baseline is not None and (row.label == baseline or methods == {baseline})
+
+
+def _against(baseline: str, comparison: paired.Comparison, p: float | None) -> Against:
+    return Against(baseline, comparison.difference, p, comparison.better(), comparison.holds(p), comparison.test)
+
+
+def _with(place: Place, against: Against | None) -> Place:
+    return place if against is None else dataclasses.replace(place, against=against)
+
+
+def known_tests(folders: Sequence[Path]) -> tuple[dict[str, comparisons.Test], list[str]]:
+    """What `tests.json` files hold, and a line for each that cannot be read."""
+    known: dict[str, comparisons.Test] = {}
+    complaints = []
+    for folder in folders:
+        try:
+            known |= comparisons.load_tests(folder / "tests.json")
+        except UsageError as error:
+            complaints.append(str(error))
+    return known, complaints

@@ -1,0 +1,63 @@
+"""Tables of the runs that belong to no suite's: one for each backbone and data source."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rosa_bench.labels import method_label
+from rosa_bench.report.collect import Group
+from rosa_bench.report.grid import Column, Epoch, Grid, Place, Row
+from rosa_bench.report.scores import place
+
+
+def others(groups: Sequence[Group], epoch: Epoch) -> list[Grid]:
+    """A table for each backbone and data source; a row is a method, or one of its settings where it has several."""
+    tables: dict[tuple[str, str], list[Group]] = {}
+    for group in groups:
+        tables.setdefault((group.first.model, str(group.first.data.get("source"))), []).append(group)
+    return [_other(model, source, found, epoch) for (model, source), found in sorted(tables.items())]
+
+
+def _other(model: str, source: str, groups: Sequence[Group], epoch: Epoch) -> Grid:
+    columns: dict[str, Column] = {}
+    labels: dict[tuple[str, str], list[Group]] = {}
+    for group in sorted(groups, key=lambda group: group.first.run_id):
+        record = group.first
+        labels.setdefault((method_label(record.config, record.method), record.task), []).append(group)
+        if "metric" in record.primary:
+            primary = record.primary
+            better = bool(primary.get("higher_is_better", True))
+            columns.setdefault(record.task, Column(record.task, primary["metric"], str(primary.get("split")), better))
+    rows: dict[str, dict[Column, Place]] = {}
+    sizes: dict[str, set[int]] = {}
+    for (label, task), found in sorted(labels.items()):
+        for group, particular in zip(found, particulars(found), strict=True):
+            row = f"{label}, {particular}" if particular else label
+            variant = (group.first.variant_names or [""])[-1]
+            if task in columns:
+                rows.setdefault(row, {})[columns[task]] = place(group, columns[task], variant)
+                sizes.setdefault(row, set()).update(r.params["trainable"] for r in group.records.values())
+    made = [Row(row, tuple(sorted(sizes[row])), "", places) for row, places in rows.items()]
+    rule = {"last": "last epoch", "best": "best epoch"}[epoch]
+    note = (
+        f"Mean ± standard deviation over n seeds, {rule}. Options in which runs of a method differ stand in its name."
+    )
+    title = f"{model} on {source}"
+    return Grid(title.replace(" ", "_"), title, [columns[task] for task in sorted(columns)], made, epoch, notes=[note])
+
+
+def particulars(groups: Sequence[Group]) -> list[str]:
+    """For each of the groups the options in which they differ from one another; '' for a single one."""
+    flat = [
+        {f"{part}.{name}": value for part in ("method", "train", "task") for name, value in group.parts[part].items()}
+        | {"rows": group.first.data.get("sha256"), "backbone": group.first.facts.get("backbone_hash")}
+        for group in groups
+    ]
+    names = sorted(set().union(*flat))
+    differing = [name for name in names if len({str(options.get(name)) for options in flat}) > 1]
+    return ["; ".join(_option(name, options.get(name)) for name in differing) for options in flat]
+
+
+def _option(name: str, value: object) -> str:
+    text = str(value)
+    return f"{name.partition('.')[2] or name}={text if len(text) < 24 else text[:20] + '...'}"

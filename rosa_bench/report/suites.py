@@ -1,0 +1,135 @@
+"""One suite's table: rows as its blocks and its paper have them, in each place the runs nearest to what is asked."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from rosa_bench import papers, plan, stats
+from rosa_bench.report.collect import Group
+from rosa_bench.report.grid import Column, Epoch, Grid, Place, Printed, Row
+from rosa_bench.report.scores import decimals, place, shown, verdict
+from rosa_bench.report.settings import PUBLISHED_CODE, Target, differences, incomparable, started_for, targets
+
+Chosen = tuple[Group, Target, int]  # runs, where they stand, how many others stand there under other settings
+
+
+@dataclass
+class SuiteTable:
+    """One suite's table while it is made."""
+
+    name: str
+    suite: plan.Suite
+    epoch: Epoch
+    targets: list[Target] = field(default_factory=list)
+    chosen: dict[tuple[str, str], Chosen] = field(default_factory=dict)  # by row and task
+
+    def __post_init__(self) -> None:
+        self.printed = papers.reported(self.suite.paper, self.suite.table) if self.suite.paper else []
+        models = {cell.model for cell in self.printed}
+        self.targets = targets(self.suite, several_models=len(models) > 1)
+        self.columns = [self._column(column) for column in self._asked()]
+
+    def _asked(self) -> list[tuple[str, str | None, str | None]]:
+        if self.suite.columns:
+            return [(column.task, column.metric, column.split) for column in self.suite.columns]
+        return [(task, None, None) for task in dict.fromkeys(target.where[0] for target in self.targets)]
+
+    def _column(self, asked: tuple[str, str | None, str | None]) -> Column:
+        name, metric, split = asked
+        task = next(target.cell.run.task for target in self.targets if target.where[0] == name)
+        metric = metric or task.primary
+        judged = task.scored_splits[0] if task.kind == "generate" else task.select_split
+        better = task.higher_is_better if metric == task.primary else stats.higher_is_better(metric)
+        return Column(name, metric, split or judged, better)
+
+    def take(self, groups: Iterable[Group]) -> set[int]:
+        """Place every group that belongs here, the nearest to what is asked for in each place; returns their ids."""
+        near: dict[tuple[str, str, str], list[Target]] = {}
+        for target in self.targets:
+            near.setdefault(target.where, []).append(target)
+        candidates: dict[tuple[str, str], list[tuple[int, int, Group, Target]]] = {}
+        taken = set()
+        for group in groups:
+            for off, target in self._fitting(group, near):
+                taken.add(id(group))
+                where = (target.row, target.where[0])
+                candidates.setdefault(where, []).append((off, -len(group.records), group, target))
+        for where, found in candidates.items():
+            found.sort(key=lambda item: item[:2])
+            _, _, group, target = found[0]
+            self.chosen[where] = group, target, sum(len(other.records) for _, _, other, _ in found[1:])
+        return taken
+
+    def _fitting(self, group: Group, near: Mapping[tuple[str, str, str], list[Target]]) -> list[tuple[int, Target]]:
+        """The places of a group: of the same task, model and method, or that it was started for; the nearest."""
+        record = group.first
+        cell = started_for(record, self.name)
+        found = [t for t in self.targets if t.name == cell] if cell else near.get(group.where, [])
+        off = [(len(differences(group, target)), target) for target in found]
+        least = min((count for count, _ in off), default=0)
+        if least and not cell and not self.suite.paper:
+            return []  # without a paper beside it a table is of one setting only
+        return [(count, target) for count, target in off if count == least]
+
+    def grid(self) -> Grid:
+        """The table, without comparisons between its rows."""
+        suite = self.suite
+        notes = self._notes()
+        bare = Grid(self.name, suite.title, self.columns, (), self.epoch, suite.aggregate, suite.baseline, notes)
+        rows: dict[str, Row] = {}
+        for cell in self.printed:
+            rows.setdefault(self._label(cell), Row(self._label(cell), (), cell.trainable_params or ""))
+        for target in self.targets:
+            rows.setdefault(target.row, Row(target.row))
+        filled = [self._row(row, bare) for row in rows.values()]
+        return dataclasses.replace(bare, rows=[row for row in filled if any(shown(p) for p in row.places.values())])
+
+    def _label(self, cell: papers.Reported) -> str:
+        several = len({other.model for other in self.printed}) > 1
+        return f"{cell.method}, {cell.model}" if several else cell.method
+
+    def _row(self, row: Row, grid: Grid) -> Row:
+        places, sizes = {}, set()
+        for column, asked in zip(self.columns, self.suite.columns or [None] * len(self.columns), strict=True):
+            printed = self._printed(row.label, column, asked)
+            found = self.chosen.get((row.label, column.task))
+            if found is None:
+                own = Place(printed=printed)
+            else:
+                group, target, others = found
+                own = place(group, column, target.variant, grid.aggregate, others)
+                sizes |= {record.params["trainable"] for record in own.records}
+                if printed is not None:
+                    why = [*incomparable(group, target, self.suite), *self._always(grid, target, asked)]
+                    judged = verdict(own, printed, grid, why, len(self.suite.seeds))
+                    own = dataclasses.replace(own, printed=printed, verdict=judged)
+            places[column] = own
+        return dataclasses.replace(row, trainable=tuple(sorted(sizes)), places=places)
+
+    def _printed(self, row: str, column: Column, asked: plan.Column | None) -> Printed | None:
+        task = (asked.reported_task if asked else None) or column.task
+        metric = (asked.reported_metric if asked else None) or column.metric
+        alike = [cell for cell in self.printed if (cell.task, cell.metric) == (task, metric) and cell.value is not None]
+        cell = next((cell for cell in alike if self._label(cell) == row.removesuffix(PUBLISHED_CODE)), None)
+        if cell is None or cell.value is None:
+            return None
+        return Printed(cell.value, cell.std, max(decimals(other.value) for other in alike), cell.note or "")
+
+    def _always(self, grid: Grid, target: Target, asked: plan.Column | None) -> list[str]:
+        """What no run of ours shares with the paper, as the suite says."""
+        said = [self.suite.incomparable, target.cell.block.incomparable, asked.incomparable if asked else None]
+        rule = [f"other selection rule (the {grid.epoch} epoch)"] if grid.epoch != self.suite.epoch else []
+        return [*filter(None, said), *rule]
+
+    def _notes(self) -> list[str]:
+        suite = self.suite
+        rule = {"last": "the last epoch", "best": "the best epoch of each run on the selection split"}[self.epoch]
+        centre = {"mean": "Mean ± standard deviation", "median": "Median ± standard deviation"}[suite.aggregate]
+        asked = f"the suite asks for {len(suite.seeds)}" if len(suite.seeds) > 1 else "the suite asks for one"
+        lines = [f"{centre} over n seeds at {rule}; {asked}."]
+        if suite.paper:
+            ran = f", run on {suite.hardware}" if suite.hardware else ""
+            lines.append(f"Printed values: {suite.paper}, {suite.table}{ran} (results/papers).")
+        return [*lines, *suite.notes]
