@@ -124,12 +124,14 @@ def bleu_python(segments: Sequence[Segment]) -> float:
 
 
 def _closest(segments: Iterable[Segment]) -> int:
-    """The sum over segments of the reference length nearest to the output's, the shorter of two."""
-    total = 0
-    for segment in segments:
-        size = len(segment.output)
-        total += min((len(r) for r in segment.references), key=lambda n: (abs(n - size), n), default=0)
-    return total
+    """The sum over segments of `closest`."""
+    return sum(map(closest, segments))
+
+
+def closest(segment: Segment) -> int:
+    """The reference length nearest to the output's, the shorter of two; 0 without references."""
+    size = len(segment.output)
+    return min((len(r) for r in segment.references), key=lambda n: (abs(n - size), n), default=0)
 
 
 class Information:
@@ -178,7 +180,12 @@ def nist_python(segments: Sequence[Segment]) -> float:
 
 
 def _gained(segments: Iterable[Segment], order: int, information: Information) -> float:
-    return sum(information.of(ngram) * count for s in segments for ngram, count in clipped(s, order).items())
+    return sum(gain for s in segments for gain in gains(s, order, information))
+
+
+def gains(segment: Segment, order: int, information: Information) -> list[float]:
+    """The information of the n-grams of an order that output and references share."""
+    return [information.of(ngram) * count for ngram, count in clipped(segment, order).items()]
 
 
 def _penalty(length: float, reference: float) -> float:
