@@ -46,9 +46,7 @@ class Meteor:
         """
         return self.evaluated(outputs, references)[0]
 
-    def evaluated(
-        self, outputs: Sequence[str], references: Sequence[Sequence[str]]
-    ) -> tuple[float, list[list[float]]]:
+    def evaluated(self, outputs: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[float, list[list[float]]]:
         """Corpus METEOR, and of every output the statistics whose sums it is computed from. Raises as `score`."""
         check(outputs, references)
         try:
