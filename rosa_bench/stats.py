@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 LEVEL = 0.95  # of every interval
+ALPHA = 0.05  # a smaller p is called significant
 RESAMPLES = 10_000  # drawn where a distribution is not computed exactly
 SEED = 20_240_707  # of every generator here: the same values give the same numbers everywhere
 NO_SPREAD = 1e-9  # a standard deviation below this share of the largest value is rounding
