@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from rosa_bench.stats import RESAMPLES, SEED, Numbers
 
-CHUNK = 400_000  # counts at a time: what stays in a processor's cache
+CHUNK = 200_000  # counts at a time: what stays in a processor's cache
 Combine = Callable[[Numbers], Numbers]
 
 
@@ -56,7 +57,8 @@ def draws(examples: int, resamples: int = RESAMPLES, seed: int = SEED) -> Iterat
         rows = min(left, max(1, CHUNK // examples))
         drawn = generator.integers(0, examples, (rows, examples), dtype=np.int64)
         drawn += np.arange(rows)[:, None] * examples
-        yield np.bincount(drawn.ravel(), minlength=rows * examples).reshape(rows, examples).astype(np.float64)
+        counts = np.bincount(drawn.ravel(), minlength=rows * examples).reshape(rows, examples)
+        yield counts.astype(np.float64, order="F")  # the counts of one example lie together, for running totals
         left -= rows
 
 
@@ -133,11 +135,12 @@ def _spread(squares: Numbers, values: Numbers, n: int) -> Numbers:
 
 def _spearman(score: float, predictions: Numbers, labels: Numbers) -> Statistic:
     """Ranks depend on the whole resample: from running totals of the counts in the order of the values."""
-    ours, theirs = _Ranks(predictions), _Ranks(labels)
+    ours, theirs = _Ranks(predictions), _ranks_of(labels.tobytes())
 
     def resampled(counts: Numbers) -> Numbers:
-        x, y = ours(counts), theirs(counts)
-        return _correlation(*(np.einsum("re,re,re->r", counts, a, b) for a, b in ((x, y), (x, x), (y, y))))
+        (x, first), (y, second) = ours(counts), theirs(counts)
+        x *= counts.T
+        return _correlation(np.einsum("er,er->r", x, y), first, second)
 
     return Statistic(score, len(labels), resampled)
 
@@ -150,12 +153,31 @@ class _Ranks:
         self.order = np.argsort(self.group, kind="stable")
         self.last = np.cumsum(np.bincount(self.group, minlength=len(distinct))) - 1
 
-    def __call__(self, counts: Numbers) -> Numbers:
-        """Ranks [R, E] for counts [R, E]; those of examples that were not drawn mean nothing."""
-        upto = np.cumsum(counts[:, self.order], axis=1)[:, self.last]
-        before = np.concatenate([np.zeros((len(counts), 1)), upto[:, :-1]], axis=1)
-        ranks: Numbers = ((before + upto - counts.shape[1]) / 2)[:, self.group]
-        return ranks
+    def __call__(self, counts: Numbers) -> tuple[Numbers, Numbers]:
+        """Ranks [E, R] for counts [R, E], and the sum of their squares [R]; the rank of what was not drawn is idle."""
+        upto = np.cumsum(counts.T[self.order], axis=0)[self.last]
+        often = np.diff(upto, axis=0, prepend=0)
+        ranks = upto - (often + counts.shape[1]) / 2
+        return ranks[self.group], np.einsum("er,er,er->r", often, ranks, ranks)
+
+
+class _SharedRanks(_Ranks):
+    """Ranks of labels, which all runs have in common: computed once for each chunk of counts."""
+
+    def __init__(self, values: Numbers) -> None:
+        super().__init__(values)
+        self._of: Numbers | None = None
+
+    def __call__(self, counts: Numbers) -> tuple[Numbers, Numbers]:
+        """As `_Ranks`; what is returned is not to be changed."""
+        if self._of is not counts:
+            self._of, self._known = counts, super().__call__(counts)
+        return self._known
+
+
+@lru_cache(maxsize=8)
+def _ranks_of(labels: bytes) -> _SharedRanks:
+    return _SharedRanks(np.frombuffer(labels))
 
 
 def _mse(score: float, predictions: Numbers, labels: Numbers) -> Statistic:

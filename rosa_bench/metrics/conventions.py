@@ -18,6 +18,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from rosa_bench.metrics import captions, meteor, mteval, ter
+from rosa_bench.metrics.mteval import Segment
 from rosa_bench.tasks.data2text import Family
 
 if TYPE_CHECKING:
@@ -176,30 +177,35 @@ def triples_bleu(convention: str, texts: Outputs, references: References) -> flo
     return _corpus_bleu(convention, texts[:count], _columns(references[:count], None)) if count else 0.0
 
 
-def triples_bleu_counts(convention: str, texts: Outputs, references: References) -> list[list[int]]:
-    """What each text adds to `triples_bleu`: its length, the closest one, matches and n-grams of orders 1 to 4."""
-    metric, most, rows = _bleu_metric(convention, effective_order=True), max(map(len, references)), []
+def triples_bleu_segments(convention: str, texts: Outputs, references: References) -> list[Segment]:
+    """The tokens that `triples_bleu` compares; an empty line that it does not read is one without references."""
+    metric, most = _bleu_metric(convention), max(map(len, references))
+
+    def tokens(text: str) -> tuple[str, ...]:
+        return tuple(metric.tokenizer((text.lower() if metric.lowercase else text).rstrip()).split())
+
+    segments = []
     for text, those in zip(texts, references, strict=True):
-        empty = [] if convention == "lora" else [""] * (most - len(those))
-        found = metric.sentence_score(text, [*those, *empty])
-        rows.append([found.sys_len, found.ref_len, *found.counts, *found.totals])
+        absent = [()] if convention != "lora" and len(those) < most else []
+        segments.append(Segment(tokens(text), [*map(tokens, those), *absent]))
     if convention == "lora" and not texts[-1].strip():
-        rows[-1] = [0] * len(rows[-1])
-    return rows
+        segments[-1] = Segment(())
+    return segments
+
+
+def bleu_of(matches: Sequence[int], possible: Sequence[int], length: int, closest: int) -> float:
+    """BLEU without smoothing in points, from sums over a corpus."""
+    from sacrebleu.metrics.bleu import BLEU
+
+    return float(BLEU.compute_bleu(list(matches), list(possible), length, closest, smooth_method="none").score)
 
 
 def _corpus_bleu(convention: str, texts: Outputs, columns: list[Any]) -> float:
     return float(_bleu_metric(convention).corpus_score(list(texts), columns).score)
 
 
-def _bleu_metric(convention: str, effective_order: bool = False) -> BLEU:
-    """sacrebleu's; it wants `effective_order` for single sentences, which changes no counts."""
+def _bleu_metric(convention: str) -> BLEU:
     from sacrebleu.metrics.bleu import BLEU
 
-    return BLEU(
-        tokenize="13a" if convention == "lora" else "none",
-        lowercase=convention == "webnlg2017",
-        smooth_method="none",
-        force=True,
-        effective_order=effective_order,
-    )
+    tokenize, lowercase = "13a" if convention == "lora" else "none", convention == "webnlg2017"
+    return BLEU(tokenize=tokenize, lowercase=lowercase, smooth_method="none", force=True)

@@ -59,8 +59,7 @@ def _triples(convention: str, metric: str, outputs: Outputs, references: Referen
     if metric == "meteor":
         return _meteor(texts, refs, scale=1)
     if metric == "bleu":
-        score = conventions.triples_bleu(convention, texts, refs)
-        return sums(score, conventions.triples_bleu_counts(convention, texts, refs), _plain_bleu)
+        return _plain_bleu(conventions.triples_bleu_segments(convention, texts, refs))
     words, others = [conventions.words(text) for text in texts], [list(map(conventions.words, ref)) for ref in refs]
     if convention == "lora":
         rates = [ter.least_rate(ours, theirs) for ours, theirs in zip(words, others, strict=True)]
@@ -71,8 +70,15 @@ def _triples(convention: str, metric: str, outputs: Outputs, references: Referen
     return sums(whole[0] / whole[1], rows, lambda total: ratio(total[:, 0], total[:, 1]))
 
 
-def _plain_bleu(total: Numbers) -> Numbers:
-    """BLEU without smoothing, in points: 0 where an order has no match. Sums as of `triples_bleu_counts`."""
+def _plain_bleu(segments: Sequence[mteval.Segment]) -> Statistic:
+    rows = _bleu_counts(segments, perl=True)
+    length, closest, *counts = (sum(column) for column in zip(*rows, strict=True))
+    score = conventions.bleu_of(counts[:4], counts[4:], length, closest)
+    return sums(score, rows, _plain_bleu_of)
+
+
+def _plain_bleu_of(total: Numbers) -> Numbers:
+    """BLEU without smoothing, in points: 0 where an order has no match."""
     length, closest, matches, possible = total[:, 0], total[:, 1], total[:, 2:6], total[:, 6:10]
     there = matches.min(1) > 0
     precision = np.log(np.where(there[:, None], matches, 1) / np.where(there[:, None], possible, 1)).mean(1)
@@ -81,13 +87,18 @@ def _plain_bleu(total: Numbers) -> Numbers:
 
 
 def _bleu(segments: Sequence[mteval.Segment], perl: bool) -> Statistic:
+    score = (mteval.bleu_perl if perl else mteval.bleu_python)(segments)
+    return sums(score, _bleu_counts(segments, perl), _bleu_perl if perl else _bleu_python)
+
+
+def _bleu_counts(segments: Sequence[mteval.Segment], perl: bool) -> list[list[int]]:
+    """What each segment adds: its length, the closest reference's, matches and possible n-grams of orders 1 to 4."""
     rows = []
     for segment in segments:
         matches = [mteval.clipped(segment, order).total() for order in range(1, mteval.BLEU_ORDER + 1)]
         length = len(segment.output)
         rows.append([length, mteval.closest(segment), *matches, *_possible(length, mteval.BLEU_ORDER, perl)])
-    score = (mteval.bleu_perl if perl else mteval.bleu_python)(segments)
-    return sums(score, rows, _bleu_perl if perl else _bleu_python)
+    return rows
 
 
 def _possible(length: int, orders: int, perl: bool) -> list[int]:
@@ -115,7 +126,7 @@ def _bleu_python(total: Numbers) -> Numbers:
 
 
 def _nist(segments: Sequence[mteval.Segment], perl: bool) -> Statistic:
-    information, rows = mteval.Information(segments, zero_is_no_context=perl), []
+    information, rows = mteval.information_of(segments, zero_is_no_context=perl), []
     for segment in segments:
         gained = [sum(mteval.gains(segment, order, information)) for order in range(1, mteval.NIST_ORDER + 1)]
         length, words = len(segment.output), sum(map(len, segment.references))

@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from rosa_bench.metrics import captions, conventions, meteor, segments
+from rosa_bench.metrics import captions, conventions, meteor, mteval, segments
 from rosa_bench.resampling import NoStatisticError
 
 CONVENTIONS = [(family, name, metric) for (family, name), all_of in conventions.SIGNATURES.items() for metric in all_of]
@@ -86,27 +86,20 @@ def test_a_resample_scores_as_the_resampled_texts_do(family, name, metric):
 def test_nist_keeps_the_information_of_the_whole_set(convention, monkeypatch):
     outputs, references = texts(9, 20)
     found = segments.statistic("e2e", convention, "nist", outputs, references)
-    whole = conventions.mteval.Information(
-        (conventions.mteval.perl_segments if convention == "official" else conventions.mteval.python_segments)(
-            outputs, references
-        ),
-        convention == "official",
-    )
+    perl = convention == "official"
+    read = mteval.perl_segments if perl else mteval.python_segments
+    whole = mteval.information_of(read(outputs, references), perl)
 
-    class Kept(conventions.mteval.Information):
-        def __init__(self, segments, zero_is_no_context):
-            super().__init__(segments, zero_is_no_context)
+    def kept(segments, zero_is_no_context):
+        information = mteval.Information([s.references for s in segments], zero_is_no_context)  # its words count
+        information.of = whole.of
+        return information
 
-        def of(self, ngram):
-            return whole.of(ngram)
-
-    monkeypatch.setattr(conventions.mteval, "Information", Kept)
+    monkeypatch.setattr(mteval, "information_of", kept)
     drawn = np.random.default_rng(1).integers(0, 20, (4, 20))
     counts = np.stack([np.bincount(row, minlength=20) for row in drawn]).astype(float)
-    afresh = [
-        conventions.score("e2e", convention, [outputs[i] for i in row], [references[i] for i in row], ["nist"])["nist"]
-        for row in drawn
-    ]
+    chosen = [([outputs[i] for i in row], [references[i] for i in row]) for row in drawn]
+    afresh = [conventions.score("e2e", convention, *texts, ["nist"])["nist"] for texts in chosen]
     assert found.resampled(counts) == pytest.approx(afresh, rel=1e-9)
 
 
