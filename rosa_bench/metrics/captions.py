@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rosa_bench.metrics.mteval import check, ngrams
 from rosa_bench.metrics.ptb import tokenize_captions
@@ -25,18 +25,31 @@ def tokenized(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> tu
 
 
 def rouge_l(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """Mean over outputs of the F score of the longest common subsequence, in points.
+    """Mean over outputs of `rouge_l_each`, in points. Takes what `tokenized` returns."""
+    return 100 * total(rouge_l_each(outputs, references)) / len(outputs)
+
+
+def rouge_l_each(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
+    """The F score of the longest common subsequence of every output, a fraction.
 
     Precision and recall are each the best over an output's references. Takes what `tokenized` returns.
     """
-    total = 0.0
+    scores = []
     for output, refs in zip(outputs, references, strict=True):
         words = output.split(" ")
         common = [(_common(words, ref.split(" ")), len(ref.split(" "))) for ref in refs]
         precision, recall = max(n for n, _ in common) / len(words), max(n / size for n, size in common)
-        if precision and recall:
-            total += (1 + ROUGE_BETA**2) * precision * recall / (recall + ROUGE_BETA**2 * precision)
-    return 100 * total / len(outputs)
+        both = (1 + ROUGE_BETA**2) * precision * recall
+        scores.append(both / (recall + ROUGE_BETA**2 * precision) if precision and recall else 0.0)
+    return scores
+
+
+def total(values: Iterable[float]) -> float:
+    """The sum, added up in order; not `sum`, which rounds otherwise from Python 3.12 on."""
+    found = 0.0
+    for value in values:
+        found += value
+    return found
 
 
 def _common(first: Sequence[str], second: Sequence[str]) -> int:
@@ -52,7 +65,12 @@ def _common(first: Sequence[str], second: Sequence[str]) -> int:
 
 
 def cider(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """CIDEr-D (Vedantam et al., 2015), ten times a mean cosine: idf from the references of these very outputs.
+    """CIDEr-D (Vedantam et al., 2015), ten times the mean of `cider_each`. Takes what `tokenized` returns."""
+    return 10 * total(cider_each(outputs, references)) / len(outputs)
+
+
+def cider_each(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
+    """The mean cosine of every output with its references: idf from the references of these very outputs.
 
     So scores of different sets or subsets do not compare, and a single output has 0. Takes what `tokenized` returns.
     The length penalty compares numbers of bigrams, as the published code does.
@@ -68,11 +86,11 @@ def cider(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> float:
         norms = [math.sqrt(sum(value * value for value in part.values())) for part in parts]
         return parts, norms, sum(count for ngram, count in counts.items() if len(ngram) == 2)
 
-    total = 0.0
+    scores = []
     for output, refs in zip(outputs, cooked, strict=True):
         hypothesis = vector(_counts(output))
-        total += sum(_similarity(hypothesis, vector(ref)) for ref in refs) / len(refs)
-    return 10 * total / len(outputs)
+        scores.append(sum(_similarity(hypothesis, vector(ref)) for ref in refs) / len(refs))
+    return scores
 
 
 def _counts(text: str) -> Counter[tuple[str, ...]]:

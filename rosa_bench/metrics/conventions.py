@@ -15,10 +15,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Sequence
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rosa_bench.metrics import captions, meteor, mteval, ter
+from rosa_bench.metrics.mteval import Segment
 from rosa_bench.tasks.data2text import Family
+
+if TYPE_CHECKING:
+    from sacrebleu.metrics.bleu import BLEU
 
 Outputs = Sequence[str]
 References = Sequence[Sequence[str]]
@@ -114,12 +118,11 @@ def _e2e(convention: str, outputs: Outputs, references: References) -> dict[str,
 
 def _triples(convention: str, outputs: Outputs, references: References) -> dict[str, Callable[[], float]]:
     texts, refs = PREPARATIONS[convention](outputs, references)
-    lora = convention == "lora"
-    ter_of = ter.segment_mean_ter if lora else ter.corpus_ter
+    ter_of = ter.segment_mean_ter if convention == "lora" else ter.corpus_ter
     return {
-        "bleu": lambda: _geneval_bleu(texts, refs) if lora else _multi_bleu(texts, refs, convention == "webnlg2017"),
+        "bleu": lambda: triples_bleu(convention, texts, refs),
         "meteor": lambda: meteor.shared().score(texts, refs),
-        "ter": lambda: ter_of([_words(text) for text in texts], [[_words(ref) for ref in those] for those in refs]),
+        "ter": lambda: ter_of([words(text) for text in texts], [[words(ref) for ref in those] for those in refs]),
     }
 
 
@@ -128,7 +131,7 @@ def _split(text: str) -> str:
     return " ".join(re.split(r"(\W)", text))
 
 
-def _words(text: str) -> list[str]:
+def words(text: str) -> list[str]:
     """Words as tercom and pyter compare them: without case."""
     return text.lower().split()
 
@@ -162,21 +165,47 @@ def _columns(references: References, absent: str | None) -> list[Any]:
     return [[those[i] if i < len(those) else absent for those in references] for i in range(most)]
 
 
-def _multi_bleu(outputs: Outputs, references: References, lowercase: bool) -> float:
-    """multi-bleu.perl, for which an absent reference is an empty one that can be the closest in length."""
-    return _sacrebleu(outputs, _columns(references, ""), tokenize="none", lowercase=lowercase)
+def triples_bleu(convention: str, texts: Outputs, references: References) -> float:
+    """Corpus BLEU of prepared texts, in points.
+
+    `lora` is GenerationEval's, which reads no empty line at the end of the outputs. The others are multi-bleu.perl, for
+    which an absent reference is an empty one that can be the closest in length.
+    """
+    if convention != "lora":
+        return _corpus_bleu(convention, texts, _columns(references, ""))
+    count = len(texts) if texts[-1].strip() else len(texts) - 1
+    return _corpus_bleu(convention, texts[:count], _columns(references[:count], None)) if count else 0.0
 
 
-def _geneval_bleu(outputs: Outputs, references: References) -> float:
-    """GenerationEval's BLEU: it reads no empty line at the end of the outputs."""
-    count = len(outputs) if outputs[-1].strip() else len(outputs) - 1
-    if not count:
-        return 0.0
-    return _sacrebleu(outputs[:count], _columns(references[:count], None), tokenize="13a", lowercase=False)
+def triples_bleu_segments(convention: str, texts: Outputs, references: References) -> list[Segment]:
+    """The tokens that `triples_bleu` compares; an empty line that it does not read is one without references."""
+    metric, most = _bleu_metric(convention), max(map(len, references))
+
+    def tokens(text: str) -> tuple[str, ...]:
+        return tuple(metric.tokenizer((text.lower() if metric.lowercase else text).rstrip()).split())
+
+    segments = []
+    for text, those in zip(texts, references, strict=True):
+        absent = [()] if convention != "lora" and len(those) < most else []
+        segments.append(Segment(tokens(text), [*map(tokens, those), *absent]))
+    if convention == "lora" and not texts[-1].strip():
+        segments[-1] = Segment(())
+    return segments
 
 
-def _sacrebleu(outputs: Outputs, columns: list[Any], tokenize: str, lowercase: bool) -> float:
+def bleu_of(matches: Sequence[int], possible: Sequence[int], length: int, closest: int) -> float:
+    """BLEU without smoothing in points, from sums over a corpus."""
     from sacrebleu.metrics.bleu import BLEU
 
-    metric = BLEU(tokenize=tokenize, lowercase=lowercase, smooth_method="none", force=True)
-    return float(metric.corpus_score(list(outputs), columns).score)
+    return float(BLEU.compute_bleu(list(matches), list(possible), length, closest, smooth_method="none").score)
+
+
+def _corpus_bleu(convention: str, texts: Outputs, columns: list[Any]) -> float:
+    return float(_bleu_metric(convention).corpus_score(list(texts), columns).score)
+
+
+def _bleu_metric(convention: str) -> BLEU:
+    from sacrebleu.metrics.bleu import BLEU
+
+    tokenize, lowercase = "13a" if convention == "lora" else "none", convention == "webnlg2017"
+    return BLEU(tokenize=tokenize, lowercase=lowercase, smooth_method="none", force=True)

@@ -44,19 +44,25 @@ class Meteor:
             UnavailableError: without Java or the package, or if the process dies twice.
             ValueError: if there are no outputs, or one has no reference.
         """
+        return self.evaluated(outputs, references)[0]
+
+    def evaluated(self, outputs: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[float, list[list[float]]]:
+        """Corpus METEOR, and of every output the statistics whose sums it is computed from. Raises as `score`."""
         check(outputs, references)
         try:
-            return self._score(outputs, references)
+            return self._evaluated(outputs, references)
         except (OSError, ValueError):
             self.close()
         try:
-            return self._score(outputs, references)
+            return self._evaluated(outputs, references)
         except (OSError, ValueError) as error:
             said = self._last_words()
             self.close()
             raise UnavailableError(f"METEOR's process failed twice ({said or error})") from error
 
-    def _score(self, outputs: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+    def _evaluated(
+        self, outputs: Sequence[str], references: Sequence[Sequence[str]]
+    ) -> tuple[float, list[list[float]]]:
         statistics = []
         for output, refs in zip(outputs, references, strict=True):
             fields = ["SCORE", *map(_one_line, refs), _one_line(output).replace("  ", " ")]
@@ -64,7 +70,7 @@ class Meteor:
         self._send(" ||| ".join(["EVAL", *statistics]))
         for _ in outputs:
             float(self._receive())  # a score for each segment comes first
-        return float(self._receive())
+        return float(self._receive()), [[float(number) for number in line.split()] for line in statistics]
 
     def _ask(self, line: str) -> str:
         self._send(line)

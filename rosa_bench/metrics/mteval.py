@@ -20,6 +20,7 @@ import string
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 Tokens = tuple[str, ...]
 Ngram = tuple[str, ...]
@@ -34,6 +35,7 @@ class Segment:
 
     output: Tokens
     references: list[Tokens] = field(default_factory=list)
+    known: dict[int, Counter[Ngram]] = field(default_factory=dict, repr=False, compare=False)  # `clipped` by order
 
 
 def perl_segments(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> list[Segment]:
@@ -87,10 +89,18 @@ def ngrams(tokens: Tokens, order: int) -> Counter[Ngram]:
 
 def clipped(segment: Segment, order: int) -> Counter[Ngram]:
     """The output's n-grams, each at most as often as in the reference that has it most often."""
+    if order not in segment.known:
+        segment.known[order] = ngrams(segment.output, order) & _most(tuple(segment.references), order)
+    return segment.known[order]
+
+
+@lru_cache(maxsize=8192)  # the references are the same for all outputs of a test set that are compared
+def _most(references: tuple[Tokens, ...], order: int) -> Counter[Ngram]:
+    """Every n-gram of any reference with its highest count in one of them."""
     most: Counter[Ngram] = Counter()
-    for reference in segment.references:
+    for reference in references:
         most |= ngrams(reference, order)
-    return ngrams(segment.output, order) & most
+    return most
 
 
 def bleu_perl(segments: Sequence[Segment]) -> float:
@@ -124,23 +134,25 @@ def bleu_python(segments: Sequence[Segment]) -> float:
 
 
 def _closest(segments: Iterable[Segment]) -> int:
-    """The sum over segments of the reference length nearest to the output's, the shorter of two."""
-    total = 0
-    for segment in segments:
-        size = len(segment.output)
-        total += min((len(r) for r in segment.references), key=lambda n: (abs(n - size), n), default=0)
-    return total
+    """The sum over segments of `closest`."""
+    return sum(map(closest, segments))
+
+
+def closest(segment: Segment) -> int:
+    """The reference length nearest to the output's, the shorter of two; 0 without references."""
+    size = len(segment.output)
+    return min((len(r) for r in segment.references), key=lambda n: (abs(n - size), n), default=0)
 
 
 class Information:
     """The information of n-grams, in bits, from the references of a whole test set."""
 
-    def __init__(self, segments: Iterable[Segment], zero_is_no_context: bool) -> None:
+    def __init__(self, references: Iterable[Iterable[Tokens]], zero_is_no_context: bool) -> None:
         self.counts: Counter[Ngram] = Counter()
         self.words = 0
         self.zero_is_no_context = zero_is_no_context
-        for segment in segments:
-            for reference in segment.references:
+        for those in references:
+            for reference in those:
                 self.words += len(reference)
                 for order in range(1, NIST_ORDER + 1):
                     self.counts.update(ngrams(reference, order))
@@ -152,9 +164,19 @@ class Information:
         return math.log2((self.words if whole else self.counts[context]) / self.counts[ngram])
 
 
+def information_of(segments: Iterable[Segment], zero_is_no_context: bool) -> Information:
+    """The information of a test set, kept for its next outputs."""
+    return _information(tuple(tuple(s.references) for s in segments), zero_is_no_context)
+
+
+@lru_cache(maxsize=4)
+def _information(references: tuple[tuple[Tokens, ...], ...], zero_is_no_context: bool) -> Information:
+    return Information(references, zero_is_no_context)
+
+
 def nist_perl(segments: Sequence[Segment]) -> float:
     """NIST score of mteval-v13a."""
-    information, score = Information(segments, zero_is_no_context=True), 0.0
+    information, score = information_of(segments, zero_is_no_context=True), 0.0
     for order in range(1, NIST_ORDER + 1):
         possible = sum(max(0, len(s.output) - order + 1) for s in segments)
         if possible:
@@ -170,7 +192,7 @@ def nist_python(segments: Sequence[Segment]) -> float:
     Raises:
         ZeroDivisionError: as pymteval does, where the lengths of all n-grams of an order add up to nothing.
     """
-    information, score = Information(segments, zero_is_no_context=False), 0.0
+    information, score = information_of(segments, zero_is_no_context=False), 0.0
     for order in range(1, NIST_ORDER + 1):
         score += _gained(segments, order, information) / sum(len(s.output) - order + 1 for s in segments)
     mean = sum(sum(map(len, s.references)) / len(s.references) for s in segments)
@@ -178,7 +200,12 @@ def nist_python(segments: Sequence[Segment]) -> float:
 
 
 def _gained(segments: Iterable[Segment], order: int, information: Information) -> float:
-    return sum(information.of(ngram) * count for s in segments for ngram, count in clipped(s, order).items())
+    return sum(gain for s in segments for gain in gains(s, order, information))
+
+
+def gains(segment: Segment, order: int, information: Information) -> list[float]:
+    """The information of the n-grams of an order that output and references share."""
+    return [information.of(ngram) * count for ngram, count in clipped(segment, order).items()]
 
 
 def _penalty(length: float, reference: float) -> float:

@@ -83,11 +83,12 @@ def segment_mean_ter(hypotheses: Sequence[Words], references: Sequence[Sequence[
     _check(hypotheses, references)
     total = 0.0
     for hypothesis, group in zip(hypotheses, references, strict=True):  # not `sum`, as above
-        total += _least_rate(hypothesis, group)
+        total += least_rate(hypothesis, group)
     return total / len(hypotheses)
 
 
-def _least_rate(hypothesis: Words, references: Sequence[Words]) -> float:
+def least_rate(hypothesis: Words, references: Sequence[Words]) -> float:
+    """One output's part in `segment_mean_ter`; there has to be a reference."""
     least = math.inf
     for reference in dict.fromkeys(map(tuple, references)):
         if not reference:

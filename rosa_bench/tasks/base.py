@@ -12,6 +12,8 @@ from rosa_bench.errors import UsageError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from rosa_bench.resampling import Statistic
+
 Kind = Literal["classify", "regress", "generate"]
 Label = Any  # of its task: a class (int), a score (float), a list of outputs; None where there is none
 IGNORED = -100  # label of a token that carries no loss, as torch's cross entropy has it
@@ -138,6 +140,17 @@ class Task(ABC):
     def primary_score(self, split: str, predictions: Sequence[Prediction]) -> float | None:
         """The metric a run is judged by, alone."""
         return self.score(split, predictions).get(self.primary)
+
+    def statistic(self, metric: str, predictions: Sequence[Prediction]) -> Statistic:
+        """A metric of predictions that can be scored on resampled examples, for tests.
+
+        Raises:
+            NoStatisticError: if the metric is unknown or undefined here; its text says why.
+        """
+        from rosa_bench.resampling import labelled
+
+        score = self.score("", predictions).get(metric)
+        return labelled(metric, score, [p.value for p in predictions], [p.label for p in predictions])
 
     def missing_metrics(self) -> Mapping[str, str]:
         """Metrics that cannot be computed on this machine, each with what to do about it."""

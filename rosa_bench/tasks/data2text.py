@@ -19,6 +19,8 @@ Family = Literal["e2e", "triples"]
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from rosa_bench.resampling import Statistic
+
 SLOT = re.compile(r"\s*([^\[\],]+?)\s*\[([^\]]*)\]\s*(?:,|$)")
 
 
@@ -100,6 +102,13 @@ class DataToText(Task):
     def primary_score(self, split: str, predictions: Sequence[Prediction]) -> float | None:
         """BLEU in points."""
         return self._scores(predictions, [self.primary]).get(self.primary)
+
+    def statistic(self, metric: str, predictions: Sequence[Prediction]) -> Statistic:
+        """A metric by the convention `scoring`. Raises NoStatisticError as the base class."""
+        from rosa_bench.metrics import segments
+
+        texts, references = [str(p.value) for p in predictions], [p.references for p in predictions]
+        return segments.statistic(self.family, self.scoring, metric, texts, references)
 
     def _scores(self, predictions: Sequence[Prediction], wanted: Sequence[str] | None) -> Mapping[str, float]:
         from rosa_bench.metrics.conventions import score

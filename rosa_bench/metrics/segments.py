@@ -1,0 +1,172 @@
+"""Metrics of generated text as functions of sums over outputs, so that resamples of a test set can be scored at once.
+
+For every convention of `rosa_bench.metrics.conventions`: its official score, computed by the same code, and the formula
+over arrays of sums. What depends on the whole set of references stays as it is in the full set: the information of
+n-grams (NIST) and their document frequencies (CIDEr).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+
+from rosa_bench.metrics import captions, conventions, meteor, mteval, ter
+from rosa_bench.metrics.conventions import Outputs, References
+from rosa_bench.resampling import NoStatisticError, Statistic, mean, ratio, sums
+from rosa_bench.stats import Numbers
+from rosa_bench.tasks.data2text import Family
+
+# METEOR 1.5's parameters for English: Denkowski and Lavie (2014), table 1 of its documentation.
+METEOR_ALPHA, METEOR_BETA, METEOR_GAMMA, METEOR_DELTA = 0.85, 0.2, 0.6, 0.75
+METEOR_WEIGHTS = (1.0, 0.6, 0.8, 0.6)  # of exact matches, stems, synonyms, paraphrases
+
+
+def statistic(family: Family, convention: str, metric: str, outputs: Outputs, references: References) -> Statistic:
+    """A metric of outputs by a convention.
+
+    Raises:
+        NoStatisticError: if the convention has no such metric, or it cannot be computed here.
+        ValueError: if there are no outputs, the lengths differ, or an output has no reference.
+    """
+    if metric not in conventions.METRICS[family]:
+        raise NoStatisticError(f"{metric} is not a metric of texts that is known here")
+    mteval.check(outputs, references)
+    try:
+        return (_e2e if family == "e2e" else _triples)(convention, metric, outputs, references)
+    except meteor.UnavailableError as error:
+        raise NoStatisticError(str(error)) from error
+    except ZeroDivisionError as error:
+        raise NoStatisticError(f"{metric}: the official program divides by zero on these outputs") from error
+
+
+def _e2e(convention: str, metric: str, outputs: Outputs, references: References) -> Statistic:
+    if metric in ("bleu", "nist"):
+        perl = convention == "official"
+        segments = (mteval.perl_segments if perl else mteval.python_segments)(outputs, references)
+        return (_bleu if metric == "bleu" else _nist)(segments, perl)
+    texts = captions.tokenized(outputs, references)
+    if metric == "meteor":
+        return _meteor(*texts, scale=100)
+    scale = 100 if metric == "rouge_l" else 10
+    values = (captions.rouge_l_each if metric == "rouge_l" else captions.cider_each)(*texts)
+    return mean(scale * captions.total(values) / len(values), values, scale)
+
+
+def _triples(convention: str, metric: str, outputs: Outputs, references: References) -> Statistic:
+    texts, refs = conventions.PREPARATIONS[convention](outputs, references)
+    if metric == "meteor":
+        return _meteor(texts, refs, scale=1)
+    if metric == "bleu":
+        return _plain_bleu(conventions.triples_bleu_segments(convention, texts, refs))
+    words, others = [conventions.words(text) for text in texts], [list(map(conventions.words, ref)) for ref in refs]
+    if convention == "lora":
+        rates = [ter.least_rate(ours, theirs) for ours, theirs in zip(words, others, strict=True)]
+        return mean(captions.total(rates) / len(rates), rates)
+    edits = [ter.tercom(ours, theirs) for ours, theirs in zip(words, others, strict=True)]
+    rows = [(segment.edits, segment.reference_length) for segment in edits]
+    whole = [captions.total(column) for column in zip(*rows, strict=True)]
+    return sums(whole[0] / whole[1], rows, lambda total: ratio(total[:, 0], total[:, 1]))
+
+
+def _plain_bleu(segments: Sequence[mteval.Segment]) -> Statistic:
+    rows = _bleu_counts(segments, perl=True)
+    length, closest, *counts = (sum(column) for column in zip(*rows, strict=True))
+    score = conventions.bleu_of(counts[:4], counts[4:], length, closest)
+    return sums(score, rows, _plain_bleu_of)
+
+
+def _plain_bleu_of(total: Numbers) -> Numbers:
+    """BLEU without smoothing, in points: 0 where an order has no match."""
+    length, closest, matches, possible = total[:, 0], total[:, 1], total[:, 2:6], total[:, 6:10]
+    there = matches.min(1) > 0
+    precision = np.log(np.where(there[:, None], matches, 1) / np.where(there[:, None], possible, 1)).mean(1)
+    penalty = np.minimum(0, 1 - ratio(closest, length, 0.0))
+    return np.where(there, 100 * np.exp(precision + penalty), 0.0)
+
+
+def _bleu(segments: Sequence[mteval.Segment], perl: bool) -> Statistic:
+    score = (mteval.bleu_perl if perl else mteval.bleu_python)(segments)
+    return sums(score, _bleu_counts(segments, perl), _bleu_perl if perl else _bleu_python)
+
+
+def _bleu_counts(segments: Sequence[mteval.Segment], perl: bool) -> list[list[int]]:
+    """What each segment adds: its length, the closest reference's, matches and possible n-grams of orders 1 to 4."""
+    rows = []
+    for segment in segments:
+        matches = [mteval.clipped(segment, order).total() for order in range(1, mteval.BLEU_ORDER + 1)]
+        length = len(segment.output)
+        rows.append([length, mteval.closest(segment), *matches, *_possible(length, mteval.BLEU_ORDER, perl)])
+    return rows
+
+
+def _possible(length: int, orders: int, perl: bool) -> list[int]:
+    """The n-grams of every order in a line of tokens; pymteval counts fewer than none."""
+    return [max(0, found) if perl else found for found in range(length, length - orders, -1)]
+
+
+def _bleu_perl(total: Numbers) -> Numbers:
+    length, closest, matches, possible = total[:, 0], total[:, 1], total[:, 2:6], total[:, 6:10]
+    missed = (possible > 0) & (matches == 0)
+    smoothed = 0.5 ** np.cumsum(missed, axis=1)  # halved at every order without a match
+    counted = np.where(possible > 0, np.where(missed, smoothed, matches) / np.maximum(possible, 1), 1.0)
+    logs = np.log(counted).sum(1)
+    score = 100 * np.exp(logs / mteval.BLEU_ORDER + np.minimum(0, 1 - ratio(closest, length, 1.0)))
+    out: Numbers = np.where(length > 0, score, 0.0)
+    return out
+
+
+def _bleu_python(total: Numbers) -> Numbers:
+    length, closest, matches, possible = total[:, 0], total[:, 1], total[:, 2:6], total[:, 6:10]
+    logs = np.log(np.maximum(matches, 1e-15) / np.maximum(possible, 1e-9)).sum(1)
+    penalty = np.where(length > closest, 0.0, 1 - closest / np.where(length != 0, length, 1e-5))
+    score: Numbers = 100 * np.exp(logs / mteval.BLEU_ORDER + penalty)
+    return score
+
+
+def _nist(segments: Sequence[mteval.Segment], perl: bool) -> Statistic:
+    information, rows = mteval.information_of(segments, zero_is_no_context=perl), []
+    for segment in segments:
+        gained = [sum(mteval.gains(segment, order, information)) for order in range(1, mteval.NIST_ORDER + 1)]
+        length, words = len(segment.output), sum(map(len, segment.references))
+        many = len(segment.references)
+        sizes = [words, many] if perl else [words / many, 1]
+        rows.append([length, *sizes, *gained, *_possible(length, mteval.NIST_ORDER, perl)])
+    score = (mteval.nist_perl if perl else mteval.nist_python)(segments)
+    return sums(score, rows, partial(_nist_of, examples=len(rows), otherwise=0.0 if perl else np.nan))
+
+
+def _nist_of(total: Numbers, examples: int, otherwise: float) -> Numbers:
+    """The sums of pymteval's lines are of mean reference lengths and of ones, which makes its formula the same."""
+    length, words, references = total[:, :3].T
+    gained, possible = total[:, 3 : 3 + mteval.NIST_ORDER], total[:, 3 + mteval.NIST_ORDER :]
+    reference = ratio(words * examples, references, 0.0)
+    short = (length < reference) & (length > 0)
+    away = np.log(np.where(short, length, 1) / np.where(short, reference, 1))
+    penalty = np.where(length >= reference, 1.0, np.where(short, np.exp(-mteval.BETA * away**2), 0.0))
+    score: Numbers = penalty * ratio(gained, possible, otherwise).sum(1)
+    return score
+
+
+def _meteor(outputs: Outputs, references: References, scale: float) -> Statistic:
+    score, each = meteor.shared().evaluated(outputs, references)
+    rows = np.array(each)
+    rows[(rows[:, 21:23] == rows[:, :2]).all(1) & (rows[:, 20] == 1), 20] = 0  # no chunk of a perfect match is counted
+    return sums(scale * score, rows, lambda total: scale * _meteor_of(total))
+
+
+def _meteor_of(total: Numbers) -> Numbers:
+    """METEOR from the sums of its program's 23 statistics of a segment, by the formulas of Denkowski and Lavie (2014).
+
+    In order: words of output and reference, function words of both, then for each kind of match the content words
+    matched in output and reference and the function words matched in both, then chunks, and words matched in both.
+    """
+    lengths, function, chunks, matched = total[:, :2], total[:, 2:4], total[:, 20], total[:, 21:23]
+    kinds = total[:, 4:20].reshape(-1, len(METEOR_WEIGHTS), 2, 2)  # [R, kind, content or function, output or reference]
+    by_word = np.array([METEOR_DELTA, 1 - METEOR_DELTA])
+    weighted = np.einsum("rkws,k,w->rs", kinds, np.array(METEOR_WEIGHTS), by_word)
+    precision, recall = ratio(weighted, METEOR_DELTA * (lengths - function) + (1 - METEOR_DELTA) * function, 0.0).T
+    both = ratio(precision * recall, METEOR_ALPHA * precision + (1 - METEOR_ALPHA) * recall, 0.0)
+    score: Numbers = both * (1 - METEOR_GAMMA * ratio(2 * chunks, matched.sum(1), 0.0) ** METEOR_BETA)
+    return score
