@@ -16,11 +16,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rosa_bench import cli, config, tables
+from rosa_bench import cli, config
 from rosa_bench.board import Board
 from rosa_bench.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, UsageError
 from rosa_bench.plan import Cell, estimate, load, plan
 from rosa_bench.record import seconds
+from rosa_bench.report.collect import collect
 
 
 def make_executor(cluster: str, folder: Path, name: str, options: Mapping[str, Any]) -> Any:
@@ -104,7 +105,7 @@ def run_suite(args: argparse.Namespace) -> int:
     print(f"{suite.title}: {len(cells)} cells: {counts}")
     pending = [cell for cell, state in zip(cells, states, strict=True) if state != "done"]
     if pending:
-        print(estimate(pending, tables.records(output)[0]))
+        print(estimate(pending, collect([output]).records))
     if args.dry_run:
         print("\n".join(f"  {state:10}{cell.folder.name}" for cell, state in zip(cells, states, strict=True)))
         return EXIT_DONE

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from rosa_bench import papers, plan, stats
+from rosa_bench import paired, papers, plan
 from rosa_bench.report.collect import Group
 from rosa_bench.report.grid import Column, Epoch, Grid, Place, Printed, Row
 from rosa_bench.report.scores import decimals, place, shown, verdict
@@ -41,7 +41,7 @@ class SuiteTable:
         task = next(target.cell.run.task for target in self.targets if target.where[0] == name)
         metric = metric or task.primary
         judged = task.scored_splits[0] if task.kind == "generate" else task.select_split
-        better = task.higher_is_better if metric == task.primary else stats.higher_is_better(metric)
+        better = task.higher_is_better if metric == task.primary else paired.rule(metric).higher_is_better
         return Column(name, metric, split or judged, better)
 
     def take(self, groups: Iterable[Group]) -> set[int]:
@@ -60,6 +60,8 @@ class SuiteTable:
             found.sort(key=lambda item: item[:2])
             _, _, group, target = found[0]
             self.chosen[where] = group, target, sum(len(other.records) for _, _, other, _ in found[1:])
+        if not self.suite.paper and len({row for row, _ in candidates}) < 2:
+            return set()  # a single method is no table: its runs stand among the others
         return taken
 
     def _fitting(self, group: Group, near: Mapping[tuple[str, str, str], list[Target]]) -> list[tuple[int, Target]]:
@@ -92,7 +94,8 @@ class SuiteTable:
 
     def _row(self, row: Row, grid: Grid) -> Row:
         places, sizes = {}, set()
-        for column, asked in zip(self.columns, self.suite.columns or [None] * len(self.columns), strict=True):
+        every: list[plan.Column | None] = [*self.suite.columns] or [None] * len(self.columns)
+        for column, asked in zip(self.columns, every, strict=True):
             printed = self._printed(row.label, column, asked)
             found = self.chosen.get((row.label, column.task))
             if found is None:
