@@ -44,7 +44,8 @@ def targets(suite: Suite, several_models: bool = False) -> list[Target]:
     first = dataclasses.replace(suite, seeds=suite.seeds[:1])
     cells = [cell for code in (False, True) for cell in plan(first, published_code=code)]
     several_models |= len({cell.run.model.name for cell in cells}) > 1
-    return [target for cell in cells for target in _of(cell, several_models)]
+    named = [dataclasses.replace(cell, block=block) for cell in cells for block in (cell.block, *cell.also)]
+    return [target for cell in named for target in _of(cell, several_models)]
 
 
 def _of(cell: Cell, several_models: bool) -> Iterator[Target]:
