@@ -7,8 +7,9 @@ import json
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import filelock
 from omegaconf import OmegaConf
@@ -17,8 +18,9 @@ from pydantic import Field, TypeAdapter, ValidationError
 from yaml import YAMLError
 
 from rosa_bench import cli, config
+from rosa_bench.composer import composer
 from rosa_bench.errors import EXIT_INTERRUPTED, UsageError, nearest
-from rosa_bench.key import config_key, method_name, run_id
+from rosa_bench.key import config_key, identity_parts, method_name, run_id
 from rosa_bench.labels import cell_name
 from rosa_bench.record import Record, lock_path, read_record, seconds
 from rosa_bench.schema import Name, configured
@@ -55,6 +57,7 @@ class Column:
     split: str | None = None  # the split the task is judged on
     reported_task: str | None = None  # the same name
     reported_metric: str | None = None
+    reported_scale: Annotated[float, Field(gt=0)] = 1.0  # a printed value times this is in the scale of records
     incomparable: str | None = None
 
 
@@ -84,9 +87,14 @@ class Cell:
 
     overrides: tuple[str, ...]
     run: config.Run
-    key: str
     block: Block
     published_code: bool = False
+    also: tuple[Block, ...] = ()  # other blocks that ask for the same run, so that it stands in several rows
+
+    @cached_property
+    def key(self) -> str:
+        """The run's key. Raises UsageError where its rows are nowhere to be had, so that they cannot be told apart."""
+        return config_key(self.run)
 
     @property
     def folder(self) -> Path:
@@ -174,24 +182,37 @@ def plan(suite: Suite, more: Sequence[str] = (), published_code: bool = False) -
     With `published_code` only blocks whose settings the authors' code has otherwise, with its settings.
     """
     cells: dict[str, Cell] = {}
+    compose = composer()
     for block in suite.cells:
         if published_code and block.as_published_code is None:
             continue
         for settings in settled(block, published_code):
             for overrides in expand({"seed": suite.seeds, **suite.common, **settings}):
-                run = tagged(cli.compose([*overrides, *more]), suite, overrides)
-                key = config_key(run)
-                cells.setdefault(key, Cell((*overrides, *more), run, key, block, published_code))
+                asked = compose(overrides)
+                run = tagged(compose([*overrides, *more]) if more else asked, suite, asked)
+                cell = Cell((*overrides, *more), run, block, published_code)
+                found = cells.setdefault(identity(run), cell)
+                if block not in (found.block, *found.also):
+                    cells[identity(run)] = replace(found, also=(*found.also, block))
     return sorted(
         cells.values(), key=lambda cell: suite.seeds.index(cell.run.seed) if cell.run.seed in suite.seeds else 0
     )
 
 
-def tagged(run: config.Run, suite: Suite, overrides: Sequence[str]) -> config.Run:
-    """The run with the names of its suite and of its cell there as tags, by which trackers and tables find it."""
+def identity(run: config.Run) -> str:
+    """What tells the cells of a plan apart: what of a run can change its result, with model and rows as named."""
+    options = run.to_dict()
+    return json.dumps([identity_parts(options), options["model"], options["data"]], sort_keys=True)
+
+
+def tagged(run: config.Run, suite: Suite, asked: config.Run) -> config.Run:
+    """The run with the names of its suite and of its cell there as tags, by which trackers and tables find it.
+
+    `asked` is the cell as the suite has it, before overrides of the command line.
+    """
     if not suite.name:
         return run
-    cell = f"cell:{cell_name(cli.compose(overrides).to_dict())}"
+    cell = f"cell:{cell_name(asked.to_dict())}"
     tags = [*run.tracker.tags, f"suite:{suite.name}", cell]
     return replace(run, tracker=replace(run.tracker, tags=tags))
 

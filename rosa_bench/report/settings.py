@@ -50,7 +50,8 @@ def targets(suite: Suite, several_models: bool = False) -> list[Target]:
     for cell in cells:
         models.setdefault(cell.run.task.name, set()).add(cell.run.model.name)
     several_models |= any(len(names) > 1 for names in models.values())
-    return [target for cell in cells for target in _of(cell, several_models)]
+    named = [dataclasses.replace(cell, block=block) for cell in cells for block in (cell.block, *cell.also)]
+    return [target for cell in named for target in _of(cell, several_models)]
 
 
 def _of(cell: Cell, several_models: bool) -> Iterator[Target]:

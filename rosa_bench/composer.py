@@ -1,0 +1,109 @@
+"""Composes many runs as fast as one: what a suite of hundreds of cells needs. The result is that of `cli.compose`.
+
+Hydra takes a quarter of a second for a run, most of it to read every yaml again. Here the yamls are read once, and
+overrides that choose a group or set a key that exists, which is what suites are made of, are applied to plain values.
+Everything else, and whatever is wrong, goes to Hydra, whose word is the last one.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+
+from rosa_bench import cli, config
+from rosa_bench.errors import UsageError
+
+
+def composer() -> Composer:
+    """One that knows the yamls as they are now."""
+    folder = config.config_dir()
+    files = [folder / "config.yaml", *(p for group in config.GROUPS for p in sorted((folder / group).glob("*.yaml")))]
+    return _composer(tuple((str(path), path.stat().st_mtime_ns) for path in files))
+
+
+class Composer:
+    """Reads the yamls when it is made."""
+
+    def __init__(self) -> None:
+        nodes = list(config.group_nodes())
+        self.nodes = {(group, name): OmegaConf.to_container(node) for group, name, node in nodes}
+        chosen = {group: choice for entry in cli.top_config().defaults for group, choice in _items(entry)}
+        self.usual = {group: chosen[group] for group in config.GROUPS}
+        self.top = config.run_defaults()
+        self.parser = OverridesParser.create()
+        self.parsed = functools.lru_cache(maxsize=None)(self._parsed)
+
+    def __call__(self, overrides: Sequence[str]) -> config.Run:
+        """The run that these overrides mean. Raises UsageError like `cli.compose`."""
+        plain = self.plain(overrides)
+        if plain is not None:
+            try:
+                return config.resolve(plain)
+            except UsageError:
+                pass  # Hydra says it better, if it is a fault at all
+        return cli.compose(overrides)
+
+    def plain(self, overrides: Sequence[str]) -> dict[str, Any] | None:
+        """The configuration as nested values; None where only Hydra knows."""
+        try:
+            found = [self.parsed(text) for text in overrides]
+        except HydraException:
+            return None
+        if not all(_simple(override) for override in found):
+            return None
+        choices = dict(self.usual)
+        choices |= {o.key_or_group: str(o.value()) for o in found if o.key_or_group in choices}
+        if not all(choice in self.nodes for choice in choices.items()):
+            return None
+        whole = copy.deepcopy(self.top | {group: self.nodes[group, name] for group, name in choices.items()})
+        for override in found:
+            if override.key_or_group not in choices and not _put(whole, override):
+                return None
+        return None if _open(whole) else whole
+
+    def _parsed(self, text: str) -> Override:
+        return self.parser.parse_override(text)
+
+
+@functools.lru_cache(maxsize=1)
+def _composer(files: tuple[tuple[str, int], ...]) -> Composer:
+    return Composer()
+
+
+def _items(entry: Any) -> list[tuple[str, str]]:
+    """A line of a defaults list as (group, choice); nothing for `_self_`."""
+    return [(str(key), str(value)) for key, value in entry.items()] if hasattr(entry, "items") else []
+
+
+def _simple(override: Override) -> bool:
+    """Whether it is `key=value` or `group=choice` and nothing more."""
+    changes = override.is_add() or override.is_force_add() or override.is_delete() or override.is_sweep_override()
+    return not changes and override.package is None and not isinstance(override.value(), dict)
+
+
+def _put(whole: dict[str, Any], override: Override) -> bool:
+    """Set a key that exists, to a value that is no mapping where none was; whether that could be done."""
+    *path, last = override.key_or_group.split(".")
+    node: Any = whole
+    for name in path:
+        node = node.get(name) if isinstance(node, dict) else None
+    if not isinstance(node, dict) or last not in node or isinstance(node[last], dict):
+        return False
+    node[last] = copy.deepcopy(override.value())
+    return True
+
+
+def _open(value: Any) -> bool:
+    """Whether anything is left to interpolate or to be filled in."""
+    if isinstance(value, dict):
+        return any(map(_open, value.values()))
+    if isinstance(value, list):
+        return any(map(_open, value))
+    return isinstance(value, str) and ("${" in value or value == "???" or "\\" in value)
