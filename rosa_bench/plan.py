@@ -156,7 +156,7 @@ def load(name: str) -> Suite:
     if not path.is_file():
         raise UsageError(f"suite {name} does not exist: {nearest(name, config.choices('suite'))}")
     try:
-        values = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+        values: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
         return TypeAdapter(Suite).validate_json(json.dumps({**values, "name": name}))  # JSON: mappings become classes
     except ValidationError as error:
         faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False)]

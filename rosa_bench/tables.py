@@ -61,7 +61,7 @@ def render(args: argparse.Namespace) -> int:
     print("\n".join(map(markdown, grids[:PRINTED])))
     if len(grids) > PRINTED:
         print(f"and {len(grids) - PRINTED} more tables\n")
-    print(f"{len(grids)} tables of {len(found)} records: {args.out}")
+    print(f"{len(grids)} tables of {len(found.records)} records: {args.out}")
     return EXIT_DONE
 
 

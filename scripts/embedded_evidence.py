@@ -22,11 +22,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from rosa_bench import embedded, tables
+from rosa_bench import embedded
 from rosa_bench.embedded.realised import slot_errors
 from rosa_bench.metrics.glue import scores
 from rosa_bench.metrics.mteval import bleu_perl, perl_segments
 from rosa_bench.record import Record
+from rosa_bench.report.collect import collect
 
 ROOT = Path(__file__).resolve().parents[1]
 DOC = ROOT / "docs" / "embedded.md"
@@ -160,7 +161,7 @@ def main() -> None:
     with ThreadPoolExecutor(args.jobs) as pool:
         threads = f"train.threads={max(1, (os.cpu_count() or 1) // args.jobs)}"
         list(pool.map(run_cell, [(*cell, threads) for cell in cells(args.seeds)]))
-    records = [record for record in tables.records(RUNS)[0] if record.seed in args.seeds]
+    records = [record for record in collect([RUNS]).records if record.seed in args.seeds]
     text = DOC.read_text(encoding="utf-8")
     before, after = text.split(BEGIN)[0], text.split(END)[1]
     DOC.write_text(f"{before}{BEGIN}\n{report(records)}\n{END}{after}", encoding="utf-8")

@@ -13,10 +13,11 @@ from typing import Any
 
 import torch
 
-from rosa_bench import cli, tables, theory
+from rosa_bench import cli, theory
 from rosa_bench.methods.rosa import Rosa
 from rosa_bench.models.synthetic import world
 from rosa_bench.record import Record
+from rosa_bench.report.collect import collect
 
 STYLES = {"full": ("black", "none"), "lora": ("#d55e00", "o"), "rosa": ("#0072b2", "s")}  # colour-blind safe
 VARIANTS = {"random_add": ("black", "o"), "equal": ("#0072b2", "s"), "projection": ("#d55e00", "^")}
@@ -66,7 +67,7 @@ def main() -> int:
     parser.add_argument("--runs", type=Path, default=Path("results/runs"))
     parser.add_argument("--out", type=Path, default=Path("docs/figures/synthetic.png"))
     args = parser.parse_args()
-    records = tables.records(args.runs)[0]
+    records = collect([args.runs]).records
     X, Y, W = linear()
     start = float((X @ W - Y).square().mean())
     difference = torch.linalg.lstsq(X.double(), (Y - X @ W).double()).solution

@@ -15,7 +15,7 @@ from rosa_bench.report.suites import SuiteTable
 def build(
     found: Collection, suites: Mapping[str, Suite], epoch: Epoch | None = None, baseline: str | None = None
 ) -> list[Grid]:
-    """All tables, those of suites first; `epoch` and `baseline` in place of the suites' own. Rows are not compared yet."""
+    """All tables, those of suites first; `epoch` and `baseline` replace the suites' own. Rows are not compared yet."""
     grids, taken = [], set()
     for name, suite in suites.items():
         table = SuiteTable(name, suite, epoch or suite.epoch)

@@ -52,8 +52,10 @@ class Collection:
     folders: dict[int, Path]
     broken: list[str]
 
-    def __len__(self) -> int:
-        return sum(len(group.records) for group in self.groups)
+    @property
+    def records(self) -> list[Record]:
+        """Every record of a run that is done."""
+        return [record for group in self.groups for record in group.records.values()]
 
     def folder(self, record: Record) -> Path:
         """The folder of a run."""
@@ -89,7 +91,8 @@ def collect(roots: Sequence[Path]) -> Collection:
                 except UsageError as error:
                     found.broken.append(f"left out: {error}")
                     continue
-                if record.status not in ("done", *UNFINISHED) or taken.get(record.key, record).status == "done":
+                other = taken.get(record.key)
+                if record.status not in ("done", *UNFINISHED) or (other is not None and other.status == "done"):
                     continue
                 taken[record.key] = record
                 found.folders[id(record)] = path.parent

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from rosa_bench import comparisons, paired, stats
 from rosa_bench.errors import UsageError
-from rosa_bench.record import Record
 from rosa_bench.report.collect import Collection
 from rosa_bench.report.grid import Against, Column, Grid, Place, Row
 from rosa_bench.resampling import NoStatisticError
@@ -46,10 +45,11 @@ class Comparer:
         own, other = row.places.get(column), base.places.get(column)
         if own is None or other is None or not own.scores or not other.scores:
             return None
-        keys = [[record.key for record in place.records] for place in (own, other)]
-        identity = comparisons.identity(*keys, column.metric, column.split, (own.variant, other.variant))
-        files = [[self._file(record, column, place.variant) for record in place.records] for place in (own, other)]
-        content = comparisons.content(*files)
+        keys, baseline_keys = ([record.key for record in place.records] for place in (own, other))
+        variants = own.variant, other.variant
+        identity = comparisons.identity(keys, baseline_keys, column.metric, column.split, variants)
+        files, baseline_files = self._files(own, column), self._files(other, column)
+        content = comparisons.content(files, baseline_files)
         known = self.known.get(identity)
         if known is not None and known.current(content):
             return known
@@ -57,8 +57,8 @@ class Comparer:
             return None
         try:
             task = paired.task_of(own.records[0].config)
-            groups = [self._read(place, column, paths) for place, paths in zip((own, other), files, strict=True)]
-            comparison = paired.compare(task, column.metric, *groups)
+            method, baseline = self._read(own, column, files), self._read(other, column, baseline_files)
+            comparison = paired.compare(task, column.metric, method, baseline)
         except (UsageError, NoStatisticError) as error:
             self.complaints.append(f"not compared: {row.label}, {column.head}: {error}")
             return None
@@ -66,9 +66,10 @@ class Comparer:
         self.known[identity] = comparisons.Test(*names, content=content, comparison=comparison)
         return self.known[identity]
 
-    def _file(self, record: Record, column: Column, variant: str) -> Path:
-        name = f"predictions-{file_split(column.split)}" + (f"-{variant}" if variant else "") + ".jsonl.gz"
-        return self.found.folder(record) / name
+    def _files(self, place: Place, column: Column) -> list[Path]:
+        variant = f"-{place.variant}" if place.variant else ""
+        name = f"predictions-{file_split(column.split)}{variant}.jsonl.gz"
+        return [self.found.folder(record) / name for record in place.records]
 
     def _read(self, place: Place, column: Column, paths: Sequence[Path]) -> list[paired.Predictions]:
         subset = column.split.removeprefix(file_split(column.split)).removeprefix("_")

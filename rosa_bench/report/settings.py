@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import yaml
 
 from rosa_bench import papers
 from rosa_bench.key import identity_parts, method_name
@@ -43,7 +46,10 @@ def targets(suite: Suite, several_models: bool = False) -> list[Target]:
     """Every row and task of a suite once, whatever the seed; the settings that the paper prints first."""
     first = dataclasses.replace(suite, seeds=suite.seeds[:1])
     cells = [cell for code in (False, True) for cell in plan(first, published_code=code)]
-    several_models |= len({cell.run.model.name for cell in cells}) > 1
+    models: dict[str, set[str]] = {}
+    for cell in cells:
+        models.setdefault(cell.run.task.name, set()).add(cell.run.model.name)
+    several_models |= any(len(names) > 1 for names in models.values())
     named = [dataclasses.replace(cell, block=block) for cell in cells for block in (cell.block, *cell.also)]
     return [target for cell in named for target in _of(cell, several_models)]
 
@@ -92,6 +98,14 @@ def incomparable(group: Group, target: Target, suite: Suite) -> tuple[str, ...]:
     return tuple(found)
 
 
+@functools.cache
+def released_rows() -> Mapping[str, Mapping[str, int]]:
+    """Rows by task and split of the public releases."""
+    path = papers.papers_dir() / "releases.yaml"
+    rows: Mapping[str, Mapping[str, int]] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return rows
+
+
 def other_rows(record: Record) -> str | None:
     """In what the rows of a run are not those of the public release; None if they are, as far as their number tells."""
     source = str(record.data["source"])
@@ -99,7 +113,7 @@ def other_rows(record: Record) -> str | None:
         return "embedded rows"
     if source.startswith("hub"):
         return None
-    counted, released = record.data.get("rows", {}), papers.released_rows(record.task)
+    counted, released = record.data.get("rows", {}), released_rows().get(record.task, {})
     off = [
         f"{split} has {counted[split]} rows, {count} in the release"
         for split, count in released.items()

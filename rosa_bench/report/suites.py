@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from rosa_bench import papers, plan, stats
+from rosa_bench import paired, papers, plan
 from rosa_bench.report.collect import Group
 from rosa_bench.report.grid import Column, Epoch, Grid, Place, Printed, Row
 from rosa_bench.report.scores import decimals, place, shown, verdict
@@ -26,7 +26,8 @@ class SuiteTable:
     chosen: dict[tuple[str, str], Chosen] = field(default_factory=dict)  # by row and task
 
     def __post_init__(self) -> None:
-        self.printed = papers.reported(self.suite.paper, self.suite.table) if self.suite.paper else []
+        paper, table = self.suite.paper, self.suite.table
+        self.printed = papers.reported(paper, table) if paper and table else []
         models = {cell.model for cell in self.printed}
         self.targets = targets(self.suite, several_models=len(models) > 1)
         self.columns = [self._column(column) for column in self._asked()]
@@ -41,7 +42,7 @@ class SuiteTable:
         task = next(target.cell.run.task for target in self.targets if target.where[0] == name)
         metric = metric or task.primary
         judged = task.scored_splits[0] if task.kind == "generate" else task.select_split
-        better = task.higher_is_better if metric == task.primary else stats.higher_is_better(metric)
+        better = task.higher_is_better if metric == task.primary else paired.rule(metric).higher_is_better
         return Column(name, metric, split or judged, better)
 
     def take(self, groups: Iterable[Group]) -> set[int]:
@@ -60,6 +61,8 @@ class SuiteTable:
             found.sort(key=lambda item: item[:2])
             _, _, group, target = found[0]
             self.chosen[where] = group, target, sum(len(other.records) for _, _, other, _ in found[1:])
+        if not self.suite.paper and len({row for row, _ in candidates}) < 2:
+            return set()  # a single method is no table: its runs stand among the others
         return taken
 
     def _fitting(self, group: Group, near: Mapping[tuple[str, str, str], list[Target]]) -> list[tuple[int, Target]]:
@@ -92,7 +95,8 @@ class SuiteTable:
 
     def _row(self, row: Row, grid: Grid) -> Row:
         places, sizes = {}, set()
-        for column, asked in zip(self.columns, self.suite.columns or [None] * len(self.columns), strict=True):
+        every: list[plan.Column | None] = [*self.suite.columns] or [None] * len(self.columns)
+        for column, asked in zip(self.columns, every, strict=True):
             printed = self._printed(row.label, column, asked)
             found = self.chosen.get((row.label, column.task))
             if found is None:
@@ -115,7 +119,10 @@ class SuiteTable:
         cell = next((cell for cell in alike if self._label(cell) == row.removesuffix(PUBLISHED_CODE)), None)
         if cell is None or cell.value is None:
             return None
-        return Printed(cell.value, cell.std, max(decimals(other.value) for other in alike), cell.note or "")
+        scale = asked.reported_scale if asked else 1.0
+        value, *others = [round(c.value * scale, 9) for c in (cell, *alike) if c.value is not None]
+        std = None if cell.std is None else round(cell.std * scale, 9)
+        return Printed(value, std, max(map(decimals, others)), cell.note or "")
 
     def _always(self, grid: Grid, target: Target, asked: plan.Column | None) -> list[str]:
         """What no run of ours shares with the paper, as the suite says."""
@@ -129,7 +136,7 @@ class SuiteTable:
         centre = {"mean": "Mean ± standard deviation", "median": "Median ± standard deviation"}[suite.aggregate]
         asked = f"the suite asks for {len(suite.seeds)}" if len(suite.seeds) > 1 else "the suite asks for one"
         lines = [f"{centre} over n seeds at {rule}; {asked}."]
-        if suite.paper:
+        if suite.paper and suite.table:
             ran = f", run on {suite.hardware}" if suite.hardware else ""
             lines.append(f"Printed values: {suite.paper}, {suite.table}{ran} (results/papers).")
         return [*lines, *suite.notes]

@@ -235,7 +235,8 @@ def _latex_printed(place: Place | None, decimals: int, footnotes: Footnotes) -> 
     return f"{text}$^{{{MARKS[place.verdict.mark]}{letters}}}$"
 
 
-ESCAPES = {c: "\\" + c for c in "_%&#{}"} | {"$": r"\$", "\\": r"\textbackslash{}", "~": r"\textasciitilde{}"}
+ESCAPES: dict[str, str | int | None] = {c: "\\" + c for c in "_%&#{}"}
+ESCAPES |= {"$": r"\$", "\\": r"\textbackslash{}", "~": r"\textasciitilde{}"}
 ESCAPES |= {"^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--", "−": "$-$", "†": r"$\dagger$", "<": "$<$", ">": "$>$"}
 
 
