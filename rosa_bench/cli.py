@@ -12,7 +12,9 @@ from typing import cast
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -23,7 +25,6 @@ from rosa_bench.processes import is_first
 from rosa_bench.record import Record, seconds
 
 PATH_FLAGS = ("-cp", "--config-path", "-cd", "--config-dir")
-_codes: list[int] = []  # of the cells of this process
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,13 +32,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     sys.argv = [sys.argv[0], *absolute_paths(arguments)]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra raises and does not print
-    _codes.clear()
     try:
         if {"--help", "-h"} & set(arguments):
             print(help_text([a for a in arguments if not a.startswith("-")]))
             return EXIT_DONE
         register()
         _compose_and_run()
+    except CellEndedError as error:
+        return int(error.args[0])
     except UsageError as error:
         return complain(str(error))
     except (HydraException, OmegaConfBaseException) as error:
@@ -45,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("rosa_bench: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return EXIT_INTERRUPTED
-    return max(_codes, default=EXIT_DONE)
+    return EXIT_DONE
 
 
 USAGE = """\
@@ -114,23 +116,54 @@ def top_config() -> DictConfig:
     return cast(DictConfig, OmegaConf.load(config.config_dir() / "config.yaml"))
 
 
+class CellEndedError(Exception):
+    """A cell ended without a result; holds its exit code. Hydra's launchers raise it when all other cells are done."""
+
+
 @hydra.main(version_base="1.3", config_path=None, config_name="run")
-def _compose_and_run(cfg: DictConfig) -> int:
+def _compose_and_run(cfg: DictConfig) -> None:
+    sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     try:
-        _codes.append(run_cell(config.resolve(cfg)))
-    except UsageError as error:  # caught here, as Hydra would print a traceback of its own
-        _codes.append(complain(str(error)))
-    return _codes[-1]
+        run = config.resolve(cfg)
+    except UsageError as error:
+        raise CellEndedError(complain(str(error))) from None
+    code = told_if_done(run) if sweep else cell_code(run)
+    if code is None:
+        from rosa_bench.apart import run_apart
+
+        code = run_apart(run)
+    if code == EXIT_INTERRUPTED:
+        raise KeyboardInterrupt
+    if code != EXIT_DONE:
+        raise CellEndedError(code)
+
+
+def cell_code(run: config.Run) -> int:
+    """Run one cell, saying what went wrong; returns its exit code."""
+    try:
+        return run_cell(run)
+    except UsageError as error:
+        return complain(str(error))
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+
+
+def told_if_done(run: config.Run) -> int | None:
+    """Say so and return the exit code if a run is done already; None if it is not."""
+    key = config_key(run)
+    folder = Path(run.output_dir) / run_id(run, key)
+    if (record := finished(run, folder, key)) is None:
+        return None
+    print(f"done already, nothing to do ({record.finished}); force=true runs it again")
+    print(result_table([record], [folder]))
+    return EXIT_DONE
 
 
 def run_cell(run: config.Run) -> int:
     """Run one cell, or say that it is done already; returns its exit code."""
-    key = config_key(run)
-    folder = Path(run.output_dir) / run_id(run, key)
-    if (record := finished(run, folder, key)) is not None:
-        print(f"done already, nothing to do ({record.finished}); force=true runs it again")
-        print(result_table([record], [folder]))
-        return EXIT_DONE
+    if (code := told_if_done(run)) is not None:
+        return code
+    folder = Path(run.output_dir) / run_id(run, config_key(run))
     if is_first():
         print(f"{folder.name}: {run.method!r}", flush=True)
     hub.prepare(run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import signal
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import filelock
 import pytest
-from support import SMALL
+from support import SMALL, composed
 
 from rosa_bench import board, config, plan, suite
 from rosa_bench.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, UsageError
@@ -142,7 +143,9 @@ def test_the_estimate_comes_from_the_nearest_neighbours(tmp_path):
     assert plan.estimate(cells[:1], known).seconds == 20 and plan.estimate(cells[:1], known).peak_bytes == 7e8
     assert plan.estimate(cells[:2], [*known, record(rosa, 50.0, 9e8)]).seconds == 70
     assert plan.estimate(cells[1:2], known).seconds == 20  # another method on the same task and model
-    assert plan.estimate(cells, known).seconds is None and other.task.name == "sst2"
+    assert plan.estimate(cells[2:], known).seconds == 20 and other.task.name == "sst2"  # another task on the same model
+    foreign = dataclasses.replace(cells[0], run=composed("model=gpt2_mini", "task=e2e"))
+    assert plan.estimate([*cells, foreign], known).seconds is None
 
 
 def command(folder: Path, *arguments: str) -> list[str]:
