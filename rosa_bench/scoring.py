@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -97,7 +98,7 @@ class Scorer:
         for journal in journals:
             journal.close()
         for name, loss in self._losses(names).items():
-            recorder.scores(self.task.select_split, name, {"loss": loss})
+            recorder.scores(self.task.select_split, name, {"loss": loss} | perplexity(loss))
 
     def _actives(self, names: Sequence[str]) -> list[evaluate.Active]:
         return [partial(self.run.method.active, self.model, name) for name in names]
@@ -158,6 +159,14 @@ class Scorer:
             score = self.task.primary_score(split, self._decoded(split))
         checkpoint.copy_state(self.model, method, last)
         return score
+
+
+def perplexity(loss: float) -> dict[str, float]:
+    """The exponential of a mean loss per token in nats; absent where it is too large for a number."""
+    try:
+        return {"perplexity": math.exp(loss)}
+    except OverflowError:
+        return {}
 
 
 def samples(examples: Sequence[Example], predictions: Sequence[Prediction], count: int = 3) -> Iterator[str]:
