@@ -10,6 +10,7 @@ from support import METHODS, prepared, small, steps, without_cost
 
 from rosa_bench import evaluate, scoring
 from rosa_bench.data.source import load_split
+from rosa_bench.decoding import Search
 from rosa_bench.journal import Journal
 from rosa_bench.run import run as run_experiment
 
@@ -31,13 +32,12 @@ def test_beams_in_batches_are_beams_one_by_one(method):
 
 
 def test_every_option_of_decoding_is_used(monkeypatch):
-    run, model, tokenizer, _ = prepared("lora", "gpt2_mini", *BEAMS)
-    seen = {}
-    original = type(model).generate
-    monkeypatch.setattr(type(model), "generate", lambda self, **kw: seen.update(kw) or original(self, **kw))
+    run, model, tokenizer, _ = prepared("lora", "gpt2_mini", "task.max_new_tokens=9", *BEAMS)
+    seen = []
+    monkeypatch.setattr(evaluate, "search", lambda model, prompts, how: seen.append(how) or [[] for _ in prompts])
     decoded(run, model, tokenizer, load_split(run.task, run.data, "test", 1).examples, 1)
-    wanted = {"num_beams": 4, "no_repeat_ngram_size": 4, "length_penalty": 0.8, "repetition_penalty": 1.1}
-    assert wanted.items() <= seen.items() and seen["do_sample"] is False
+    options = {"num_beams": 4, "max_new_tokens": 9, "no_repeat_ngram": 4, "length_penalty": 0.8}
+    assert seen == [Search(**options, repetition_penalty=1.1, end=tokenizer.eos_token_id)]
 
 
 def test_equal_inputs_are_decoded_once(monkeypatch):
