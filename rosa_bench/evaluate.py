@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -10,8 +11,10 @@ import torch
 
 from rosa_bench.data.batches import collate
 from rosa_bench.decoding import Search, generated, search
+from rosa_bench.errors import UsageError
 from rosa_bench.losses import StepLoss
 from rosa_bench.models import tree
+from rosa_bench.models.load import max_length
 from rosa_bench.tasks.base import IGNORED, Encoded, Example, Prediction, Task
 
 if TYPE_CHECKING:
@@ -129,6 +132,22 @@ def decoding_batch(task: Any, model: PreTrainedModel, wanted: int) -> int:
     return max(1, min(wanted, 64, (2**28 if on_cpu else 2**31) // (4 * floats)))
 
 
+def decoder_of(model: PreTrainedModel) -> str:
+    """What searches for this model's outputs, for the record."""
+    return "rosa_bench.decoding.search" if tree.supported(model) else "transformers.generate"
+
+
+def tokens_held(config: Any) -> int:
+    """The most tokens, input and output, that a model of this configuration can hold."""
+    return max_length(config, sys.maxsize)
+
+
+def check_room(task: Any, config: Any) -> None:
+    """Raise UsageError if no token of an input would be left beside the longest output."""
+    if task.max_new_tokens >= tokens_held(config):
+        raise UsageError(f"task.max_new_tokens={task.max_new_tokens}: the model holds {tokens_held(config)} tokens")
+
+
 def decode(
     task: Any,
     model: PreTrainedModel,
@@ -161,11 +180,9 @@ def decode(
     ]
 
 
-def _generated(
-    task: Any, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[int]]
-) -> Iterator[str]:
-    """The outputs of one batch."""
-    how = Search(
+def how_to_search(task: Any, tokenizer: PreTrainedTokenizerBase) -> Search:
+    """The task's options of decoding."""
+    return Search(
         num_beams=task.num_beams,
         max_new_tokens=task.max_new_tokens,
         no_repeat_ngram=task.no_repeat_ngram,
@@ -173,6 +190,12 @@ def _generated(
         repetition_penalty=task.repetition_penalty,
         end=int(tokenizer.eos_token_id),
     )
-    found = search(model, prompts, how) if tree.supported(model) else generated(model, prompts, how)
-    for text in found:
-        yield str(tokenizer.decode(text, skip_special_tokens=True)).strip()
+
+
+def _generated(
+    task: Any, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[int]]
+) -> Iterator[str]:
+    """The outputs of one batch."""
+    find = search if tree.supported(model) else generated
+    for tokens in find(model, prompts, how_to_search(task, tokenizer)):
+        yield str(tokenizer.decode(tokens, skip_special_tokens=True)).strip()

@@ -109,7 +109,7 @@ class Experiment:
     def attach(self) -> None:
         """Attach the method; a method that does not start at its backbone is compared with it."""
         method, facts = self.run.method, self.record.facts
-        facts["backbone_hash"] = checkpoint.tensor_hash(dict(self.model.base_model.named_parameters()))
+        facts["backbone_hash"] = checkpoint.backbone_hash(self.model)
         before = None if method.exact_at_start else self._start()
         with self.recorder.clock("method_s"):
             method.attach(self.model, seeds(self.run.seed).method)
