@@ -103,6 +103,14 @@ def test_webnlg_is_scored_whole_seen_and_unseen(tmp_path):
     assert scoring_facts["convention"] == "lora" and scoring_facts["references"] == "raw"
 
 
+def test_texts_that_lose_their_ends_are_counted_and_told(tmp_path, capsys):
+    options = ("method=lora", "train.max_steps=2", "task.max_new_tokens=4", "train.limit_eval=3")
+    record = run_experiment(small(tmp_path, "task=e2e", *options, "train.max_length=24"))
+    assert 0 < record.facts["cut_targets"] < record.facts["cut_examples"]
+    assert f"{record.facts['cut_targets']} of" in capsys.readouterr().out
+    assert record.facts["decoder"] == "rosa_bench.decoding.search"
+
+
 def test_two_scored_splits(tmp_path):
     options = ("method=lora", "train.max_steps=2", "task.max_new_tokens=4", "task.scored_splits=[test,validation]")
     record = run_experiment(small(tmp_path, "task=e2e", *options, "train.limit_eval=3"))
