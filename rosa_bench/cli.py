@@ -57,7 +57,8 @@ python -m rosa_bench [group=choice ...] [key=value ...]      one run
 python -m rosa_bench -m method=lora,rosa method.rank=1,2,4   a sweep: one record per cell, finished cells are skipped
 
 Also: --cfg job shows the configuration, --hydra-help Hydra's own flags. Beside it: python -m rosa_bench.doctor checks a
-set-up, rosa_bench.suite runs all cells of a table, rosa_bench.score scores any system's outputs, rosa_bench.tables."""
+set-up, rosa_bench.suite runs all cells of a table, rosa_bench.decode decodes a finished run in other ways,
+rosa_bench.score scores any system's outputs, rosa_bench.tables makes tables."""
 
 
 def help_text(overrides: Sequence[str]) -> str:
