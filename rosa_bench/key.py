@@ -49,8 +49,8 @@ def config_key(run: Run) -> str:
 
 
 def method_name(run: Run) -> str:
-    """The method's name in records: its class in lower case."""
-    return type(run.method).__name__.lower()
+    """The method's name in records."""
+    return run.method.name
 
 
 def run_id(run: Run, key: str) -> str:

@@ -125,7 +125,8 @@ class Scorer:
         return Journal(recorder.folder / f"{name}.jsonl", f"{recorder.record.key} {state}")
 
     def _decoded(self, split: str, journal: Journal | None = None) -> list[Prediction]:
-        limit, examples = max_length(self.model.config, sys.maxsize), self.splits[split].examples
+        limit = max_length(self.model.config, sys.maxsize, self.run.method.extra_tokens)
+        examples = self.splits[split].examples
         size = evaluate.decoding_batch(self.task, self.model, self.run.train.eval_batch_size)
         return evaluate.decode(self.task, self.model, self.tokenizer, examples, size, limit, journal)
 
