@@ -21,6 +21,7 @@ from rosa_bench.config import node_dict
 from rosa_bench.data.source import file_sha256
 from rosa_bench.errors import UsageError
 from rosa_bench.files import write_json
+from rosa_bench.key import LATER
 from rosa_bench.methods.base import Method
 
 if TYPE_CHECKING:
@@ -129,7 +130,9 @@ def load_adapter(model: PreTrainedModel, method: Method, folder: Path, backbone_
         told = json.loads((folder / "adapter.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(f"{folder} holds no adapter ({error})") from error
-    if told.get("method") != json.loads(json.dumps(node_dict(method))):
+    mine = json.loads(json.dumps(node_dict(method)))
+    later = {name: old for (group, name), old in LATER.items() if group == "method" and name in mine}
+    if later | told.get("method", {}) != mine:
         raise UsageError(f"{folder} is an adapter of another method: {told.get('method')}")
     if told.get("backbone_hash") != backbone_hash:
         raise UsageError(f"{folder} is an adapter of another backbone")
