@@ -194,13 +194,21 @@ def describe(group: str, name: str) -> str:
 
 
 def group_nodes() -> Iterator[tuple[str, str, DictConfig]]:
-    """Every choice of every group as (group, name, node), the node filled with its dataclass's defaults."""
+    """Every choice of every group as (group, name, node), the node filled with its dataclass's defaults.
+
+    A field that is a mapping takes keys that its yaml does not name.
+    """
     for group in GROUPS:
         for name in choices(group):
             node = OmegaConf.load(config_dir() / group / f"{name}.yaml")
             assert isinstance(node, DictConfig)
             filled = OmegaConf.create(defaults(target_class(group, node["_target_"])))
-            yield group, name, OmegaConf.merge(filled, node)  # type: ignore[misc]
+            whole = OmegaConf.merge(filled, node)
+            assert isinstance(whole, DictConfig)
+            for value in (whole._get_node(str(key)) for key in whole):
+                if isinstance(value, DictConfig):
+                    OmegaConf.set_struct(value, False)
+            yield group, name, whole
 
 
 def run_defaults() -> dict[str, Any]:
@@ -241,7 +249,7 @@ def resolve(cfg: DictConfig | Mapping[str, Any]) -> Run:
             OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True) if OmegaConf.is_config(cfg) else cfg
         )
     except OmegaConfBaseException as error:
-        raise UsageError(str(error).splitlines()[0]) from error
+        raise UsageError(str(error).replace(f": {error.key}", f": {error.full_key}").splitlines()[0]) from error
     plain = {key: value for key, value in plain.items() if key != "hydra"}
     faults: list[str] = []
     nodes: dict[str, Any] = {}

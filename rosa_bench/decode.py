@@ -101,7 +101,8 @@ def restored(run: config.Run, folder: Path, split: str) -> Scorer:
     checkpoint.load_adapter(model, run.method, folder / "adapter", backbone_hash)
     if run.train.device == "cuda" or (run.train.device == "auto" and torch.cuda.is_available()):
         model.to("cuda")  # type: ignore[arg-type]
-    return Scorer(run, model, tokenizer, splits, max_length(model.config, run.train.max_length))
+    length = max_length(model.config, run.train.max_length, run.method.extra_tokens)
+    return Scorer(run, model, tokenizer, splits, length)
 
 
 def write(path: Path, found: Found) -> None:

@@ -35,6 +35,7 @@ def model(run: config.Run) -> Iterator[Finding]:
     with _told() as finding:
         from rosa_bench.models.load import load
 
+        run.method.check(run.task)
         backbone, tokenizer = load(run.model, run.task, run.seed)
         run.method.attach(backbone, run.seed)
         trainable = sum(p.numel() for p in backbone.parameters() if p.requires_grad)

@@ -24,6 +24,7 @@ PACKAGES = (
     "numpy",
     "scikit-learn",
     "sacrebleu",
+    "peft",
 )
 
 

@@ -137,15 +137,15 @@ def decoder_of(model: PreTrainedModel) -> str:
     return "rosa_bench.decoding.search" if tree.supported(model) else "transformers.generate"
 
 
-def tokens_held(config: Any) -> int:
-    """The most tokens, input and output, that a model of this configuration can hold."""
-    return max_length(config, sys.maxsize)
+def tokens_held(config: Any, extra: int = 0) -> int:
+    """The most tokens, input and output, that a model of this configuration can hold beside `extra` virtual ones."""
+    return max_length(config, sys.maxsize, extra)
 
 
-def check_room(task: Any, config: Any) -> None:
+def check_room(task: Any, config: Any, extra: int = 0) -> None:
     """Raise UsageError if no token of an input would be left beside the longest output."""
-    if task.max_new_tokens >= tokens_held(config):
-        raise UsageError(f"task.max_new_tokens={task.max_new_tokens}: the model holds {tokens_held(config)} tokens")
+    if task.max_new_tokens >= (held := tokens_held(config, extra)):
+        raise UsageError(f"task.max_new_tokens={task.max_new_tokens}: the model holds {held} tokens")
 
 
 def decode(

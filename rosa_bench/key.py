@@ -31,7 +31,7 @@ NEUTRAL_TRAIN = {
 NEUTRAL_TASK = {"folder"}
 # Fields younger than the records that exist, each with the value under which a run is what it was before them. While a
 # field has that value it is left out, so that a new option leaves finished runs finished.
-LATER: dict[tuple[str, str], Any] = {("method", "score_ranks"): None}
+LATER: dict[tuple[str, str], Any] = {("method", "score_ranks"): None, ("method", "score_scale"): "trained"}
 
 
 def identity_parts(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -55,8 +55,8 @@ def config_key(run: Run) -> str:
 
 
 def method_name(run: Run) -> str:
-    """The method's name in records: its class in lower case."""
-    return type(run.method).__name__.lower()
+    """The method's name in records."""
+    return run.method.name
 
 
 def run_id(run: Run, key: str) -> str:

@@ -65,12 +65,13 @@ def refuse(run: Run) -> None:
     """Raise UsageError for keys that do not go together, or an output folder that cannot be written."""
     if (blocked := unwritable(Path(run.output_dir))) is not None:
         raise UsageError(f"output_dir={run.output_dir} cannot be written: {blocked}")
+    run.method.check(run.task)
     if run.save == "merged" and not run.method.mergeable:
         raise UsageError(f"save=merged: {method_name(run)} cannot be merged; use save=adapter")
     if run.train.precision == "fp16" and (run.train.device == "cpu" or not torch.cuda.is_available()):
         raise UsageError("train.precision=fp16 needs a GPU; bf16 and fp32 work without one")
     if run.train.gradient_checkpointing and not run.method.checkpointable:
-        raise UsageError(f"train.gradient_checkpointing: {method_name(run)} keeps no activations that could be dropped")
+        raise UsageError(f"train.gradient_checkpointing cannot be had with method={method_name(run)}")
 
 
 def _limit(run: Run, split: str) -> int | None:
@@ -89,7 +90,7 @@ class Experiment:
         recorder: Recorder,
     ) -> None:
         self.run, self.splits, self.model, self.tokenizer, self.recorder = run, splits, model, tokenizer, recorder
-        self.length = max_length(model.config, run.train.max_length)
+        self.length = max_length(model.config, run.train.max_length, run.method.extra_tokens)
         self.scorer = Scorer(run, model, tokenizer, splits, self.length)
         self.record = recorder.record
         self.record.data = self._provenance()

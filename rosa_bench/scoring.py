@@ -40,7 +40,7 @@ class Scorer:
         self._encoded: dict[str, list[Encoded]] = {}
         self._latest: dict[str, list[Prediction]] = {}
         if self.task.kind == "generate":
-            evaluate.check_room(run.task, model.config)
+            evaluate.check_room(run.task, model.config, run.method.extra_tokens)
 
     def encoded(self, split: str) -> list[Encoded]:
         """Token ids of a split; encoded once."""
@@ -136,7 +136,8 @@ class Scorer:
         return Journal(recorder.folder / f"{name}.jsonl", f"{recorder.record.key} {state}")
 
     def _decoded(self, split: str, journal: Journal | None = None) -> list[Prediction]:
-        limit, examples = evaluate.tokens_held(self.model.config), self.splits[split].examples
+        limit = evaluate.tokens_held(self.model.config, self.run.method.extra_tokens)
+        examples = self.splits[split].examples
         size = evaluate.decoding_batch(self.task, self.model, self.run.train.eval_batch_size)
         return evaluate.decode(self.task, self.model, self.tokenizer, examples, size, limit, journal)
 

@@ -15,7 +15,8 @@ from rosa_bench.report.build import build
 from rosa_bench.report.collect import Collection, collect
 from rosa_bench.report.compare import Comparer, known_tests
 from rosa_bench.report.grid import Grid
-from rosa_bench.report.page import Plot, page
+from rosa_bench.report.page import page
+from rosa_bench.report.plots import Plot
 from rosa_bench.report.text import comma_separated, latex, long_csv, markdown
 
 ROOTS = [Path("results/runs"), Path("results/embedded")]  # a user's own runs, and those that ship
@@ -66,7 +67,7 @@ def render(args: argparse.Namespace) -> int:
     print("\n".join(map(markdown, grids[:PRINTED])))
     if len(grids) > PRINTED:
         print(f"and {len(grids) - PRINTED} more tables\n")
-    print(f"{len(grids)} tables of {len(found.records)} records, and all of them on one page: {args.out / 'index.html'}")
+    print(f"{len(grids)} tables of {len(found.records)} records, all on one page: {args.out / 'index.html'}")
     return EXIT_DONE
 
 

@@ -157,7 +157,8 @@ class Loop(TrainerCallback):
         self.sampler.epoch = state.global_step // self.per_epoch
 
     def _step(self, state: TrainerState, kw: Mapping[str, Any]) -> Step:
-        return Step(kw["model"], kw["optimizer"], state.global_step, self.per_epoch, seeds(self.run.seed).method)
+        seed = seeds(self.run.seed).method
+        return Step(kw["model"], kw["optimizer"], state.global_step, self.per_epoch, seed, state.max_steps)
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
         """The method acts, on its own clock."""

@@ -79,3 +79,28 @@ def folder(kind: str, whole: bool = True) -> Path:
     path = Path(tempfile.mkdtemp(prefix=f"{kind}-"))
     atexit.register(shutil.rmtree, path, ignore_errors=True)
     return build(kind, path) if whole else build_config(kind, path)
+
+
+def outline(kind: str):
+    """A full-size model without memory for its weights, on torch's meta device: for counting parameters.
+
+    Sizes of the public configurations of roberta_base, roberta_large, gpt2_medium and gpt2_large.
+    """
+    import torch
+    import transformers as t
+
+    width, layers, heads = {
+        "roberta_base": (768, 12, 12),
+        "roberta_large": (1024, 24, 16),
+        "gpt2_medium": (1024, 24, 16),
+        "gpt2_large": (1280, 36, 20),
+    }[kind]
+    if kind.startswith("roberta"):
+        size = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads}
+        size |= {"vocab_size": 50265, "max_position_embeddings": 514, "type_vocab_size": 1}
+        config = t.RobertaConfig(intermediate_size=4 * width, **size)
+    else:
+        config = t.GPT2Config(n_embd=width, n_layer=layers, n_head=heads)
+    with torch.device("meta"):
+        cls = t.AutoModelForCausalLM if kind.startswith("gpt2") else t.AutoModelForSequenceClassification
+        return cls.from_config(config)

@@ -7,6 +7,7 @@ from typing import Any
 
 import backbones
 import torch
+from omegaconf import OmegaConf
 
 from rosa_bench import cli, config
 from rosa_bench.config import Run
@@ -16,7 +17,10 @@ from rosa_bench.data.source import load_split
 from rosa_bench.methods.base import Step
 from rosa_bench.models.load import load
 
-METHODS = config.choices("method")
+NODES = {name: node for group, name, node in config.group_nodes() if group == "method"}
+METHODS = [name for name, node in NODES.items() if not OmegaConf.missing_keys(node)]  # a bridge alone is none
+THIN = {name for name, node in NODES.items() if node.get("preset")}  # a bridge with values
+REPRESENTATIVES = {"adalora", "ia3", "prefix_tuning", "prompt_tuning"}  # of these; the others are tried by slow tests
 TASKS = config.choices("task")
 MINIS = {"roberta_mini": "cola", "gpt2_mini": "e2e"}  # with the task they are tried on
 BASES = {"roberta_base": "cola", "gpt2_base": "e2e"}  # 124 million parameters of random weights
@@ -69,7 +73,7 @@ def steps(run: Run, model, rows, count: int, lr: float) -> list[float]:
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=lr)
     batch, losses = collate(rows, pad_id=1), []
     for index in range(count):
-        step = Step(model, optimizer, index, per_epoch=10, seed=3)
+        step = Step(model, optimizer, index, per_epoch=10, seed=3, total=count)
         run.method.before_step(step)
         loss = model(**batch).loss
         loss.backward()

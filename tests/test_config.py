@@ -15,7 +15,7 @@ from rosa_bench.key import config_key, run_id
 
 @pytest.mark.parametrize(("group", "name"), [(g, n) for g in config.GROUPS for n in config.choices(g)])
 def test_every_choice_composes(group, name, tmp_path):
-    more = [f"data.dir={tmp_path}"] if (group, name) == ("data", "local") else []
+    more = {"local": [f"data.dir={tmp_path}"], "peft": ["method.type=LORA"]}.get(name, [])
     assert composed(f"{group}={name}", *more)
 
 

@@ -18,6 +18,11 @@ def test_what_is_missing_is_named(tmp_path, capsys):
     assert "glue/cola is not a folder" in out and "cannot be loaded" in out
 
 
+def test_a_method_that_cannot_do_the_task_is_named(capsys):
+    assert doctor.main(["method=head", "task=e2e"]) == 2
+    assert "WRONG model" in capsys.readouterr().out.replace("    ", " ")
+
+
 def test_a_wrong_key_is_one_line(capsys):
     assert doctor.main(["method.rnk=2"]) == 2
     assert "did you mean method.rank" in capsys.readouterr().err

@@ -9,10 +9,11 @@ if TYPE_CHECKING:
 
 
 def merge(model: PreTrainedModel) -> PreTrainedModel:
-    """Fold every adapter of a low-rank method into plain weights, in place.
+    """Fold every adapter of a mergeable method into plain weights, in place.
 
     `from_pretrained` loads the result's `save_pretrained` folder without this package.
     """
-    from rosa_bench.models.lowrank import merge as fold
+    from rosa_bench.models import lowrank, tuners
 
-    return fold(model)
+    tuners.fold(model)
+    return lowrank.merge(model)

@@ -6,11 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
+
+    from rosa_bench.tasks.base import Task
 
 
 @dataclass(frozen=True)
@@ -22,26 +24,49 @@ class Step:
     index: int
     per_epoch: int
     seed: int
+    total: int | None = None  # optimiser steps of the whole run, where that is known
 
 
 class Method(ABC):
     """Turns a backbone into a trainable model. A frozen dataclass: fields are its yaml; state lives in the model.
 
     The hooks are called by the one shared trainer at fixed points of an optimiser step. They must be functions of
-    `(step.seed, step.index)` and of the model's tensors alone: that makes a resumed run, and every process of a
-    distributed one, do the same. Parameters are never replaced after `attach`; copy into them.
+    `(step.seed, step.index, step.total)` and of the model's tensors alone: that makes a resumed run, and every process
+    of a distributed one, do the same. Parameters are never replaced after `attach`; copy into them.
     """
 
-    lr: ClassVar[
-        Mapping[str, float]
-    ]  # peak learning rate used where `train.lr` is null, for "mini" and "full_size" backbones
-    mergeable: ClassVar[bool] = True  # `merge` gives a plain `transformers` model
-    checkpointable: ClassVar[bool] = True  # gradient checkpointing makes sense
+    @property
+    @abstractmethod
+    def lr(self) -> Mapping[str, float]:
+        """Peak learning rates used where `train.lr` is null, for "mini" and "full_size" backbones."""
+
+    @property
+    def mergeable(self) -> bool:
+        """Whether `merge` gives a plain `transformers` model."""
+        return True
+
+    @property
+    def checkpointable(self) -> bool:
+        """Whether gradient checkpointing makes sense."""
+        return True
+
+    @property
+    def name(self) -> str:
+        """What records call it: its module's name."""
+        return type(self).__module__.rpartition(".")[2]
+
+    @property
+    def extra_tokens(self) -> int:
+        """Positions that the method takes up in front of every sequence."""
+        return 0
 
     @property
     def exact_at_start(self) -> bool:
         """Whether the logits are the backbone's after `attach`."""
         return True
+
+    def check(self, task: Task) -> None:
+        """Called before anything is loaded. Raises UsageError for what can be known to be impossible by then."""
 
     @abstractmethod
     def attach(self, model: PreTrainedModel, seed: int = 0) -> None:

@@ -3,21 +3,25 @@
 A frozen weight W gets a trained term of rank r: y = x W + (alpha / r) (x A) B, with A [I, r] and B [r, O]. B starts at
 zero, so training starts at the backbone. The paper draws A from a normal distribution; the authors' loralib draws it
 uniformly as `nn.Linear` does. Both are here (`init`), loralib's is the default, as every published script used it.
+
+`score_ranks` also scores the trained term cut to its first directions: the rows "LoRA@r1" of DyLoRA's tables, which ask
+what is lost where nothing was done to make it cuttable.
 """
 
 from __future__ import annotations
 
 import math
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rosa_bench.methods.base import Method
 from rosa_bench.schema import Bias, Count, Share, configured
 from rosa_bench.seeds import generator
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from transformers import PreTrainedModel
 
@@ -41,15 +45,50 @@ class Lora(Method):
     init: Init = "loralib"
     bias: Bias = "none"  # which biases of the backbone train: none, those of adapted modules, all
     train_head: bool = True
+    score_ranks: list[Count] | None = None  # lower ranks at which the trained model is scored too, as variants r1 ...
+    score_scale: Literal["trained", "rank"] = "trained"  # of a cut term: alpha / rank as in training, or over its own
 
     lr: ClassVar[Mapping[str, float]] = {"mini": 2e-3, "full_size": 4e-4}
 
+    @model_validator(mode="after")
+    def _below_rank(self) -> Lora:
+        if any(rank > self.rank for rank in self.score_ranks or ()):
+            raise ValueError(f"score_ranks={self.score_ranks} go above rank={self.rank}")
+        return self
+
     def attach(self, model: PreTrainedModel, seed: int = 0) -> None:
         """Freeze the backbone and wrap its target weights. Raises UsageError if a target's role is missing."""
-        from rosa_bench.models.lowrank import attach_lowrank
+        from rosa_bench.models.lowrank import Nested, attach_lowrank
 
-        attach_lowrank(model, self, self.rank, scale=self.alpha / self.rank, dropout=self.dropout)
+        if self.score_ranks is None:
+            attach_lowrank(model, self, self.rank, scale=self.alpha / self.rank, dropout=self.dropout)
+        else:
+            attach_lowrank(model, self, self.rank, Nested, alpha=self.alpha, frozen=False, dropout=self.dropout)
         draw_factors(model, self.init, seed)
+
+    def variants(self) -> list[str]:
+        """The plain one, or `r1` to `rR` of the ranks to score, the trained one last."""
+        if self.score_ranks is None:
+            return super().variants()
+        return [f"r{rank}" for rank in sorted({*self.score_ranks, self.rank})]
+
+    @contextmanager
+    def active(self, model: PreTrainedModel, variant: str) -> Iterator[None]:
+        """Cut the model to the rank of a variant for a while."""
+        self._cut(model, int(variant[1:]) if variant else self.rank)
+        try:
+            yield
+        finally:
+            self._cut(model, self.rank)
+
+    def _cut(self, model: PreTrainedModel, rank: int) -> None:
+        from rosa_bench.models.lowrank import Nested
+
+        for module in model.modules():
+            if isinstance(module, Nested):
+                module.activate(rank)
+                if self.score_scale == "trained":
+                    module.scale = self.alpha / self.rank
 
 
 def draw_factors(model: PreTrainedModel, init: Init, seed: int) -> None:

@@ -28,7 +28,7 @@ class Adapter(nn.Module):
 class Adapted(nn.Module):
     """A module with an adapter; subclasses say how the two act together."""
 
-    def __init__(self, base: nn.Module, adapter: Adapter) -> None:
+    def __init__(self, base: nn.Module, adapter: nn.Module) -> None:
         super().__init__()
         self.base, self.adapter = base, adapter
 

@@ -103,11 +103,16 @@ def set_pad_token(tokenizer: PreTrainedTokenizerBase, config: Any) -> None:
     config.pad_token_id = tokenizer.pad_token_id
 
 
-def max_length(config: Any, wanted: int) -> int:
-    """The most tokens a sequence may have: `wanted`, or less where the position embeddings end earlier."""
+def max_length(config: Any, wanted: int, extra: int = 0) -> int:
+    """The most tokens a sequence may have: `wanted`, or less where the position embeddings end earlier.
+
+    `extra` positions are taken by something else. Raises UsageError if they leave no room.
+    """
     positions = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
     if positions is None:
         return wanted
     if config.model_type in ("roberta", "xlm-roberta", "camembert"):  # positions start after the padding index
         positions -= config.pad_token_id + 1
-    return min(wanted, int(positions))
+    if extra >= positions:
+        raise UsageError(f"{extra} virtual tokens leave no room among the model's {positions} positions")
+    return min(wanted, int(positions) - extra)

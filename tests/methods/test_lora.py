@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 import transformers
-from support import composed
+from support import composed, prepared, small, steps
 
-from rosa_bench import methods
+from rosa_bench import checkpoint, methods
+from rosa_bench.errors import UsageError
+from rosa_bench.key import config_key
 from rosa_bench.methods.lora import Lora
 from rosa_bench.models.lowrank import LowRank, lowrank_sites
 from rosa_bench.models.sites import find_sites
+from rosa_bench.run import run as run_experiment
 
 TARGETS = {"roberta": ["query", "value"], "gpt2": ["c_attn"]}
 
@@ -208,3 +213,48 @@ class _Wrapped(transformers.PreTrainedModel):
     def __init__(self, base: torch.nn.Module) -> None:
         super().__init__(transformers.PretrainedConfig())
         self.base = base
+
+
+@pytest.mark.parametrize("scale", ["trained", "rank"])
+@pytest.mark.parametrize("mini", ["roberta_mini", "gpt2_mini"])
+def test_a_lower_rank_is_the_trained_term_cut(mini, scale):
+    ranks = ("method.score_ranks=[1,3]", f"method.score_scale={scale}", "method.rank=4")
+    run, model, _, rows = prepared("lora", mini, *ranks)
+    plain_run, plain, _, _ = prepared("lora", mini, "method.rank=4")
+    for r, m in ((run, model), (plain_run, plain)):
+        steps(r, m, rows, 5, 1e-2)
+    for (name, p), (other, q) in zip(model.named_parameters(), plain.named_parameters(), strict=True):
+        assert name == other and torch.equal(p, q)  # it trains as without the option
+    assert run.method.variants() == ["r1", "r3", "r4"] and plain_run.method.variants() == [""]
+    batch = {"input_ids": torch.arange(5, 15)[None], "attention_mask": torch.ones(1, 10, dtype=torch.long)}
+    whole = plain(**batch).logits
+    for rank in (1, 3, 4):
+        for module, _ in lowrank_sites(plain):
+            module.scale = 16 / (4 if scale == "trained" else rank)
+        kept = {name: p.detach().clone() for name, p in plain.named_parameters()}
+        for module, site in lowrank_sites(plain):
+            module.A[site.role].data[:, rank:] = 0
+        with run.method.active(model, f"r{rank}"):
+            assert torch.allclose(model(**batch).logits, plain(**batch).logits, atol=1e-5)
+        plain.load_state_dict(kept, strict=False)
+    assert torch.allclose(model(**batch).logits, whole, atol=1e-6)
+
+
+def test_a_record_holds_the_lower_ranks_and_old_keys_stay(tmp_path):
+    record = run_experiment(small(tmp_path, "method=lora", "method.score_ranks=[1,2]", "save=adapter"))
+    assert record.variant_names == ["r1", "r2", "r8"] == sorted(record.scores["validation"])
+    assert record.primary["last"] == record.scores["validation"]["r8"]["matthews"]
+    assert config_key(composed("method=lora")) == config_key(composed("method=lora", "method.score_ranks=null"))
+    assert config_key(composed("method=lora")) != config_key(composed("method=lora", "method.score_ranks=[1]"))
+    with pytest.raises(UsageError, match="score_ranks=\\[9\\] go above rank=8"):
+        composed("method=lora", "method.score_ranks=[9]")
+
+
+def test_an_adapter_from_before_a_field_existed_loads(tmp_path):
+    run, model, _, _ = prepared("lora", "roberta_mini")
+    checkpoint.save_adapters(model, run.method, tmp_path, "told")
+    path = tmp_path / "adapter" / "adapter.json"
+    told = json.loads(path.read_text())
+    assert told["method"].pop("score_ranks", 0) is None and told["method"].pop("score_scale")
+    path.write_text(json.dumps(told))
+    checkpoint.load_adapter(model, run.method, tmp_path / "adapter", "told")

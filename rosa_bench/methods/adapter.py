@@ -1,0 +1,95 @@
+"""Bottleneck adapters: small trained networks inside the layers of a frozen backbone, x + up(act(down(x))).
+
+    variant   in every layer                                                        activation  parameters per layer
+    houlsby   after attention and after feed-forward, before their residuals        gelu        2 (2 d b + b + d)
+    pfeiffer  after feed-forward only, between its residual and its norm            relu        2 d b + b + d
+    lora_l    after the layer, behind a LayerNorm of its own                        relu        2 d b + b + 3 d
+
+Houlsby et al. (arXiv 1902.00751), Pfeiffer et al. (2005.00247), Lin et al. (2004.03829); LoRA's tables call them
+Adapter-H, -P and -L. `skip_layers` leaves the lowest layers alone, which is Adapter-D (Rücklé et al., 2010.11918, with
+a fixed number of layers).
+
+Where the authors' code differs: Houlsby draws both maps from a normal distribution of deviation 0.01, cut at two
+deviations, so that training starts near the backbone; here `up` starts at zero and training starts at it. Houlsby also
+trains every LayerNorm (`norms: true`); LoRA's counts for Adapter-H leave them out.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from rosa_bench.errors import UsageError
+from rosa_bench.methods.base import Method
+from rosa_bench.schema import Count, Share, configured
+from rosa_bench.seeds import generator
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import torch
+    from transformers import PreTrainedModel
+
+    from rosa_bench.models.adapter import Adapter as Bottleneck
+
+ACTIVATIONS = {"houlsby": "gelu", "pfeiffer": "relu", "lora_l": "relu"}
+
+
+@configured
+class Adapter(Method):
+    """Trains one or two adapters per layer, and the task head."""
+
+    variant: Literal["houlsby", "pfeiffer", "lora_l"] = "houlsby"
+    bottleneck: Count = 16
+    activation: Literal["relu", "gelu", "gelu_new", "silu", "tanh"] | None = None  # null: as published
+    dropout: Share = 0.0  # behind the activation
+    skip_layers: Annotated[int, Field(ge=0)] = 0  # lowest layers without an adapter
+    norms: bool = False  # the backbone's LayerNorms train too
+    train_head: bool = True
+
+    lr: ClassVar[Mapping[str, float]] = {"mini": 1e-3, "full_size": 3e-4}
+    mergeable: ClassVar[bool] = False
+
+    @property
+    def name(self) -> str:
+        """With the variant: the papers have a row for each."""
+        return f"adapter_{self.variant}"
+
+    def attach(self, model: PreTrainedModel, seed: int = 0) -> None:
+        """Freeze the backbone and put adapters into its layers.
+
+        Raises:
+            UsageError: if no layer is left by `skip_layers`, or the variant needs layers of a family it does not know.
+        """
+        from rosa_bench.models.layers import layers_of, norms_of
+        from rosa_bench.models.sites import freeze_backbone
+
+        count = len(layers_of(model))
+        if self.skip_layers >= count:
+            raise UsageError(f"method.skip_layers={self.skip_layers} leaves none of the backbone's {count} layers")
+        freeze_backbone(model, self.train_head)
+        if self.norms:
+            for norm in norms_of(model):
+                norm.requires_grad_(True)
+        for index in range(self.skip_layers, count):
+            self._place(model, index, generator(seed, index))
+
+    def _place(self, model: PreTrainedModel, index: int, draw: torch.Generator) -> None:
+        from rosa_bench.models import layers
+
+        width = int(model.config.hidden_size)
+        if self.variant == "houlsby":
+            layers.place_houlsby(model, index, self._made(width, draw), self._made(width, draw))
+        elif self.variant == "pfeiffer":
+            layers.place_pfeiffer(model, index, self._made(width, draw))
+        else:
+            layers.place_normed(model, index, width, self._made(width, draw))
+
+    def _made(self, width: int, draw: torch.Generator) -> Bottleneck:
+        """An adapter that adds nothing yet."""
+        from rosa_bench.models.adapter import Adapter as Bottleneck
+
+        made = Bottleneck(width, self.bottleneck, self.activation or ACTIVATIONS[self.variant], self.dropout, draw)
+        made.up.weight.data.zero_()
+        return made

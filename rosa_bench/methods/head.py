@@ -1,0 +1,37 @@
+"""Head only: the backbone is frozen and a linear read-out of it trains. What any method has to beat."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from rosa_bench.errors import UsageError
+from rosa_bench.methods.base import Method
+from rosa_bench.schema import configured
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from transformers import PreTrainedModel
+
+    from rosa_bench.tasks.base import Task
+
+
+@configured
+class Head(Method):
+    """Trains what `transformers` adds to the backbone for a task, and nothing else."""
+
+    lr: ClassVar[Mapping[str, float]] = {"mini": 5e-3, "full_size": 1e-3}
+    checkpointable: ClassVar[bool] = False  # no layer keeps activations
+
+    def check(self, task: Task) -> None:
+        """A generator's output map is the backbone's own embedding: it has no head."""
+        if task.kind == "generate":
+            raise UsageError(f"method=head: task={task.name} generates text and has no head that could train")
+
+    def attach(self, model: PreTrainedModel, seed: int = 0) -> None:
+        """Freeze the backbone. Raises UsageError for a model without a task head."""
+        from rosa_bench.models.sites import freeze_backbone
+
+        freeze_backbone(model, train_head=True)
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            raise UsageError(f"method=head: {type(model).__name__} has no head that could train")

@@ -1,0 +1,258 @@
+"""Any method of the `peft` library, by the name of its type: a bridge, with nothing of the methods themselves.
+
+`type` is a PEFT type (LORA, IA3, PREFIX_TUNING ...), `config` holds keys of that type's configuration class in the
+installed `peft`, which alone knows them, checks them and fills the rest. Types that exchange modules are put into the
+backbone in place (`rosa_bench.models.tuners`), prompts run as hooks around its forward pass
+(`rosa_bench.models.virtual`).
+
+Where this differs from `peft` itself: adapters go into the backbone and never into the task head, which trains as it
+is; new tensors are drawn from the run's seed; an encoder's head reads the first token of the sequence, not of the
+prompt; AdaLoRA's number of steps is the run's, and the gradient of its regulariser is added after clipping.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import warnings
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from rosa_bench.errors import UsageError, nearest
+from rosa_bench.methods.base import Method, Step
+from rosa_bench.schema import Name, configured
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from transformers import PreTrainedModel
+
+    from rosa_bench.tasks.base import Task
+
+PROMPTS = {"PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING"}
+CACHED = {"PREFIX_TUNING"}  # the prompt is keys and values, which a layer that runs again would not see
+UNMERGEABLE = {"LILY"}
+# Types whose adapters add nothing before training, unless their initialisation is chosen otherwise.
+EXACT = {
+    "ADALORA", "ADAMSS", "BEFT", "BOFT", "DEFT", "DELORA", "FROD", "GLORA", "GRALORA", "HIRA", "HRA", "IA3",
+    "LILY", "LN_TUNING", "LOHA", "LOKR", "LORA", "MISS", "OFT", "PEANUT", "PSOFT", "PVERA", "RANDLORA", "ROAD", "SHIRA",
+    "SUPERTUNING", "TINYLORA", "VERA",
+}  # fmt: skip
+# Keys that are set here.
+OURS = {
+    "auto_mapping",
+    "base_model_name_or_path",
+    "inference_mode",
+    "peft_type",
+    "peft_version",
+    "revision",
+    "task_type",
+}
+# Peak rates for embedded and for full-size backbones by preset or type; others take LORA's.
+RATES = {
+    "LORA": (2e-3, 4e-4),
+    "ADALORA": (1e-2, 1e-3),
+    "pissa": (1e-3, 2e-4),
+    "IA3": (1e-2, 3e-3),
+    "VERA": (1e-2, 4e-3),
+    "OFT": (2e-3, 4e-4),
+    "PROMPT_TUNING": (5e-3, 1e-2),
+    "P_TUNING": (5e-3, 1e-3),
+    "PREFIX_TUNING": (5e-3, 5e-3),
+}
+
+
+def _upper(value: Any) -> Any:
+    return value.upper().replace("-", "_") if isinstance(value, str) else value
+
+
+@configured
+class Peft(Method):
+    """Trains what a `peft` configuration adds to the backbone, and the task head."""
+
+    type: Annotated[Name, BeforeValidator(_upper)]
+    config: dict[str, Any] = Field(default_factory=dict)  # keys of the type's configuration class
+    preset: Name | None = None  # what records call it; null: the type
+    train_head: bool = True
+
+    @property
+    def name(self) -> str:
+        """The preset's name or the type."""
+        return self.preset or self.type.lower()
+
+    @property
+    def lr(self) -> Mapping[str, float]:
+        """By preset, else by type."""
+        mini, full_size = RATES.get(self.name) or RATES.get(self.type) or RATES["LORA"]
+        return {"mini": mini, "full_size": full_size}
+
+    @property
+    def mergeable(self) -> bool:
+        """Prompts are no part of any weight."""
+        return self.type not in PROMPTS | UNMERGEABLE
+
+    @property
+    def checkpointable(self) -> bool:
+        """A prompt in a cache is lost to layers that run again."""
+        return self.type not in CACHED
+
+    @property
+    def exact_at_start(self) -> bool:
+        """Only where it is known; else the distance from the backbone is measured."""
+        return self.type in EXACT and not any(key.startswith("init") for key in self.config)
+
+    @property
+    def extra_tokens(self) -> int:
+        """The length of a prompt."""
+        return int(self.config.get("num_virtual_tokens") or 0) if self.type in PROMPTS else 0
+
+    def check(self, task: Task) -> None:
+        """Raises UsageError if `peft` is missing, or does not have the type, a key, or take the values."""
+        self.configuration()
+
+    def configuration(self) -> Any:
+        """The configuration object of `peft`.
+
+        Raises:
+            UsageError: as `check` does; names the nearest types or keys.
+        """
+        cls = self._class()
+        fields = {field.name: field for field in dataclasses.fields(cls) if field.init and field.name not in OURS}
+        for key, value in self.config.items():
+            if key not in fields:
+                near = nearest(f"method.config.{key}", [f"method.config.{name}" for name in fields])
+                whose = f"{cls.__name__} (peft {_peft().__version__})"
+                raise UsageError(f"method.config.{key} is not a key of {whose}: {near}")
+            _check_plain(f"method.config.{key}", fields[key].type, value)
+        if self.type in PROMPTS and not self.extra_tokens:
+            raise UsageError(f"method={self.name} needs method.config.num_virtual_tokens=COUNT")
+        open_steps = {"total_step": sys.maxsize} if "total_step" in fields else {}  # until the run's number is known
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            try:
+                made = cls(**{**open_steps, **self.config})
+            except Exception as error:
+                raise UsageError(f"method.config: {_line(error)}") from error
+        if told:  # such as a key that the type ignores
+            raise UsageError(f"method.config: {_line(told[0].message)}")
+        return made
+
+    def _class(self) -> Any:
+        """The configuration class of the type. Raises UsageError for a type that is unknown or cannot be bridged."""
+        _peft()
+        from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
+        from peft.tuners.tuners_utils import BaseTuner
+
+        classes = {str(key.value): cls for key, cls in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
+        if self.type not in classes:
+            raise UsageError(f"method.type={self.type} is not a PEFT type: {nearest(self.type, classes)}")
+        cls = classes[self.type]
+        tuner = PEFT_TYPE_TO_TUNER_MAPPING[next(key for key in PEFT_TYPE_TO_CONFIG_MAPPING if key.value == self.type)]
+        is_tuner = isinstance(tuner, type) and issubclass(tuner, BaseTuner)
+        in_place = is_tuner and (tuner.forward is BaseTuner.forward or hasattr(tuner, "update_and_allocate"))
+        if self.type not in PROMPTS and not in_place:
+            raise UsageError(f"method.type={self.type} runs only inside peft's own model class, which is not used here")
+        return cls
+
+    def attach(self, model: PreTrainedModel, seed: int = 0) -> None:
+        """Freeze the backbone and let `peft` add to it.
+
+        Raises:
+            UsageError: if `peft` cannot do it for this backbone, or nothing would train.
+        """
+        import torch
+
+        from rosa_bench.models.sites import freeze_backbone
+        from rosa_bench.models.tuners import adapt
+        from rosa_bench.models.virtual import prepend
+
+        config = self.configuration()
+        freeze_backbone(model, self.train_head)
+        head = [p for p in model.parameters() if p.requires_grad]
+        add = prepend if self.type in PROMPTS else adapt
+        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+            warnings.simplefilter("ignore")
+            torch.default_generator.manual_seed(seed)
+            try:
+                add(model, config)
+            except Exception as error:
+                kind = type(model.base_model).__name__
+                raise UsageError(f"method={self.name} cannot be had with {kind}: peft says: {_line(error)}") from error
+        if not any(p.requires_grad for p in model.parameters()):
+            raise UsageError(f"method={self.name}: nothing in {type(model.base_model).__name__} would train")
+        for parameter in head:
+            parameter.requires_grad_(True)
+
+    def moved(self, model: PreTrainedModel) -> set[str]:
+        """Frozen tensors that attaching changed, such as the rest of a weight that was split."""
+        from rosa_bench.models.tuners import changed
+
+        return changed(model)
+
+    def before_step(self, step: Step) -> None:
+        """Tell a tuner that plans its steps how many the run has. Raises UsageError if its phases do not fit in."""
+        for tuner in _planning(step.model):
+            (config,) = tuner.peft_config.values()
+            if "total_step" not in self.config and step.total is not None:
+                config.total_step = step.total
+                if config.tinit >= step.total - config.tfinal:
+                    raise UsageError(
+                        f"method.config.tinit={config.tinit} and tfinal={config.tfinal} leave nothing of the run's "
+                        f"{step.total} steps in which ranks could be taken away"
+                    )
+
+    def before_update(self, step: Step) -> None:
+        """Add the gradient of what the tuner adds to a loss."""
+        from rosa_bench.models.tuners import penalty_gradients
+
+        for tuner in _planning(step.model):
+            for parameter, gradient in penalty_gradients(tuner):
+                parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+
+    def after_update(self, step: Step) -> None:
+        """Let the tuner take ranks away."""
+        from rosa_bench.models.tuners import allocate
+
+        if any(_planning(step.model)):
+            allocate(step.model, step.index + 1)
+
+    def facts(self, model: PreTrainedModel, batch: Mapping[str, Any]) -> Mapping[str, Any]:
+        """`peft`'s version, which decides what a configuration means."""
+        return {"peft": _peft().__version__}
+
+
+def _planning(model: PreTrainedModel) -> Iterator[Any]:
+    """The tuner of a model if it acts between steps."""
+    from rosa_bench.models.tuners import tuner_of
+
+    tuner = tuner_of(model)
+    if hasattr(tuner, "update_and_allocate"):
+        yield tuner
+
+
+def _peft() -> Any:
+    """The library. Raises UsageError if it is not installed."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import peft
+            import peft.tuners
+    except ImportError as error:
+        how = "pip install 'rosa_bench[peft]'"
+        raise UsageError(f"this method needs the extra peft: {how} ({_line(error)})") from error
+    return peft
+
+
+def _check_plain(key: str, wanted: Any, value: Any) -> None:
+    """Raises UsageError if a key whose type is a plain one has a value of another."""
+    plain = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str,)}
+    name = wanted if isinstance(wanted, str) else getattr(wanted, "__name__", "")
+    fits = plain.get(name, (object,))
+    if not isinstance(value, fits) or (isinstance(value, bool) and name in ("int", "float", "str")):
+        raise UsageError(f"{key}={value!r} is not of type {name}")
+
+
+def _line(error: Any) -> str:
+    """The first line of what an error says."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,47 @@
+"""Top layers: the last layers of the backbone train, all below stay (Li and Liang, arXiv 2101.00190, section 6.1).
+
+LoRA's table 3 has it as FT-Top2: 25.19 million parameters of GPT-2 medium, which is its last two layers and no output
+embedding. Whether the norm after them trained as well, 2,048 parameters, no count can tell; here it does on request.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from rosa_bench.errors import UsageError
+from rosa_bench.methods.base import Method
+from rosa_bench.schema import Count, configured
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from transformers import PreTrainedModel
+
+
+@configured
+class TopLayers(Method):
+    """Trains the last `layers` layers and the task head; the model's structure is untouched."""
+
+    layers: Count = 2
+    final_norm: bool = False  # also the norm after the last layer, where a backbone has one
+    train_head: bool = True
+
+    lr: ClassVar[Mapping[str, float]] = {"mini": 3e-4, "full_size": 5e-5}
+
+    def attach(self, model: PreTrainedModel, seed: int = 0) -> None:
+        """Set `requires_grad` on the last layers and the head.
+
+        Raises:
+            UsageError: if the backbone has fewer layers, or `final_norm` asks for a norm that it does not have.
+        """
+        from rosa_bench.models.layers import final_norm, layers_of
+        from rosa_bench.models.sites import freeze_backbone
+
+        layers = layers_of(model)
+        if self.layers > len(layers):
+            raise UsageError(f"method.layers={self.layers} is more than the backbone's {len(layers)} layers")
+        freeze_backbone(model, self.train_head)
+        for layer in layers[-self.layers :]:
+            layer.requires_grad_(True)
+        if self.final_norm:
+            final_norm(model).requires_grad_(True)

@@ -1,0 +1,86 @@
+"""Trained virtual tokens in front of every sequence, by hooks on the backbone: the model itself stays what it was.
+
+`peft` makes the prompt (its encoders, its initialisation, its key-value cache); what runs is the model's own forward
+pass, with the prompt put in before the backbone's first layer or into its cache, and taken off its output, so that
+heads, losses and decoders see the sequence they gave. `peft`'s own wrapper leaves the prompt in: there an encoder's
+head reads the first virtual token instead of the sequence's first.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class Prompt:
+    """Hooks around a backbone's forward pass. `peft_model` makes the prompt for a number of sequences."""
+
+    def __init__(self, peft_model: Any, tokens: int) -> None:
+        self.peft_model, self.tokens = peft_model, tokens
+        self.inside = False  # of the output of the pass that runs now
+
+    def enter(self, base: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """Put the prompt in front, unless a cache holds it already; positions and mask make room for it."""
+        given = dict(inspect.signature(base.forward).bind_partial(*args, **kwargs).arguments)
+        given |= given.pop("kwargs", {})
+        told = given["input_ids"] if given.get("input_ids") is not None else given["inputs_embeds"]
+        cache = given.get("past_key_values")
+        first = cache is None or cache.get_seq_length() == 0
+        if (mask := given.get("attention_mask")) is not None:
+            given["attention_mask"] = torch.cat([mask.new_ones(len(told), self.tokens), mask], dim=1)
+        if (positions := given.get("position_ids")) is not None:
+            given["position_ids"] = positions + self.tokens
+        self.inside = False
+        if first:
+            made = self.peft_model.get_prompt(len(told))
+            if isinstance(made, torch.Tensor):
+                self.inside = True
+                given |= self._embedded(base, given, made)
+            else:
+                given["past_key_values"] = made if cache is None else _filled(cache, made)
+        return (), given
+
+    def _embedded(self, base: Any, given: dict[str, Any], made: torch.Tensor) -> dict[str, Any]:
+        """What changes of the arguments when the prompt [sequences, tokens, width] goes in as embeddings."""
+        embeds = given.get("inputs_embeds")
+        embeds = base.get_input_embeddings()(given["input_ids"]) if embeds is None else embeds
+        out = {"input_ids": None, "inputs_embeds": torch.cat([made.to(embeds.dtype), embeds], dim=1)}
+        if (positions := given.get("position_ids")) is not None:
+            own = torch.arange(self.tokens, device=positions.device).expand(len(positions), -1)
+            out["position_ids"] = torch.cat([own, positions], dim=1)
+        if (types := given.get("token_type_ids")) is not None:
+            out["token_type_ids"] = torch.cat([types.new_zeros(len(types), self.tokens), types], dim=1)
+        return out
+
+    def leave(self, base: Any, args: Any, output: Any) -> Any:
+        """Take the prompt's positions off the output."""
+        if self.inside:
+            output.last_hidden_state = output.last_hidden_state[:, self.tokens :]
+            if getattr(output, "pooler_output", None) is not None:
+                output.pooler_output = base.pooler(output.last_hidden_state)
+        return output
+
+
+def _filled(cache: Any, made: Any) -> Any:
+    """An empty cache with the layers of another."""
+    for index, layer in enumerate(made.layers):
+        cache.update(layer.keys, layer.values, index)
+    return cache
+
+
+def prepend(model: PreTrainedModel, config: Any) -> None:
+    """Give the model the virtual tokens of a `peft` prompt configuration. Raises whatever `peft` raises."""
+    from peft import PeftModel
+
+    peft_model = PeftModel(model.base_model, config)
+    prompt = Prompt(peft_model, config.num_virtual_tokens)
+    model.virtual_tokens = peft_model.prompt_encoder
+    model.__dict__["extra_tokens"] = config.num_virtual_tokens
+    model.base_model.register_forward_pre_hook(prompt.enter, with_kwargs=True)
+    model.base_model.register_forward_hook(prompt.leave)

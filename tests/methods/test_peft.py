@@ -1,0 +1,325 @@
+"""The bridge to `peft`: what it refuses, that it computes what `peft` computes, and what its presets are."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+
+import pytest
+import torch
+import transformers
+from support import MINIS, NODES, THIN, composed, prepared, small, steps
+
+from rosa_bench import checkpoint, cli, methods
+from rosa_bench.errors import UsageError
+from rosa_bench.methods.base import Step
+from rosa_bench.methods.peft import EXACT, PROMPTS, Peft
+from rosa_bench.models.load import load
+from rosa_bench.models.tuners import tuner_of
+from rosa_bench.run import run as run_experiment
+
+peft = pytest.importorskip("peft")
+PRESETS = sorted(THIN)
+WRONG = {
+    "method=peft": "Missing mandatory value: method.type",
+    "method=peft method.type=LOAR": "did you mean LORA",
+    "method=peft method.type=POLY": "only inside peft's own model class",
+    "method=peft method.type=PROMPT_TUNING": "method.config.num_virtual_tokens",
+    "method=dora method.config.rr=4": "did you mean method.config.r ",
+    "method=dora method.config.r=eight": "method.config.r='eight' is not of type int",
+    "method=dora method.config.use_dora=1": "is not of type bool",
+    "method=dora method.config.task_type=SEQ_CLS": "is not a key of LoraConfig",
+    "method=adalora method.config.r=4": "`r` is not used in AdaLora",
+    "method=adalora method.config.orth_reg_weight=-1": "orth_reg_weight",
+    "method=prompt_tuning method.config.num_virtual_tokens=128": "leave no room among the model's 128 positions",
+    "method=oft task=e2e": "method=oft cannot be had with GPT2Model",
+    "method=ia3 method.config.target_modules=[nowhere]": "method=ia3 cannot be had with RobertaModel",
+    "method=prefix_tuning train.gradient_checkpointing=true": "cannot be had with method=prefix_tuning",
+    "method=prefix_tuning save=merged": "prefix_tuning cannot be merged",
+    "method=lora method.config.r=4": "method.config.r is not a key",
+}
+
+
+@pytest.mark.parametrize(("overrides", "said"), WRONG.items())
+def test_what_cannot_be_is_one_plain_line(overrides, said, capsys, tmp_path):
+    assert cli.main([*overrides.split(), "tracker=none", f"output_dir={tmp_path}"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("rosa_bench: ") and err.count("\n") == 1 and said in err, err
+
+
+def test_a_missing_library_is_one_plain_line(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    assert cli.main(["method=ia3", "tracker=none", f"output_dir={tmp_path}"]) == 2
+    assert "needs the extra peft" in capsys.readouterr().err
+
+
+def test_composing_imports_no_peft():
+    code = (
+        "import sys; from rosa_bench.cli import compose\n"
+        "run = compose(['method=dora', 'method.config.r=4', 'method.config.target_modules=[query]'])\n"
+        "assert run.method.config['r'] == 4 and run.method.config['target_modules'] == ['query']\n"
+        "assert run.method.config['use_dora'] is True and run.method.name == 'dora'\n"
+        "assert not {'peft', 'torch'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_presets_are_named_after_their_files():
+    assert {name: str(node.preset) for name, node in NODES.items() if name in THIN} == {p: p for p in PRESETS}
+    assert composed("method=peft", "method.type=loha").method == Peft(type="LOHA")
+
+
+@pytest.mark.parametrize("mini", MINIS)
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_trains_saves_and_merges(preset, mini, tmp_path):
+    """What the slow contract tests hold in full."""
+    if (preset, mini) == ("oft", "gpt2_mini"):
+        with pytest.raises(UsageError, match="method=oft cannot be had"):
+            prepared(preset, mini)
+        return
+    run, model, _, rows = prepared(preset, mini)
+    losses = steps(run, model, rows, 6, run.method.lr["mini"])
+    assert losses[-1] < losses[0]
+    checkpoint.save_adapters(model, run.method, tmp_path, "told")
+    _, other, _, _ = prepared(preset, mini)
+    checkpoint.load_adapter(other, run.method, tmp_path / "adapter", "told")
+    inputs = {"input_ids": torch.arange(5, 15)[None], "attention_mask": torch.ones(1, 10, dtype=torch.long)}
+    expected = model.eval()(**inputs).logits
+    assert torch.equal(other.eval()(**inputs).logits, expected)
+    if run.method.mergeable:
+        plain = load(run.model, run.task, 3)[0]
+        assert methods.merge(model).state_dict().keys() == plain.state_dict().keys()
+        assert torch.allclose(model(**inputs).logits, expected, atol=2e-4)
+
+
+# What peft's own classes compute on the same weights.
+
+
+def backbone_with_head(folder, causal: bool):
+    kind = transformers.AutoModelForCausalLM if causal else transformers.AutoModelForSequenceClassification
+    model = kind.from_pretrained(folder, **({} if causal else {"num_labels": 2}))
+    model.config.pad_token_id = 1
+    return model.eval()
+
+
+def twins(folder, method: Peft, causal: bool):
+    """A model with the bridge's method and one wrapped by `peft`, with the same random values."""
+    ours, theirs = backbone_with_head(folder, causal), backbone_with_head(folder, causal)
+    theirs.load_state_dict(ours.state_dict())
+    method.attach(ours, seed=1)
+    config = method.configuration()
+    config.task_type = "CAUSAL_LM" if causal else "SEQ_CLS"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        wrapped = peft.get_peft_model(theirs, config).eval()
+    draw = torch.Generator().manual_seed(2)
+    named = dict(wrapped.named_parameters())
+    for name, p in ours.named_parameters():
+        inside = name.replace("virtual_tokens.", "prompt_encoder.")
+        other = named.get(f"base_model.model.{name}", named.get(inside))
+        if p.requires_grad and other is not None:
+            p.data.copy_(torch.randn(p.shape, generator=draw) * 0.1 + p.data)
+            other.data.copy_(p.data)
+    return ours, wrapped
+
+
+@pytest.mark.parametrize("kind, causal", [("roberta", False), ("gpt2", True), ("gpt2", False), ("llama", True)])
+@pytest.mark.parametrize("preset", ["ia3", "adalora", "dora", "rslora", "vera", "prefix_tuning"])
+def test_logits_and_gradients_equal_those_of_peft(backbone, preset, kind, causal):
+    method = composed(f"method={preset}").method
+    ours, theirs = twins(backbone(kind), method, causal)
+    ids = torch.randint(5, 40, (3, 9), generator=torch.Generator().manual_seed(3))
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    mine, other = ours(**batch), theirs(**batch)
+    assert torch.allclose(mine.logits, other.logits, atol=1e-5)
+    assert not torch.allclose(mine.logits, backbone_with_head(backbone(kind), causal)(**batch).logits, atol=1e-3)
+    mine.logits.square().mean().backward()
+    other.logits.square().mean().backward()
+    named, compared = dict(theirs.named_parameters()), 0
+    for name, p in ours.named_parameters():
+        inside = name.replace("virtual_tokens.", "prompt_encoder.")
+        twin = named.get(f"base_model.model.{name}", named.get(inside))
+        if p.grad is not None and twin is not None:
+            assert torch.allclose(p.grad, twin.grad, atol=1e-6), name
+            compared += 1
+    assert compared
+
+
+@pytest.mark.parametrize("preset", ["prompt_tuning", "p_tuning"])
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_a_prompt_is_read_as_peft_has_it_read(backbone, preset, kind):
+    """Of a decoder: `peft` leaves the prompt's own outputs in, here they are taken off."""
+    method = composed(f"method={preset}", "method.config.num_virtual_tokens=4").method
+    ours, theirs = twins(backbone(kind), method, causal=True)
+    ids = torch.randint(5, 40, (3, 9), generator=torch.Generator().manual_seed(3))
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    mine, other = ours(**batch).logits, theirs(**batch).logits
+    assert mine.shape == (3, 9, ours.config.vocab_size) and other.shape[1] == 13
+    assert torch.allclose(mine, other[:, 4:], atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["roberta", "bert", "gpt2"])
+@pytest.mark.parametrize("preset", ["prompt_tuning", "prefix_tuning"])
+def test_padding_changes_nothing_behind_a_prompt(backbone, preset, kind):
+    method = composed(f"method={preset}", "method.config.num_virtual_tokens=4").method
+    model = backbone_with_head(backbone(kind), causal=False)
+    method.attach(model, seed=1)
+    ids = torch.randint(5, 40, (2, 9), generator=torch.Generator().manual_seed(3))
+    mask = torch.ones_like(ids)
+    mask[1, 6:], ids[1, 6:] = 0, 1
+    together = model(input_ids=ids, attention_mask=mask).logits
+    assert torch.allclose(together[1], model(input_ids=ids[1:, :6], attention_mask=mask[1:, :6]).logits[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("preset", sorted(PROMPTS & {name.upper() for name in PRESETS}))
+def test_decoding_with_a_cache_equals_reading_the_whole_text_again(backbone, preset):
+    method = composed(f"method={preset.lower()}", "method.config.num_virtual_tokens=4").method
+    model = backbone_with_head(backbone("gpt2"), causal=True)
+    method.attach(model, seed=1)
+    ids = torch.randint(5, 40, (3, 7), generator=torch.Generator().manual_seed(3))
+    options = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+    made = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **options)
+    for _ in range(8):
+        new = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[:, -1].argmax(-1)
+        ids = torch.cat([ids, new[:, None]], dim=1)
+    assert torch.equal(made, ids)
+    beams = model.generate(input_ids=ids[:, :7], attention_mask=torch.ones_like(ids[:, :7]), num_beams=3, **options)
+    assert beams.shape == ids.shape
+
+
+# Seeds, starts, and what moves beside the trained parameters.
+
+
+@pytest.mark.parametrize("preset", ["adalora", "dora", "rslora", "prompt_tuning", "p_tuning", "prefix_tuning"])
+def test_new_tensors_are_drawn_from_the_seed_and_from_nothing_else(preset):
+    run = composed(f"method={preset}", "task=e2e")
+
+    def start(seed: int) -> str:
+        model = load(run.model, run.task, 3)[0]
+        stream = torch.random.get_rng_state()
+        run.method.attach(model, seed)
+        assert torch.equal(torch.random.get_rng_state(), stream)
+        torch.rand(7)
+        return checkpoint.tensor_hash(checkpoint.trained_state(model, run.method))
+
+    first = start(3)
+    assert first == start(3) and first != start(4)
+
+
+def test_what_a_split_leaves_of_a_weight_is_saved_with_it(tmp_path):
+    run, model, _, _ = prepared("pissa", "roberta_mini")
+    plain = load(run.model, run.task, 3)[0].roberta.encoder.layer[0].attention.self.query.weight
+    name = "roberta.encoder.layer.0.attention.self.query.base_layer.weight"
+    rest = model.state_dict()[name]
+    assert not torch.allclose(rest, plain, atol=1e-3)
+    assert name in run.method.moved(model) and len(run.method.moved(model)) == 8
+    assert run.method.exact_at_start is False
+    record = run_experiment(small(tmp_path, "method=pissa", "save=adapter"))
+    assert record.facts["start_cosine"] > 0.99999 and record.facts["merge_within_bound"]
+
+
+def test_a_promise_of_the_start_ends_where_the_initialisation_is_chosen():
+    assert "LORA" in EXACT and composed("method=dora").method.exact_at_start
+    assert not composed("method=dora", "method.config.init_lora_weights=false").method.exact_at_start
+    assert not composed("method=peft", "method.type=FOURIERFT").method.exact_at_start
+    assert not composed("method=prompt_tuning").method.exact_at_start
+
+
+NARROW = {  # values that fit a backbone of 32 features, for types whose defaults do not
+    "C3A": {"block_size": 8},
+    "LN_TUNING": {"target_modules": ["LayerNorm"]},
+    "MISS": {"r": 4},
+    "ROAD": {"group_size": 8},
+    "SHIRA": {"r": 4},
+    "TRAINABLE_TOKENS": {"token_indices": [5, 6]},
+    "VBLORA": {"vector_length": 8, "topk": 2, "num_vectors": 16},
+    "WAVEFT": {"n_frequency": 64},
+}
+
+
+def bridged() -> list[str]:
+    """Every type of the installed library that the bridge does not refuse."""
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+    found = []
+    for key in PEFT_TYPE_TO_CONFIG_MAPPING:
+        try:
+            Peft(type=key.value, config=NARROW.get(key.value, {})).configuration()
+        except UsageError:
+            continue
+        found.append(str(key.value))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks")  # torch says so of SHIRA's tensors
+@pytest.mark.parametrize("kind", bridged())
+def test_what_is_said_of_each_type_is_so(backbone, kind):
+    """That it starts at the backbone, and that it can be merged, wherever that is said."""
+    method = Peft(type=kind, config=NARROW.get(kind, {}))
+    model, plain = (backbone_with_head(backbone("roberta"), causal=False) for _ in range(2))
+    plain.load_state_dict(model.state_dict())
+    try:
+        method.attach(model, seed=1)
+    except UsageError as error:
+        pytest.skip(str(error))
+    batch = {"input_ids": torch.arange(5, 25).view(2, 10)}
+    far = (model(**batch).logits - plain(**batch).logits).abs().max()
+    assert far < 1e-5 or not method.exact_at_start
+    model(**batch).logits.sum().backward()
+    draw = torch.Generator().manual_seed(2)
+    for p in model.parameters():
+        if p.requires_grad and p.grad is not None:
+            p.data += 0.01 * torch.randn(p.shape, generator=draw)
+    if method.mergeable:
+        methods.merge(model)
+        assert model.state_dict().keys() == plain.state_dict().keys()
+    else:
+        with pytest.raises(NotImplementedError):
+            methods.merge(model)
+
+
+def test_nothing_is_said_of_a_type_that_there_is_not():
+    assert {"IA3", "LORA", "LOHA", "OFT"} <= set(bridged()) and not set(bridged()) & {"POLY", "XLORA", "CPT"}
+    from peft.utils import PeftType
+
+    assert {kind.value for kind in PeftType} >= EXACT
+
+
+# AdaLoRA: what happens between steps.
+
+
+def test_ranks_are_taken_away_until_the_budget_is_met():
+    options = ("method.config.init_r=6", "method.config.target_r=2", "method.config.tfinal=4")
+    run, model, _, rows = prepared("adalora", "roberta_mini", *options)
+    tuner = tuner_of(model)
+    weights = len(tuner.rankallocator.name_set)
+    assert tuner.rankallocator.init_bgt == 6 * weights
+    steps(run, model, rows, 20, 5e-3)
+    (config,) = tuner.peft_config.values()
+    assert config.total_step == 20 and sum(map(sum, config.rank_pattern.values())) == 2 * weights
+    left = sum(int((p != 0).sum()) for name, p in model.named_parameters() if "lora_E" in name)
+    assert left == 2 * weights
+
+
+def test_phases_that_do_not_fit_into_the_run_are_refused(tmp_path):
+    with pytest.raises(UsageError, match="tinit=5 and tfinal=4 leave nothing of the run's 9 steps"):
+        run_experiment(small(tmp_path, "method=adalora", "method.config.tinit=5", "method.config.tfinal=4"))
+
+
+def test_the_regulariser_is_the_one_of_peft(backbone):
+    method = composed("method=adalora", "method.config.orth_reg_weight=0.3").method
+    ours, theirs = twins(backbone("roberta"), method, causal=False)
+    ids = torch.randint(5, 40, (3, 9), generator=torch.Generator().manual_seed(3))
+    batch = {"input_ids": ids, "labels": torch.tensor([0, 1, 1])}
+    theirs(**batch).loss.backward()
+    ours(**batch).loss.backward()
+    named = dict(theirs.named_parameters())
+    trained = {n: p for n, p in ours.named_parameters() if p.requires_grad and f"base_model.model.{n}" in named}
+    bare = {name: p.grad.clone() for name, p in trained.items()}
+    optimizer = torch.optim.AdamW(trained.values(), lr=1e-3)
+    method.before_update(Step(ours, optimizer, 0, per_epoch=10, seed=3, total=10))
+    for name, p in trained.items():
+        assert torch.allclose(p.grad, named[f"base_model.model.{name}"].grad, atol=1e-6), name
+    assert any(not torch.allclose(p.grad, bare[name], atol=1e-4) for name, p in trained.items())
