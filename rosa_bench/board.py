@@ -109,7 +109,7 @@ class Board:
         left = [cell for cell in self.cells if cell in self.waiting or cell.key in self.running]
         known = [cell.record for cell in self.cells if self.states[cell.key] == "done"]
         rest = estimate(left, [record for record in known if record is not None])
-        told = f"  (about {duration(rest.seconds / self.jobs)} left)" if left and rest.seconds else ""
+        told = f"  (about {duration(rest.seconds / self.jobs)} left{rest.memory})" if left and rest.seconds else ""
         print(f"[{time.strftime('%H:%M:%S')}] {line}{told}", flush=True)
 
 

@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from rosa_bench.config import node_dict
+from rosa_bench.config import node_dict, target_class
 from rosa_bench.data.source import file_sha256
 from rosa_bench.errors import UsageError
 from rosa_bench.files import write_json
@@ -49,6 +49,11 @@ def tensor_hash(tensors: Mapping[str, torch.Tensor]) -> str:
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
         digest.update(tensor.view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
     return digest.hexdigest()
+
+
+def backbone_hash(model: PreTrainedModel) -> str:
+    """The hash of a backbone's parameters, before a method is attached to it."""
+    return tensor_hash(dict(model.base_model.named_parameters()))
 
 
 def save_tensors(state: Mapping[str, torch.Tensor], path: Path) -> None:
@@ -129,8 +134,17 @@ def load_adapter(model: PreTrainedModel, method: Method, folder: Path, backbone_
         told = json.loads((folder / "adapter.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(f"{folder} holds no adapter ({error})") from error
-    if told.get("method") != json.loads(json.dumps(node_dict(method))):
+    if _with_defaults(told.get("method")) != node_dict(method):
         raise UsageError(f"{folder} is an adapter of another method: {told.get('method')}")
     if told.get("backbone_hash") != backbone_hash:
         raise UsageError(f"{folder} is an adapter of another backbone")
     load_state(model, method, folder / "adapter.safetensors")
+
+
+def _with_defaults(node: Any) -> dict[str, Any] | None:
+    """A method's configuration as it was written, with fields that have come since; None if it is none."""
+    try:
+        values = dict(node)
+        return node_dict(target_class("method", values.pop("_target_"))(**values))
+    except (UsageError, ValueError, TypeError, KeyError, AttributeError):
+        return None

@@ -12,7 +12,9 @@ from typing import cast
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -22,8 +24,8 @@ from rosa_bench.key import config_key, finished, run_id
 from rosa_bench.processes import is_first
 from rosa_bench.record import Record, seconds
 
+_codes: list[int] = []  # exit codes of the cells of this process
 PATH_FLAGS = ("-cp", "--config-path", "-cd", "--config-dir")
-_codes: list[int] = []  # of the cells of this process
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return EXIT_DONE
         register()
         _compose_and_run()
+    except CellEndedError as error:
+        return int(error.args[0])
     except UsageError as error:
         return complain(str(error))
     except (HydraException, OmegaConfBaseException) as error:
@@ -53,7 +57,8 @@ python -m rosa_bench [group=choice ...] [key=value ...]      one run
 python -m rosa_bench -m method=lora,rosa method.rank=1,2,4   a sweep: one record per cell, finished cells are skipped
 
 Also: --cfg job shows the configuration, --hydra-help Hydra's own flags. Beside it: python -m rosa_bench.doctor checks a
-set-up, rosa_bench.suite runs all cells of a table, rosa_bench.score scores any system's outputs, rosa_bench.tables."""
+set-up, rosa_bench.suite runs all cells of a table, rosa_bench.decode decodes a finished run in other ways,
+rosa_bench.score scores any system's outputs, rosa_bench.tables makes tables."""
 
 
 def help_text(overrides: Sequence[str]) -> str:
@@ -114,23 +119,63 @@ def top_config() -> DictConfig:
     return cast(DictConfig, OmegaConf.load(config.config_dir() / "config.yaml"))
 
 
+class CellEndedError(Exception):
+    """A cell ended without a result; holds its exit code. Hydra's launchers raise it when all other cells are done."""
+
+
 @hydra.main(version_base="1.3", config_path=None, config_name="run")
-def _compose_and_run(cfg: DictConfig) -> int:
+def _compose_and_run(cfg: DictConfig) -> None:
+    sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+    code = _code_of(cfg, sweep)
+    if code == EXIT_INTERRUPTED:
+        raise KeyboardInterrupt
+    if code != EXIT_DONE and sweep:
+        raise CellEndedError(code)
+    _codes.append(code)
+
+
+def _code_of(cfg: DictConfig, sweep: bool) -> int:
+    """Run a cell, in a process of its own if it is one of many; returns its exit code."""
     try:
-        _codes.append(run_cell(config.resolve(cfg)))
-    except UsageError as error:  # caught here, as Hydra would print a traceback of its own
-        _codes.append(complain(str(error)))
-    return _codes[-1]
+        run = config.resolve(cfg)
+        if not sweep:
+            return cell_code(run)
+        done = told_if_done(run)
+    except UsageError as error:
+        return complain(str(error))
+    if done is not None:
+        return done
+    from rosa_bench.apart import run_apart
+
+    return run_apart(run)
+
+
+def cell_code(run: config.Run) -> int:
+    """Run one cell, saying what went wrong; returns its exit code."""
+    try:
+        return run_cell(run)
+    except UsageError as error:
+        return complain(str(error))
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+
+
+def told_if_done(run: config.Run) -> int | None:
+    """Say so and return the exit code if a run is done already; None if it is not."""
+    key = config_key(run)
+    folder = Path(run.output_dir) / run_id(run, key)
+    if (record := finished(run, folder, key)) is None:
+        return None
+    print(f"done already, nothing to do ({record.finished}); force=true runs it again")
+    print(result_table([record], [folder]))
+    return EXIT_DONE
 
 
 def run_cell(run: config.Run) -> int:
     """Run one cell, or say that it is done already; returns its exit code."""
-    key = config_key(run)
-    folder = Path(run.output_dir) / run_id(run, key)
-    if (record := finished(run, folder, key)) is not None:
-        print(f"done already, nothing to do ({record.finished}); force=true runs it again")
-        print(result_table([record], [folder]))
-        return EXIT_DONE
+    if (code := told_if_done(run)) is not None:
+        return code
+    folder = Path(run.output_dir) / run_id(run, config_key(run))
     if is_first():
         print(f"{folder.name}: {run.method!r}", flush=True)
     hub.prepare(run)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from rosa_bench.data.batches import collate
+from rosa_bench.decoding import Search, generated, search
+from rosa_bench.errors import UsageError
 from rosa_bench.losses import StepLoss
+from rosa_bench.models import tree
+from rosa_bench.models.load import max_length
 from rosa_bench.tasks.base import IGNORED, Encoded, Example, Prediction, Task
 
 if TYPE_CHECKING:
@@ -117,9 +122,30 @@ def classify(task: Task, examples: Sequence[Example], values: torch.Tensor) -> l
 
 
 def decoding_batch(task: Any, model: PreTrainedModel, wanted: int) -> int:
-    """Inputs to decode at a time: without a GPU fewer with beams, whose key-value caches are copied at every step."""
-    rows = 640 if model.device.type != "cpu" else 160
-    return max(1, min(wanted, 64, rows // int(task.num_beams)))
+    """Inputs to decode at a time: as many as fit into what keys, values and scores may take."""
+    on_cpu = model.device.type == "cpu"
+    beams: int = task.num_beams
+    if not tree.supported(model):  # `generate` copies keys and values of every beam at every step
+        return max(1, min(wanted, 64, (160 if on_cpu else 640) // beams))
+    config: Any = model.config
+    floats: int = 2 * config.num_hidden_layers * config.hidden_size * (64 + 8 * beams) + 3 * beams * config.vocab_size
+    return max(1, min(wanted, 64, (2**28 if on_cpu else 2**31) // (4 * floats)))
+
+
+def decoder_of(model: PreTrainedModel) -> str:
+    """What searches for this model's outputs, for the record."""
+    return "rosa_bench.decoding.search" if tree.supported(model) else "transformers.generate"
+
+
+def tokens_held(config: Any) -> int:
+    """The most tokens, input and output, that a model of this configuration can hold."""
+    return max_length(config, sys.maxsize)
+
+
+def check_room(task: Any, config: Any) -> None:
+    """Raise UsageError if no token of an input would be left beside the longest output."""
+    if task.max_new_tokens >= tokens_held(config):
+        raise UsageError(f"task.max_new_tokens={task.max_new_tokens}: the model holds {tokens_held(config)} tokens")
 
 
 def decode(
@@ -131,7 +157,7 @@ def decode(
     limit: int,
     journal: Journal | None = None,
 ) -> list[Prediction]:
-    """One output per example, in file order: left-padded batches of like length, greedy or beam search.
+    """One output per example, in file order: batches of inputs of like length, greedy or beam search.
 
     Equal inputs are decoded once. `limit` is the most tokens the model can hold; an input longer than
     `limit - max_new_tokens` loses its head. What a `journal` holds already is not decoded again.
@@ -154,22 +180,22 @@ def decode(
     ]
 
 
+def how_to_search(task: Any, tokenizer: PreTrainedTokenizerBase) -> Search:
+    """The task's options of decoding."""
+    return Search(
+        num_beams=task.num_beams,
+        max_new_tokens=task.max_new_tokens,
+        no_repeat_ngram=task.no_repeat_ngram,
+        length_penalty=task.length_penalty,
+        repetition_penalty=task.repetition_penalty,
+        end=int(tokenizer.eos_token_id),
+    )
+
+
 def _generated(
     task: Any, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[int]]
 ) -> Iterator[str]:
     """The outputs of one batch."""
-    pad, end = tokenizer.pad_token_id, tokenizer.eos_token_id
-    options: dict[str, Any] = {"max_new_tokens": task.max_new_tokens, "do_sample": False, "num_beams": task.num_beams}
-    options |= {"no_repeat_ngram_size": task.no_repeat_ngram, "pad_token_id": pad, "eos_token_id": end}
-    options["repetition_penalty"] = task.repetition_penalty
-    if task.num_beams > 1:
-        options["length_penalty"] = task.length_penalty
-    width = max(map(len, prompts))
-    inputs = {
-        "input_ids": torch.tensor([[pad] * (width - len(ids)) + list(ids) for ids in prompts]),
-        "attention_mask": torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in prompts]),
-    }
-    out = cast(Any, model).generate(**to_device(inputs, model), **options)
-    for row in out[:, width:].tolist():
-        kept = row[: row.index(end)] if end in row else row
-        yield str(tokenizer.decode(kept, skip_special_tokens=True)).strip()
+    find = search if tree.supported(model) else generated
+    for tokens in find(model, prompts, how_to_search(task, tokenizer)):
+        yield str(tokenizer.decode(tokens, skip_special_tokens=True)).strip()

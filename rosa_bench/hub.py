@@ -21,15 +21,23 @@ def prepare(run: Run) -> None:
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     for name in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"):
         os.environ.setdefault(name, "20")
-    wanted = run.data.source == "hub" or run.model.hub is not None
-    if not wanted or not answers(os.environ.get("HF_ENDPOINT", DEFAULT)):
+    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+    if not wanted(run) or offline or not answers(endpoint()):
         os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def wanted(run: Run) -> bool:
+    """Whether rows or weights come from a hub."""
+    return run.data.source == "hub" or (run.model.hub is not None and run.model.path is None)
+
+
+def endpoint() -> str:
+    """The hub's address, the user's own if one is set."""
+    return os.environ.get("HF_ENDPOINT", DEFAULT)
 
 
 def answers(endpoint: str) -> bool:
     """Whether anything at the address speaks HTTP within `TIMEOUT_S` seconds; a refusal is an answer too."""
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-        return False
     try:
         with urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=TIMEOUT_S):
             return True

@@ -19,7 +19,7 @@ from yaml import YAMLError
 
 from rosa_bench import cli, config
 from rosa_bench.composer import composer
-from rosa_bench.errors import EXIT_INTERRUPTED, UsageError, nearest
+from rosa_bench.errors import UsageError, nearest
 from rosa_bench.key import config_key, identity_parts, method_name, run_id
 from rosa_bench.labels import cell_name
 from rosa_bench.record import Record, lock_path, read_record, seconds
@@ -122,12 +122,7 @@ class Cell:
 
     def __call__(self) -> int:
         """Run it; what submitit calls in the new process."""
-        try:
-            return cli.run_cell(self.run)
-        except UsageError as error:
-            return cli.complain(str(error))
-        except KeyboardInterrupt:
-            return EXIT_INTERRUPTED
+        return cli.cell_code(self.run)
 
     def checkpoint(self, *args: Any) -> Any:
         """What submitit queues again when a cluster takes the machine away: the same cell, which resumes."""
@@ -235,17 +230,23 @@ class Estimate:
 
     def __str__(self) -> str:
         if self.seconds is None:
-            return "no estimate yet: no cell like these has been finished"
-        memory = "" if self.peak_bytes is None else f", up to {self.peak_bytes / 1e9:.1f} GB per process"
-        return f"about {duration(self.seconds)} of one process{memory} (from {self.neighbours} finished cells)"
+            return "no estimate yet: no cell has been finished on these models"
+        return f"about {duration(self.seconds)} of one process{self.memory} (from {self.neighbours} finished cells)"
+
+    @property
+    def memory(self) -> str:
+        """The most that a process will hold, as a phrase."""
+        return "" if self.peak_bytes is None else f", up to {self.peak_bytes / 1e9:.1f} GB per process"
 
 
 def estimate(pending: Sequence[Cell], known: Sequence[Record]) -> Estimate:
-    """The median of the nearest finished runs for each cell: same task, model and method, else less alike."""
+    """For each cell the median of the nearest finished runs: of its model, if possible of its task and method too."""
     total, peak, used = 0.0, 0.0, set()
     for cell in pending:
-        names = (cell.run.task.name, cell.run.model.name, method_name(cell.run))
-        alike = [[r for r in known if (r.task, r.model, r.method)[:n] == names[:n]] for n in (3, 2)]
+        model, task, method = cell.run.model.name, cell.run.task.name, method_name(cell.run)
+        own = [record for record in known if record.model == model]
+        on_task = [record for record in own if record.task == task]
+        alike = [r for r in on_task if r.method == method], on_task, [r for r in own if r.method == method], own
         near = next((group for group in alike if group), None)
         if near is None:
             return Estimate(None, None, 0)

@@ -230,7 +230,7 @@ class Recorder:
     def predictions(self, split: str, variant: str, predictions: Sequence[Prediction]) -> None:
         """Write every prediction of a split in file order."""
         name = f"predictions-{split}" + (f"-{variant}" if variant else "") + ".jsonl.gz"
-        write_json_lines_gz(self.folder / name, map(_prediction_row, predictions))
+        write_json_lines_gz(self.folder / name, map(prediction_row, predictions))
 
     def scores(self, split: str, variant: str, scores: Mapping[str, float]) -> None:
         """Enter the scores of a split and variant, and why a metric is missing."""
@@ -239,7 +239,8 @@ class Recorder:
         self.record.scores.setdefault(split, {}).setdefault(variant, {}).update(scores)
 
 
-def _prediction_row(prediction: Prediction) -> dict[str, Any]:
+def prediction_row(prediction: Prediction) -> dict[str, Any]:
+    """What a file of predictions holds of each of them."""
     row: dict[str, Any] = {"id": prediction.id, "prediction": prediction.value}
     if prediction.references:
         row["references"] = list(prediction.references)

@@ -95,6 +95,10 @@ class Experiment:
         self.record.data = self._provenance()
         self.rows: Sequence[Encoded] = encode_split(run.task, tokenizer, splits["train"], self.length)
         self.record.facts["cut_examples"] = sum(row.cut for row in self.rows)
+        if run.task.kind == "generate":
+            self.record.facts["cut_targets"] = lost = sum(row.cut_target for row in self.rows)
+            if lost:
+                recorder.show(f"{lost} of {len(self.rows)} texts are longer than train.max_length and lose their ends")
         if processes.is_first():
             write_bytes(recorder.folder / "config.yaml", repeatable_config(run).encode())
 
@@ -109,7 +113,7 @@ class Experiment:
     def attach(self) -> None:
         """Attach the method; a method that does not start at its backbone is compared with it."""
         method, facts = self.run.method, self.record.facts
-        facts["backbone_hash"] = checkpoint.tensor_hash(dict(self.model.base_model.named_parameters()))
+        facts["backbone_hash"] = checkpoint.backbone_hash(self.model)
         before = None if method.exact_at_start else self._start()
         with self.recorder.clock("method_s"):
             method.attach(self.model, seeds(self.run.seed).method)

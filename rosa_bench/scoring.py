@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,6 @@ from rosa_bench.config import Run
 from rosa_bench.data.encode import encode_split
 from rosa_bench.data.source import Split
 from rosa_bench.journal import Journal
-from rosa_bench.models.load import max_length
 from rosa_bench.recorder import Recorder
 from rosa_bench.tasks.base import Encoded, Example, Prediction, Task
 
@@ -40,6 +39,8 @@ class Scorer:
         self.splits, self.max_length = splits, max_length
         self._encoded: dict[str, list[Encoded]] = {}
         self._latest: dict[str, list[Prediction]] = {}
+        if self.task.kind == "generate":
+            evaluate.check_room(run.task, model.config)
 
     def encoded(self, split: str) -> list[Encoded]:
         """Token ids of a split; encoded once."""
@@ -83,6 +84,7 @@ class Scorer:
 
     def _finish_texts(self, recorder: Recorder, names: Sequence[str]) -> None:
         journals = []
+        recorder.record.facts["decoder"] = evaluate.decoder_of(self.model)
         state = checkpoint.tensor_hash(checkpoint.trained_state(self.model, self.run.method))
         for name in names:
             with self.run.method.active(self.model, name):
@@ -97,7 +99,16 @@ class Scorer:
         for journal in journals:
             journal.close()
         for name, loss in self._losses(names).items():
-            recorder.scores(self.task.select_split, name, {"loss": loss})
+            recorder.scores(self.task.select_split, name, {"loss": loss} | perplexity(loss))
+
+    def predicted(self, split: str, variants: Sequence[str]) -> Iterator[tuple[str, list[Prediction]]]:
+        """The predictions of variants on a split, one after the other."""
+        if self.task.kind != "generate":
+            yield from self._classified(split, variants).items()
+            return
+        for name in variants:
+            with self.run.method.active(self.model, name):
+                yield name, self._decoded(split)
 
     def _actives(self, names: Sequence[str]) -> list[evaluate.Active]:
         return [partial(self.run.method.active, self.model, name) for name in names]
@@ -125,7 +136,7 @@ class Scorer:
         return Journal(recorder.folder / f"{name}.jsonl", f"{recorder.record.key} {state}")
 
     def _decoded(self, split: str, journal: Journal | None = None) -> list[Prediction]:
-        limit, examples = max_length(self.model.config, sys.maxsize), self.splits[split].examples
+        limit, examples = evaluate.tokens_held(self.model.config), self.splits[split].examples
         size = evaluate.decoding_batch(self.task, self.model, self.run.train.eval_batch_size)
         return evaluate.decode(self.task, self.model, self.tokenizer, examples, size, limit, journal)
 
@@ -158,6 +169,14 @@ class Scorer:
             score = self.task.primary_score(split, self._decoded(split))
         checkpoint.copy_state(self.model, method, last)
         return score
+
+
+def perplexity(loss: float) -> dict[str, float]:
+    """The exponential of a mean loss per token in nats; absent where it is too large for a number."""
+    try:
+        return {"perplexity": math.exp(loss)}
+    except OverflowError:
+        return {}
 
 
 def samples(examples: Sequence[Example], predictions: Sequence[Prediction], count: int = 3) -> Iterator[str]:

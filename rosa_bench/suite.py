@@ -16,10 +16,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rosa_bench import cli, config
+from rosa_bench import cli, config, hub
 from rosa_bench.board import Board
 from rosa_bench.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, UsageError
-from rosa_bench.plan import Cell, estimate, load, plan
+from rosa_bench.plan import Cell, Suite, estimate, load, plan
 from rosa_bench.record import seconds
 from rosa_bench.report.collect import collect
 
@@ -58,6 +58,26 @@ def summary(cells: Sequence[Cell]) -> str:
     return "\n".join([*lines, *([f"{len(failed)} not done:", *failed] if failed else [])])
 
 
+def matches(cell: Cell, pattern: str) -> bool:
+    """Whether the overrides of a cell or its run id are of a pattern."""
+    if fnmatch.fnmatch(" ".join(cell.overrides), pattern):
+        return True
+    try:
+        return fnmatch.fnmatch(cell.folder.name, pattern)
+    except UsageError:  # its rows are nowhere to be had, so it has no id
+        return False
+
+
+def missing_hub(cells: Sequence[Cell]) -> str | None:
+    """A line to say if cells want a hub that does not answer; None if all is well."""
+    if not any(hub.wanted(cell.run) for cell in cells) or hub.answers(hub.endpoint()):
+        return None
+    return (
+        f"{hub.endpoint()} does not answer: only what was downloaded before is found; other ways: model.path=FOLDER, "
+        "data=local data.dir=FOLDER"
+    )
+
+
 def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m rosa_bench.suite", description=__doc__)
@@ -68,6 +88,7 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a submitit parameter")
     parser.add_argument("--dry-run", action="store_true", help="list the cells and the estimate, run nothing")
     parser.add_argument("--only", metavar="PATTERN", help="cells whose run id or overrides match, e.g. '*rosa*'")
+    parser.add_argument("--published-code", action="store_true", help="the authors' code's settings, not the paper's")
     parser.add_argument("--retry-failed", action="store_true", help="run failed cells again")
     args = parser.parse_intermixed_args(argv)
     if args.jobs < 1:
@@ -87,18 +108,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_INTERRUPTED
 
 
-def run_suite(args: argparse.Namespace) -> int:
-    """Plan, tell, run, sum up."""
-    suite = load(args.name)
-    cells = plan(suite, args.overrides)
+def planned(suite: Suite, args: argparse.Namespace) -> list[Cell]:
+    """The cells that the command line asks for. Raises UsageError if there is none."""
+    cells = plan(suite, args.overrides, args.published_code)
+    if not cells:
+        raise UsageError(f"suite {args.name} knows no published code that differs from its paper")
     if args.only:
-        cells = [c for c in cells if any(fnmatch.fnmatch(t, args.only) for t in (c.folder.name, " ".join(c.overrides)))]
+        cells = [cell for cell in cells if matches(cell, args.only)]
         if not cells:
             raise UsageError(f"--only {args.only} matches no cell of {args.name}")
     if args.jobs > 1:
         threads = max(1, (os.cpu_count() or 1) // args.jobs)
         shared = [replace(c.run.train, threads=c.run.train.threads or threads) for c in cells]
         cells = [replace(c, run=replace(c.run, train=train)) for c, train in zip(cells, shared, strict=True)]
+    return cells
+
+
+def run_suite(args: argparse.Namespace) -> int:
+    """Plan, tell, run, sum up."""
+    suite = load(args.name)
+    cells = planned(suite, args)
     output = Path(cells[0].run.output_dir)
     states = [cell.state for cell in cells]
     counts = "  ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
@@ -106,6 +135,8 @@ def run_suite(args: argparse.Namespace) -> int:
     pending = [cell for cell, state in zip(cells, states, strict=True) if state != "done"]
     if pending:
         print(estimate(pending, collect([output]).records))
+        if (line := missing_hub(pending)) is not None:
+            print(line)
     if args.dry_run:
         print("\n".join(f"  {state:10}{cell.folder.name}" for cell, state in zip(cells, states, strict=True)))
         return EXIT_DONE

@@ -7,7 +7,9 @@ medians, and the median of the ratios within a round with their quartiles. Write
 
 `steps`: one optimiser step of every method, over LoRA's. The backbone has RoBERTa's shape and random weights, and all
 rows have the same length, so that nothing is padded. Activations are what autograd holds at most at a time.
-`decoding`: the embedded E2E test inputs in batches, over one by one, greedily and with ten beams.
+`decoding`: E2E test inputs in batches by our search, over one by one by `generate` of transformers, greedily and with
+ten beams. Every round takes its share of the inputs and decodes it both ways; the outputs are compared. The inputs are
+real ones with `--data FOLDER`, FOLDER/e2e_nlg/test.jsonl (../shared/data if that is there), else embedded ones.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from typing import Any
 import torch
 import transformers
 
-from rosa_bench import cli, evaluate, measure
+from rosa_bench import cli, decoding, evaluate, measure
 from rosa_bench.data.source import load_split
 from rosa_bench.environment import environment
 from rosa_bench.files import write_json
@@ -46,6 +48,7 @@ CONTENDERS = {
     "meft3": ("method=meft", "method.variant=meft3"),
 }
 BASELINE = "lora"
+REAL_ROWS = Path(__file__).parent.parent.parent / "shared" / "data"
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -132,25 +135,38 @@ def measure_steps(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def measure_decoding(args: argparse.Namespace) -> dict[str, Any]:
-    """The embedded E2E test inputs in batches against one by one, with the same beams."""
-    told = {}
-    print("| decoding | tokens/s in batches | one by one | ratio (quartiles) |\n|---|---|---|---|")
-    for beams in (1, 10):
-        run = cli.compose(["task=e2e", "tracker=none", f"task.num_beams={beams}", "task.no_repeat_ngram=4"])
+    """Our search in batches against transformers' one input at a time: the same inputs, beams and outputs."""
+    source = ["data=local", f"data.dir={args.data}"] if args.data else []
+    told: dict[str, Any] = {"rows": str(args.data or "embedded")}
+    print("| decoding | inputs | tokens/s in batches | one by one | ratio (quartiles) | other outputs |")
+    print("|---|---|---|---|---|---|")
+    for beams in args.beams:
+        options = [f"task.num_beams={beams}", f"task.no_repeat_ngram={4 * (beams > 1)}"]
+        run = cli.compose([f"task={args.task}", f"method={args.method}", "tracker=none", *options, *source])
         model, tokenizer = load(run.model, run.task, 0)
+        run.method.attach(model, 0)
         model.to(DEVICE)
         examples = load_split(run.task, run.data, "test", args.inputs).examples
-        rates: dict[int, list[float]] = {evaluate.decoding_batch(run.task, model, args.eval_batch): [], 1: []}
-        for _ in range(args.rounds):
-            for size, found in rates.items():
-                began = time.perf_counter()
-                outputs = evaluate.decode(run.task, model, tokenizer, examples, size, model.config.n_positions)
-                took = time.perf_counter() - began
-                found.append(sum(len(tokenizer(str(o.value))["input_ids"]) + 1 for o in outputs) / took)
-        ratios = [batched / single for batched, single in zip(*rates.values(), strict=True)]
-        medians = [f"{statistics.median(found):.0f}" for found in rates.values()]
-        told[f"beams {beams}"] = {"tokens_per_s": {str(k): v for k, v in rates.items()}, "ratios": ratios}
-        print(f"| {'greedy' if beams == 1 else f'{beams} beams'} | {medians[0]} | {medians[1]} | {spread(ratios)} |")
+        batch = evaluate.decoding_batch(run.task, model, args.eval_batch)
+        how, limit = evaluate.how_to_search(run.task, tokenizer), model.config.n_positions
+        rates, others = [], 0
+        for share in (examples[i :: args.rounds] for i in range(args.rounds)):
+            began = time.perf_counter()
+            ours = [str(p.value) for p in evaluate.decode(run.task, model, tokenizer, share, batch, limit)]
+            middle = time.perf_counter()
+            prompts = {example.texts: run.task.prompt_ids(example, tokenizer) for example in share}
+            with evaluate.evaluating(model):
+                found = {key: decoding.generated(model, [ids], how)[0] for key, ids in prompts.items()}
+            theirs = {key: tokenizer.decode(ids, skip_special_tokens=True).strip() for key, ids in found.items()}
+            ended = time.perf_counter()
+            tokens = sum(len(ids) + 1 for ids in found.values())
+            rates.append((tokens / (middle - began), tokens / (ended - middle)))
+            others += sum(text != theirs[example.texts] for text, example in zip(ours, share, strict=True))
+        ratios = [batched / single for batched, single in rates]
+        medians = [f"{statistics.median(found):.0f}" for found in zip(*rates, strict=True)]
+        told[f"beams {beams}"] = {"tokens_per_s": rates, "ratios": ratios, "inputs": len(examples), "others": others}
+        name = "greedy" if beams == 1 else f"{beams} beams"
+        print(f"| {name} | {len(examples)} | {medians[0]} | {medians[1]} | {spread(ratios)} | {others} |", flush=True)
     return told
 
 
@@ -173,7 +189,11 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--only", default="", help="names of contenders, with commas; all if empty")
-    parser.add_argument("--inputs", type=int, default=500, help="test inputs to decode")
+    parser.add_argument("--inputs", type=int, default=630, help="test inputs to decode")
+    parser.add_argument("--beams", type=int, nargs="+", default=[1, 10])
+    parser.add_argument("--data", type=Path, default=REAL_ROWS if REAL_ROWS.is_dir() else None, metavar="FOLDER")
+    parser.add_argument("--task", default="e2e", help="of the inputs to decode")
+    parser.add_argument("--method", default="full", help="attached to the model that decodes")
     parser.add_argument("--eval-batch", type=int, default=64)
     parser.add_argument("--out", type=Path, default=Path("results/bench"))
     args = parser.parse_args()

@@ -10,6 +10,7 @@ from support import METHODS, prepared, small, steps, without_cost
 
 from rosa_bench import evaluate, scoring
 from rosa_bench.data.source import load_split
+from rosa_bench.decoding import Search
 from rosa_bench.journal import Journal
 from rosa_bench.run import run as run_experiment
 
@@ -31,13 +32,12 @@ def test_beams_in_batches_are_beams_one_by_one(method):
 
 
 def test_every_option_of_decoding_is_used(monkeypatch):
-    run, model, tokenizer, _ = prepared("lora", "gpt2_mini", *BEAMS)
-    seen = {}
-    original = type(model).generate
-    monkeypatch.setattr(type(model), "generate", lambda self, **kw: seen.update(kw) or original(self, **kw))
+    run, model, tokenizer, _ = prepared("lora", "gpt2_mini", "task.max_new_tokens=9", *BEAMS)
+    seen = []
+    monkeypatch.setattr(evaluate, "search", lambda model, prompts, how: seen.append(how) or [[] for _ in prompts])
     decoded(run, model, tokenizer, load_split(run.task, run.data, "test", 1).examples, 1)
-    wanted = {"num_beams": 4, "no_repeat_ngram_size": 4, "length_penalty": 0.8, "repetition_penalty": 1.1}
-    assert wanted.items() <= seen.items() and seen["do_sample"] is False
+    options = {"num_beams": 4, "max_new_tokens": 9, "no_repeat_ngram": 4, "length_penalty": 0.8}
+    assert seen == [Search(**options, repetition_penalty=1.1, end=tokenizer.eos_token_id)]
 
 
 def test_equal_inputs_are_decoded_once(monkeypatch):
@@ -101,6 +101,14 @@ def test_webnlg_is_scored_whole_seen_and_unseen(tmp_path):
     assert all({"bleu", "ter"} <= set(record.scores[split][""]) for split in ("test", "test_seen", "test_unseen"))
     scoring_facts = json.loads((tmp_path / record.run_id / "record.json").read_text())["facts"]["scoring"]
     assert scoring_facts["convention"] == "lora" and scoring_facts["references"] == "raw"
+
+
+def test_texts_that_lose_their_ends_are_counted_and_told(tmp_path, capsys):
+    options = ("method=lora", "train.max_steps=2", "task.max_new_tokens=4", "train.limit_eval=3")
+    record = run_experiment(small(tmp_path, "task=e2e", *options, "train.max_length=24"))
+    assert 0 < record.facts["cut_targets"] < record.facts["cut_examples"]
+    assert f"{record.facts['cut_targets']} of" in capsys.readouterr().out
+    assert record.facts["decoder"] == "rosa_bench.decoding.search"
 
 
 def test_two_scored_splits(tmp_path):

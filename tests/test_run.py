@@ -285,6 +285,31 @@ def test_a_sweep_goes_on_after_a_wrong_cell(tmp_path, capsys):
     assert len(list(tmp_path.glob("*/record.json"))) == 1
 
 
+def test_the_peak_of_one_cell_of_a_sweep_is_not_anothers(tmp_path):
+    large = "train.limit_train=4000,48"  # the first cell of the sweep holds far more rows than the second
+    arguments = ["-m", *SMALL, f"output_dir={tmp_path / 'sweep'}", "method=full", "task=mnli", "train.batch_size=64,2"]
+    assert subprocess.run([sys.executable, "-m", "rosa_bench", *arguments, large], timeout=600).returncode == 0
+    alone = [*SMALL, f"output_dir={tmp_path / 'alone'}", "method=full", "task=mnli", "train.batch_size=2"]
+    assert cli.main(["-m", *alone]) == 0
+    peaks = {}
+    for path in tmp_path.glob("*/*/record.json"):
+        record = read_record(path)
+        train = record.config["train"]
+        peaks[path.parts[-3], train["batch_size"], train["limit_train"]] = record.cost["peak_rss_bytes"]
+    assert peaks["sweep", 2, 48] < 1.03 * peaks["alone", 2, 48] and len(peaks) == 5
+    assert max(peaks.values()) > 1.05 * peaks["alone", 2, 48]
+
+
+def test_a_killed_cell_of_a_sweep_is_told(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr("rosa_bench.apart._child", killed)
+    assert cli.main(["-m", *SMALL, f"output_dir={tmp_path}", "method=lora"]) == 1
+    assert "the cell's process was killed" in capfd.readouterr().err
+
+
+def killed(run):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def test_works_from_another_folder_without_home(tmp_path):
     (tmp_path / "a folder ü").mkdir()
     environment = {k: v for k, v in os.environ.items() if k not in ("HOME", "ROSA_BENCH_CACHE")} | {"LC_ALL": "C"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import signal
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import filelock
 import pytest
-from support import SMALL
+from support import SMALL, composed
 
 from rosa_bench import board, config, plan, suite
 from rosa_bench.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, UsageError
@@ -34,6 +35,10 @@ def test_lists_are_swept_and_texts_are_not():
 @pytest.mark.parametrize("name", config.choices("suite"))
 def test_every_suite_is_made_of_valid_cells(name):
     cells = plan.plan(plan.load(name))
+    if any((cell.run.task.name, cell.run.data.source) == ("webnlg", "hub") for cell in cells):  # planned all the same
+        with pytest.raises(UsageError, match=r"data=local data\.dir=FOLDER"):
+            [cell.folder for cell in cells]
+        cells = plan.plan(plan.load(name), ["data=embedded"])
     assert len(cells) == len({cell.folder for cell in cells}) > 1
     assert config.describe("suite", name)
 
@@ -138,7 +143,9 @@ def test_the_estimate_comes_from_the_nearest_neighbours(tmp_path):
     assert plan.estimate(cells[:1], known).seconds == 20 and plan.estimate(cells[:1], known).peak_bytes == 7e8
     assert plan.estimate(cells[:2], [*known, record(rosa, 50.0, 9e8)]).seconds == 70
     assert plan.estimate(cells[1:2], known).seconds == 20  # another method on the same task and model
-    assert plan.estimate(cells, known).seconds is None and other.task.name == "sst2"
+    assert plan.estimate(cells[2:], known).seconds == 20 and other.task.name == "sst2"  # another task on the same model
+    foreign = dataclasses.replace(cells[0], run=composed("model=gpt2_mini", "task=e2e"))
+    assert plan.estimate([*cells, foreign], known).seconds is None
 
 
 def command(folder: Path, *arguments: str) -> list[str]:
@@ -166,7 +173,7 @@ def test_a_cell_that_cannot_run_ends_in_a_list_and_exit_1(tmp_path):
     assert "fp16 needs a GPU" in log.read_text()
 
 
-def test_usage(tmp_path):
+def test_usage(tmp_path, capsys, monkeypatch):
     blocked = tmp_path.parent / "a file"
     blocked.write_text("")
     wrong = [(["zz"], "choose from"), (["smoke", "--only", "zzz"], "matches no cell")]
@@ -175,6 +182,14 @@ def test_usage(tmp_path):
         done = subprocess.run(command(tmp_path, *arguments), capture_output=True, text=True, timeout=60)
         assert done.returncode == EXIT_USAGE and said in done.stderr
         assert "Traceback" not in done.stderr
+    wrong = [(["lora_table14"], "data=local data.dir=FOLDER"), (["smoke", "--published-code"], "no published code")]
+    for arguments, said in wrong:  # in this process, as starting one takes seconds
+        assert suite.main([*arguments, "--dry-run"]) == EXIT_USAGE and said in capsys.readouterr().err
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    wanted = ["dylora_table9", "--only", "*task=dart*", "--dry-run", f"output_dir={tmp_path}"]
+    assert suite.main(wanted) == EXIT_DONE
+    told = capsys.readouterr().out
+    assert "9 pending" in told and told.count("does not answer") == 1 and "webnlg-" not in told
     done = subprocess.run(command(blocked, "smoke"), capture_output=True, text=True, timeout=60)
     assert done.returncode == EXIT_USAGE and "a file" in done.stderr and "Traceback" not in done.stderr
     done = subprocess.run(command(tmp_path, "smoke", "--dry-run"), capture_output=True, text=True, timeout=60)

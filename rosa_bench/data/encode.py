@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from rosa_bench.data.source import Split
 
-FORMAT = 1  # raised when `Encoded` changes
+FORMAT = 2  # raised when `Encoded` changes
 
 
 def cache_dir() -> Path:

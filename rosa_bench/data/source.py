@@ -46,7 +46,11 @@ def load_split(task: Task, data: Data, split: str, limit: int | None = None) -> 
 
 
 def _embedded(task: Task, data: Data, split: str) -> Iterator[tuple[dict[str, Any], str]]:
-    for index, row in enumerate(task.embedded(split)):
+    try:
+        rows = task.embedded(split)
+    except ValueError as error:
+        raise UsageError(f"data=embedded: {error}") from error
+    for index, row in enumerate(rows):
         yield dict(row), f"embedded {task.name}/{split} row {index}"
 
 

@@ -64,6 +64,10 @@ class Method(ABC):
         """Names of the ways in which the trained model is scored, the main one last. The plain one is ''."""
         return [""]
 
+    def every_variant(self) -> list[str]:
+        """Names of all ways in which the trained model can act, whether a run scores them or not."""
+        return self.variants()
+
     def active(self, model: PreTrainedModel, variant: str) -> AbstractContextManager[None]:
         """A context in which the model is the variant of this name; it can be entered again and again."""
         return nullcontext()

@@ -47,6 +47,7 @@ class DyLora(Method):
     init: Init = "loralib"
     bias: Bias = "none"
     train_head: bool = True
+    score_ranks: Annotated[list[Count], Field(min_length=1)] | None = None  # all if null; the largest is the main one
 
     lr: ClassVar[Mapping[str, float]] = {"mini": 1e-3, "full_size": 4e-4}
 
@@ -54,6 +55,9 @@ class DyLora(Method):
     def _ordered(self) -> DyLora:
         if self.rank_min > self.rank_max:
             raise ValueError(f"rank_min={self.rank_min} is above rank_max={self.rank_max}")
+        for rank in self.score_ranks or []:
+            if not self.rank_min <= rank <= self.rank_max or (self.score_ranks or []).count(rank) > 1:
+                raise ValueError(f"score_ranks={self.score_ranks}: different ranks from rank_min to rank_max")
         return self
 
     def attach(self, model: PreTrainedModel, seed: int = 0) -> None:
@@ -95,7 +99,11 @@ class DyLora(Method):
         _activate(step.model, self.rank_max)
 
     def variants(self) -> list[str]:
-        """`r1` to `rR`: every rank that was trained."""
+        """`r1` to `rR`: every rank that was trained, or those of `score_ranks`."""
+        return self.every_variant() if self.score_ranks is None else [f"r{rank}" for rank in sorted(self.score_ranks)]
+
+    def every_variant(self) -> list[str]:
+        """Every rank that was trained."""
         return [f"r{rank}" for rank in range(self.rank_min, self.rank_max + 1)]
 
     @contextmanager

@@ -26,7 +26,8 @@ class SuiteTable:
     chosen: dict[tuple[str, str], Chosen] = field(default_factory=dict)  # by row and task
 
     def __post_init__(self) -> None:
-        self.printed = papers.reported(self.suite.paper, self.suite.table) if self.suite.paper else []
+        paper, table = self.suite.paper, self.suite.table
+        self.printed = papers.reported(paper, table) if paper and table else []
         models = {cell.model for cell in self.printed}
         self.targets = targets(self.suite, several_models=len(models) > 1)
         self.columns = [self._column(column) for column in self._asked()]
@@ -118,7 +119,10 @@ class SuiteTable:
         cell = next((cell for cell in alike if self._label(cell) == row.removesuffix(PUBLISHED_CODE)), None)
         if cell is None or cell.value is None:
             return None
-        return Printed(cell.value, cell.std, max(decimals(other.value) for other in alike), cell.note or "")
+        scale = asked.reported_scale if asked else 1.0
+        value, *others = [round(c.value * scale, 9) for c in (cell, *alike) if c.value is not None]
+        std = None if cell.std is None else round(cell.std * scale, 9)
+        return Printed(value, std, max(map(decimals, others)), cell.note or "")
 
     def _always(self, grid: Grid, target: Target, asked: plan.Column | None) -> list[str]:
         """What no run of ours shares with the paper, as the suite says."""
@@ -132,7 +136,7 @@ class SuiteTable:
         centre = {"mean": "Mean ± standard deviation", "median": "Median ± standard deviation"}[suite.aggregate]
         asked = f"the suite asks for {len(suite.seeds)}" if len(suite.seeds) > 1 else "the suite asks for one"
         lines = [f"{centre} over n seeds at {rule}; {asked}."]
-        if suite.paper:
+        if suite.paper and suite.table:
             ran = f", run on {suite.hardware}" if suite.hardware else ""
             lines.append(f"Printed values: {suite.paper}, {suite.table}{ran} (results/papers).")
         return [*lines, *suite.notes]

@@ -38,6 +38,7 @@ class Encoded:
     labels: Label = None
     token_type_ids: list[int] | None = None
     cut: bool = False  # the text was longer than the maximum length
+    cut_target: bool = False  # even what is to be generated was
 
 
 @dataclass(frozen=True, slots=True)

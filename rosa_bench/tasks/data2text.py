@@ -85,15 +85,20 @@ class DataToText(Task):
         return [*ids, end_id(tokenizer)] if self.linearization == "lora" else ids
 
     def encode(self, example: Example, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
-        """Input, separator, first reference, end of text. An input that is too long loses its head, not the target."""
-        target = tokenizer(" " + example.references[0].strip(), add_special_tokens=False)["input_ids"]
-        target = [*target, end_id(tokenizer)][:max_length]
+        """Input, separator, first reference, end of text. An input that is too long loses its head, not the target.
+
+        A target that is longer than all there may be loses its end, and is counted.
+        """
+        whole = [*tokenizer(" " + example.references[0].strip(), add_special_tokens=False)["input_ids"]]
+        whole.append(end_id(tokenizer))
+        target = whole[:max_length]
         prompt = self.prompt_ids(example, tokenizer)
         kept = prompt[max(0, len(prompt) + len(target) - max_length) :]
         silent = (
             [IGNORED] * len(kept) if self.loss_on == "target" else [IGNORED, *kept[1:]]
         )  # nothing predicts the first
-        return Encoded([*kept, *target], [*silent, *target], cut=len(kept) < len(prompt))
+        cut, cut_target = len(kept) < len(prompt), len(target) < len(whole)
+        return Encoded([*kept, *target], [*silent, *target], cut=cut, cut_target=cut_target)
 
     def score(self, split: str, predictions: Sequence[Prediction]) -> Mapping[str, float]:
         """The metrics of the family by the convention `scoring` against all references."""

@@ -48,6 +48,37 @@ def test_inputs_are_written_as_the_papers_did(backbone):
     assert written["rosa"] == "Input: name[The Mill], eatType[pub] Output:"
 
 
+def test_triples_are_written_as_in_lora_s_experiments(backbone):
+    tokenizer = transformers.AutoTokenizer.from_pretrained(backbone("gpt2"))
+    rows = {
+        "webnlg": {"triples": ["Aarhus | leaderName | Jacob", "Aarhus | country | Denmark"], "references": ["A."]},
+        "dart": {"tripleset": [["Aarhus", "LEADER_NAME", "Jacob"], ["Aarhus", "COUNTRY", "Denmark"]]},
+    }
+    wanted = {
+        "webnlg": "Aarhus : leaderName : Jacob | Aarhus : country : Denmark",
+        "dart": "Aarhus : leader_name : Jacob | Aarhus : country : Denmark",
+    }
+    for name, row in rows.items():
+        for form, shape in (("lora", "{}<|endoftext|>"), ("rosa", "Input: {} Output:")):
+            task = composed(f"task={name}", f"task.linearization={form}").task
+            example = task.parse({"references": ["A."], **row}, "here")
+            assert tokenizer.decode(task.prompt_ids(example, tokenizer)).strip() == shape.format(wanted[name])
+
+
+def test_an_input_is_cut_before_a_target_and_both_are_counted(backbone):
+    tokenizer = transformers.AutoTokenizer.from_pretrained(backbone("gpt2"))
+    task = composed("task=e2e").task
+    text = "The Mill is a pub by the river."
+    row = {"meaning_representation": "name[The Mill], eatType[pub]", "human_reference": text}
+    target = [*tokenizer(f" {text}")["input_ids"], tokenizer.eos_token_id]
+    counted = {}
+    for room in (100, len(target) + 3, len(target), len(target) - 1):
+        found = task.encode(task.parse(row, "here"), tokenizer, room)
+        assert found.input_ids[-len(target) :] == target[:room] and len(found.input_ids) <= room
+        counted[room - len(target)] = (found.cut, found.cut_target)
+    assert list(counted.values()) == [(False, False), (True, False), (True, False), (True, True)]
+
+
 def test_the_cache_is_used_and_a_damaged_one_is_not(backbone, monkeypatch):
     run = composed("task=cola")
     tokenizer = transformers.AutoTokenizer.from_pretrained(backbone("roberta"))

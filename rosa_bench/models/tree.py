@@ -1,0 +1,158 @@
+"""Many continuations of many inputs, read by a causal decoder at a small cost for each new token.
+
+Letters of shapes: N inputs, K beams of each, V words, P tokens of the longest input, S places, H heads, D head width.
+
+An input's keys and values are computed and kept once, not once per beam, and what is generated after it is a tree. A
+step hands the model the K newest nodes of an input as K tokens of one sequence, each with a mask over the places where
+its ancestors' keys are. So a beam that goes on from another one takes over a row of that mask, and no key or value is
+ever moved; a place from which no beam descends is given to a new node. The model's own `forward` is called, so whatever
+a method has put into the model acts here too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+# Decoders that take position ids and a mask [N, 1, K, S] as they are given: tests/test_decoding.py tries each of them.
+KINDS = (
+    "gpt2", "gpt_bigcode", "gpt_neox", "gptj", "granite", "llama", "mistral", "olmo2", "opt", "phi", "qwen2", "qwen3",
+    "starcoder2",
+)  # fmt: skip
+
+
+def supported(model: Any) -> bool:
+    """Whether this kind of model can be read as a tree."""
+    windowed = getattr(model.config, "sliding_window", None) is not None
+    return model.config.model_type in KINDS and not windowed
+
+
+@contextmanager
+def plain_attention(model: Any) -> Iterator[None]:
+    """Attention as two products and a softmax, which is the fastest for a few queries to each set of keys."""
+    was = model.config._attn_implementation
+    model.set_attn_implementation("eager")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(was)
+
+
+class Places(CacheLayerMixin):
+    """The keys and values of one layer, [N, H, S, D]; `Tree` says at which place a node is written."""
+
+    def __init__(self, tree: Tree) -> None:
+        super().__init__()
+        self.tree = tree
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        """Make room, all zeros: what is masked has weight zero, and must be finite."""
+        self.keys, self.values = (self._longer(states, self.tree.places) for states in (key_states, value_states))
+        self.is_initialized = True
+
+    def _longer(self, states: torch.Tensor, places: int) -> torch.Tensor:
+        out = states.new_zeros(*states.shape[:2], places, states.shape[3])
+        out[:, :, : states.shape[2]] = states
+        return out
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write the new states; returns all that the new tokens may look at."""
+        if self.keys is None or self.values is None:
+            self.lazy_initialization(key_states, value_states)
+            return key_states, value_states
+        n = key_states.shape[0]
+        rows = torch.arange(n, device=key_states.device)[:, None]
+        self.keys[rows, :, self.tree.newest] = key_states.transpose(1, 2)
+        self.values[rows, :, self.tree.newest] = value_states.transpose(1, 2)
+        return self.keys[:n, :, : self.tree.used], self.values[:n, :, : self.tree.used]
+
+    def move(self, sources: torch.Tensor, targets: torch.Tensor) -> None:
+        """Give the rows of some inputs to others."""
+        assert self.keys is not None and self.values is not None
+        self.keys[targets], self.values[targets] = self.keys[sources], self.values[sources]
+
+    def widen(self) -> None:
+        """Make room for as many places as the tree has now."""
+        assert self.keys is not None and self.values is not None
+        self.keys, self.values = (self._longer(states, self.tree.places) for states in (self.keys, self.values))
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Places that a query may see; the masks are ready-made, so nobody asks."""
+        return self.tree.used, 0
+
+    def get_seq_length(self) -> int:
+        """Places in use."""
+        return self.tree.used
+
+    def get_max_length(self) -> int:
+        """No limit."""
+        return -1
+
+    get_max_cache_shape = get_max_length
+
+
+class Tree:
+    """The nodes after a batch of inputs. `prompts` are padded at their beginning, with their own first token."""
+
+    def __init__(self, model: Any, prompts: Sequence[Sequence[int]], beams: int) -> None:
+        device = model.device
+        self.model, self.beams, self.depth = model, beams, 0
+        self.lengths = torch.tensor([len(ids) for ids in prompts], device=device)
+        width = int(self.lengths.max())
+        self.prompts = torch.tensor([[ids[0]] * (width - len(ids)) + list(ids) for ids in prompts], device=device)
+        self.used, self.places = width, width + 8 * beams
+        self.layers = [Places(self) for _ in range(model.config.num_hidden_layers)]
+        self.cache = Cache(layers=cast(Any, self.layers))
+
+    def begin(self) -> torch.Tensor:
+        """Read the inputs; the logits [N, V] after each of them."""
+        n, width = self.prompts.shape
+        column = torch.arange(width, device=self.prompts.device)
+        position = column - (width - self.lengths)[:, None]
+        real = position >= 0
+        itself = torch.eye(width, dtype=torch.bool, device=column.device)  # so that padding sees something
+        seen = (column[:, None] >= column) & real[:, None] | itself
+        logits = self._read(self.prompts, seen, position.clamp(min=0), logits_to_keep=1)[:, -1]
+        visible = torch.zeros(n, 1, self.places, dtype=torch.bool, device=column.device)
+        visible[:, 0, :width] = real
+        self.visible = visible.expand(n, self.beams, self.places)  # by the newest node of each beam
+        return logits
+
+    def step(self, tokens: torch.Tensor, parents: torch.Tensor) -> torch.Tensor:
+        """Read new nodes [N, K], children of the newest nodes of the beams `parents` [N, K]; the logits [N, K, V]."""
+        visible = self.visible.gather(1, parents[..., None].expand(*parents.shape, self.places))
+        free = ~visible.any(1)
+        if int(free.sum(1).min()) < self.beams:
+            more = self.places // 2 + self.beams
+            self.places += more
+            for layer in self.layers:
+                layer.widen()
+            visible, free = (torch.nn.functional.pad(kind, (0, more), value=kind is free) for kind in (visible, free))
+        order = torch.arange(self.places, 0, -1, device=tokens.device)
+        self.newest = (free * order).topk(self.beams).indices
+        self.visible = visible.scatter(2, self.newest[..., None], True)
+        self.used = int((self.visible.any(1).any(0) * order.flip(0)).max())
+        positions = (self.lengths + self.depth)[:, None].expand(tokens.shape)
+        self.depth += 1
+        return self._read(tokens, self.visible[:, :, : self.used], positions)
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Go on with these inputs alone, in this order. Row i may become row j <= i only."""
+        targets = torch.arange(len(rows), device=rows.device)
+        moved = rows != targets
+        for layer in self.layers:
+            layer.move(rows[moved], targets[moved])
+        self.visible, self.lengths = self.visible[rows], self.lengths[rows]
+
+    def _read(self, ids: torch.Tensor, seen: torch.Tensor, positions: torch.Tensor, **options: Any) -> torch.Tensor:
+        mask = torch.zeros(seen.shape, dtype=self.model.dtype, device=ids.device)
+        mask.masked_fill_(~seen, torch.finfo(mask.dtype).min)
+        inputs = {"input_ids": ids, "attention_mask": mask[:, None], "position_ids": positions}
+        logits: torch.Tensor = self.model(**inputs, past_key_values=self.cache, use_cache=True, **options).logits
+        return logits.float()

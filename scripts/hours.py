@@ -1,0 +1,82 @@
+"""How long the suites of the papers would take on one GPU: an estimate by arithmetic, nothing of it measured.
+
+    python scripts/hours.py
+
+Prints the table of docs/reproduce.md. A step takes its arithmetic at `FLOPS` a second, or `LAYER_S` for each layer
+where that is longer, as a GPU needs that time to be told what to do however small a batch is.
+"""
+
+from __future__ import annotations
+
+import math
+
+from rosa_bench import config, plan
+from rosa_bench.config import Run
+
+FLOPS = 60e12  # sustained, of an A100 with train.precision=bf16: a fifth of its peak
+LAYER_S = 2.5e-3  # forward, backward and update
+TOKEN_S = 1.5e-3  # decoding one token of a batch, for each layer
+PARAMETERS = {  # without embeddings, with the output layer of decoders
+    "roberta_base": (86e6, 12),
+    "roberta_large": (303e6, 24),
+    "gpt2": (124e6, 12),
+    "gpt2_medium": (354e6, 24),
+    "gpt2_large": (773e6, 36),
+}
+# Training examples, evaluated rows, and tokens of an example (words and marks of the real sets, times 1.1 or 1.2).
+ROWS = {
+    "cola": (8551, 1043, 12),
+    "sst2": (67349, 872, 13),
+    "mrpc": (3668, 408, 56),
+    "stsb": (5749, 1500, 30),
+    "qqp": (363846, 40430, 30),
+    "mnli": (392702, 19647, 42),
+    "qnli": (104743, 5463, 53),
+    "rte": (2490, 277, 73),
+    "e2e": (42061, 630, 64),
+    "webnlg": (18102, 1862, 55),
+    "dart": (62659, 5097, 67),
+}
+
+
+def hours(run: Run) -> float:
+    """One run: training, evaluation at every epoch, and decoding of every variant at the end."""
+    examples, scored, tokens = ROWS[run.task.name]
+    size, layers = PARAMETERS[run.model.name]
+    batch = run.train.batch_size
+    per_parameter = 6 if type(run.method).__name__ == "Full" else 4  # no gradients of frozen weights
+    step_s = max(per_parameter * size * tokens * batch / FLOPS, LAYER_S * layers)
+    epochs = run.train.epochs or run.task.epochs
+    steps = run.train.max_steps or epochs * math.ceil(examples / batch)
+    seconds = steps * step_s
+    if run.task.kind == "generate":
+        parts = len(run.method.variants()) + 1  # and the best epoch
+        return (seconds + parts * math.ceil(scored / 64) * 64 * layers * TOKEN_S) / 3600
+    pass_s = max(2 * size * tokens * 128 / FLOPS, LAYER_S * layers / 3)
+    return (seconds + epochs * math.ceil(scored / 128) * pass_s) / 3600
+
+
+def rounded(value: float) -> str:
+    """Two digits at most: it is no more than an estimate."""
+    if value < 0.1:
+        return "< 0.1"
+    return f"{value:.1f}" if value < 1 else f"{float(f'{value:.2g}'):,.0f}"
+
+
+def lines() -> list[str]:
+    """The table."""
+    out = ["| suite | runs | hours of one GPU | of one seed |", "|---|---|---|---|"]
+    for name in config.choices("suite"):
+        suite = plan.load(name)
+        if suite.paper is not None:
+            cells = plan.plan(suite)
+            all_hours, first = (
+                sum(hours(cell.run) for cell in cells if cell.run.seed in seeds)
+                for seeds in ({cell.run.seed for cell in cells}, suite.seeds[:1])
+            )
+            out.append(f"| `{name}` | {len(cells)} | {rounded(all_hours)} | {rounded(first)} |")
+    return out
+
+
+if __name__ == "__main__":
+    print("\n".join(lines()))
