@@ -1,0 +1,46 @@
+"""How methods look in every figure: a colour that the colour-blind tell apart, a marker and a dash for grey print."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+Dash = tuple[int, tuple[float, ...]]
+
+# Okabe and Ito's palette without yellow, which white paper swallows.
+COLOURS = ("#000000", "#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+MARKERS = ("D", "o", "s", "^", "v", "P", "X", "<", ">", "h", "p", "*")
+DASHES: tuple[Dash, ...] = ((0, (5, 2)), (0, ()), (0, (7, 1.5, 1, 1.5)), (0, (1, 1.2)), (0, (3, 1, 1, 1, 1, 1)))
+# Methods with a look of their own, in the order of their numbers. New ones go to the end, so that old figures stay.
+FIXED = ("full", "lora", "rosa", "dylora", "meft", "bitfit", "adapter", "head", "toplayers", "peft")
+DISTINCT = len(MARKERS) * len(DASHES)  # looks that no two share
+
+
+@dataclass(frozen=True)
+class Look:
+    """Of a method. Marker and dash together are its own, and so is the marker among the first twelve."""
+
+    colour: str
+    marker: str
+    dash: Dash
+
+
+def look(number: int) -> Look:
+    """The look of a number."""
+    turn, place = divmod(number % DISTINCT, len(MARKERS))
+    return Look(COLOURS[number % len(COLOURS)], MARKERS[place], DASHES[(place + turn) % len(DASHES)])
+
+
+def looks(methods: Iterable[str]) -> dict[str, Look]:
+    """The look of each method by its name: that of `FIXED`, or a free one that its name leads to."""
+    names = sorted(set(methods))
+    numbers = {name: FIXED.index(name) for name in names if name in FIXED}
+    taken = set(range(len(FIXED)))
+    for name in names:
+        if name not in numbers:
+            start = int.from_bytes(hashlib.sha256(name.encode("utf-8", "replace")).digest()[:4], "big")
+            order = [*range(len(FIXED), len(MARKERS)), *((start + i) % DISTINCT for i in range(DISTINCT))]
+            numbers[name] = next((n for n in order if n not in taken), start % DISTINCT)
+            taken.add(numbers[name])
+    return {name: look(number) for name, number in numbers.items()}
