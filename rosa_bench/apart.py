@@ -24,6 +24,8 @@ def run_apart(run: Run) -> int:
     Raises:
         KeyboardInterrupt: when the cell was interrupted.
     """
+    if multiprocessing.get_start_method(allow_none=True) == "loky":  # in a worker of joblib; nobody else knows the name
+        multiprocessing.set_start_method("forkserver", force=True)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["rosa_bench.run"])
     sys.stdout.flush()

@@ -24,6 +24,7 @@ from rosa_bench.key import config_key, finished, run_id
 from rosa_bench.processes import is_first
 from rosa_bench.record import Record, seconds
 
+_codes: list[int] = []  # exit codes of the cells of this process
 PATH_FLAGS = ("-cp", "--config-path", "-cd", "--config-dir")
 
 
@@ -32,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     sys.argv = [sys.argv[0], *absolute_paths(arguments)]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra raises and does not print
+    _codes.clear()
     try:
         if {"--help", "-h"} & set(arguments):
             print(help_text([a for a in arguments if not a.startswith("-")]))
@@ -47,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("rosa_bench: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return EXIT_INTERRUPTED
-    return EXIT_DONE
+    return max(_codes, default=EXIT_DONE)
 
 
 USAGE = """\
@@ -123,19 +125,28 @@ class CellEndedError(Exception):
 @hydra.main(version_base="1.3", config_path=None, config_name="run")
 def _compose_and_run(cfg: DictConfig) -> None:
     sweep = HydraConfig.get().mode == RunMode.MULTIRUN
-    try:
-        run = config.resolve(cfg)
-    except UsageError as error:
-        raise CellEndedError(complain(str(error))) from None
-    code = told_if_done(run) if sweep else cell_code(run)
-    if code is None:
-        from rosa_bench.apart import run_apart
-
-        code = run_apart(run)
+    code = _code_of(cfg, sweep)
     if code == EXIT_INTERRUPTED:
         raise KeyboardInterrupt
-    if code != EXIT_DONE:
+    if code != EXIT_DONE and sweep:
         raise CellEndedError(code)
+    _codes.append(code)
+
+
+def _code_of(cfg: DictConfig, sweep: bool) -> int:
+    """Run a cell, in a process of its own if it is one of many; returns its exit code."""
+    try:
+        run = config.resolve(cfg)
+        if not sweep:
+            return cell_code(run)
+        done = told_if_done(run)
+    except UsageError as error:
+        return complain(str(error))
+    if done is not None:
+        return done
+    from rosa_bench.apart import run_apart
+
+    return run_apart(run)
 
 
 def cell_code(run: config.Run) -> int:

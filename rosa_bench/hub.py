@@ -21,7 +21,8 @@ def prepare(run: Run) -> None:
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     for name in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"):
         os.environ.setdefault(name, "20")
-    if not wanted(run) or not answers(endpoint()):
+    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+    if not wanted(run) or offline or not answers(endpoint()):
         os.environ["HF_HUB_OFFLINE"] = "1"
 
 
@@ -37,8 +38,6 @@ def endpoint() -> str:
 
 def answers(endpoint: str) -> bool:
     """Whether anything at the address speaks HTTP within `TIMEOUT_S` seconds; a refusal is an answer too."""
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
-        return False
     try:
         with urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=TIMEOUT_S):
             return True

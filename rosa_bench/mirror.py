@@ -48,23 +48,37 @@ def flat(scores: dict[str, Any], prefix: str = "") -> dict[str, float]:
     return out
 
 
+def begin(record: dict[str, Any], folder: Path, mode: str) -> Any:
+    """A run of wandb; online it is waited for half a minute."""
+    import wandb
+
+    tracker = record["config"]["tracker"]
+    return wandb.init(
+        project=tracker["project"],
+        entity=tracker["entity"],
+        mode=mode,  # type: ignore[arg-type]
+        dir=str(folder),
+        name=record["run_id"],
+        config=record["config"],
+        tags=[*tracker["tags"], record["task"], record["method"], f"key:{record['key'][:8]}"],
+        settings=wandb.Settings(x_disable_stats=True, console="off", save_code=False, init_timeout=30),
+    )
+
+
 def main(folder: Path, pid: int) -> None:
     """Mirror one run."""
     import wandb
 
     record = record_of(folder)
-    tracker = record["config"]["tracker"]
-    settings = wandb.Settings(x_disable_stats=True, console="off", save_code=False, init_timeout=30)
-    run = wandb.init(
-        project=tracker["project"],
-        entity=tracker["entity"],
-        mode=tracker["mode"],
-        dir=str(folder),
-        name=record["run_id"],
-        config=record["config"],
-        tags=[*tracker["tags"], record["task"], record["method"], record["key"][:8]],
-        settings=settings,
-    )
+    mode = record["config"]["tracker"]["mode"]
+    try:
+        run = begin(record, folder, mode)
+    except (wandb.Error, OSError) as error:
+        if mode == "offline":
+            raise
+        print(f"wandb cannot be reached, the run is kept offline: {error}", flush=True)
+        wandb.teardown()
+        run = begin(record, folder, "offline")
     for event in follow(folder, pid):
         step = event.pop("step")
         scores = flat(event.pop("scores", {}), "scores")

@@ -240,7 +240,7 @@ class Estimate:
 
 
 def estimate(pending: Sequence[Cell], known: Sequence[Record]) -> Estimate:
-    """The median of the nearest finished runs for each cell: same model, and the same task and method or one of them."""
+    """For each cell the median of the nearest finished runs: of its model, if possible of its task and method too."""
     total, peak, used = 0.0, 0.0, set()
     for cell in pending:
         model, task, method = cell.run.model.name, cell.run.task.name, method_name(cell.run)

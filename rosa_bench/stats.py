@@ -48,10 +48,10 @@ def summary(values: Sequence[float]) -> Summary:
     """Mean and median of the scores of several seeds, the standard deviation (n - 1), and an interval for each centre.
 
     The mean's interval is Student's. Of 3 to 5 values from a normal distribution it covers the mean 95 times in 100, a
-    percentile bootstrap 74 to 83 times and BCa no more, as neither can leave the range of the values; the studentised
+    percentile bootstrap 74 to 85 times and BCa no more, as neither can leave the range of the values; the studentised
     bootstrap is unbounded for 3, and for any number where resamples of equal values are likely. Of skewed values
-    (exponential) it covers 88 to 89 times. The median's interval is up to 5 values a parametric bootstrap-t under the
-    normal distribution (92 to 96 times, whatever the distribution tried), from 6 on the order statistics that cover at
+    (exponential) it covers 88 to 90 times. The median's interval is up to 5 values a parametric bootstrap-t under the
+    normal distribution (91 to 97 times, whatever the distribution tried), from 6 on the order statistics that cover at
     least 95 times in 100 for every continuous distribution.
 
     Raises:

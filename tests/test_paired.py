@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from rosa_bench.errors import UsageError
 from rosa_bench.files import write_json_lines_gz
 from rosa_bench.metrics import glue
 from rosa_bench.paired import Comparison, compare, read_predictions, task_of
+from rosa_bench.recorder import _prediction_row
 from rosa_bench.resampling import NoStatisticError
+from rosa_bench.tasks.base import Prediction
 
 N = 120
 LABELS = np.random.default_rng(0).integers(0, 2, N)
@@ -165,6 +168,18 @@ def test_runs_of_other_examples_are_refused(tmp_path):
         compare(task, "accuracy", [a, a], [a])
     with pytest.raises(UsageError, match="needs predictions"):
         compare(task, "accuracy", [a], [])
+
+
+def test_what_a_run_writes_is_read_back(tmp_path):
+    written = (
+        Prediction("row 0", 1, 0, logits=(0.1, 0.9)),
+        Prediction("row 1", 2.5, 3.0, subset="seen"),
+        Prediction("row 2", [1.0, 2.0], [1.5, 2.0]),
+        Prediction("row 3", "", references=("a text", "another")),
+    )
+    write_json_lines_gz(tmp_path / "p.jsonl.gz", map(_prediction_row, written))
+    read = read_predictions(tmp_path / "p.jsonl.gz", 1).rows
+    assert read == tuple(dataclasses.replace(row, logits=()) for row in written)
 
 
 GOOD = {"id": "1", "prediction": 1, "label": 1}

@@ -15,6 +15,7 @@ import rosa_bench
 
 PACKAGE = Path(rosa_bench.__file__).parent
 SHARED = ["run.py", "trainer.py", "evaluate.py", "scoring.py", "record.py", "recorder.py", "checkpoint.py", "tables.py"]
+SHARED += ["stats.py", "resampling.py", "paired.py", "comparisons.py"]
 
 
 @pytest.mark.parametrize("name", SHARED)

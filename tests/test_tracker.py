@@ -17,6 +17,7 @@ from rosa_bench import mirror
 
 def folder_with(tmp_path: Path, status: str) -> Path:
     """A run's folder as the recorder leaves it."""
+    tmp_path.mkdir(exist_ok=True)
     tracker = {"project": "p", "entity": None, "mode": "offline", "tags": ["a tag"]}
     told = {
         "run_id": "cola-m-lora-s1-0",

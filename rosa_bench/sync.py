@@ -1,0 +1,65 @@
+"""`python -m rosa_bench.sync`: sends the runs that were mirrored offline to wandb, each once."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rosa_bench import cli, hub
+from rosa_bench.errors import EXIT_DONE, EXIT_FAILED
+
+SERVER = "https://api.wandb.ai"
+LIMIT_S = 600  # for one run
+
+
+def waiting(root: Path) -> list[Path]:
+    """Folders of offline runs below a folder of records that were not sent yet, by name."""
+    return sorted(folder for folder in root.glob("*/wandb/offline-run-*") if unsent(folder))
+
+
+def unsent(folder: Path) -> bool:
+    """Whether wandb has not marked the run of a folder as sent."""
+    return any(not path.with_name(path.name + ".synced").exists() for path in folder.glob("*.wandb"))
+
+
+def send(folder: Path) -> str | None:
+    """Send one run; why it could not be sent, or None."""
+    command = [sys.executable, "-m", "wandb", "sync", "--yes", str(folder)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, stdin=subprocess.DEVNULL)
+    except subprocess.TimeoutExpired:
+        return f"no answer within {LIMIT_S} s"
+    if done.returncode == 0 and not unsent(folder):
+        return None
+    said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+    return said[-1].strip()[:300] if said else f"wandb ended with {done.returncode}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Send every offline run below --runs that was not sent; exit code 1 if one could not be."""
+    parser = argparse.ArgumentParser(prog="python -m rosa_bench.sync", description=__doc__)
+    parser.add_argument("--runs", type=Path, default=Path("results/runs"), metavar="DIR")
+    parser.add_argument("--dry-run", action="store_true", help="list them, send nothing")
+    args = parser.parse_args(argv)
+    found = waiting(args.runs)
+    print(f"{len(found)} offline runs below {args.runs} were not sent yet")
+    if args.dry_run or not found:
+        print("\n".join(f"  {folder.parent.parent.name}" for folder in found))
+        return EXIT_DONE
+    server = os.environ.get("WANDB_BASE_URL", SERVER)
+    if not hub.answers(server):
+        return cli.complain(f"{server} cannot be reached; the runs stay where they are, try again later")
+    failed = 0
+    for folder in found:
+        reason = send(folder)
+        failed += reason is not None
+        print(f"  {folder.parent.parent.name}: {'sent' if reason is None else f'not sent: {reason}'}", flush=True)
+    return EXIT_FAILED if failed else EXIT_DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""Sending offline runs: what was sent is left alone, what cannot be sent stays and is told in one line."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import json
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+from test_tracker import folder_with
+
+from rosa_bench import sync
+from rosa_bench.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE
+
+KEY = "0123456789" * 4
+
+
+class Nonsense(http.server.BaseHTTPRequestHandler):
+    """A server that answers everything, and nothing that makes sense."""
+
+    def do_GET(self):
+        self.rfile.read(int(self.headers.get("content-length", 0)))
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"" if self.command == "HEAD" else b"nonsense")
+
+    do_POST = do_HEAD = do_GET  # noqa: N815 - the names are the base class's
+
+    def log_message(self, *args):
+        pass
+
+
+@contextlib.contextmanager
+def server():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Nonsense) as served:
+        threading.Thread(target=served.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{served.server_port}"
+        served.shutdown()
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Two offline runs, one of them sent."""
+    for name in ("first", "second"):
+        folder = tmp_path / name / "wandb" / "offline-run-1-a"
+        folder.mkdir(parents=True)
+        (folder / "run-a.wandb").write_bytes(b"")
+    (tmp_path / "first" / "wandb" / "offline-run-1-a" / "run-a.wandb.synced").touch()
+    return tmp_path
+
+
+def test_what_was_sent_is_left_alone(runs, capsys):
+    assert [folder.parent.parent.name for folder in sync.waiting(runs)] == ["second"]
+    assert sync.main(["--runs", str(runs), "--dry-run"]) == EXIT_DONE
+    assert "second" in (said := capsys.readouterr().out) and "first" not in said
+
+
+def test_each_is_sent_once(runs, monkeypatch, capsys):
+    def marks(folder):
+        (folder / "run-a.wandb.synced").touch()
+
+    monkeypatch.setattr(sync, "send", marks)
+    with server() as address:
+        monkeypatch.setenv("WANDB_BASE_URL", address)
+        assert sync.main(["--runs", str(runs)]) == EXIT_DONE
+        assert "second: sent" in capsys.readouterr().out
+        assert sync.main(["--runs", str(runs)]) == EXIT_DONE and "0 offline runs" in capsys.readouterr().out
+
+
+def test_without_a_server_nothing_is_lost(runs, monkeypatch, capsys):
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    assert sync.main(["--runs", str(runs)]) == EXIT_USAGE
+    assert "cannot be reached" in capsys.readouterr().err and len(sync.waiting(runs)) == 1
+
+
+def test_a_real_offline_run_and_a_server_that_answers_nonsense(tmp_path, monkeypatch, capsys):
+    folder = folder_with(tmp_path / "run", "done")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")} | {"HOME": str(tmp_path)}
+    subprocess.run(
+        [sys.executable, "-m", "rosa_bench.mirror", str(folder), "1"], env=environment, check=True, timeout=120
+    )
+    monkeypatch.setenv("WANDB_API_KEY", KEY)
+    with server() as address:
+        monkeypatch.setenv("WANDB_BASE_URL", address)
+        assert sync.main(["--runs", str(tmp_path)]) == EXIT_FAILED
+    assert "run: not sent: " in capsys.readouterr().out and len(sync.waiting(tmp_path)) == 1
+
+
+def test_an_online_mirror_without_a_server_is_kept_offline(tmp_path):
+    folder = folder_with(tmp_path / "run", "done")
+    told = json.loads((folder / "record.json").read_text())
+    told["config"]["tracker"]["mode"] = "online"
+    (folder / "record.json").write_text(json.dumps(told))
+    environment = os.environ | {"WANDB_API_KEY": KEY, "HOME": str(tmp_path)}
+    with server() as address:
+        environment["WANDB_BASE_URL"] = address
+        command = [sys.executable, "-m", "rosa_bench.mirror", str(folder), "1"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and "kept offline" in done.stdout, done.stderr
+    assert len(sync.waiting(tmp_path)) == 1
