@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
+import math
 import os
 import signal
 import subprocess
@@ -22,6 +23,7 @@ from rosa_bench.key import config_key, run_id
 from rosa_bench.record import read_record
 from rosa_bench.recorder import status_of
 from rosa_bench.run import run as run_experiment
+from rosa_bench.scoring import perplexity
 
 
 def folder_of(run) -> Path:
@@ -346,6 +348,8 @@ def test_a_llama_generates_and_a_bert_cannot(backbone, tmp_path):
     assert {"bleu", "nist", "rouge_l", "cider"} <= set(record.scores["test"][""]) and record.scores["validation"][""][
         "loss"
     ] > 0
+    scored = record.scores["validation"][""]
+    assert scored["perplexity"] == pytest.approx(math.exp(scored["loss"])) and perplexity(1e4) == {}
     with pytest.raises(UsageError, match="causal decoder"):
         run_experiment(small(tmp_path, "task=e2e", f"model.path={backbone('bert')}"))
 
