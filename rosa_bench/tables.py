@@ -16,7 +16,7 @@ from rosa_bench.report.collect import Collection, collect
 from rosa_bench.report.compare import Comparer, known_tests
 from rosa_bench.report.grid import Grid
 from rosa_bench.report.page import page
-from rosa_bench.report.plots import Plot
+from rosa_bench.report.plots import draw
 from rosa_bench.report.text import comma_separated, latex, long_csv, markdown
 
 ROOTS = [Path("results/runs"), Path("results/embedded")]  # a user's own runs, and those that ship
@@ -60,10 +60,11 @@ def render(args: argparse.Namespace) -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     for grid in grids:
         write(grid, args.out)
-    plots, told = ([], []) if args.no_plots else drawn(found, args)
-    for line in told:
+    baseline = next((grid.baseline for grid in grids if grid.baseline), None)
+    plots, left_out = ([], []) if args.no_plots else draw(found, args.out, baseline)
+    for line in left_out:
         print(line, file=sys.stderr)
-    write_bytes(args.out / "index.html", page(grids, plots, found.broken).encode())
+    write_bytes(args.out / "index.html", page(grids, plots, [*found.broken, *left_out]).encode())
     print("\n".join(map(markdown, grids[:PRINTED])))
     if len(grids) > PRINTED:
         print(f"and {len(grids) - PRINTED} more tables\n")
@@ -82,15 +83,6 @@ def compared(grids: Sequence[Grid], found: Collection, out: Path, roots: Sequenc
     if len(comparer.known) > before:
         save_tests(out / "tests.json", comparer.known)
     return grids
-
-
-def drawn(found: Collection, args: argparse.Namespace) -> tuple[list[Plot], list[str]]:
-    """The plots and what was left out of them; none without matplotlib."""
-    try:
-        from rosa_bench.report.plots import draw
-    except ImportError:
-        return [], ["no plots: matplotlib is missing (pip install 'rosa_bench[plot]')"]
-    return draw(found, args.out, args.baseline)
 
 
 def write(grid: Grid, out: Path) -> None:
