@@ -6,6 +6,7 @@ import gc
 import json
 import marshal
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -85,7 +86,7 @@ def collect(roots: Sequence[Path]) -> Collection:
     taken: dict[str, Record] = {}
     with _without_collector():
         for root in roots:
-            for path in sorted(root.glob("*/record.json")):
+            for path in record_files(root):
                 try:
                     record = _checked(read_record(path), path)
                 except UsageError as error:
@@ -102,6 +103,15 @@ def collect(roots: Sequence[Path]) -> Collection:
             (group.records if record.status == "done" else group.unfinished)[record.seed] = record
     found.groups = list(by_setting.values())
     return found
+
+
+def record_files(root: Path) -> list[Path]:
+    """`*/record.json` below a folder, by name; nothing if there is no such folder."""
+    try:
+        names = sorted(os.listdir(root))  # noqa: PTH208 - of 100,000 paths as objects the sorting alone takes seconds
+    except FileNotFoundError:
+        return []
+    return [root / name / "record.json" for name in names if os.path.exists(f"{root}/{name}/record.json")]  # noqa: PTH110
 
 
 def _checked(record: Record, path: Path) -> Record:
