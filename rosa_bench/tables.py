@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +32,7 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("results/tables"), metavar="DIR")
     parser.add_argument("--epoch", choices=["last", "best"], help="in place of each suite's own rule")
     parser.add_argument("--baseline", metavar="ROW", help="the row or method that the others are tested against")
+    parser.add_argument("--suite", metavar="NAME", help="the table of this suite alone")
     parser.add_argument("--no-plots", action="store_true", help="tables and page only")
     return parser.parse_args(argv)
 
@@ -54,8 +56,10 @@ def render(args: argparse.Namespace) -> int:
     if not found.groups:
         places = " or ".join(map(str, roots))
         raise UsageError(f"no finished record below {places}; make one with: make run")
-    suites = {name: plan.load(name) for name in config.choices("suite")}
+    suites = {name: plan.load(name) for name in ([args.suite] if args.suite else config.choices("suite"))}
     grids = build(found, suites, args.epoch, args.baseline)
+    if args.suite:
+        found, grids = alone(found, [grid for grid in grids if grid.name == args.suite], args.suite)
     grids = compared(grids, found, args.out, roots)
     args.out.mkdir(parents=True, exist_ok=True)
     for grid in grids:
@@ -70,6 +74,17 @@ def render(args: argparse.Namespace) -> int:
         print(f"and {len(grids) - PRINTED} more tables\n")
     print(f"{len(grids)} tables of {len(found.records)} records, all on one page: {args.out / 'index.html'}")
     return EXIT_DONE
+
+
+def alone(found: Collection, grids: list[Grid], suite: str) -> tuple[Collection, list[Grid]]:
+    """The records and the table of one suite. Raises UsageError if it has none."""
+    shown = {
+        id(record) for grid in grids for row in grid.rows for place in row.places.values() for record in place.records
+    }
+    if not shown:
+        raise UsageError(f"no record of the suite {suite}; make some with: python -m rosa_bench.suite {suite}")
+    groups = [group for group in found.groups if any(id(record) in shown for record in group.records.values())]
+    return dataclasses.replace(found, groups=groups), grids
 
 
 def compared(grids: Sequence[Grid], found: Collection, out: Path, roots: Sequence[Path]) -> list[Grid]:

@@ -335,3 +335,20 @@ def test_many_records_are_rendered_in_time(tmp_path, capsys):
     assert tables.main(["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == EXIT_DONE
     assert time.perf_counter() - start < 30
     assert "100000 records" in capsys.readouterr().out
+
+
+def test_one_suites_table_alone(tmp_path, capsys):
+    runs, out = tmp_path / "runs", tmp_path / "out"
+    for rank in (1, 2):
+        record(runs, "method=lora", f"method.rank={rank}")
+    record(runs, "method=rosa")
+    arguments = ["--runs", str(runs), "--out", str(out), "--no-plots", "--suite"]
+    assert tables.main([*arguments, "dylora_cost"]) == EXIT_DONE
+    assert {path.suffix for path in out.glob("dylora_cost*")} == {
+        ".md",
+        ".csv",
+        ".tex",
+    } and "rosa" not in capsys.readouterr().out
+    assert tables.main([*arguments, "smoke"]) == EXIT_USAGE
+    assert "python -m rosa_bench.suite smoke" in capsys.readouterr().err
+    assert tables.main([*arguments, "smoek"]) == EXIT_USAGE and "did you mean smoke" in capsys.readouterr().err
