@@ -90,6 +90,7 @@ class Train:
     num_workers: Annotated[int, Field(ge=0, le=64)] = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Count | None = None
+    matmul: Literal["auto", "torch"] = "auto"  # without a GPU: oneDNN where it is faster than what torch asks, or torch
 
     def __post_init__(self) -> None:
         if self.micro_batch_size and self.batch_size % self.micro_batch_size:

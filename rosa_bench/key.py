@@ -27,6 +27,7 @@ NEUTRAL_TRAIN = {
     "device",
     "threads",
     "gradient_checkpointing",
+    "matmul",
 }
 NEUTRAL_TASK = {"folder"}
 # Fields younger than the records that exist, each with the value under which a run is what it was before them. While a

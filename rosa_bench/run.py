@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from rosa_bench.errors import UsageError
 from rosa_bench.files import unwritable, write_bytes
 from rosa_bench.key import config_key, finished, method_name, run_id
 from rosa_bench.methods.base import tally
+from rosa_bench.models import onednn
 from rosa_bench.models.load import load, max_length
 from rosa_bench.record import Record
 from rosa_bench.recorder import Recorder
@@ -53,9 +55,10 @@ def run(cfg: Run | DictConfig | Mapping[str, Any]) -> Record:
     with Recorder(run, identity, key) as recorder, mirrored(run, recorder.folder):
         experiment = Experiment(run, splits, model, tokenizer, recorder)
         experiment.attach()
-        history = experiment.train()
-        if processes.is_first():
-            experiment.finish(history)
+        with experiment.matmul():
+            history = experiment.train()
+            if processes.is_first():
+                experiment.finish(history)
     if processes.is_first() and not run.train.keep_checkpoints:
         checkpoint.remove(checkpoint.checkpoints(recorder.folder))
     return recorder.record
@@ -130,6 +133,13 @@ class Experiment:
     @property
     def _pad(self) -> int:
         return int(self.tokenizer.pad_token_id)
+
+    def matmul(self) -> AbstractContextManager[None]:
+        """Products of fp32 matrices by the faster library; which one it is, is recorded."""
+        on_cpu = self.run.train.device == "cpu" or not torch.accelerator.is_available()
+        ours = self.run.train.matmul == "auto" and on_cpu and onednn.profits()
+        self.record.env["matmul"] = "oneDNN" if ours else "torch"
+        return onednn.training(self.model) if ours else nullcontext()
 
     def train(self) -> list[dict[str, Any]]:
         """Train to the end, from the last checkpoint if there is one; returns what was scored at epoch ends."""

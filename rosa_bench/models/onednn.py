@@ -1,4 +1,4 @@
-"""Linear maps through oneDNN while a model only computes forward, without a GPU.
+"""Linear maps through oneDNN, without a GPU: forward for decoding, forward and backward for training.
 
 torch multiplies fp32 matrices by MKL, which keeps to AVX2 on processors that are not Intel's: half of what one with
 AVX-512 can do, and oneDNN does. The sums are the same in another order, still in fp32.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -61,17 +62,72 @@ def _activation(layer: Any, x: torch.Tensor) -> torch.Tensor:
     return y
 
 
+class _Trained(torch.autograd.Function):
+    """y [N, O] = x [N, I] W' + b with W [O, I]; keeps x only if the weight trains."""
+
+    @staticmethod
+    def forward(ctx: Any, x_NI: torch.Tensor, weight_OI: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        ctx.save_for_backward(x_NI if ctx.needs_input_grad[1] else None, weight_OI)
+        return _product(x_NI, weight_OI, bias, False)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x_NI, weight_OI = ctx.saved_tensors
+        (dy_NO,) = gradients
+        of_x, of_weight, of_bias = ctx.needs_input_grad
+        return (
+            _product(dy_NO, weight_OI.T, None, False) if of_x else None,
+            _product(dy_NO.T, x_NI.T, None, False) if of_weight else None,
+            dy_NO.sum(0) if of_bias else None,
+        )
+
+
+def _trained(layer: Any, x: torch.Tensor) -> torch.Tensor:
+    if _usual(x):
+        y: torch.Tensor = type(layer).forward(layer, x)
+        return y
+    weight_OI, bias = weight_IO(layer).T, layer.bias
+    if not torch.is_grad_enabled():
+        return _product(x, weight_OI, bias, False)
+    out: torch.Tensor = _Trained.apply(x.reshape(-1, x.shape[-1]), weight_OI, bias)
+    return out.view(*x.shape[:-1], -1)  # made here, as what a function of ours gives back may not be a view of its own
+
+
+@cache
+def profits() -> bool:
+    """Whether MKL leaves half of this processor unused: AVX-512, and not Intel's."""
+    try:
+        vendors = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("vendor_id")]
+    except OSError:
+        return False
+    foreign = bool(vendors) and not any("GenuineIntel" in line for line in vendors)
+    return foreign and torch.backends.cpu.get_cpu_capability() == "AVX512" and available()
+
+
+@contextmanager
+def training(model: nn.Module) -> Iterator[None]:
+    """Every fp32 linear map on the CPU by oneDNN, forward and backward, where that is the faster library."""
+    changed = [module for module in model.modules() if profits() and _plain(module)]
+    for module in changed:
+        module.forward = partial(_trained, module)
+    try:
+        yield
+    finally:
+        for module in changed:
+            module.__dict__.pop("forward", None)
+
+
 @contextmanager
 def forward_only(model: nn.Module) -> Iterator[None]:
     """Without gradients: every fp32 linear map on the CPU by oneDNN, GPT-2's activation together with its map.
 
     The activation is the same function (`gelu_new` is the tanh form of GELU) in one pass instead of eight.
     """
-    changed: list[nn.Module] = []
+    changed: list[tuple[nn.Module, Any]] = []
 
     def replace(module: nn.Module, forward: Any) -> None:
+        changed.append((module, module.__dict__.get("forward")))
         module.forward = forward
-        changed.append(module)
 
     try:
         if available():
@@ -80,13 +136,16 @@ def forward_only(model: nn.Module) -> Iterator[None]:
             for block in fused:
                 replace(block.c_fc, partial(_linear, block.c_fc, True))
                 replace(block.act, partial(_activation, block.act))
+            done = {id(module) for module, _ in changed}
             for module in modules:
-                if _plain(module) and "forward" not in module.__dict__:
+                if _plain(module) and id(module) not in done:
                     replace(module, partial(_linear, module, False))
         yield
     finally:
-        for module in changed:
+        for module, before in changed:
             del module.forward
+            if before is not None:
+                module.forward = before
 
 
 def _plain(module: Any) -> bool:
