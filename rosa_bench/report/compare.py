@@ -60,7 +60,7 @@ class Comparer:
             method, baseline = self._read(own, column, files), self._read(other, column, baseline_files)
             comparison = paired.compare(task, column.metric, method, baseline)
         except (UsageError, NoStatisticError) as error:
-            self.complaints.append(f"not compared: {row.label}, {column.head}: {error}")
+            self.complaints.append(f"not compared: {row.label}, {column.head} ({column.split}): {error}")
             return None
         names = row.label, base.label, column.task, column.split
         self.known[identity] = comparisons.Test(*names, content=content, comparison=comparison)

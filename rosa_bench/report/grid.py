@@ -72,7 +72,7 @@ class Column:
 
     @property
     def head(self) -> str:
-        """As it stands above the column."""
+        """Task and metric, which call it unless other columns of a table share both: `Grid.head`."""
         return f"{self.task} {self.metric}"
 
 
@@ -112,3 +112,8 @@ class Grid:
     aggregate: Literal["mean", "median"] = "mean"
     baseline: str | None = None
     notes: Sequence[str] = ()
+
+    def head(self, column: Column) -> str:
+        """As it stands above a column: with its split where the table has others of the same task and metric."""
+        alike = [other for other in self.columns if other.head == column.head]
+        return f"{column.head} ({column.split})" if len(alike) > 1 else column.head

@@ -144,15 +144,19 @@ class Table:
         )
 
     def _heads(self) -> str:
-        fixed = [("method", "", "ascending"), ("trainable", "", "ascending")]
+        fixed = [(f"{name}</button>", name, "ascending") for name in ("method", "trainable")]
         measured = [
-            (c.head, f"<br><small>{escape(c.split)}</small>", "descending" if c.higher_is_better else "ascending")
+            (
+                f"{escape(c.head)}</button><br><small>{escape(c.split)}</small>",
+                self.grid.head(c),
+                "descending" if c.higher_is_better else "ascending",
+            )
             for c in self.grid.columns
         ]
         return "".join(
             f'<th scope="col" aria-sort="none" data-first="{first}" data-name="{escape(name)}">'
-            f'<button type="button" class="sort">{escape(name)}</button>{more}</th>'
-            for name, more, first in [*fixed, *measured]
+            f'<button type="button" class="sort">{shown}</th>'
+            for shown, name, first in [*fixed, *measured]
         )
 
     def _row(self, row: Row) -> str:

@@ -98,7 +98,7 @@ def _letters(index: int) -> str:
 
 def rows(grid: Grid, footnotes: Footnotes) -> Iterator[list[str]]:
     """The head, then a line per row: label, parameters, in each column ours, the paper's, and what to make of both."""
-    yield ["method", "trainable", *(column.head for column in grid.columns)]
+    yield ["method", "trainable", *map(grid.head, grid.columns)]
     decimals = {column: digits(grid, column) for column in grid.columns}
     for row in grid.rows:
         values = [_cell(row.places.get(column), grid, decimals[column], footnotes) for column in grid.columns]
@@ -203,7 +203,7 @@ def latex(grid: Grid) -> str:
         lines.append([escaped(row.label), escaped(sizes(row)), *(_latex_ours(p, grid, d) for p, d in places)])
         if any(place is not None and place.printed is not None for place, _ in places):
             lines.append([r"\quad printed", "", *(_latex_printed(place, d, footnotes) for place, d in places)])
-    head = ["method", "trainable", *(column.head for column in grid.columns)]
+    head = ["method", "trainable", *map(grid.head, grid.columns)]
     told = [f"% {line}" for line in [grid.title, *notes(grid, footnotes)]]
     return "\n".join(
         [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import csv
 import hashlib
 import json
 import os
@@ -14,10 +15,11 @@ from html.parser import HTMLParser
 import pytest
 from made import BETTER, COLA, MSE, NOT_COMPARABLE, OPEN, WORSE, grid, place, record, score
 
-from rosa_bench.report.grid import Against, Place, Printed, Verdict
+from rosa_bench.report.grid import Against, Column, Place, Printed, Verdict
 from rosa_bench.report.page import page
 from rosa_bench.report.panel import common, dumped
 from rosa_bench.report.plots import Plot
+from rosa_bench.report.text import comma_separated, escaped, latex, markdown
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>&\"'"
 VOID = {"meta", "input", "img", "br"}
@@ -134,6 +136,17 @@ def test_columns_sort_by_what_is_better_first():
     heads = read(("a",), columns=(COLA, MSE)).all("th")[:4]
     assert [head["data-first"] for head in heads] == ["ascending", "ascending", "descending", "ascending"]
     assert {head["aria-sort"] for head in heads} == {"none"} and {head["scope"] for head in heads} == {"col"}
+
+
+def test_a_column_is_called_by_its_split_where_others_share_task_and_metric():
+    seen, unseen = (Column("webnlg", "bleu", f"test_{part}") for part in ("seen", "unseen"))
+    made = grid(("a", place(1.0), place(2.0), place(3.0)), columns=(seen, unseen, COLA))
+    heads = ["method", "trainable", "webnlg bleu (test_seen)", "webnlg bleu (test_unseen)", "cola matthews"]
+    assert next(csv.reader(comma_separated(made).splitlines())) == heads
+    assert f"| {' | '.join(heads)} |" in markdown(made) and " & ".join(map(escaped, heads)) in latex(made)
+    reader = Reader(page([made]))
+    assert [attributes["data-name"] for attributes in reader.all("th")[:5]] == heads
+    assert reader.rows[0][2:] == ["webnlg bleutest_seen", "webnlg bleutest_unseen", "cola matthewsvalidation"]
 
 
 def test_the_panel_holds_the_runs_and_their_configuration_once():
