@@ -23,7 +23,7 @@ from rosa_bench.models.load import load
 NODES = {name: node for group, name, node in config.group_nodes() if group == "method"}
 METHODS = [name for name, node in NODES.items() if not OmegaConf.missing_keys(node)]  # a bridge alone is none
 THIN = {name for name, node in NODES.items() if node.get("preset")}  # a bridge with values
-REPRESENTATIVES = {"adalora", "ia3", "prefix_tuning", "prompt_tuning"}  # of these; the others are tried by slow tests
+REPRESENTATIVES = {"adalora", "ia3", "prompt_tuning"}  # a family each; the other presets are tried by slow tests
 EACH = pytest.mark.parametrize(
     "method",
     [pytest.param(m, marks=[pytest.mark.slow] if m in THIN - REPRESENTATIVES else []) for m in METHODS],
