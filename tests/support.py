@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import backbones
+import pytest
 import torch
 from omegaconf import OmegaConf
 
@@ -14,13 +16,18 @@ from rosa_bench.config import Run
 from rosa_bench.data.batches import collate
 from rosa_bench.data.encode import encode_split
 from rosa_bench.data.source import load_split
+from rosa_bench.errors import UsageError
 from rosa_bench.methods.base import Step
 from rosa_bench.models.load import load
 
 NODES = {name: node for group, name, node in config.group_nodes() if group == "method"}
 METHODS = [name for name, node in NODES.items() if not OmegaConf.missing_keys(node)]  # a bridge alone is none
 THIN = {name for name, node in NODES.items() if node.get("preset")}  # a bridge with values
-REPRESENTATIVES = {"adalora", "ia3", "prefix_tuning", "prompt_tuning"}  # of these; the others are tried by slow tests
+REPRESENTATIVES = {"adalora", "ia3", "prompt_tuning"}  # a family each; the other presets are tried by slow tests
+EACH = pytest.mark.parametrize(
+    "method",
+    [pytest.param(m, marks=[pytest.mark.slow] if m in THIN - REPRESENTATIVES else []) for m in METHODS],
+)
 TASKS = config.choices("task")
 MINIS = {"roberta_mini": "cola", "gpt2_mini": "e2e"}  # with the task they are tried on
 BASES = {"roberta_base": "cola", "gpt2_base": "e2e"}  # 124 million parameters of random weights
@@ -83,6 +90,24 @@ def steps(run: Run, model, rows, count: int, lr: float) -> list[float]:
         optimizer.zero_grad()
         losses.append(loss.item())
     return losses
+
+
+@cache
+def refusal(method: str, name: str) -> str:
+    """Why a method does not do what a backbone is tried on; empty if it does. Each method's own test says which."""
+    run = composed(f"method={method}", *on(name))
+    try:
+        run.method.check(run.task)
+        prepared(method, name)
+    except UsageError as error:
+        return str(error)
+    return ""
+
+
+def skip_refused(method: str, name: str) -> None:
+    """Skip the test if the method refuses the backbone."""
+    if why := refusal(method, name):
+        pytest.skip(why)
 
 
 def without_cost(record: Any) -> dict[str, Any]:

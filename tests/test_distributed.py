@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from support import METHODS, SMALL, small
+from support import EACH, METHODS, SMALL, skip_refused, small
 
 from rosa_bench import checkpoint
 from rosa_bench.record import read_record
@@ -60,6 +60,7 @@ PAIRS = [
 
 @pytest.mark.parametrize(("method", "kind"), PAIRS)
 def test_two_processes_train_what_one_trains(method, kind, undropped, tmp_path):
+    skip_refused(method, f"{kind}_mini")
     overrides = overrides_of(method, kind, undropped(kind))
     one = run_experiment(small(tmp_path / "one", *overrides))
     done = two_processes(tmp_path / "two", *overrides)
@@ -77,16 +78,17 @@ def test_two_processes_train_what_one_trains(method, kind, undropped, tmp_path):
     assert two.facts["init_hash"] == one.facts["init_hash"]
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_accumulated_gradients_train_what_one_batch_trains(method, undropped, tmp_path):
-    for kind in ("roberta", "gpt2"):
-        overrides = overrides_of(method, kind, undropped(kind))
-        runs = [small(tmp_path / str(size), *overrides, f"train.micro_batch_size={size}") for size in (8, 2)]
-        records = [run_experiment(run) for run in runs]
-        assert records[0].key == records[1].key
-        states = [load_file(Path(r.output_dir) / records[0].run_id / "adapter/adapter.safetensors") for r in runs]
-        for key, tensor in states[0].items():
-            assert torch.allclose(tensor, states[1][key], atol=3e-5), key
+@pytest.mark.parametrize("kind", ["roberta", "gpt2"])
+@EACH
+def test_accumulated_gradients_train_what_one_batch_trains(method, kind, undropped, tmp_path):
+    skip_refused(method, f"{kind}_mini")
+    overrides = overrides_of(method, kind, undropped(kind))
+    runs = [small(tmp_path / str(size), *overrides, f"train.micro_batch_size={size}") for size in (8, 2)]
+    records = [run_experiment(run) for run in runs]
+    assert records[0].key == records[1].key
+    states = [load_file(Path(r.output_dir) / records[0].run_id / "adapter/adapter.safetensors") for r in runs]
+    for key, tensor in states[0].items():
+        assert torch.allclose(tensor, states[1][key], atol=3e-5), key
 
 
 @pytest.mark.slow

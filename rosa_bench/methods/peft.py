@@ -15,7 +15,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 import warnings
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -57,7 +57,7 @@ RATES = {
     "IA3": (1e-2, 3e-3),
     "VERA": (1e-2, 4e-3),
     "OFT": (2e-3, 4e-4),
-    "PROMPT_TUNING": (5e-3, 1e-2),
+    "PROMPT_TUNING": (3e-3, 1e-2),
     "P_TUNING": (5e-3, 1e-3),
     "PREFIX_TUNING": (5e-3, 5e-3),
 }
@@ -74,6 +74,7 @@ class Peft(Method):
     type: Annotated[Name, BeforeValidator(_upper)]
     config: dict[str, Any] = Field(default_factory=dict)  # keys of the type's configuration class
     preset: Name | None = None  # what records call it; null: the type
+    positions: Literal["shifted", "kept"] = "shifted"  # of a text behind a prompt: behind it too, or as without one
     train_head: bool = True
 
     @property
@@ -104,7 +105,11 @@ class Peft(Method):
 
     @property
     def extra_tokens(self) -> int:
-        """The length of a prompt."""
+        """The length of a prompt, unless the text keeps its positions."""
+        return self._tokens if self.positions == "shifted" else 0
+
+    @property
+    def _tokens(self) -> int:
         return int(self.config.get("num_virtual_tokens") or 0) if self.type in PROMPTS else 0
 
     def check(self, task: Task) -> None:
@@ -125,7 +130,7 @@ class Peft(Method):
                 whose = f"{cls.__name__} (peft {_peft().__version__})"
                 raise UsageError(f"method.config.{key} is not a key of {whose}: {near}")
             _check_plain(f"method.config.{key}", fields[key].type, value)
-        if self.type in PROMPTS and not self.extra_tokens:
+        if self.type in PROMPTS and not self._tokens:
             raise UsageError(f"method={self.name} needs method.config.num_virtual_tokens=COUNT")
         open_steps = {"total_step": sys.maxsize} if "total_step" in fields else {}  # until the run's number is known
         with warnings.catch_warnings(record=True) as told:
@@ -170,12 +175,14 @@ class Peft(Method):
         config = self.configuration()
         freeze_backbone(model, self.train_head)
         head = [p for p in model.parameters() if p.requires_grad]
-        add = prepend if self.type in PROMPTS else adapt
         with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
             warnings.simplefilter("ignore")
             torch.default_generator.manual_seed(seed)
             try:
-                add(model, config)
+                if self.type in PROMPTS:
+                    prepend(model, config, self.positions == "kept")
+                else:
+                    adapt(model, config)
             except Exception as error:
                 kind = type(model.base_model).__name__
                 raise UsageError(f"method={self.name} cannot be had with {kind}: peft says: {_line(error)}") from error

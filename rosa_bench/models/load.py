@@ -15,6 +15,8 @@ from rosa_bench.tasks.base import Task
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+COUNTED_FROM_PADDING = ("roberta", "xlm-roberta", "camembert")  # positions start after the padding index
+
 
 def load(model: Model, task: Task, seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The backbone in fp32 with a new head where the task has one, drawn from `seed`, and its tokenizer.
@@ -111,7 +113,7 @@ def max_length(config: Any, wanted: int, extra: int = 0) -> int:
     positions = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
     if positions is None:
         return wanted
-    if config.model_type in ("roberta", "xlm-roberta", "camembert"):  # positions start after the padding index
+    if config.model_type in COUNTED_FROM_PADDING:
         positions -= config.pad_token_id + 1
     if extra >= positions:
         raise UsageError(f"{extra} virtual tokens leave no room among the model's {positions} positions")

@@ -14,15 +14,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from rosa_bench.models.load import COUNTED_FROM_PADDING
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
 class Prompt:
-    """Hooks around a backbone's forward pass. `peft_model` makes the prompt for a number of sequences."""
+    """Hooks around a backbone's forward pass. `peft_model` makes the prompt for a number of sequences.
 
-    def __init__(self, peft_model: Any, tokens: int) -> None:
-        self.peft_model, self.tokens = peft_model, tokens
+    The positions of a text begin behind the prompt, or, where they are `kept`, where they would without one; then all
+    of the prompt's embeddings are at the first position.
+    """
+
+    def __init__(self, peft_model: Any, tokens: int, kept: bool) -> None:
+        self.peft_model, self.tokens, self.kept = peft_model, tokens, kept
         self.inside = False  # of the output of the pass that runs now
 
     def enter(self, base: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -35,7 +41,10 @@ class Prompt:
         if (mask := given.get("attention_mask")) is not None:
             given["attention_mask"] = torch.cat([mask.new_ones(len(told), self.tokens), mask], dim=1)
         if (positions := given.get("position_ids")) is not None:
-            given["position_ids"] = positions + self.tokens
+            given["position_ids"] = positions if self.kept else positions + self.tokens
+        elif self.kept:
+            mask = torch.ones(told.shape[:2], dtype=torch.long, device=told.device) if mask is None else mask
+            given["position_ids"] = (mask.cumsum(1) * mask + _first(base) - 1).clamp(min=0)[:, -told.shape[1] :]
         self.inside = False
         if first:
             made = self.peft_model.get_prompt(len(told))
@@ -53,6 +62,7 @@ class Prompt:
         out = {"input_ids": None, "inputs_embeds": torch.cat([made.to(embeds.dtype), embeds], dim=1)}
         if (positions := given.get("position_ids")) is not None:
             own = torch.arange(self.tokens, device=positions.device).expand(len(positions), -1)
+            own = torch.full_like(own, _first(base)) if self.kept else own
             out["position_ids"] = torch.cat([own, positions], dim=1)
         if (types := given.get("token_type_ids")) is not None:
             out["token_type_ids"] = torch.cat([types.new_zeros(len(types), self.tokens), types], dim=1)
@@ -67,6 +77,11 @@ class Prompt:
         return output
 
 
+def _first(base: Any) -> int:
+    """The position of a text's first token; RoBERTa and its kin count from behind the padding index."""
+    return int(base.config.pad_token_id) + 1 if base.config.model_type in COUNTED_FROM_PADDING else 0
+
+
 def _filled(cache: Any, made: Any) -> Any:
     """An empty cache with the layers of another."""
     for index, layer in enumerate(made.layers):
@@ -74,12 +89,15 @@ def _filled(cache: Any, made: Any) -> Any:
     return cache
 
 
-def prepend(model: PreTrainedModel, config: Any) -> None:
-    """Give the model the virtual tokens of a `peft` prompt configuration. Raises whatever `peft` raises."""
+def prepend(model: PreTrainedModel, config: Any, kept: bool) -> None:
+    """Give the model the virtual tokens of a `peft` prompt configuration, before text whose positions may be `kept`.
+
+    Raises whatever `peft` raises.
+    """
     from peft import PeftModel
 
     peft_model = PeftModel(model.base_model, config)
-    prompt = Prompt(peft_model, config.num_virtual_tokens)
+    prompt = Prompt(peft_model, config.num_virtual_tokens, kept)
     model.virtual_tokens = peft_model.prompt_encoder
     model.__dict__["extra_tokens"] = config.num_virtual_tokens
     model.base_model.register_forward_pre_hook(prompt.enter, with_kwargs=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,13 +12,15 @@ import torch
 from support import (
     BACKBONES,
     BASES,
+    EACH,
     METHODS,
     MINIS,
-    REPRESENTATIVES,
     THIN,
     composed,
     on,
     prepared,
+    refusal,
+    skip_refused,
     small,
     steps,
     without_cost,
@@ -36,22 +37,6 @@ from rosa_bench.run import run as run_experiment
 GRID = pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[pytest.mark.slow] if name in BASES else []) for name in BACKBONES]
 )
-EACH = pytest.mark.parametrize(
-    "method",
-    [pytest.param(m, marks=[pytest.mark.slow] if m in THIN - REPRESENTATIVES else []) for m in METHODS],
-)
-
-
-@cache
-def refusal(method: str, name: str) -> str:
-    """Why a method does not do what a backbone is tried on; empty if it does. Each method's own test says which."""
-    run = composed(f"method={method}", *on(name))
-    try:
-        run.method.check(run.task)
-        prepared(method, name)
-    except UsageError as error:
-        return str(error)
-    return ""
 
 
 @pytest.fixture(autouse=True)
@@ -60,8 +45,7 @@ def _what_the_method_does(request):
     if given is None or "refus" in request.node.name:
         return
     name = given.params.get("name") or given.params.get("mini") or request.node.get_closest_marker("tried_on").args[0]
-    if why := refusal(given.params["method"], name):
-        pytest.skip(why)
+    skip_refused(given.params["method"], name)
 
 
 @EACH

@@ -160,9 +160,12 @@ def test_a_prompt_is_read_as_peft_has_it_read(backbone, preset, kind):
 
 
 @pytest.mark.parametrize("kind", ["roberta", "bert", "gpt2"])
+@pytest.mark.parametrize("positions", ["shifted", "kept"])
 @pytest.mark.parametrize("preset", ["prompt_tuning", "prefix_tuning"])
-def test_padding_changes_nothing_behind_a_prompt(backbone, preset, kind):
-    method = composed(f"method={preset}", "method.config.num_virtual_tokens=4").method
+def test_padding_changes_nothing_behind_a_prompt(backbone, preset, kind, positions):
+    options = ("method.config.num_virtual_tokens=4", f"method.positions={positions}")
+    method = composed(f"method={preset}", *options).method
+    assert method.extra_tokens == (4 if positions == "shifted" else 0)
     model = backbone_with_head(backbone(kind), causal=False)
     method.attach(model, seed=1)
     ids = torch.randint(5, 40, (2, 9), generator=torch.Generator().manual_seed(3))
@@ -172,9 +175,29 @@ def test_padding_changes_nothing_behind_a_prompt(backbone, preset, kind):
     assert torch.allclose(together[1], model(input_ids=ids[1:, :6], attention_mask=mask[1:, :6]).logits[0], atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["roberta", "bert", "gpt2"])
+def test_kept_positions_are_those_of_the_text_alone(backbone, kind):
+    seen = []
+    for positions in ("shifted", "kept"):
+        options = ("method.config.num_virtual_tokens=4", f"method.positions={positions}")
+        model, plain = (backbone_with_head(backbone(kind), causal=False) for _ in range(2))
+        composed("method=prefix_tuning", *options).method.attach(model, seed=1)
+        table = next(m for n, m in model.named_modules() if n.endswith(("position_embeddings", "wpe")))
+        own = next(m for n, m in plain.named_modules() if n.endswith(("position_embeddings", "wpe")))
+        for embedding in (table, own):
+            embedding.register_forward_hook(lambda module, args, out: seen.append(args[0].flatten().tolist()))
+        ids = torch.arange(5, 12)[None]
+        for each in (model, plain):
+            each(input_ids=ids, attention_mask=torch.ones_like(ids))
+    shifted, told, kept, again = seen
+    assert kept == told == again and shifted == [position + 4 for position in told]
+
+
+@pytest.mark.parametrize("positions", ["shifted", "kept"])
 @pytest.mark.parametrize("preset", sorted(PROMPTS & {name.upper() for name in PRESETS}))
-def test_decoding_with_a_cache_equals_reading_the_whole_text_again(backbone, preset):
-    method = composed(f"method={preset.lower()}", "method.config.num_virtual_tokens=4").method
+def test_decoding_with_a_cache_equals_reading_the_whole_text_again(backbone, preset, positions):
+    options = ("method.config.num_virtual_tokens=4", f"method.positions={positions}")
+    method = composed(f"method={preset.lower()}", *options).method
     model = backbone_with_head(backbone("gpt2"), causal=True)
     method.attach(model, seed=1)
     ids = torch.randint(5, 40, (3, 7), generator=torch.Generator().manual_seed(3))
