@@ -10,7 +10,7 @@ import gc
 import io
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -158,8 +158,10 @@ def _laid_out(kind: Kind, panels: Sequence[Panel]) -> tuple[Any, list[Any]]:
     longest = max(len(line.label) for panel in panels for line in panel.lines)
     left, right = (0.85, 0.15) if kind.legend else (0.25 + 0.062 * min(longest, 40), 0.45)
     inner = 1.9 if kind.legend else 0.24 * max(len(panel.lines) for panel in panels)
-    above, below, foot = 0.3, 0.5, 0.05 + 0.2 * math.ceil(len(methods(panels)) / LEGEND) * kind.legend
-    width, height = columns * (left + 2.8 + right), rows * (above + inner + below) + foot
+    width = columns * (left + 2.8 + right)
+    entries = named(panels)
+    above, below, foot = 0.3, 0.5, 0.05 + 0.2 * math.ceil(len(entries) / per_row(entries, width)) * kind.legend
+    height = rows * (above + inner + below) + foot
     figure = Figure(figsize=(width, height))
     places = []
     for i in range(len(panels)):
@@ -211,12 +213,23 @@ def _legend(figure: Any, panels: Sequence[Panel], styles: dict[str, Look], lines
     from matplotlib.lines import Line2D
 
     handles = []
-    for method, labels in methods(panels).items():
+    for method, label in (entries := named(panels)).items():
         look = styles[method]
         options: dict[str, Any] = {"linestyle": look.dash if lines else "none", "linewidth": 1.4, "markersize": 4.5}
-        label = min(labels) if len(labels) == 1 else method
         handles.append(Line2D([], [], label=label, color=look.colour, marker=look.marker, **options))
-    figure.legend(handles=handles, loc="lower center", ncols=min(LEGEND, len(handles)), frameon=False, handlelength=4)
+    columns = per_row(entries, figure.get_figwidth())
+    figure.legend(handles=handles, loc="lower center", ncols=columns, frameon=False, handlelength=4, columnspacing=1.2)
+
+
+def named(panels: Sequence[Panel]) -> dict[str, str]:
+    """What the legend calls each method: by its rank too where it has a single one."""
+    return {method: min(labels) if len(labels) == 1 else method for method, labels in methods(panels).items()}
+
+
+def per_row(entries: Mapping[str, str], width: float) -> int:
+    """Entries of the legend that fit side by side into `width` inches."""
+    longest = max((len(label) for label in entries.values()), default=0)
+    return max(1, min(LEGEND, len(entries), int(width / (0.75 + 0.065 * longest))))
 
 
 def seeds(panel: Panel) -> str:
