@@ -26,9 +26,9 @@ KINDS = (
 
 
 def supported(model: Any) -> bool:
-    """Whether this kind of model can be read as a tree."""
-    windowed = getattr(model.config, "sliding_window", None) is not None
-    return model.config.model_type in KINDS and not windowed
+    """Whether this kind of model can be read as a tree: not where a window or virtual tokens shift what is seen."""
+    shifted = getattr(model.config, "sliding_window", None) is not None or getattr(model, "extra_tokens", 0) > 0
+    return model.config.model_type in KINDS and not shifted
 
 
 @contextmanager
