@@ -378,3 +378,24 @@ def test_an_output_folder_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot be written"):
         run_experiment(small(tmp_path / "file" / "below"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("plugin", "options"),
+    [
+        ("hydra_joblib_launcher", ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]),
+        ("hydra_submitit_launcher", ["hydra/launcher=submitit_local"]),
+    ],
+)
+def test_a_sweep_through_another_launcher_writes_the_same_records(tmp_path, plugin, options):
+    pytest.importorskip(f"hydra_plugins.{plugin}")
+    sweep = ["-m", *SMALL, "method=lora", "method.rank=0,1,2", f"output_dir={tmp_path}"]
+    for count in (1, 2):  # the second time what is finished is skipped
+        done = subprocess.run(
+            [sys.executable, "-m", "rosa_bench", *sweep, *options], capture_output=True, text=True, timeout=600
+        )
+        assert done.returncode == 2 and "Traceback" not in done.stderr, (count, done.stderr)
+    records = [read_record(path) for path in tmp_path.glob("*/record.json")]
+    expected = {config_key(composed(*SMALL, "method=lora", f"method.rank={rank}")) for rank in (1, 2)}
+    assert {record.key for record in records} == expected and {record.status for record in records} == {"done"}
