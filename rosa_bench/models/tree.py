@@ -26,9 +26,9 @@ KINDS = (
 
 
 def supported(model: Any) -> bool:
-    """Whether this kind of model can be read as a tree."""
+    """Whether this kind of model can be read as a tree; virtual tokens in front of its text cannot."""
     windowed = getattr(model.config, "sliding_window", None) is not None
-    return model.config.model_type in KINDS and not windowed
+    return model.config.model_type in KINDS and not windowed and not getattr(model, "extra_tokens", 0)
 
 
 @contextmanager
