@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import dataclasses
 import gzip
 import json
 import time
@@ -16,8 +17,8 @@ from rosa_bench.errors import EXIT_DONE, EXIT_USAGE
 from rosa_bench.record import Record, read_record
 from rosa_bench.report import build as building
 from rosa_bench.report.collect import collect
-from rosa_bench.report.grid import Grid
-from rosa_bench.report.text import DASH, comma_separated, escaped, latex, long_csv, markdown
+from rosa_bench.report.grid import Grid, Place, Printed
+from rosa_bench.report.text import DASH, comma_separated, escaped, latex, long_csv, markdown, printed_text
 
 RUNS: dict[tuple[str, ...], dict] = {}  # composed configurations by their overrides
 
@@ -198,6 +199,28 @@ def test_what_cannot_be_compared_says_why(tmp_path, source, scores, overrides, s
     (grid,) = built(tmp_path, paper_suite())
     text = markdown(grid)
     assert "not comparable [a]" in text and said in text.partition("\n[a] ")[2].splitlines()[0]
+
+
+def test_the_number_of_epochs_is_no_setting_of_a_run_that_max_steps_ends(tmp_path):
+    like_the_paper(tmp_path, [60.0, 61.0, 62.0], "hub", "train.max_steps=3", "train.limit_eval=32")
+    said = markdown(built(tmp_path, paper_suite())[0]).partition("\n[a] ")[2].splitlines()[0]
+    assert "train.max_steps=3, not null" in said and "limit_eval=32, not null" in said and "epochs" not in said
+
+
+def test_published_code_without_runs_does_not_repeat_what_the_paper_prints(tmp_path):
+    code = plan.Settings(run={"method.alpha": 8})
+    (block,) = paper_suite().cells
+    suite = dataclasses.replace(paper_suite(), cells=[dataclasses.replace(block, as_published_code=code)])
+    like_the_paper(tmp_path, [60.0])
+    assert not any("published code" in row[0] for row in cells(built(tmp_path, suite)[0]))
+    like_the_paper(tmp_path, [60.0], "hub", "method.alpha=8")
+    (row,) = [row for row in cells(built(tmp_path, suite)[0]) if "published code" in row[0]]
+    assert row[2].startswith("60.0 (n=1); paper")
+
+
+@pytest.mark.parametrize(("std", "shown"), [(0.0, "± 0.0"), (1.0, "± 1.0"), (0.25, "± 0.25"), (None, "68.3")])
+def test_a_printed_spread_has_the_decimals_of_its_value(std, shown):
+    assert printed_text(Place(printed=Printed(68.3, std, 1)), 1).endswith(shown)
 
 
 def test_fewer_rows_than_the_release_are_other_data(tmp_path):

@@ -87,7 +87,12 @@ class SuiteTable:
         for target in self.targets:
             rows.setdefault(target.row, Row(target.row))
         filled = [self._row(row, bare) for row in rows.values()]
-        return dataclasses.replace(bare, rows=[row for row in filled if any(shown(p) for p in row.places.values())])
+        return dataclasses.replace(bare, rows=[row for row in filled if self._worth_showing(row)])
+
+    def _worth_showing(self, row: Row) -> bool:
+        """Whether there is anything to print that no other row has: without runs, published code repeats its paper."""
+        repeated = row.label.endswith(PUBLISHED_CODE)
+        return any(p.scores or p.unfinished if repeated else shown(p) for p in row.places.values())
 
     def _label(self, cell: papers.Reported) -> str:
         several = len({other.model for other in self.printed}) > 1

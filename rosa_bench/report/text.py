@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterable, Iterator, Sequence
 
 from rosa_bench.report.grid import DASH, Column, Grid, Place, Row, Score
+from rosa_bench.report.scores import decimals as written
 
 LONG = [
     *(
@@ -66,7 +67,8 @@ def printed_text(place: Place | None, decimals: int) -> str:
     """What the paper prints."""
     if place is None or place.printed is None:
         return DASH
-    spread = "" if place.printed.std is None else f" ± {place.printed.std:g}"
+    std = place.printed.std
+    spread = "" if std is None else f" ± {std:.{max(decimals, written(std))}f}"
     return f"{place.printed.value:.{decimals}f}{spread}".replace("-", "−")
 
 

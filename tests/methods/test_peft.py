@@ -211,6 +211,16 @@ def test_decoding_with_a_cache_equals_reading_the_whole_text_again(backbone, pre
     assert beams.shape == ids.shape
 
 
+@pytest.mark.parametrize("preset", ["prefix_tuning", "prompt_tuning"])
+def test_a_text_behind_a_prompt_is_decoded_by_beam_search(preset, tmp_path):
+    """As in LoRA's tables, prefixes made by a network."""
+    network = ("method.config.prefix_projection=true", "method.config.encoder_hidden_size=16")
+    own = network if preset == "prefix_tuning" else ()
+    overrides = (f"method={preset}", "task=e2e", "task.num_beams=3", "task.no_repeat_ngram=4", *own)
+    record = run_experiment(small(tmp_path, *overrides))
+    assert record.status == "done" and record.scores["test"][""]["bleu"] >= 0
+
+
 # Seeds, starts, and what moves beside the trained parameters.
 
 
