@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rosa_bench.console import tell
 from rosa_bench.files import write_json
 from rosa_bench.plan import Cell, State, duration, estimate, locked
 
@@ -110,7 +111,7 @@ class Board:
         known = [cell.record for cell in self.cells if self.states[cell.key] == "done"]
         rest = estimate(left, [record for record in known if record is not None])
         told = f"  (about {duration(rest.seconds / self.jobs)} left{rest.memory})" if left and rest.seconds else ""
-        print(f"[{time.strftime('%H:%M:%S')}] {line}{told}", flush=True)
+        tell(f"[{time.strftime('%H:%M:%S')}] {line}{told}")
 
 
 def _forget(job: Any) -> None:

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rosa_bench import config, hub
+from rosa_bench.console import tell
 from rosa_bench.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, UsageError, nearest
 from rosa_bench.key import config_key, finished, run_id
 from rosa_bench.processes import is_first
@@ -36,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _codes.clear()
     try:
         if {"--help", "-h"} & set(arguments):
-            print(help_text([a for a in arguments if not a.startswith("-")]))
+            tell(help_text([a for a in arguments if not a.startswith("-")]))
             return EXIT_DONE
         register()
         _compose_and_run()
@@ -166,8 +167,8 @@ def told_if_done(run: config.Run) -> int | None:
     folder = Path(run.output_dir) / run_id(run, key)
     if (record := finished(run, folder, key)) is None:
         return None
-    print(f"done already, nothing to do ({record.finished}); force=true runs it again")
-    print(result_table([record], [folder]))
+    tell(f"done already, nothing to do ({record.finished}); force=true runs it again")
+    tell(result_table([record], [folder]))
     return EXIT_DONE
 
 
@@ -177,7 +178,7 @@ def run_cell(run: config.Run) -> int:
         return code
     folder = Path(run.output_dir) / run_id(run, config_key(run))
     if is_first():
-        print(f"{folder.name}: {run.method!r}", flush=True)
+        tell(f"{folder.name}: {run.method!r}")
     hub.prepare(run)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from rosa_bench.run import run as run_experiment
@@ -193,7 +194,7 @@ def run_cell(run: config.Run) -> int:
             raise
         return EXIT_FAILED
     if is_first():
-        print(result_table([record], [folder]))
+        tell(result_table([record], [folder]))
     return EXIT_DONE
 
 

@@ -24,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from rosa_bench import cli, config, hub
+from rosa_bench.console import tell
 from rosa_bench.errors import EXIT_DONE, EXIT_INTERRUPTED, UsageError, nearest
 from rosa_bench.files import unwritable
 
@@ -176,9 +177,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     told = {"run": str(args.run), "task": run.task.name, "rows": len(scorer.splits[split].examples)}
     absent = {k: v for parts in scores.values() for s in parts.values() for k, v in getattr(s, "absent", {}).items()}
     if args.json:
-        print(json.dumps(told | {"scores": by_split, "absent": absent, "scoring": facts}, ensure_ascii=False))
+        tell(json.dumps(told | {"scores": by_split, "absent": absent, "scoring": facts}, ensure_ascii=False))
     else:
-        print(as_text(by_split, absent))
+        tell(as_text(by_split, absent))
     return EXIT_DONE
 
 

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from rosa_bench import cli, config
+from rosa_bench.console import tell
 from rosa_bench.errors import EXIT_DONE, EXIT_USAGE, UsageError
 from rosa_bench.files import unwritable
 
@@ -107,11 +108,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         return cli.complain(str(error))
     well = True
-    print(f"ok    config   {run.task.name} · {run.model.name} · {run.method!r}")
+    tell(f"ok    config   {run.task.name} · {run.model.name} · {run.method!r}")
     for name, check in CHECKS.items():
         for good, line in check(run):
             well &= good is not False
-            print(f"{MARKS[good]:5} {name:8} {line}")
+            tell(f"{MARKS[good]:5} {name:8} {line}")
     return EXIT_DONE if well else EXIT_USAGE
 
 

@@ -19,6 +19,7 @@ import torch
 
 from rosa_bench import measure, processes
 from rosa_bench.config import Run
+from rosa_bench.console import tell
 from rosa_bench.environment import environment
 from rosa_bench.errors import UsageError
 from rosa_bench.files import write_bytes, write_json, write_json_lines_gz
@@ -109,7 +110,7 @@ class Recorder:
         if not self._writes:
             return
         since = "" if self._training_since is None else f"{time.perf_counter() - self._training_since:6.1f} s  "
-        print(f"  {since}{line}", flush=True)
+        tell(f"  {since}{line}")
 
     # Clocks. `train_s` runs from the first step to the last, less what the others took.
 

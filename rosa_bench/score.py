@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rosa_bench import cli
+from rosa_bench.console import tell
 from rosa_bench.data.source import json_lines, load_split
 from rosa_bench.errors import EXIT_DONE, UsageError
 from rosa_bench.tasks.base import Example, Prediction, Task, field, texts_field
@@ -126,9 +127,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     absent = {name: reason for found in scores.values() for name, reason in getattr(found, "absent", {}).items()}
     if args.json:
         told = {"task": run.task.name, "rows": len(examples), "scores": scores, "absent": absent, "scoring": facts}
-        print(json.dumps(told, ensure_ascii=False))
+        tell(json.dumps(told, ensure_ascii=False))
     else:
-        print(as_text(scores, absent, facts))
+        tell(as_text(scores, absent, facts))
     return EXIT_DONE
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from rosa_bench import cli, config, hub
 from rosa_bench.board import Board
+from rosa_bench.console import tell
 from rosa_bench.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, UsageError
 from rosa_bench.plan import Cell, Suite, estimate, load, plan
 from rosa_bench.record import seconds
@@ -131,21 +132,21 @@ def run_suite(args: argparse.Namespace) -> int:
     output = Path(cells[0].run.output_dir)
     states = [cell.state for cell in cells]
     counts = "  ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
-    print(f"{suite.title}: {len(cells)} cells: {counts}")
+    tell(f"{suite.title}: {len(cells)} cells: {counts}")
     pending = [cell for cell, state in zip(cells, states, strict=True) if state != "done"]
     if pending:
-        print(estimate(pending, collect([output]).records))
+        tell(str(estimate(pending, collect([output]).records)))
         if (line := missing_hub(pending)) is not None:
-            print(line)
+            tell(line)
     if args.dry_run:
-        print("\n".join(f"  {state:10}{cell.folder.name}" for cell, state in zip(cells, states, strict=True)))
+        tell("\n".join(f"  {state:10}{cell.folder.name}" for cell, state in zip(cells, states, strict=True)))
         return EXIT_DONE
     if pending:
         options = dict(item.partition("=")[::2] for item in args.set)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         executor = make_executor(args.cluster, output / ".suite" / args.name, args.name, options)
         Board(cells, executor, args.jobs, args.retry_failed).run()
-    print(summary(cells))
+    tell(summary(cells))
     return EXIT_DONE if all(cell.state == "done" for cell in cells) else EXIT_FAILED
 
 

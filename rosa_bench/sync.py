@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rosa_bench import cli, hub
+from rosa_bench.console import tell
 from rosa_bench.errors import EXIT_DONE, EXIT_FAILED
 
 SERVER = "https://api.wandb.ai"
@@ -46,9 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--dry-run", action="store_true", help="list them, send nothing")
     args = parser.parse_args(argv)
     found = waiting(args.runs)
-    print(f"{len(found)} offline runs below {args.runs} were not sent yet")
+    tell(f"{len(found)} offline runs below {args.runs} were not sent yet")
     if args.dry_run or not found:
-        print("\n".join(f"  {folder.parent.parent.name}" for folder in found))
+        tell("\n".join(f"  {folder.parent.parent.name}" for folder in found))
         return EXIT_DONE
     server = os.environ.get("WANDB_BASE_URL", SERVER)
     if not hub.answers(server):
@@ -57,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for folder in found:
         reason = send(folder)
         failed += reason is not None
-        print(f"  {folder.parent.parent.name}: {'sent' if reason is None else f'not sent: {reason}'}", flush=True)
+        tell(f"  {folder.parent.parent.name}: {'sent' if reason is None else f'not sent: {reason}'}")
     return EXIT_FAILED if failed else EXIT_DONE
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rosa_bench import cli, config, plan
 from rosa_bench.comparisons import save_tests
+from rosa_bench.console import tell
 from rosa_bench.errors import EXIT_DONE, UsageError
 from rosa_bench.files import write_bytes
 from rosa_bench.report.build import build
@@ -69,10 +70,10 @@ def render(args: argparse.Namespace) -> int:
     for line in left_out:
         print(line, file=sys.stderr)
     write_bytes(args.out / "index.html", page(grids, plots, [*found.broken, *left_out]).encode())
-    print("\n".join(map(markdown, grids[:PRINTED])))
+    tell("\n".join(map(markdown, grids[:PRINTED])))
     if len(grids) > PRINTED:
-        print(f"and {len(grids) - PRINTED} more tables\n")
-    print(f"{len(grids)} tables of {len(found.records)} records, all on one page: {args.out / 'index.html'}")
+        tell(f"and {len(grids) - PRINTED} more tables\n")
+    tell(f"{len(grids)} tables of {len(found.records)} records, all on one page: {args.out / 'index.html'}")
     return EXIT_DONE
 
 

@@ -399,3 +399,13 @@ def test_a_sweep_through_another_launcher_writes_the_same_records(tmp_path, plug
     records = [read_record(path) for path in tmp_path.glob("*/record.json")]
     expected = {config_key(composed(*SMALL, "method=lora", f"method.rank={rank}")) for rank in (1, 2)}
     assert {record.key for record in records} == expected and {record.status for record in records} == {"done"}
+
+
+def test_a_reader_that_leaves_takes_no_run_with_it(tmp_path):
+    command = [sys.executable, "-m", "rosa_bench", *SMALL, f"output_dir={tmp_path}"]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert run.stdout is not None and run.stdout.readline()
+    run.stdout.close()
+    assert run.wait(timeout=300) == 0
+    (path,) = tmp_path.glob("*/record.json")
+    assert read_record(path).status == "done"
