@@ -87,6 +87,9 @@ def _set_head(config: Any, task: Task) -> None:
     if not task.num_labels:
         return
     config.num_labels = task.num_labels
+    if config.is_encoder_decoder:  # two unnamed outputs are not written down, and BART would be read again with three
+        config.id2label = {i: f"output_{i}" for i in range(task.num_labels)}
+        config.label2id = {name: i for i, name in config.id2label.items()}
     config.problem_type = "regression" if task.kind == "regress" else "single_label_classification"
 
 
