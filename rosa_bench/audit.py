@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 MERGE_BOUND = 1e-3  # merged and unmerged logits may differ by this share of the largest logit (at least 1)
-CHECKED = {"classify": 256, "regress": 256, "generate": 8}  # examples by kind of task
-STARTED = {"classify": 64, "regress": 64, "generate": 16}
+CHECKED = {"classify": 256, "regress": 256, "generate": 8, "choice": 8}  # examples by kind of task
+STARTED = {"classify": 64, "regress": 64, "generate": 16, "choice": 16}
 
 
 def start_outputs(
     model: PreTrainedModel, task: Task, examples: Sequence[Example], rows: Sequence[Encoded], pad_id: int
 ) -> tuple[torch.Tensor, float]:
-    """Final hidden states [tokens, width] of the first examples of a split, and their score (loss where generating)."""
+    """Final hidden states [tokens, width] of the first examples of a split, their score (or loss)."""
     kept, told = rows[: STARTED[task.kind]], examples[: STARTED[task.kind]]
     hidden = [
         model.base_model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
@@ -45,8 +45,8 @@ def merge_checked(
 ) -> dict[str, Any]:
     """Merge the model in place; compare fp32 logits and score before and after on the first examples of a split.
 
-    Facts: `merge_max_abs_diff` of the logits, `merge_score_abs_diff` of the primary metric (of the loss where texts are
-    generated), and whether the logits keep `MERGE_BOUND`.
+    Facts: `merge_max_abs_diff` of the logits, `merge_score_abs_diff` of the primary metric (of the loss of a language
+    model), and whether the logits keep `MERGE_BOUND`.
     """
     count = CHECKED[task.kind]
     kept, told = rows[:count], examples[:count]
@@ -66,7 +66,7 @@ def merge_checked(
 def _outputs(
     model: PreTrainedModel, task: Task, examples: Sequence[Example], rows: Sequence[Encoded], pad_id: int
 ) -> tuple[list[torch.Tensor], float]:
-    if task.kind != "generate":
+    if task.num_labels:
         values = evaluate.logits(model, rows, len(rows), pad_id)[0]
         return [values], float(task.score(task.select_split, evaluate.classify(task, examples, values))[task.primary])
     found = []

@@ -53,6 +53,7 @@ def sorted_batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int
         yield order[start : start + batch_size]
 
 
+SCORES = 2**28  # of words after tokens, to be computed at a time
 Active = Callable[[], AbstractContextManager[None]]  # makes the model one of its variants for a while
 
 
@@ -93,6 +94,40 @@ def mean_losses(
             with active():
                 totals[i] += float(total_loss(model(**inputs), labels, 1))
     return [total / tokens for total in totals]
+
+
+def likelihoods(
+    model: PreTrainedModel,
+    encoded: Sequence[Encoded],
+    batch_size: int,
+    pad_id: int,
+    variants: Sequence[Active] = (nullcontext,),
+) -> list[torch.Tensor]:
+    """The log-likelihood [rows] in nats of the target tokens of each row, by each variant, in fp32 on the CPU."""
+    out = [torch.empty(len(encoded)) for _ in variants]
+    longest, config = max(len(item.input_ids) for item in encoded), model.config
+    size = max(1, min(batch_size, SCORES // (longest * int(config.vocab_size))))
+    for batch, inputs in batches(model, encoded, size, pad_id):
+        labels = inputs.pop("labels")[:, 1:]
+        kept = labels != IGNORED
+        row = kept.nonzero()[:, 0]
+        for i, active in enumerate(variants):
+            with active():
+                scores = model(**inputs).logits[:, :-1][kept].float()
+            told = scores.log_softmax(-1).gather(1, labels[kept][:, None])[:, 0]
+            out[i][batch] = told.new_zeros(len(batch)).index_add_(0, row, told).cpu()
+    return out
+
+
+def choose(examples: Sequence[Example], values: torch.Tensor) -> list[Prediction]:
+    """Log-likelihoods of all choices in a row, example by example, to the likeliest choice (first among equals)."""
+    out, given = [], values.tolist()
+    for example in examples:
+        choices = example.texts[1:]
+        told, given = tuple(given[: len(choices)]), given[len(choices) :]
+        best = told.index(max(told))
+        out.append(Prediction(example.id, best, example.label, logits=told, lengths=tuple(map(len, choices))))
+    return out
 
 
 def batches(

@@ -28,7 +28,7 @@ class StepLoss:
         logits = outputs.logits.float()
         if self.kind == "regress":
             return F.mse_loss(logits.view_as(labels), labels.float(), reduction="sum") / num_items_in_batch
-        if self.kind == "generate":
+        if self.kind in ("generate", "choice"):
             logits, labels = logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
         total = F.cross_entropy(
             logits, labels, ignore_index=IGNORED, reduction="sum", label_smoothing=self.label_smoothing

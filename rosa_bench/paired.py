@@ -37,6 +37,7 @@ class Rule:
 
 RULES: dict[str, Rule] = {
     "accuracy": Rule("signs"),
+    "accuracy_norm": Rule("signs"),
     "matthews": Rule(),
     "f1": Rule(),
     "pearson": Rule(),
@@ -141,7 +142,11 @@ def _prediction(row: Any, where: str) -> Prediction:
         return Prediction(row["id"], value, references=tuple(references), subset=str(row.get("subset", "")))
     if not _numeric(value) or not _numeric(label) or np.size(value) != np.size(label):
         raise UsageError(f"{where}: a prediction and its label are numbers, or lists of as many numbers")
-    return Prediction(row["id"], value, label, subset=str(row.get("subset", "")))
+    logits, lengths = list(row.get("logits") or []), list(row.get("lengths") or [])
+    if lengths and (len(logits) != len(lengths) or not all(map(_numeric, [*logits, *lengths])) or min(lengths) <= 0):
+        raise UsageError(f"{where}: choices have as many log-likelihoods as lengths, numbers all")
+    kept = {"logits": tuple(logits), "lengths": tuple(lengths)} if lengths else {}
+    return Prediction(row["id"], value, label, subset=str(row.get("subset", "")), **kept)
 
 
 def _numeric(value: Any) -> TypeGuard[float | list[float]]:

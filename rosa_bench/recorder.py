@@ -251,6 +251,8 @@ def prediction_row(prediction: Prediction) -> dict[str, Any]:
         row["subset"] = prediction.subset
     if prediction.logits:
         row["logits"] = list(prediction.logits)
+    if prediction.lengths:
+        row["lengths"] = list(prediction.lengths)
     return row
 
 

@@ -99,7 +99,7 @@ class Experiment:
         self.record.data = self._provenance()
         self.rows: Sequence[Encoded] = encode_split(run.task, tokenizer, splits["train"], self.length)
         self.record.facts["cut_examples"] = sum(row.cut for row in self.rows)
-        if run.task.kind == "generate":
+        if not run.task.num_labels:
             self.record.facts["cut_targets"] = lost = sum(row.cut_target for row in self.rows)
             if lost:
                 recorder.show(f"{lost} of {len(self.rows)} texts are longer than train.max_length and lose their ends")

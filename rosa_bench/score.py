@@ -77,7 +77,7 @@ def predictions(path: Path, examples: Sequence[Example], task: Task) -> list[Pre
     if task.kind != "generate":
         for number, text in enumerate(found, start=1):
             try:
-                values[number - 1] = int(text) if task.kind == "classify" else float(text)
+                values[number - 1] = float(text) if task.kind == "regress" else int(text)
             except ValueError:
                 raise UsageError(f"{path}:{number}: {text[:40]!r} is not a number") from None
     return [

@@ -38,6 +38,7 @@ class Scorer:
         self.run, self.task, self.model, self.tokenizer = run, run.task, model, tokenizer
         self.splits, self.max_length = splits, max_length
         self._encoded: dict[str, list[Encoded]] = {}
+        self._candidates: dict[str, list[Encoded]] = {}
         self._latest: dict[str, list[Prediction]] = {}
         if self.task.kind == "generate":
             evaluate.check_room(run.task, model.config, run.method.extra_tokens)
@@ -47,6 +48,14 @@ class Scorer:
         if split not in self._encoded:
             self._encoded[split] = encode_split(self.task, self.tokenizer, self.splits[split], self.max_length)
         return self._encoded[split]
+
+    def candidates(self, split: str) -> list[Encoded]:
+        """Token ids of every choice of a split's examples, one after the other; encoded once."""
+        if split not in self._candidates:
+            task: Any = self.task
+            found = (task.candidates(e, self.tokenizer, self.max_length) for e in self.splits[split].examples)
+            self._candidates[split] = [item for choices in found for item in choices]
+        return self._candidates[split]
 
     def epoch_scores(self) -> Scores:
         """What is cheap to know at every epoch end: all scored splits of a classifier, the loss of a generator."""
@@ -118,11 +127,16 @@ class Scorer:
         if not names:
             return {}
         size, pad = self.run.train.eval_batch_size, self.tokenizer.pad_token_id
-        found = evaluate.logits(self.model, self.encoded(split), size, pad, self._actives(names))
+        choosing = self.task.kind == "choice"
+        outputs, rows = (
+            (evaluate.likelihoods, self.candidates(split)) if choosing else (evaluate.logits, self.encoded(split))
+        )
+        found = outputs(self.model, rows, size, pad, self._actives(names))
         if not all(torch.isfinite(values).all() for values in found):
             raise FloatingPointError(f"the model's outputs on {split} are not finite")
         examples = self.splits[split].examples
-        return {n: evaluate.classify(self.task, examples, values) for n, values in zip(names, found, strict=True)}
+        predicted = evaluate.choose if choosing else partial(evaluate.classify, self.task)
+        return {n: predicted(examples, values) for n, values in zip(names, found, strict=True)}
 
     def _losses(self, names: Sequence[str]) -> dict[str, float]:
         """The loss of several variants on the selection split, all in one pass."""
@@ -143,7 +157,7 @@ class Scorer:
 
     def _primary(self, recorder: Recorder, main: str, history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         task = self.task
-        split = task.scored_splits[0] if task.kind == "generate" else task.select_split
+        split = task.judged_split
         out: dict[str, Any] = {"metric": task.primary, "higher_is_better": task.higher_is_better, "split": split}
         last = recorder.record.scores.get(split, {}).get(main, {}).get(task.primary)
         if last is not None:
@@ -152,7 +166,7 @@ class Scorer:
             by = chosen_by(task)
             out |= {"best_epoch": best["epoch"], "selected_by": f"{by} on {task.select_split}"}
             if by == task.primary:
-                out["best"] = best["evaluation"][task.select_split][by]
+                out["best"] = best["evaluation"][split][by]
             elif best is history[-1]:
                 out["best"] = last
             elif (score := self._score_at(recorder.folder / f"checkpoint-{best['step']}", split, main)) is not None:

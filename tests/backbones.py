@@ -17,6 +17,13 @@ ENCODER = {
     "mask_token": "<mask>",
 }
 DECODER = {"eos_token": "<|endoftext|>"}
+SPECIAL = {
+    "roberta": ENCODER,
+    "bert": ENCODER,
+    "bart": ENCODER | {"bos_token": "<s>", "eos_token": "</s>"},
+    "opt": {"pad_token": "<pad>", "eos_token": "</s>", "bos_token": "</s>"},
+}
+BART = {"layers": 2, "attention_heads": 2, "ffn_dim": 64}
 
 
 def _tokenizer(folder: Path, special: dict[str, str]) -> int:
@@ -24,7 +31,8 @@ def _tokenizer(folder: Path, special: dict[str, str]) -> int:
     from transformers import PreTrainedTokenizerFast
 
     raw = ByteLevelBPETokenizer(add_prefix_space=True)
-    raw.train_from_iterator([WORDS] * 50, vocab_size=400, special_tokens=list(special.values()), show_progress=False)
+    names = list(dict.fromkeys(special.values()))
+    raw.train_from_iterator([WORDS] * 50, vocab_size=400, special_tokens=names, show_progress=False)
     fast = PreTrainedTokenizerFast(tokenizer_object=raw._tokenizer, **special)
     if "cls_token" in special:
         from tokenizers.processors import RobertaProcessing
@@ -41,7 +49,7 @@ def build(kind: str, folder: Path) -> Path:
     import transformers as t
 
     size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    vocab = _tokenizer(folder, ENCODER if kind in ("roberta", "bert") else DECODER)
+    vocab = _tokenizer(folder, SPECIAL.get(kind, DECODER))
     torch.manual_seed(0)
     if kind == "roberta":
         config = t.RobertaConfig(
@@ -50,6 +58,14 @@ def build(kind: str, folder: Path) -> Path:
         model = t.RobertaForMaskedLM(config)
     elif kind == "bert":
         model = t.BertForMaskedLM(t.BertConfig(vocab_size=vocab, max_position_embeddings=128, pad_token_id=1, **size))
+    elif kind == "opt":
+        size = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "ffn_dim": 64}
+        size |= {"word_embed_proj_dim": 32, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1}
+        model = t.OPTForCausalLM(t.OPTConfig(vocab_size=vocab, max_position_embeddings=128, **size))
+    elif kind == "bart":
+        size = {f"{half}_{what}": n for half in ("encoder", "decoder") for what, n in BART.items()} | {"d_model": 32}
+        size |= {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 2}
+        model = t.BartForConditionalGeneration(t.BartConfig(vocab_size=vocab, max_position_embeddings=128, **size))
     elif kind == "llama":
         model = t.LlamaForCausalLM(t.LlamaConfig(vocab_size=vocab, max_position_embeddings=128, **size))
     else:
@@ -75,7 +91,7 @@ def build_config(kind: str, folder: Path) -> Path:
 
 @cache
 def folder(kind: str, whole: bool = True) -> Path:
-    """The folder of a small backbone (roberta, bert, gpt2, llama), or of a full-size one without weights."""
+    """The folder of a small backbone (roberta, bert, bart, gpt2, opt, llama), or of a full-size one without weights."""
     path = Path(tempfile.mkdtemp(prefix=f"{kind}-"))
     atexit.register(shutil.rmtree, path, ignore_errors=True)
     return build(kind, path) if whole else build_config(kind, path)

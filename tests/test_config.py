@@ -160,6 +160,11 @@ def test_methods_and_tasks_are_found():
         "e2e",
         "dart",
         "webnlg",
+        "openbookqa",
+        "piqa",
+        "arc_easy",
+        "arc_challenge",
+        "sciq",
         "synthetic",
     } == set(TASKS)
 

@@ -17,7 +17,7 @@ from rosa_bench.errors import UsageError
 from rosa_bench.files import write_json_lines_gz
 from rosa_bench.metrics import glue
 from rosa_bench.paired import Comparison, compare, read_predictions, task_of
-from rosa_bench.recorder import _prediction_row
+from rosa_bench.recorder import prediction_row
 from rosa_bench.resampling import NoStatisticError
 from rosa_bench.tasks.base import Prediction
 
@@ -177,7 +177,7 @@ def test_what_a_run_writes_is_read_back(tmp_path):
         Prediction("row 2", [1.0, 2.0], [1.5, 2.0]),
         Prediction("row 3", "", references=("a text", "another")),
     )
-    write_json_lines_gz(tmp_path / "p.jsonl.gz", map(_prediction_row, written))
+    write_json_lines_gz(tmp_path / "p.jsonl.gz", map(prediction_row, written))
     read = read_predictions(tmp_path / "p.jsonl.gz", 1).rows
     assert read == tuple(dataclasses.replace(row, logits=()) for row in written)
 

@@ -1,4 +1,4 @@
-"""The embedded world: small, seeded stand-ins for GLUE, E2E, WebNLG and DART that need no download.
+"""The embedded world: small, seeded stand-ins for GLUE, E2E, WebNLG, DART and five question sets, without download.
 
 A grammar writes the rows of every task and the prose that the mini backbones are pre-trained on. The field names are
 those of the real sets, plus a unique ``id``. Nothing here imports torch or transformers, and every version of Python
@@ -18,9 +18,20 @@ if TYPE_CHECKING:
 VERSION = "v1"
 GLUE_TASKS = ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte", "wnli")
 DATA_TO_TEXT_TASKS = ("e2e", "web_nlg", "dart")
-TASKS = GLUE_TASKS + DATA_TO_TEXT_TASKS
+CHOICE_TASKS = ("openbookqa", "piqa", "arc_easy", "arc_challenge", "sciq")
+TASKS = GLUE_TASKS + DATA_TO_TEXT_TASKS + CHOICE_TASKS
 
-__all__ = ["DATA_TO_TEXT_TASKS", "GLUE_TASKS", "TASKS", "VERSION", "prose", "reserved", "rows", "splits"]
+__all__ = [
+    "CHOICE_TASKS",
+    "DATA_TO_TEXT_TASKS",
+    "GLUE_TASKS",
+    "TASKS",
+    "VERSION",
+    "prose",
+    "reserved",
+    "rows",
+    "splits",
+]
 
 
 def splits(task: str) -> tuple[str, ...]:
@@ -31,6 +42,10 @@ def splits(task: str) -> tuple[str, ...]:
         return ("train", "validation_matched", "validation_mismatched")
     if task in DATA_TO_TEXT_TASKS:
         return ("train", "validation", "test")
+    if task in CHOICE_TASKS:
+        from rosa_bench.embedded import choices
+
+        return choices.splits(task)
     return ("train", "validation")
 
 
@@ -43,6 +58,10 @@ def rows(task: str, split: str) -> list[dict[str, Any]]:
         from rosa_bench.embedded import data2text
 
         return data2text.rows(task, split)
+    if task in CHOICE_TASKS:
+        from rosa_bench.embedded import choices
+
+        return choices.rows(task, split)
     from rosa_bench.embedded import glue
 
     return glue.rows(task, split)

@@ -24,9 +24,9 @@ class Head(Method):
     checkpointable: ClassVar[bool] = False  # no layer keeps activations
 
     def check(self, task: Task) -> None:
-        """A generator's output map is the backbone's own embedding: it has no head."""
-        if task.kind == "generate":
-            raise UsageError(f"method=head: task={task.name} generates text and has no head that could train")
+        """A language model's output map is the backbone's own embedding: it has no head."""
+        if not task.num_labels:
+            raise UsageError(f"method=head: task={task.name} is the language model's own and has no head to train")
 
     def attach(self, model: PreTrainedModel, seed: int = 0) -> None:
         """Freeze the backbone. Raises UsageError for a model without a task head."""

@@ -83,8 +83,8 @@ class Meft(Method):
         """Freeze the backbone, add adapters to its layers and replace the layers by one reversible stack.
 
         Raises:
-            UsageError: if the layers are not those of RoBERTa, BERT or GPT-2, or are fewer than `frozen_layers` and
-                `reversible_layers` ask for.
+            UsageError: if the layers are not those of RoBERTa, BERT, GPT-2, OPT or BART's encoder, are fewer than
+                `frozen_layers` and `reversible_layers` ask for, or are left out at random.
         """
         from torch import nn
 
@@ -93,6 +93,8 @@ class Meft(Method):
         from rosa_bench.models.sites import freeze_backbone
 
         family = family_of(model)
+        if getattr(model.config, "layerdrop", 0) or getattr(model.config, "encoder_layerdrop", 0):
+            raise UsageError("method=meft: this backbone leaves out layers at random (layerdrop), a stack cannot")
         holder = model.base_model.get_submodule(family.path[0])
         layers = list(getattr(holder, family.path[1]))
         upper = layers[self.frozen_layers :]
@@ -134,13 +136,14 @@ class Meft(Method):
         from rosa_bench.models.reversible import AdapterLayer, HalvesLayer
 
         activation = getattr(config, "hidden_act", None) or config.activation_function
-        dropout = float(getattr(config, "hidden_dropout_prob", getattr(config, "resid_pdrop", 0.0)))
+        names = ("hidden_dropout_prob", "resid_pdrop", "dropout")
+        dropout = float(next((getattr(config, name) for name in names if hasattr(config, name)), 0.0))
         first, second = (Adapter(config.hidden_size, self.bottleneck, activation, dropout, draw) for _ in range(2))
-        family.adapt_feed_forward(layer, first)
+        adapted = family.adapt_feed_forward(layer, first)
         if self.variant == "meft3":
             family.adapt_attention(layer, second)
-            return HalvesLayer(layer, family)
-        return AdapterLayer(layer, second, layer_first=self.variant == "meft1")
+            return HalvesLayer(adapted, family)
+        return AdapterLayer(adapted, second, layer_first=self.variant == "meft1")
 
     def facts(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> Mapping[str, Any]:
         """Measured on a training batch, with dropout, in the model's own precision.

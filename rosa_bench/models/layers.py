@@ -9,7 +9,7 @@ from torch import nn
 
 from rosa_bench.errors import UsageError
 from rosa_bench.models.adapter import Adapted, Adapter, Serial
-from rosa_bench.models.halves import PostNorm, family_of
+from rosa_bench.models.halves import Opt, PostNorm, family_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -18,7 +18,9 @@ FINAL_NORMS = ("ln_f", "norm", "final_layer_norm")  # what families call the nor
 
 
 def layers_of(model: PreTrainedModel) -> nn.ModuleList:
-    """The list of a backbone's layers. Raises UsageError if it has none."""
+    """The list of a backbone's layers. Raises UsageError if it has none, or one each in encoder and decoder."""
+    if model.config.is_encoder_decoder:
+        raise UsageError(f"{type(model).__name__} has layers in encoder and decoder, not one list of them")
     count = getattr(model.config, "num_hidden_layers", None)
     for module in model.base_model.modules():
         if isinstance(module, nn.ModuleList) and len(module) == count:
@@ -82,6 +84,8 @@ def place_houlsby(model: PreTrainedModel, index: int, attention: Adapter, feed_f
     family.adapt_attention(layer, attention)
     if family is PostNorm:
         layer.output.dropout = Serial(layer.output.dropout, feed_forward)
+    elif family is Opt:
+        layer.fc2 = Serial(layer.fc2, feed_forward)
     else:
         layer.mlp = Serial(layer.mlp, feed_forward)
 

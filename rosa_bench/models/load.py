@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 COUNTED_FROM_PADDING = ("roberta", "xlm-roberta", "camembert")  # positions start after the padding index
+ENCODER_DECODERS = ("bart",)  # whose classifiers read the last token that the decoder makes of the text
 
 
 def load(model: Model, task: Task, seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -39,11 +40,7 @@ def load(model: Model, task: Task, seed: int) -> tuple[PreTrainedModel, PreTrain
         _set_head(config, task)
         set_pad_token(tokenizer, config)
         transformers.set_seed(seed)
-        cls = (
-            transformers.AutoModelForCausalLM
-            if task.kind == "generate"
-            else transformers.AutoModelForSequenceClassification
-        )
+        cls = transformers.AutoModelForSequenceClassification if task.num_labels else transformers.AutoModelForCausalLM
         if model.random_init:
             backbone = cls.from_config(config, dtype=torch.float32)
         else:
@@ -78,20 +75,22 @@ def _cannot_load(model: Model, source: str, error: Exception) -> str:
 def _check_kind(config: Any, task: Task, source: str) -> None:
     causal = type(config) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING
     masked = type(config) in transformers.MODEL_FOR_MASKED_LM_MAPPING
-    if task.kind == "generate" and (masked or not causal):
+    if not task.num_labels and (masked or not causal):
+        raise UsageError(f"task={task.name} needs a causal decoder; {source} is a {config.model_type}")
+    if config.is_encoder_decoder and config.model_type not in ENCODER_DECODERS:
         raise UsageError(
-            f"task={task.name} generates text and needs a causal decoder; {source} is a {config.model_type}"
-        )
-    if config.is_encoder_decoder:
-        raise UsageError(
-            f"{source} is an encoder-decoder ({config.model_type}); encoders and causal decoders can be used"
+            f"{source} is an encoder-decoder ({config.model_type}); encoders, causal decoders and, to classify, "
+            f"{', '.join(ENCODER_DECODERS)} can be used"
         )
 
 
 def _set_head(config: Any, task: Task) -> None:
-    if task.kind == "generate":
+    if not task.num_labels:
         return
     config.num_labels = task.num_labels
+    if config.is_encoder_decoder:  # two unnamed outputs are not written down, and BART would be read again with three
+        config.id2label = {i: f"output_{i}" for i in range(task.num_labels)}
+        config.label2id = {name: i for i, name in config.id2label.items()}
     config.problem_type = "regression" if task.kind == "regress" else "single_label_classification"
 
 

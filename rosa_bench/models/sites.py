@@ -43,6 +43,7 @@ NAMES: dict[str, tuple[Role, ...]] = {
     "v_proj": ("v",),
     "o_proj": ("o",),
     "self_attn.out_proj": ("o",),
+    "encoder_attn.out_proj": ("o",),
     "gate_proj": ("ffn_in",),
     "up_proj": ("ffn_in",),
     "down_proj": ("ffn_out",),

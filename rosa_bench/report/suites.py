@@ -41,7 +41,7 @@ class SuiteTable:
         name, metric, split = asked
         task = next(target.cell.run.task for target in self.targets if target.where[0] == name)
         metric = metric or task.primary
-        judged = task.scored_splits[0] if task.kind == "generate" else task.select_split
+        judged = task.judged_split
         better = task.higher_is_better if metric == task.primary else paired.rule(metric).higher_is_better
         return Column(name, metric, split or judged, better)
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from rosa_bench.resampling import Statistic
 
-Kind = Literal["classify", "regress", "generate"]
+Kind = Literal["classify", "regress", "generate", "choice"]
 Label = Any  # of its task: a class (int), a score (float), a list of outputs; None where there is none
 IGNORED = -100  # label of a token that carries no loss, as torch's cross entropy has it
 
@@ -24,7 +24,7 @@ class Example:
     """One row as a model sees it: texts to read, and a label or reference texts to be compared with."""
 
     id: str
-    texts: tuple[str, ...]  # one text or a pair; for generation the linearised input
+    texts: tuple[str, ...]  # one text or a pair; for generation the linearised input, for a choice prompt and choices
     label: Label = None
     references: tuple[str, ...] = ()
     subset: str = ""  # of its split, scored on its own beside the whole
@@ -49,8 +49,9 @@ class Prediction:
     value: Label
     label: Label = None
     references: tuple[str, ...] = ()
-    logits: tuple[float, ...] = ()
+    logits: tuple[float, ...] = ()  # of a choice: the log-likelihood of each, in nats
     subset: str = ""
+    lengths: tuple[int, ...] = ()  # of a choice: the characters of each
 
 
 @dataclass(frozen=True)
@@ -83,12 +84,17 @@ class Task(ABC):
     @property
     @abstractmethod
     def num_labels(self) -> int:
-        """Outputs of the task head; 0 for generation, which has none."""
+        """Outputs of the task head; 0 where the language model's own head speaks."""
 
     @property
     def backbone(self) -> str:
         """The embedded model that `model=auto` means."""
-        return "gpt2_mini" if self.kind == "generate" else "roberta_mini"
+        return "roberta_mini" if self.num_labels else "gpt2_mini"
+
+    @property
+    def judged_split(self) -> str:
+        """The split whose primary score stands for a run: the selection split where a task head is trained."""
+        return self.select_split if self.num_labels else self.scored_splits[0]
 
     @property
     def splits(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""What every method must hold, over every yaml of configs/method: both embedded backbones, a BERT, and full sizes."""
+"""What every method must hold, over every yaml of configs/method: minis, a BERT, a BART, an OPT, and full sizes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from support import (
     BACKBONES,
     BASES,
+    CLASSES,
     EACH,
     METHODS,
     MINIS,
@@ -34,9 +35,14 @@ from rosa_bench.models.load import load
 from rosa_bench.record import Record
 from rosa_bench.run import run as run_experiment
 
-GRID = pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in BASES else []) for name in BACKBONES]
-)
+
+def grid(slow):
+    """Every backbone, those named `slow` for the slow tests only."""
+    marks = {name: [pytest.mark.slow] if name in slow else [] for name in BACKBONES}
+    return pytest.mark.parametrize("name", [pytest.param(name, marks=marks[name]) for name in BACKBONES])
+
+
+GRID, WIDE_GRID = grid(BASES | CLASSES), grid(BASES)
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +51,8 @@ def _what_the_method_does(request):
     if given is None or "refus" in request.node.name:
         return
     name = given.params.get("name") or given.params.get("mini") or request.node.get_closest_marker("tried_on").args[0]
+    if name in CLASSES and given.params["method"] in THIN:
+        pytest.skip("a bridge is tried on other classes")
     skip_refused(given.params["method"], name)
 
 
@@ -71,7 +79,7 @@ def test_starts_at_the_backbone(method, name):
     assert run.method.exact_at_start is False or difference < 1e-5 * max(1.0, expected.abs().max())
 
 
-@GRID
+@WIDE_GRID
 @EACH
 def test_trains_and_leaves_the_frozen_alone(method, name):
     run, model, _, rows = prepared(method, name)

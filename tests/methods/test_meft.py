@@ -12,6 +12,7 @@ from support import composed, small
 from rosa_bench.errors import UsageError
 from rosa_bench.measure import saved_bytes
 from rosa_bench.methods.meft import FACTORS, Meft
+from rosa_bench.models.halves import FAMILIES
 from rosa_bench.models.reversible import ReversibleStack, from_stream, grow, shrink, to_stream
 from rosa_bench.run import run as run_experiment
 
@@ -36,6 +37,8 @@ def built(kind: str, layers: int = 3, width: int = 32, dropout: float = 0.1) -> 
             attn_pdrop=dropout,
         )
         return transformers.GPT2ForSequenceClassification(config).train()
+    if kind in ("opt", "bart"):
+        return opt_or_bart(kind, layers, width, dropout)
     name = {"roberta": "Roberta", "bert": "Bert"}[kind]
     config = getattr(transformers, f"{name}Config")(
         vocab_size=100,
@@ -51,9 +54,23 @@ def built(kind: str, layers: int = 3, width: int = 32, dropout: float = 0.1) -> 
     return getattr(transformers, f"{name}ForSequenceClassification")(config).train()
 
 
+def opt_or_bart(kind: str, layers: int, width: int, dropout: float) -> transformers.PreTrainedModel:
+    ids = {"vocab_size": 100, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "dropout": dropout}
+    ids |= {"attention_dropout": dropout, "max_position_embeddings": 140}
+    if kind == "opt":
+        size = {"hidden_size": width, "word_embed_proj_dim": width, "ffn_dim": 4 * width, "num_hidden_layers": layers}
+        config = transformers.OPTConfig(num_attention_heads=width // 16, **size, **ids)
+        return transformers.OPTForSequenceClassification(config).train()
+    size = {"encoder_layers": layers, "encoder_attention_heads": 2, "encoder_ffn_dim": 64, "activation_dropout": 0.1}
+    size |= {"decoder_layers": 1, "decoder_attention_heads": 2, "decoder_ffn_dim": 64}
+    config = transformers.BartConfig(d_model=width, num_labels=2, **size, **ids)
+    return transformers.BartForSequenceClassification(config).train()
+
+
 def batch_of(examples: int, length: int) -> dict[str, torch.Tensor]:
     draw = torch.Generator().manual_seed(1)
-    ids = torch.randint(1, 100, (examples, length), generator=draw)
+    ids = torch.randint(3, 100, (examples, length), generator=draw)
+    ids[:, length // 2 - 1] = 2  # what ends a text of BART
     mask = torch.ones_like(ids)
     mask[0, length // 2 :] = 0  # one padded row
     return {
@@ -117,7 +134,7 @@ def test_streams_hold_large_and_small_values():
 
 
 @VARIANTS
-@pytest.mark.parametrize("kind", ["roberta", "bert", "gpt2"])
+@pytest.mark.parametrize("kind", ["roberta", "bert", "gpt2", "opt", "bart"])
 def test_gradients_equal_plain_autograd_with_dropout(kind, variant, monkeypatch):
     model = built(kind, layers=4)
     Meft(variant=variant).attach(model, 3)
@@ -209,9 +226,46 @@ def test_what_is_not_finite_stays_so():
     assert model(**batch_of(3, 9)).loss.isnan()
 
 
+@pytest.mark.parametrize("kind", ["opt", "bart"])
+def test_halves_spelled_out_are_the_layer(kind):
+    """Without its adapter, wherever its norms are, a layer run half by half is the layer, dropout included."""
+    for before in (True, False):
+        model = built(kind)
+        holder = model.base_model.decoder if kind == "opt" else model.base_model.encoder
+        layer = holder.layers[0]
+        if kind == "opt":
+            layer.do_layer_norm_before = before
+        spelled = FAMILIES[kind].adapt_feed_forward(layer, lambda x: 0.0)
+        h = torch.randn(2, 5, 32)
+        found = []
+        for run in (layer, spelled):
+            torch.manual_seed(3)
+            found.append(run(h, attention_mask=None))
+        assert torch.allclose(found[0], found[1], atol=1e-6)
+
+
+def test_the_published_settings_of_opt(monkeypatch):
+    """The upper layers reversible, the lower ones frozen, streams joined as 0.1 and 1."""
+    model = built("opt", layers=6)
+    Meft(frozen_layers=2).attach(model, 3)
+    stack = stack_of(model)
+    assert stack.reversible == len(stack.layers) == 4 and stack.weights == (0.1, 1.0)
+    lower = [p for layer in model.model.decoder.layers[:2] for p in layer.parameters()]
+    assert len(model.model.decoder.layers) == 3 and not any(p.requires_grad for p in lower)
+    assert error(model, batch_of(3, 10), monkeypatch) < 1e-5
+
+
+def test_layers_left_out_at_random_are_refused():
+    model = built("opt")
+    model.config.layerdrop = 0.1
+    with pytest.raises(UsageError, match="layerdrop"):
+        Meft().attach(model)
+
+
 @VARIANTS
-def test_generates_the_same_with_and_without_a_cache(variant, backbone):
-    model = transformers.AutoModelForCausalLM.from_pretrained(backbone("gpt2"))
+@pytest.mark.parametrize("kind", ["gpt2", "opt"])
+def test_generates_the_same_with_and_without_a_cache(kind, variant, backbone):
+    model = transformers.AutoModelForCausalLM.from_pretrained(backbone(kind))
     Meft(variant=variant).attach(model, 3)
     for parameter in model.parameters():
         if parameter.requires_grad:

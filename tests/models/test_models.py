@@ -13,7 +13,7 @@ from rosa_bench.models.load import load, max_length
 from rosa_bench.models.lowrank import rank_of
 from rosa_bench.models.sites import ROLES, features, find_sites, freeze_backbone, weight_IO
 
-KINDS = ["roberta", "bert", "gpt2", "llama"]
+KINDS = ["roberta", "bert", "bart", "gpt2", "opt", "llama"]
 
 
 def loaded(backbone, kind: str, task: str = "cola"):
@@ -27,6 +27,8 @@ def test_every_layer_has_every_role(backbone, kind):
     sites = find_sites(model, ["all"])
     per_layer = {role: sum(site.role == role for site in sites) for role in ROLES}
     expected = dict.fromkeys(ROLES, 2) | ({"ffn_in": 4} if kind == "llama" else {})  # a gated layer has two inputs
+    if kind == "bart":  # two layers each in encoder and decoder, and attention to the encoder in the decoder's
+        expected = dict.fromkeys("qkvo", 6) | {"ffn_in": 4, "ffn_out": 4}
     assert per_layer == expected and len({site.label for site in sites}) == len(sites)
 
 
@@ -57,8 +59,8 @@ def test_padding_changes_no_logits(backbone, kind):
     model, tokenizer = loaded(backbone, kind)
     pad = tokenizer.pad_token_id
     assert pad is not None and model.config.pad_token_id == pad
-    ids = torch.tensor([[5, 6, 7, 8]])
-    padded = torch.tensor([[5, 6, 7, 8, pad, pad], [5, 6, 7, 8, 9, 10]])
+    ids = torch.tensor([[5, 6, 7, 2]])  # 2 ends a text of BART, whose classifier looks for it
+    padded = torch.tensor([[5, 6, 7, 2, pad, pad], [5, 6, 7, 8, 9, 2]])
     mask = torch.tensor([[1, 1, 1, 1, 0, 0], [1] * 6])
     with evaluating(model):
         alone = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0]
@@ -66,11 +68,14 @@ def test_padding_changes_no_logits(backbone, kind):
     assert torch.allclose(alone, together, atol=1e-5)
 
 
-@pytest.mark.parametrize(("kind", "longest"), [("roberta", 128), ("bert", 128), ("gpt2", 160), ("llama", 128)])
+@pytest.mark.parametrize(
+    ("kind", "longest"), [("roberta", 128), ("bert", 128), ("bart", 128), ("gpt2", 160), ("opt", 128), ("llama", 128)]
+)
 def test_maximum_length_follows_the_position_embeddings(backbone, kind, longest):
     model, tokenizer = loaded(backbone, kind)
     assert max_length(model.config, 10_000) == longest and max_length(model.config, 20) == 20
     ids = torch.full((1, longest), 6)
+    ids[0, -1] = 2
     with evaluating(model):
         assert torch.isfinite(model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits).all()
     assert tokenizer is not None
@@ -105,7 +110,8 @@ def test_freezing_leaves_the_head_of_a_classifier(backbone, kind):
     model, _ = loaded(backbone, kind)
     freeze_backbone(model, train_head=True)
     trained = {name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad}
-    assert trained == {"classifier"} if kind in ("roberta", "bert") else trained == {"score"}
+    head = {"roberta": "classifier", "bert": "classifier", "bart": "classification_head"}.get(kind, "score")
+    assert trained == {head}
     freeze_backbone(model, train_head=False)
     assert not any(p.requires_grad for p in model.parameters())
 
@@ -114,6 +120,22 @@ def test_freezing_a_language_model_leaves_nothing(backbone):
     model, _ = loaded(backbone, "gpt2", "e2e")
     freeze_backbone(model, train_head=True)
     assert not any(p.requires_grad for p in model.parameters())
+
+
+def test_an_encoder_decoder_classifies_and_does_not_speak(backbone):
+    assert isinstance(loaded(backbone, "bart")[0], transformers.BartForSequenceClassification)
+    for task in ("e2e", "sciq"):
+        with pytest.raises(UsageError, match=f"task={task} needs a causal decoder; .* is a bart"):
+            loaded(backbone, "bart", task)
+
+
+@pytest.mark.parametrize("name", ["bert_base", "bert_large", "bart_base", "bart_large", "opt_125m", "opt_1_3b"])
+def test_a_named_backbone_is_pinned_and_may_be_a_folder(name, backbone):
+    run = composed(f"model={name}")
+    assert run.model.hub.partition("/")[2].removesuffix("-uncased").replace(".", "_").replace("-", "_") == name
+    assert len(run.model.revision) == 40
+    run = composed(f"model={name}", f"model.path={backbone(name.partition('_')[0])}")
+    assert load(run.model, run.task, 0)[0].config.model_type == name.partition("_")[0]
 
 
 @pytest.mark.parametrize(("rank", "expected"), [(4, 4), (99, 99), (0.25, 3), (0.001, 1), (0.999, 12)])

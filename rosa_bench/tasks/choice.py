@@ -1,0 +1,174 @@
+"""Multiple choice by likelihood: a causal decoder answers with the choice it finds most likely after the question.
+
+OpenBookQA (Mihaylov et al., arXiv 1809.02789), PIQA (Bisk et al., arXiv 1911.11641), ARC (Clark et al., arXiv
+1803.05457) and SciQ (Welbl et al., arXiv 1707.06209). Training sees the prompt and the right answer; at evaluation
+every choice is scored after the prompt, as `acc` and `acc_norm` of the lm-evaluation-harness are.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from rosa_bench.errors import UsageError
+from rosa_bench.schema import Count, Name, configured
+from rosa_bench.tasks.base import IGNORED, Encoded, Example, Hub, Kind, Prediction, Task, field, texts_field
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from rosa_bench.resampling import Statistic
+
+
+@configured
+class Choice(Task):
+    """Questions with a few answers each, one of them right.
+
+    Answers are the fields named by `answers`: the one called `right`, else the one the integer `label` counts to.
+    Without `answers` they are in `choices`, lists `label` and `text`, and `answerKey` is the label of the right one.
+    """
+
+    name: Name
+    folder: Name
+    prompt: str  # with fields of a row in braces; a choice follows after a space
+    answers: list[str] = Field(default_factory=list)
+    right: str | None = None
+    renamed: dict[str, str] = Field(default_factory=dict)  # fields that a hub calls otherwise: its name, ours
+    hub_repository: str | None = None
+    hub_revision: str = ""
+    hub_files: str = ""  # a pattern with a place for the split
+    primary: Literal["accuracy", "accuracy_norm"] = "accuracy"
+    select_split: Name = "validation"
+    scored_splits: list[str] = Field(default_factory=lambda: ["test"], min_length=1)
+    epochs: Count = 3
+    version: Count = 1
+    loss_on: Literal["target", "sequence"] = "target"
+
+    def __post_init__(self) -> None:
+        try:
+            names = self._fields
+        except ValueError as error:
+            raise ValueError(f"prompt={self.prompt!r} cannot be read ({error})") from error
+        if not names or not all(name.isidentifier() for name in names):
+            raise ValueError(f"prompt={self.prompt!r} names no field of a row in braces, or one that cannot be")
+        if len(self.answers) == 1 or (self.right is not None and self.right not in self.answers):
+            raise ValueError(f"answers={self.answers} must be two fields or more, right={self.right} one of them")
+
+    @property
+    def _fields(self) -> list[str]:
+        return [name for _, name, _, _ in string.Formatter().parse(self.prompt) if name is not None]
+
+    @property
+    def kind(self) -> Kind:
+        """Always a choice."""
+        return "choice"
+
+    @property
+    def num_labels(self) -> int:
+        """None: the language model's own head speaks."""
+        return 0
+
+    @property
+    def hub(self) -> Hub:
+        """Parquet files at the revision of the yaml. Raises UsageError if it names none."""
+        if self.hub_repository is None:
+            raise UsageError(
+                f"task={self.name}: no hub is known for it; use data=embedded, or data=local data.dir=FOLDER"
+            )
+        return Hub(self.hub_repository, self.hub_revision, self.hub_files)
+
+    def from_hub(self, rows: Iterable[Mapping[str, Any]], split: str) -> Iterator[Mapping[str, Any]]:
+        """The same rows, fields under the names of `data=local`."""
+        for row in rows:
+            yield {self.renamed.get(name, name): value for name, value in row.items()}
+
+    def parse(self, row: Mapping[str, Any], where: str) -> Example:
+        """The prompt and the choices as texts, the index of the right one as label."""
+        values = {name: field(row, name, str, where) for name in self._fields}
+        prompt = self.prompt.format_map(values).strip()
+        if not any(value.strip() for value in values.values()):
+            raise UsageError(f"{where}: field {self._fields[-1]!r} is empty")
+        choices, label = self._answers(row, where) if self.answers else _keyed(row, where)
+        if not 0 <= label < len(choices):
+            raise UsageError(f"{where}: field 'label' is {label}, not one of 0..{len(choices) - 1}")
+        return Example(str(row.get("id", row.get("idx", where))), (prompt, *choices), label)
+
+    def _answers(self, row: Mapping[str, Any], where: str) -> tuple[list[str], int]:
+        choices = [field(row, name, str, where) for name in self.answers]
+        for name, text in zip(self.answers, choices, strict=True):
+            if not text.strip():
+                raise UsageError(f"{where}: field {name!r} is empty")
+        return choices, self.answers.index(self.right) if self.right else field(row, "label", int, where)
+
+    def encode(self, example: Example, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
+        """Prompt and right answer, as training has them."""
+        prompt = _prompt_ids(example.texts[0], tokenizer)
+        return self._joined(prompt, example.texts[1 + example.label], tokenizer, max_length, self.loss_on == "sequence")
+
+    def candidates(self, example: Example, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Encoded]:
+        """Prompt and answer for each choice; only the answer's tokens have labels."""
+        prompt = _prompt_ids(example.texts[0], tokenizer)
+        return [self._joined(prompt, text, tokenizer, max_length, False) for text in example.texts[1:]]
+
+    @staticmethod
+    def _joined(
+        prompt: list[int], choice: str, tokenizer: PreTrainedTokenizerBase, max_length: int, speaks: bool
+    ) -> Encoded:
+        """A prompt that is too long loses its head; a choice that alone is, its end. One token is always before it."""
+        whole = tokenizer(f" {choice}", add_special_tokens=False)["input_ids"]
+        target = whole[: max_length - 1]
+        kept = prompt[max(0, len(prompt) + len(target) - max_length) :]
+        silent = [IGNORED, *kept[1:]] if speaks else [IGNORED] * len(kept)
+        cut, cut_target = len(kept) < len(prompt), len(target) < len(whole)
+        return Encoded([*kept, *target], [*silent, *target], cut=cut, cut_target=cut_target)
+
+    def score(self, split: str, predictions: Sequence[Prediction]) -> Mapping[str, float]:
+        """The share of right answers in points: by log-likelihood, and by that over a choice's characters."""
+        from rosa_bench.metrics.glue import scores
+
+        labels = [float(p.label) for p in predictions]
+        found = scores(["accuracy"], [float(p.value) for p in predictions], labels)
+        if all(p.logits for p in predictions):
+            found["accuracy_norm"] = scores(["accuracy"], normalised(predictions), labels)["accuracy"]
+        return found
+
+    def statistic(self, metric: str, predictions: Sequence[Prediction]) -> Statistic:
+        """Both accuracies. Raises NoStatisticError as the base class."""
+        from rosa_bench.resampling import labelled
+
+        score, labels = self.score("", predictions).get(metric), [p.label for p in predictions]
+        if metric == "accuracy_norm" and score is not None:
+            return labelled("accuracy", score, normalised(predictions), labels)
+        return labelled(metric, score, [p.value for p in predictions], labels)
+
+
+def normalised(predictions: Sequence[Prediction]) -> list[float]:
+    """The choices of the largest log-likelihood per character, the first among equals."""
+    out = []
+    for p in predictions:
+        per_character = [value / length for value, length in zip(p.logits, p.lengths, strict=True)]
+        out.append(float(per_character.index(max(per_character))))
+    return out
+
+
+def _keyed(row: Mapping[str, Any], where: str) -> tuple[list[str], int]:
+    """Choices and index of the right one of a row with `choices` and `answerKey`."""
+    choices = field(row, "choices", dict, where)
+    texts, keys = (texts_field(choices, name, f"{where}: field 'choices'") for name in ("text", "label"))
+    key = field(row, "answerKey", str, where).strip()
+    if len(texts) < 2 or len(texts) != len(keys):
+        raise UsageError(f"{where}: field 'choices' has {len(texts)} texts and {len(keys)} labels")
+    if key not in keys:
+        raise UsageError(f"{where}: field 'answerKey' is {key!r}, not one of {', '.join(keys)}")
+    return texts, keys.index(key)
+
+
+def _prompt_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The prompt with the special tokens that a tokenizer puts in front of a text, without those at its end."""
+    ids: list[int] = tokenizer(text)["input_ids"]
+    while ids and ids[-1] in tokenizer.all_special_ids:
+        ids = ids[:-1]
+    return ids
