@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
-from support import METHODS, small
+from support import EACH, skip_refused, small
 
 from rosa_bench import decode
 from rosa_bench.errors import EXIT_DONE, EXIT_USAGE
@@ -40,8 +40,9 @@ def texts(path: Path) -> list[str]:
         return [json.loads(line)["prediction"] for line in stream]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@EACH
 def test_what_a_run_has_said_is_said_again(method, tmp_path, capsys):
+    skip_refused(method, "gpt2_mini")
     record = run_experiment(small(tmp_path, "task=e2e", f"method={method}", *TRAINED))
     folder, out = tmp_path / record.run_id, tmp_path / "out.jsonl.gz"
     code, printed, _ = told(capsys, folder, "--json", "--out", out)

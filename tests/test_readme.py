@@ -76,7 +76,8 @@ def test_the_three_uses_in_a_row(folder):
     assert len(list(folder.glob("results/runs/*/record.json"))) == 4
     done = run(["-m", "rosa_bench.tables"], folder)
     assert done.returncode == 0 and done.stdout.count("rosa r=") == 2, done.stderr
-    assert {p.suffix for p in (folder / "results" / "tables").iterdir()} == {".md", ".csv", ".tex"}
+    written = {p.suffix for p in (folder / "results" / "tables").iterdir()}
+    assert written == {".md", ".csv", ".tex", ".html", ".png", ".pdf"}
 
 
 def test_tables_without_records_say_what_to_do(tmp_path):

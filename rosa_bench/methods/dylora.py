@@ -118,9 +118,8 @@ class DyLora(Method):
     def exports(self, state: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, Method, Mapping[str, torch.Tensor]]]:
         """The adapter as it is, and every rank as an adapter of plain LoRA."""
         yield from super().exports(state)
-        common = {
-            field.name for field in dataclasses.fields(Lora) if field.name != "rank" and hasattr(self, field.name)
-        }
+        own = {"rank", "score_ranks"}  # of the other method's meaning, or of this one's alone
+        common = {f.name for f in dataclasses.fields(Lora) if f.name not in own and hasattr(self, f.name)}
         for rank in range(self.rank_min, self.rank_max + 1):
             lora = Lora(rank=rank, **{name: getattr(self, name) for name in common})
             yield f"adapter-r{rank}", lora, {name: _cut(name, tensor, rank) for name, tensor in state.items()}

@@ -109,7 +109,7 @@ def record_files(root: Path) -> list[Path]:
     """`*/record.json` below a folder, by name; nothing if there is no such folder."""
     try:
         names = sorted(os.listdir(root))  # noqa: PTH208 - of 100,000 paths as objects the sorting alone takes seconds
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     return [root / name / "record.json" for name in names if os.path.exists(f"{root}/{name}/record.json")]  # noqa: PTH110
 
