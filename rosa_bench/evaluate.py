@@ -66,14 +66,11 @@ def logits(
 ) -> list[torch.Tensor]:
     """The head's outputs [examples, outputs] of each variant, in fp32 on the CPU, in the order of `encoded`."""
     out: list[torch.Tensor] = []
-    for batch, inputs in batches(model, encoded, batch_size, pad_id):
-        inputs.pop("labels", None)
-        for i, active in enumerate(variants):
-            with active():
-                values = model(**inputs).logits.float().cpu()
-            if len(out) == i:
-                out.append(torch.empty(len(encoded), values.shape[-1]))
-            out[i][batch] = values
+    for i, batch, inputs, _ in passes(model, encoded, batch_size, pad_id, variants):
+        values = model(**inputs).logits.float().cpu()
+        if len(out) == i:
+            out.append(torch.empty(len(encoded), values.shape[-1]))
+        out[i][batch] = values
     return out
 
 
@@ -87,12 +84,9 @@ def mean_losses(
     """The mean negative log-likelihood per target token of each variant, in nats."""
     totals, tokens = [0.0] * len(variants), 0
     total_loss = StepLoss("generate", 0.0)
-    for _, inputs in batches(model, encoded, batch_size, pad_id):
-        labels = inputs.pop("labels")
-        tokens += int((labels[:, 1:] != IGNORED).sum())
-        for i, active in enumerate(variants):
-            with active():
-                totals[i] += float(total_loss(model(**inputs), labels, 1))
+    for i, _, inputs, labels in passes(model, encoded, batch_size, pad_id, variants):
+        tokens += int((labels[:, 1:] != IGNORED).sum()) if i == 0 else 0
+        totals[i] += float(total_loss(model(**inputs), labels, 1))
     return [total / tokens for total in totals]
 
 
@@ -107,15 +101,12 @@ def likelihoods(
     out = [torch.empty(len(encoded)) for _ in variants]
     longest, config = max(len(item.input_ids) for item in encoded), model.config
     size = max(1, min(batch_size, SCORES // (longest * int(config.vocab_size))))
-    for batch, inputs in batches(model, encoded, size, pad_id):
-        labels = inputs.pop("labels")[:, 1:]
-        kept = labels != IGNORED
-        row = kept.nonzero()[:, 0]
-        for i, active in enumerate(variants):
-            with active():
-                scores = model(**inputs).logits[:, :-1][kept].float()
-            told = scores.log_softmax(-1).gather(1, labels[kept][:, None])[:, 0]
-            out[i][batch] = told.new_zeros(len(batch)).index_add_(0, row, told).cpu()
+    for i, batch, inputs, labels in passes(model, encoded, size, pad_id, variants):
+        targets = labels[:, 1:]
+        kept = targets != IGNORED
+        scores = model(**inputs).logits[:, :-1][kept].float()
+        told = scores.log_softmax(-1).gather(1, targets[kept][:, None])[:, 0]
+        out[i][batch] = told.new_zeros(len(batch)).index_add_(0, kept.nonzero()[:, 0], told).cpu()
     return out
 
 
@@ -128,6 +119,17 @@ def choose(examples: Sequence[Example], values: torch.Tensor) -> list[Prediction
         best = told.index(max(told))
         out.append(Prediction(example.id, best, example.label, logits=told, lengths=tuple(map(len, choices))))
     return out
+
+
+def passes(
+    model: PreTrainedModel, encoded: Sequence[Encoded], batch_size: int, pad_id: int, variants: Sequence[Active]
+) -> Iterator[tuple[int, list[int], dict[str, torch.Tensor], torch.Tensor]]:
+    """Each of the `batches` once for every variant, which the model is then: its number, indices, inputs, labels."""
+    for batch, inputs in batches(model, encoded, batch_size, pad_id):
+        labels = inputs.pop("labels")
+        for i, active in enumerate(variants):
+            with active():
+                yield i, batch, inputs, labels
 
 
 def batches(

@@ -9,6 +9,15 @@ from typing import Any
 
 from rosa_bench.key import identity_parts
 
+# What sets a method's size, by the option that says so.
+SIZES = {
+    "bottleneck": "b={}",
+    "layers": "k={}",
+    "r": "r={}",
+    "target_r": "r={}",
+    "num_virtual_tokens": "{} tokens",
+}
+
 
 def rank_label(options: Mapping[str, Any]) -> str | None:
     """The rank or the ranks among a method's options; None where it has none."""
@@ -18,10 +27,19 @@ def rank_label(options: Mapping[str, Any]) -> str | None:
 
 
 def method_label(config: Mapping[str, Any], method: str) -> str:
-    """The method with its rank or ranks."""
-    rank = rank_label(config["method"])
-    label = method if rank is None else f"{method} r={rank}"
-    return label + (" (random backbone)" if config["model"].get("random_init") else "")
+    """The method with what sets its size: rank or ranks, bottleneck, layers, virtual tokens."""
+    size = _size(config["method"])
+    return method + (f" {size}" if size else "") + (" (random backbone)" if config["model"].get("random_init") else "")
+
+
+def _size(options: Mapping[str, Any]) -> str | None:
+    if (rank := rank_label(options)) is not None:
+        return f"r={rank}"
+    known = {**options, **(options.get("config") or {})}  # with the keys of a `peft` configuration
+    for name, template in SIZES.items():
+        if known.get(name) is not None:
+            return template.format(known[name])
+    return None
 
 
 def printed_name(template: str, options: Mapping[str, Any], variant: str) -> str:

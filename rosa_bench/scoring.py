@@ -166,7 +166,7 @@ class Scorer:
             by = chosen_by(task)
             out |= {"best_epoch": best["epoch"], "selected_by": f"{by} on {task.select_split}"}
             if by == task.primary:
-                out["best"] = best["evaluation"][split][by]
+                out |= {"best": best["evaluation"][split][by], "best_scores": best["evaluation"]}
             elif best is history[-1]:
                 out["best"] = last
             elif (score := self._score_at(recorder.folder / f"checkpoint-{best['step']}", split, main)) is not None:

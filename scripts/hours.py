@@ -22,6 +22,7 @@ PARAMETERS = {  # without embeddings, with the output layer of decoders
     "gpt2": (124e6, 12),
     "gpt2_medium": (354e6, 24),
     "gpt2_large": (773e6, 36),
+    "opt_1_3b": (1316e6, 24),
 }
 # Training examples, evaluated rows, and tokens of an example (words and marks of the real sets, times 1.1 or 1.2).
 ROWS = {
@@ -36,6 +37,12 @@ ROWS = {
     "e2e": (42061, 630, 64),
     "webnlg": (18102, 1862, 55),
     "dart": (62659, 5097, 67),
+    # Multiple choice: every choice of a scored row is read. PIQA's and SciQ's lengths are guesses.
+    "openbookqa": (4957, 4000, 21),
+    "piqa": (16113, 3676, 37),
+    "arc_easy": (2251, 11784, 33),
+    "arc_challenge": (1119, 5884, 38),
+    "sciq": (11679, 8000, 130),
 }
 
 

@@ -46,6 +46,7 @@ def test_a_run_leaves_what_the_contract_says(tmp_path):
     assert told["data"]["source"] == "embedded v1" and set(told["data"]["sha256"]) == set(run.task.splits)
     assert set(told["scores"]) == {"validation_matched", "validation_mismatched"} and told["variant_names"] == [""]
     assert {"metric", "split", "best_epoch", "best", "last"} <= set(told["primary"])
+    assert set(told["primary"]["best_scores"]) == set(told["scores"])
     assert told["params"]["trainable"] < told["params"]["total"]
     assert {
         "train_s",

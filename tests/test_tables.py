@@ -4,72 +4,20 @@ from __future__ import annotations
 
 import copy
 import csv
-import dataclasses
 import gzip
 import json
 import time
 from pathlib import Path
 
 import pytest
+from recorded import built, cells, changed, config, record
 
-from rosa_bench import cli, key, paired, papers, plan, tables
+from rosa_bench import cli, key, paired, plan, tables
 from rosa_bench.errors import EXIT_DONE, EXIT_USAGE
-from rosa_bench.record import Record, read_record
-from rosa_bench.report import build as building
+from rosa_bench.labels import method_label
+from rosa_bench.record import read_record
 from rosa_bench.report.collect import collect
-from rosa_bench.report.grid import Grid, Place, Printed
-from rosa_bench.report.text import DASH, comma_separated, escaped, latex, long_csv, markdown, printed_text
-
-RUNS: dict[tuple[str, ...], dict] = {}  # composed configurations by their overrides
-
-
-def config(*overrides: str) -> dict:
-    """The resolved configuration of a run, composed once."""
-    if overrides not in RUNS:
-        RUNS[overrides] = cli.compose(overrides).to_dict()
-    return copy.deepcopy(RUNS[overrides])
-
-
-def record(folder: Path, *overrides: str, seed: int = 1, last: float = 50.0, best: float | None = None, **more) -> Path:
-    """Write one record of a run of CoLA; `more` replaces its top-level fields."""
-    own = config(*overrides) | {"seed": seed}
-    task, model = own["task"]["name"], own["model"]["name"]
-    method = own["method"]["_target_"].rpartition(".")[2].lower()
-    metric, split = own["task"]["primary"], own["task"].get("select_split", "test")
-    values = {
-        "run_id": f"{task}-{method}-s{seed}-{abs(hash((overrides, last))) % 10**8}",
-        "key": f"{overrides} {seed}",
-        "task": task,
-        "model": model,
-        "method": method,
-        "seed": seed,
-        "config": own,
-        "status": "done",
-        "variant_names": [""],
-        "data": {"source": "embedded v1", "sha256": {}, "rows": {}},
-        "scores": {split: {"": {metric: last}}},
-        "primary": {"metric": metric, "split": split, "last": last} | ({} if best is None else {"best": best}),
-        "params": {"trainable": 1000},
-    } | more
-    place = folder / values["run_id"]
-    place.mkdir(parents=True)
-    (place / "record.json").write_text(json.dumps(Record(**values).to_dict()))
-    return place / "record.json"
-
-
-def changed(path: Path, **fields) -> None:
-    """Replace fields of a written record."""
-    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
-
-
-def built(folder: Path, *suites: plan.Suite, **options) -> list[Grid]:
-    """The tables of a folder's records with these suites alone."""
-    return building.build(collect([folder]), {suite.name: suite for suite in suites}, **options)
-
-
-def cells(grid: Grid) -> list[list[str]]:
-    """A table as its CSV shows it."""
-    return list(csv.reader(comma_separated(grid).splitlines()))
+from rosa_bench.report.text import DASH, escaped, latex, long_csv, markdown, rounded
 
 
 def test_mean_and_standard_deviation_over_seeds(tmp_path):
@@ -80,6 +28,12 @@ def test_mean_and_standard_deviation_over_seeds(tmp_path):
         ["method", "trainable", "cola matthews"],
         ["lora r=8", "1,000", "53.00 ± 3.61 (n=3)"],
     ]
+
+
+def test_what_its_decimals_would_make_zero_of_is_shown_all_the_same():
+    assert [rounded(value, 3) for value in (0.0, 0.0004, -3.87e-6, 0.0006, 0.5)] == [
+        "0.000", "4.0e-04", "-3.9e-06", "0.001", "0.500",
+    ]  # fmt: skip
 
 
 def test_one_seed_has_no_spread_and_a_missing_place_is_a_dash(tmp_path):
@@ -117,6 +71,22 @@ def test_the_best_epoch_is_at_hand_too(tmp_path):
     assert {line["epoch"]: float(line["mean"]) for line in lines} == {"last": 50.0, "best": 55.0}
 
 
+def test_every_metric_of_a_classifier_is_known_at_its_best_epoch(tmp_path):
+    columns = [plan.Column(task="mrpc", metric=metric) for metric in ("accuracy", "f1")]
+    block = plan.Block(run={"method": ["lora", "full"], "task": "mrpc"})
+    asked = plan.Suite(name="own", title="own", cells=[block], columns=columns, epoch="best")
+    last, best = {"accuracy": 70.0, "f1": 80.0}, {"accuracy": 75.0, "f1": 79.0}
+    primary = {"metric": "accuracy", "split": "validation", "last": 70.0, "best": 75.0}
+    scored = {"scores": {"validation": {"": last}}}
+    path, _ = (record(tmp_path, f"method={method}", "task=mrpc", **scored) for method in ("lora", "full"))
+    changed(path, primary=primary | {"best_scores": {"validation": best}})
+    (grid,) = built(tmp_path, asked)
+    assert cells(grid)[1][2:] == ["75.00 (n=1)", "79.00 (n=1)"]
+    changed(path, primary=primary)  # of an earlier version
+    (grid,) = built(tmp_path, asked)
+    assert cells(grid)[1][2:] == ["75.00 (n=1)", DASH]
+
+
 def test_broken_and_foreign_records_are_named_and_left_out(tmp_path):
     record(tmp_path, "method=lora")
     paths = [record(tmp_path, "method=lora", seed=seed) for seed in range(2, 8)]
@@ -144,105 +114,6 @@ def test_of_one_key_the_first_folder_is_taken(tmp_path):
     record(tmp_path / "b", "method=lora", last=60.0)
     found = collect([tmp_path / "a", tmp_path / "b"])
     assert [r.primary["last"] for r in found.records] == [50.0]
-
-
-PAPER = {
-    "paper": "lora",
-    "table": "table2_glue",
-    "epoch": "last",
-    "columns": [plan.Column(task="cola", metric="matthews")],
-}
-
-
-def paper_suite(**more) -> plan.Suite:
-    """One row of LoRA's table 2, asked of an embedded model so that nothing has to be read."""
-    block = plan.Block(run={"task": "cola", "method": "lora", "model": "roberta_base", "data": "hub"}, reported="LoRA")
-    return plan.Suite(name="paper", title="A paper's", cells=[block], seeds=[1, 2, 3], **{**PAPER, **more})
-
-
-def like_the_paper(folder: Path, scores: list[float], source: str = "hub", *overrides: str) -> None:
-    """Runs of the suite's one cell, by seed."""
-    for seed, last in enumerate(scores, start=1):
-        path = record(folder, "method=lora", "model=roberta_base", "data=hub", *overrides, seed=seed, last=last)
-        changed(path, data={"source": source, "sha256": {}, "rows": {"train": 8551, "validation": 1043}})
-
-
-def printed() -> papers.Reported:
-    wanted = ("roberta-base", "LoRA", "cola")
-    return next(c for c in papers.reported("lora", "table2_glue") if (c.model, c.method, c.task) == wanted)
-
-
-def test_the_papers_value_stands_beside_ours_with_a_mark(tmp_path):
-    value = printed().value
-    like_the_paper(tmp_path / "near", [value - 0.5, value, value + 0.4])
-    like_the_paper(tmp_path / "far", [value - 9, value - 9.1, value - 9.2])
-    (near,), (far,) = (built(tmp_path / name, paper_suite()) for name in ("near", "far"))
-    row = next(line for line in cells(near) if line[0] == "LoRA, roberta-base")
-    assert row[2].endswith("−0.0, matched") and f"paper {value:.1f}" in row[2]
-    row = next(line for line in cells(far) if line[0] == "LoRA, roberta-base")
-    assert row[2].endswith("−9.1, off")
-    other = next(line for line in cells(near) if line[0] == "FT, roberta-base")
-    assert other[2].startswith(f"{DASH}; paper ")  # a row of the paper's that was not measured
-
-
-@pytest.mark.parametrize(
-    ("source", "scores", "overrides", "said"),
-    [
-        ("embedded v1", [60.0, 61.0, 62.0], (), "other data"),
-        ("hub", [60.0, 61.0], (), "fewer seeds (2 of 3)"),
-        ("hub", [60.0, 61.0, 62.0], ("train.lr=0.5",), "train.lr=0.5"),
-        ("hub", [60.0, 61.0, 62.0], ("train.limit_train=64",), "train.limit_train=64"),
-    ],
-)
-def test_what_cannot_be_compared_says_why(tmp_path, source, scores, overrides, said):
-    like_the_paper(tmp_path, scores, source, *overrides)
-    (grid,) = built(tmp_path, paper_suite())
-    text = markdown(grid)
-    assert "not comparable [a]" in text and said in text.partition("\n[a] ")[2].splitlines()[0]
-
-
-def test_the_number_of_epochs_is_no_setting_of_a_run_that_max_steps_ends(tmp_path):
-    like_the_paper(tmp_path, [60.0, 61.0, 62.0], "hub", "train.max_steps=3", "train.limit_eval=32")
-    said = markdown(built(tmp_path, paper_suite())[0]).partition("\n[a] ")[2].splitlines()[0]
-    assert "train.max_steps=3, not null" in said and "limit_eval=32, not null" in said and "epochs" not in said
-
-
-def test_published_code_without_runs_does_not_repeat_what_the_paper_prints(tmp_path):
-    code = plan.Settings(run={"method.alpha": 8})
-    (block,) = paper_suite().cells
-    suite = dataclasses.replace(paper_suite(), cells=[dataclasses.replace(block, as_published_code=code)])
-    like_the_paper(tmp_path, [60.0])
-    assert not any("published code" in row[0] for row in cells(built(tmp_path, suite)[0]))
-    like_the_paper(tmp_path, [60.0], "hub", "method.alpha=8")
-    (row,) = [row for row in cells(built(tmp_path, suite)[0]) if "published code" in row[0]]
-    assert row[2].startswith("60.0 (n=1); paper")
-
-
-@pytest.mark.parametrize(("std", "shown"), [(0.0, "± 0.0"), (1.0, "± 1.0"), (0.25, "± 0.25"), (None, "68.3")])
-def test_a_printed_spread_has_the_decimals_of_its_value(std, shown):
-    assert printed_text(Place(printed=Printed(68.3, std, 1)), 1).endswith(shown)
-
-
-def test_fewer_rows_than_the_release_are_other_data(tmp_path):
-    path = record(tmp_path, "method=lora", "model=roberta_base", "data=hub")
-    changed(path, data={"source": "local", "sha256": {}, "rows": {"train": 100, "validation": 1043}})
-    assert "other data (train has 100 rows, 8551 in the release)" in markdown(built(tmp_path, paper_suite())[0])
-
-
-def test_another_rule_than_the_papers_is_not_comparable(tmp_path):
-    like_the_paper(tmp_path, [60.0, 61.0, 62.0])
-    (grid,) = built(tmp_path, paper_suite(epoch="best"), epoch="last")
-    assert "other selection rule" in markdown(grid)
-
-
-def test_a_run_started_for_a_suite_with_another_model_stands_in_its_table(tmp_path):
-    suite = paper_suite()
-    (cell, *_) = plan.plan(suite, ["model=roberta_mini", "data=embedded"])
-    path = record(tmp_path, "method=lora")
-    changed(path, config=cell.run.to_dict())
-    (grid,) = built(tmp_path, suite)
-    assert "other model size (roberta_mini, not roberta_base)" in markdown(grid)
-    assert built(tmp_path)[0].name != suite.name  # and without its suite in a table of its own
 
 
 def test_without_a_paper_a_suites_table_holds_its_own_setting_alone(tmp_path):
@@ -278,7 +149,7 @@ def test_bold_only_where_a_difference_holds(tmp_path, capsys):
             with_predictions(path, right)
     text = compared(runs, tmp_path / "out", capsys)
     lines = {line.split(" | ")[0].strip("| "): line for line in text.splitlines() if line.startswith("| ")}
-    assert "**85.50 ± 0.25 (n=3)**" in lines["rosa r=8"] and "†" in lines["meft"]
+    assert "**85.50 ± 0.25 (n=3)**" in lines["rosa r=8"] and "†" in lines["meft b=8"]
     assert "**" not in lines["full"] + lines["lora r=8"]
     for path in runs.glob("*/predictions*"):
         path.unlink()
@@ -375,3 +246,20 @@ def test_one_suites_table_alone(tmp_path, capsys):
     assert tables.main([*arguments, "smoke"]) == EXIT_USAGE
     assert "python -m rosa_bench.suite smoke" in capsys.readouterr().err
     assert tables.main([*arguments, "smoek"]) == EXIT_USAGE and "did you mean smoke" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("overrides", "label"),
+    [
+        (("method=adapter", "method.bottleneck=4"), "adapter_houlsby b=4"),
+        (("method=top_layers", "method.layers=1"), "top_layers k=1"),
+        (("method=dora", "method.config.r=2"), "dora r=2"),
+        (("method=adalora",), "adalora r=8"),
+        (("method=p_tuning",), "p_tuning 20 tokens"),
+        (("method=lora", "method.rank=2", "model.random_init=true"), "lora r=2 (random backbone)"),
+        (("method=bitfit",), "bitfit"),
+    ],
+)
+def test_a_label_names_what_sets_the_size(overrides, label):
+    run = cli.compose([*overrides, "tracker=none"])
+    assert method_label(run.to_dict(), key.method_name(run)) == label

@@ -122,6 +122,7 @@ def _checked(record: Record, path: Path) -> Record:
             raise TypeError("config")
         if record.status == "done":
             values = [v for by in record.scores.values() for scores in by.values() for v in scores.values()]
+            values += [v for scores in record.primary.get("best_scores", {}).values() for v in scores.values()]
             values += [record.primary[name] for name in ("last", "best") if name in record.primary]
             if not all(isinstance(value, (int, float)) and math.isfinite(value) for value in values):
                 raise TypeError("scores")

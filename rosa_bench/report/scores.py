@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from rosa_bench import stats
 from rosa_bench.record import Record
@@ -20,20 +21,24 @@ def score(values: Mapping[int, float], aggregate: str) -> Score | None:
 
 
 def scores(records: Iterable[Record], column: Column, variant: str, aggregate: str) -> dict[Epoch, Score]:
-    """A column over runs, at the last and the best epoch. The latter is known of primary scores only."""
+    """A column over runs, at the last and the best epoch; at the latter, generated texts have a primary score only."""
     last: dict[int, float] = {}
     best: dict[int, float] = {}
     for record in records:
         value = record.scores.get(column.split, {}).get(variant, {}).get(column.metric)
         if value is not None:
             last[record.seed] = value
-        primary = record.primary
-        main = variant == (record.variant_names or [""])[-1]
-        judged = (primary.get("metric"), primary.get("split")) == (column.metric, column.split)
-        if main and judged and "best" in primary:
-            best[record.seed] = primary["best"]
+        if variant == (record.variant_names or [""])[-1] and (value := _at_best(record.primary, column)) is not None:
+            best[record.seed] = value
     found: dict[Epoch, Score | None] = {"last": score(last, aggregate), "best": score(best, aggregate)}
     return {epoch: value for epoch, value in found.items() if value is not None}
+
+
+def _at_best(primary: Mapping[str, Any], column: Column) -> float | None:
+    """A metric at the epoch that its run's primary one chose."""
+    value: float | None = primary.get("best_scores", {}).get(column.split, {}).get(column.metric)
+    judged = (primary.get("metric"), primary.get("split")) == (column.metric, column.split)
+    return primary.get("best") if judged else value
 
 
 def place(group: Group, column: Column, variant: str, aggregate: str = "mean", others: int = 0) -> Place:

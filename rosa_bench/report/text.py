@@ -45,13 +45,19 @@ def signed(value: float, decimals: int) -> str:
     return f"{value:+.{decimals}f}".replace("-", "−")
 
 
+def rounded(value: float, decimals: int) -> str:
+    """A number with its decimals; with two figures and an exponent where those would make zero of it."""
+    text = f"{value:.{decimals}f}"
+    return f"{value:.1e}" if value and not float(text) else text
+
+
 def score_text(score: Score | None, grid: Grid, decimals: int) -> str:
     """Centre ± standard deviation and the number of seeds; one seed has no spread."""
     if score is None:
         return DASH
     centre = score.mean if grid.aggregate == "mean" else score.median
-    spread = "" if score.sd is None else f" ± {score.sd:.{decimals}f}"
-    return f"{centre:.{decimals}f}{spread} (n={score.n})".replace("-", "−")
+    spread = "" if score.sd is None else f" ± {rounded(score.sd, decimals)}"
+    return f"{rounded(centre, decimals)}{spread} (n={score.n})".replace("-", "−")
 
 
 def ours(place: Place | None, grid: Grid, decimals: int) -> str:
