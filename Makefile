@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 RUN = $(BIN)/python -m rosa_bench
 
-.PHONY: help setup run test test-slow lint format tables bench lock clean
+.PHONY: help setup run test test-slow test-oldest test-newest lint format tables bench lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,6 +26,12 @@ test: setup ## the whole test suite, offline
 test-slow: setup ## the tests that take minutes each
 	@$(BIN)/python -m pytest -q -m slow
 
+test-oldest: ## the test suite with the oldest versions that pyproject.toml allows, in an environment of its own
+	@PYTHON=$(PYTHON) scripts/versions.sh oldest
+
+test-newest: ## the test suite with the newest versions that the index has, in an environment of its own
+	@PYTHON=$(PYTHON) scripts/versions.sh newest
+
 lint: setup ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
@@ -42,4 +48,4 @@ lock: setup ## renew requirements.lock within the ranges of pyproject.toml
 	@scripts/lock.sh
 
 clean: ## remove .venv and caches; results stay
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-oldest .venv-newest .pytest_cache .mypy_cache .ruff_cache

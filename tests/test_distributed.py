@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -39,10 +41,12 @@ def overrides_of(method: str, kind: str, folder: Path) -> tuple[str, ...]:
     return (f"method={method}", f"task={task}", f"model.path={folder}", "save=adapter", "train.lr=1e-4")
 
 
-def two_processes(folder: Path, *overrides: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "rosa_bench"]
+def two_processes(
+    folder: Path, *overrides: str, program: Sequence[str] = ("-m", "rosa_bench"), timeout: float = 300
+) -> subprocess.CompletedProcess[str]:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     return subprocess.run(
-        [*torchrun, *SMALL, *overrides, f"output_dir={folder}"],
+        [*torchrun, *program, *SMALL, *overrides, f"output_dir={folder}"],
         capture_output=True,
         text=True,
         timeout=timeout,
@@ -107,3 +111,50 @@ def test_two_processes_go_on_from_a_checkpoint(undropped, tmp_path):
     assert again.returncode == 0 and "goes on from step 4" in again.stdout, again.stderr[-3000:]
     name = f"{folder.name}/adapter/adapter.safetensors"
     assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+DYING = """
+import itertools, os, signal, sys
+import transformers
+from rosa_bench import cli
+
+begun = itertools.count(1)
+step = transformers.Trainer.training_step
+
+def dying(*args, **kwargs):
+    if os.environ["RANK"] == "1" and next(begun) == 6:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return step(*args, **kwargs)
+
+transformers.Trainer.training_step = dying
+sys.exit(cli.main())
+"""
+
+
+@pytest.mark.slow
+@EACH
+def test_a_process_that_dies_ends_the_job_and_the_same_command_goes_on(method, undropped, tmp_path):
+    skip_refused(method, "roberta_mini")
+    overrides = (*overrides_of(method, "roberta", undropped("roberta")), "train.checkpoint_steps=4")
+    (tmp_path / "dying.py").write_text(DYING)
+    whole = two_processes(tmp_path / "whole", *overrides)
+    assert whole.returncode == 0, whole.stderr[-3000:]
+    ended = two_processes(tmp_path / "parts", *overrides, program=(str(tmp_path / "dying.py"),))
+    assert ended.returncode == 1
+    (folder,) = (tmp_path / "parts").glob("cola-*")
+    assert read_record(folder / "record.json").status in ("failed", "interrupted", "running")
+    again = two_processes(tmp_path / "parts", *overrides)
+    assert again.returncode == 0 and "goes on from step 4" in again.stdout, again.stderr[-3000:]
+    name = f"{folder.name}/adapter/adapter.safetensors"
+    assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rows", [1, 7, 24, 25])
+def test_two_processes_predict_every_row_once(rows, undropped, tmp_path):
+    overrides = (*overrides_of("lora", "roberta", undropped("roberta")), f"train.limit_eval={rows}")
+    done = two_processes(tmp_path, *overrides)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (path,) = tmp_path.glob("cola-*/predictions-validation.jsonl.gz")
+    ids = [json.loads(line)["id"] for line in gzip.decompress(path.read_bytes()).splitlines()]
+    assert len(ids) == len(set(ids)) == rows
