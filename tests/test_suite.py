@@ -17,6 +17,7 @@ from support import SMALL, composed
 
 from rosa_bench import board, config, plan, suite
 from rosa_bench.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, UsageError
+from rosa_bench.models.load import load
 from rosa_bench.record import Record, lock_path, read_record
 from rosa_bench.run import run as run_experiment
 
@@ -41,6 +42,14 @@ def test_every_suite_is_made_of_valid_cells(name):
         cells = plan.plan(plan.load(name), ["data=embedded"])
     assert len(cells) == len({cell.folder for cell in cells}) > 1
     assert config.describe("suite", name)
+
+
+@pytest.mark.slow
+def test_every_cell_of_the_embedded_suite_can_be_attached():
+    cells = [cell for cell in plan.plan(plan.load("embedded")) if cell.run.seed == 1]
+    for run in {(repr(cell.run.method), cell.run.model.name): cell.run for cell in cells}.values():
+        run.method.check(run.task)
+        run.method.attach(load(run.model, run.task, 0)[0])
 
 
 def test_a_cell_named_twice_is_run_once():
