@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 WORDS = "the a cat dog sees hears it and not because where name area food fox inn cheap : | ."
 ENCODER = {
@@ -120,3 +121,13 @@ def outline(kind: str):
     with torch.device("meta"):
         cls = t.AutoModelForCausalLM if kind.startswith("gpt2") else t.AutoModelForSequenceClassification
         return cls.from_config(config)
+
+
+def backbone_with_head(folder: Path, causal: bool) -> Any:
+    """A saved backbone as a language model or as a classifier of two labels, evaluating."""
+    import transformers as t
+
+    kind = t.AutoModelForCausalLM if causal else t.AutoModelForSequenceClassification
+    model = kind.from_pretrained(folder, **({} if causal else {"num_labels": 2}))
+    model.config.pad_token_id = 1
+    return model.eval()
