@@ -88,15 +88,12 @@ class Rosa(Method):
 
     def split(self, model: PreTrainedModel, seed: int, index: int) -> None:
         """Fold A B into every adapted weight and take out new directions, drawn from (seed, step index, site)."""
-        import torch
-        from threadpoolctl import threadpool_limits
-
-        from rosa_bench.models.directions import add_product
+        from rosa_bench.models.directions import add_product, threads_as_torch
         from rosa_bench.models.lowrank import lowrank_sites
         from rosa_bench.processes import copy_from_first
 
         began = time.perf_counter()
-        with threadpool_limits(torch.get_num_threads(), "blas"):  # scipy's library has threads of its own
+        with threads_as_torch():
             for module, site in lowrank_sites(model):
                 A, B, W = module.A[site.role].data, module.B[site.role].data, module.weight_of(site).data
                 add_product(W, A, B)

@@ -8,6 +8,10 @@ the weight costs nothing that its own precision holds, and what was found is che
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+from functools import cache
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -16,6 +20,20 @@ BLOCK = 256  # rows or columns of a weight that are turned into fp64 at a time
 SMALLEST = 1e-4  # of the largest singular value; below it squares lose too much, and the weight itself is decomposed
 TOLERANCE = 1e-10  # of what is found, against the definition of an eigenvector
 Directions = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+@cache
+def _libraries() -> Any:
+    import scipy.linalg  # noqa: F401  # so that its library is among those that are found
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
+def threads_as_torch() -> AbstractContextManager[Any]:
+    """A context in which scipy's linear algebra, which has threads of its own, uses as many as torch."""
+    limited: AbstractContextManager[Any] = _libraries().limit(limits=torch.get_num_threads(), user_api="blas")
+    return limited
 
 
 def by_svd(W_IO: torch.Tensor, index: torch.Tensor) -> Directions:
@@ -64,7 +82,7 @@ def _gram(W_LN: torch.Tensor) -> NDArray[np.float64]:
 def _eigenvectors(G_NN: NDArray[np.float64], index: torch.Tensor) -> tuple[NDArray[np.float64], torch.Tensor] | None:
     """All eigenvalues [N] in ascending order, and the eigenvectors [N, R] of the chosen ones, 0 the largest.
 
-    G, of which the lower triangle is read, is overwritten. None where the matrix is too small or LAPACK does not converge.
+    G, of which the lower triangle is read, is overwritten. None for a matrix too small, or where LAPACK gives up.
     """
     from scipy.linalg import lapack
 
