@@ -41,7 +41,7 @@ format: setup ## rewrite the code in the house format
 tables: setup ## results/tables/ from all records
 	@$(BIN)/python -m rosa_bench.tables
 
-bench: setup ## time and memory of a training step, method by method (about 15 minutes)
+bench: setup ## speed, memory and start against their peers, into results/bench (about an hour on two quiet cores)
 	@$(BIN)/python scripts/benchmark.py
 
 lock: setup ## renew requirements.lock within the ranges of pyproject.toml

@@ -78,6 +78,7 @@ class Train:
     beta2: Share = 0.999
     adam_epsilon: Annotated[float, Field(gt=0, lt=1)] = 1e-8
     max_grad_norm: Annotated[float, Field(ge=0)] = 1.0  # 0: no clipping
+    fused: bool = False  # AdamW in one pass over each weight: the same sums, rounded otherwise
     label_smoothing: Share = 0.0
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # autocast; parameters stay in fp32
     gradient_checkpointing: bool = False

@@ -32,7 +32,12 @@ NEUTRAL_TRAIN = {
 NEUTRAL_TASK = {"folder"}
 # Fields younger than the records that exist, each with the value under which a run is what it was before them. While a
 # field has that value it is left out, so that a new option leaves finished runs finished.
-LATER: dict[tuple[str, str], Any] = {("method", "score_ranks"): None, ("method", "score_scale"): "trained"}
+LATER: dict[tuple[str, str], Any] = {
+    ("method", "score_ranks"): None,
+    ("method", "score_scale"): "trained",
+    ("method", "solver"): "svd",
+    ("train", "fused"): False,
+}
 
 
 def identity_parts(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def arguments(run: Run, folder: Path) -> TrainingArguments:
         dataloader_pin_memory=torch.cuda.is_available() and train.device != "cpu",
         use_cpu=train.device == "cpu" or not torch.accelerator.is_available(),
         seed=seeds(run.seed).dropout,
-        optim="adamw_torch",
+        optim="adamw_torch_fused" if train.fused else "adamw_torch",
         logging_steps=train.log_steps,
         logging_nan_inf_filter=False,
         save_strategy="no",  # `Loop` decides

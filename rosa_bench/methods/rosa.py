@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 Sample = Literal["random", "top", "bottom", "window"]
 Values = Literal["a", "both"]
+Solver = Literal["gram", "svd"]
 Split = tuple["torch.Tensor", "torch.Tensor", "torch.Tensor"]
 
 
@@ -44,6 +45,7 @@ class Rosa(Method):
     variant: Literal["equal", "add", "random_add", "projection"] = "equal"
     sample: Sample = "random"  # which singular directions, for `equal` and `add`
     singular_values: Values = "a"  # all in A, or their roots in both (the workshop version)
+    solver: Solver = "gram"  # chosen directions alone, or a full decomposition: the same but for rounding and signs
     moments: Literal["reset", "keep"] = "reset"  # Adam's state of A and B at a new split
     bias: Bias = "none"  # which biases of the backbone train: none, those of adapted modules, all
     train_head: bool = True
@@ -86,17 +88,19 @@ class Rosa(Method):
 
     def split(self, model: PreTrainedModel, seed: int, index: int) -> None:
         """Fold A B into every adapted weight and take out new directions, drawn from (seed, step index, site)."""
+        from rosa_bench.models.directions import add_product, threads_as_torch
         from rosa_bench.models.lowrank import lowrank_sites
         from rosa_bench.processes import copy_from_first
 
         began = time.perf_counter()
-        for module, site in lowrank_sites(model):
-            A, B, W = module.A[site.role].data, module.B[site.role].data, module.weight_of(site).data
-            whole = (W.double() + A.double() @ B.double()).to(W.dtype)
-            parts = self.parts(whole, A.shape[1], generator(seed, index, site.label))
-            for old, new in zip((W, A, B), parts, strict=True):
-                old.copy_(new)
-            copy_from_first((W, A, B))
+        with threads_as_torch():
+            for module, site in lowrank_sites(model):
+                A, B, W = module.A[site.role].data, module.B[site.role].data, module.weight_of(site).data
+                add_product(W, A, B)
+                parts = self.parts(W, A.shape[1], generator(seed, index, site.label))
+                for old, new in zip((W, A, B), parts, strict=True):
+                    old.copy_(new)
+                copy_from_first((W, A, B))
         counts = tally(model)
         counts["refactorizations"] = counts.get("refactorizations", 0) + 1
         counts["refactorization_s"] = counts.get("refactorization_s", 0.0) + time.perf_counter() - began
@@ -112,7 +116,7 @@ class Rosa(Method):
         import torch
 
         if self.variant in ("equal", "add"):
-            rest, A, B = factorize(W_IO, rank, generator, self.sample, self.singular_values)
+            rest, A, B = factorize(W_IO, rank, generator, self.sample, self.singular_values, self.solver)
             return (rest if self.variant == "equal" else W_IO), A, B
         inputs, outputs = W_IO.shape
         if self.variant == "random_add":
@@ -145,30 +149,36 @@ def choose(full: int, rank: int, generator: torch.Generator, sample: Sample = "r
 
 
 def factorize(
-    W_IO: torch.Tensor, rank: int, generator: torch.Generator, sample: Sample = "random", singular_values: Values = "a"
+    W_IO: torch.Tensor,
+    rank: int,
+    generator: torch.Generator,
+    sample: Sample = "random",
+    singular_values: Values = "a",
+    solver: Solver = "gram",
 ) -> Split:
     """Split a weight by singular directions: W_IO = W_rest_IO + A_IR @ B_RO to float precision (paper, algorithm 1).
 
     A holds the chosen left directions times their singular values, B the right ones; or both hold the roots of the
     singular values (`both`). Computed in fp64 and returned in the weight's dtype, with W_rest rounded so that the sum
-    is exact to that dtype.
+    is exact to that dtype. `gram` finds the chosen directions alone, `svd` all of them first.
 
     Raises:
         ValueError: if rank is not in 1..min(I, O), or the weight is not finite.
     """
     import torch
 
+    from rosa_bench.models import directions
+
     full = min(W_IO.shape)
     if not 1 <= rank <= full:
         raise ValueError(f"rank={rank} is not in 1..{full}, the full rank of a {tuple(W_IO.shape)} weight")
-    W = W_IO.detach().double()
+    W = W_IO.detach()
     if not torch.isfinite(W).all():
         raise ValueError("the weight has values that are not finite")
-    U, S, Vh = torch.linalg.svd(W, full_matrices=False)
-    index = choose(full, rank, generator, sample).to(W.device)
-    values = S[index]
+    find = directions.by_gram if solver == "gram" else directions.by_svd
+    U, values, Vh = find(W, choose(full, rank, generator, sample))
     left, right = (values, torch.ones_like(values)) if singular_values == "a" else (values.sqrt(), values.sqrt())
-    A = (U[:, index] * left).to(W_IO.dtype)
-    B = (Vh[index] * right[:, None]).to(W_IO.dtype)
-    rest = (W - A.double() @ B.double()).to(W_IO.dtype)
+    A, B = (U * left).to(W.dtype), (Vh * right[:, None]).to(W.dtype)
+    rest = W.clone()
+    directions.add_product(rest, A, B, -1.0)
     return rest, A, B

@@ -159,6 +159,24 @@ def test_a_rank_as_a_share_of_full_rank(backbone):
     assert {module.A[site.role].shape[1] for module, site in lowrank_sites(model)} == {8}
 
 
+def test_training_goes_the_same_way_with_either_solver(backbone):
+    """Signs of directions differ, and nothing that training does depends on them."""
+    outputs = []
+    for solver in ("gram", "svd"):
+        torch.manual_seed(0)
+        model = model_of(backbone("roberta"))
+        method = Rosa(rank=3, every_steps=2, solver=solver)
+        method.attach(model, 3)
+        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 1e-3)
+        for index in range(4):
+            method.before_step(Step(model, optimizer, index, 2, 3))
+            model(**BATCH).loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        outputs.append(model(**BATCH).logits.detach())
+    assert torch.allclose(*outputs, atol=1e-5)
+
+
 def test_moments_are_reset_or_kept(backbone):
     for moments in ("reset", "keep"):
         model = model_of(backbone("roberta"))

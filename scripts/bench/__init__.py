@@ -1,0 +1,1 @@
+"""The parts of `scripts/benchmark.py`, a module each, and what they share."""

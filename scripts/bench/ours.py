@@ -1,0 +1,141 @@
+"""A run of this package as `python -m rosa_bench` makes it, whose training can be repeated and watched."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from rosa_bench import cli
+from rosa_bench.data.source import load_split
+from rosa_bench.key import config_key, run_id
+from rosa_bench.models.load import load
+from rosa_bench.recorder import Recorder
+from rosa_bench.run import Experiment
+from rosa_bench.seeds import seeds
+from rosa_bench.tasks.base import Encoded
+from rosa_bench.trainer import BenchTrainer, make_trainer
+
+Prepare = Callable[[BenchTrainer], None]
+
+
+class Clock(TrainerCallback):
+    """When the steps of a Trainer began and ended, whoever's it is; lets it leave out its last checkpoint."""
+
+    def __init__(self) -> None:
+        self.began: list[float] = []
+        self.ended: list[float] = []
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kw: Any) -> None:
+        """Before the first micro-batch."""
+        self.began.append(now())
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kw: Any) -> None:
+        """After the update."""
+        self.ended.append(now())
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kw: Any) -> None:
+        """A checkpoint is no part of what is measured."""
+        control.should_save = False
+
+    @property
+    def whole(self) -> float:
+        """Seconds from the beginning of the first step to the end of the last."""
+        return self.ended[-1] - self.began[0]
+
+    @property
+    def last(self) -> float:
+        """Seconds of the last step with everything between the steps, hooks and batches included."""
+        return self.ended[-1] - self.ended[-2]
+
+
+def now() -> float:
+    """The time in seconds when all that was asked for is done."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+class Ours:
+    """An experiment of this package: model loaded, method attached, rows encoded. Only scoring is left out."""
+
+    def __init__(
+        self, overrides: Sequence[str], model: Path | None, out: Path, rows: Sequence[Encoded] | None = None
+    ) -> None:
+        where = [f"model.path={model}"] if model else []
+        usual = ["task=cola", "tracker=none", "train.limit_eval=8", "resume=never", f"output_dir={out}"]
+        self.run = cli.compose([*usual, *where, *overrides])
+        self.recorder = self._recorder()
+        splits = {
+            split: load_split(
+                self.run.task, self.run.data, split, self.run.train.limit_train if split == "train" else 8
+            )
+            for split in self.run.task.splits
+        }
+        backbone, tokenizer = load(self.run.model, self.run.task, seeds(self.run.seed).init)
+        with self.recorder, _quiet():
+            self.experiment = Experiment(self.run, splits, backbone, tokenizer, self.recorder)
+            self.experiment.attach()
+        if rows is not None:
+            self.experiment.rows = rows
+
+    def _recorder(self) -> Recorder:
+        key = config_key(self.run)
+        return Recorder(self.run, run_id(self.run, key), key)
+
+    @property
+    def model(self) -> Any:
+        """The model with the method attached."""
+        return self.experiment.model
+
+    @property
+    def rows(self) -> Sequence[Encoded]:
+        """The encoded training rows."""
+        return self.experiment.rows
+
+    def train(self, steps: int | None = None, prepare: Prepare | None = None) -> Clock:
+        """Train for an epoch, or for some steps, with a new optimiser; activations are measured the first time only."""
+        per_epoch = math.ceil(len(self.rows) / self.run.train.batch_size)
+        run = replace(self.run, train=replace(self.run.train, epochs=1, max_steps=steps or per_epoch))
+        clock, pad = Clock(), int(self.experiment.tokenizer.pad_token_id)
+        with self.recorder, _quiet(), self.experiment.matmul():
+            trainer = make_trainer(run, self.model, self.rows, pad, self.recorder, lambda: {run.task.select_split: {}})
+            trainer.add_callback(clock)
+            if prepare:
+                prepare(trainer)
+            trainer.train()
+            self.recorder.training_ends()
+        return clock
+
+    def activations(self, steps: int = 1) -> int:
+        """The most bytes that autograd holds in the first of these steps."""
+        self.recorder.activations = None
+        self.train(steps)
+        assert self.recorder.activations is not None
+        return self.recorder.activations
+
+
+def losses_of(trainer: Any, losses: list[float]) -> None:
+    """Write down the loss of every micro-batch of a Trainer."""
+    usual = trainer.training_step
+
+    def step(*arguments: Any, **options: Any) -> torch.Tensor:
+        loss: torch.Tensor = usual(*arguments, **options)
+        losses.append(float(loss))
+        return loss
+
+    trainer.training_step = step
+
+
+@contextlib.contextmanager
+def _quiet() -> Any:
+    """Without the lines that a run shows."""
+    with contextlib.redirect_stdout(None):
+        yield

@@ -1,0 +1,102 @@
+"""Chosen singular directions against the full decomposition."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from rosa_bench import cli
+from rosa_bench.key import config_key
+from rosa_bench.methods.rosa import factorize
+from rosa_bench.models import directions
+
+SHAPES = [(3, 3), (40, 40), (300, 300), (24, 300), (300, 24)]
+
+
+def made(inputs: int, outputs: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> torch.Tensor:
+    """A weight as `nn.Linear` keeps it: seen as [I, O] it is a transposed view."""
+    return torch.randn(outputs, inputs, generator=torch.Generator().manual_seed(seed), dtype=dtype).T
+
+
+def draw(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def without_fallback(monkeypatch) -> None:
+    """Let the full decomposition be an error."""
+
+    def refuse(*_: object) -> directions.Directions:
+        raise AssertionError("the full decomposition was asked for")
+
+    monkeypatch.setattr(directions, "by_svd", refuse)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_direction_is_that_of_the_full_decomposition(shape, monkeypatch):
+    W = made(*shape)
+    index = torch.arange(min(shape))
+    U, S, Vh = directions.by_svd(W, index)
+    without_fallback(monkeypatch)
+    left, values, right = directions.by_gram(W, index)
+    assert torch.allclose(values, S, rtol=1e-9)
+    same = (U * left).sum(0), (Vh * right).sum(1)
+    assert all(torch.allclose(dot.abs(), torch.ones_like(dot), atol=1e-9) for dot in same)
+    assert torch.equal(same[0] > 0, same[1] > 0)  # a direction may turn round, on both sides
+    eye = torch.eye(min(shape), dtype=torch.float64)
+    assert (left.T @ left - eye).abs().max() < 1e-9 and (right @ right.T - eye).abs().max() < 1e-9
+
+
+@pytest.mark.parametrize("sample", ["random", "top", "bottom", "window"])
+@pytest.mark.parametrize("shape", SHAPES[1:])
+def test_both_solvers_split_off_the_same_subspace(shape, sample):
+    """For the same draw, so that the distribution of subspaces is the same too; as accurate as the issue wants it."""
+    W = made(*shape)
+    for seed in range(5):
+        parts = {s: factorize(W, 4, draw(seed), sample, "a", s) for s in ("gram", "svd")}
+        (rest, A, B), (_, A_svd, B_svd) = parts["gram"], parts["svd"]
+        assert (A @ B - A_svd @ B_svd).norm() < 1e-5 * (A_svd @ B_svd).norm()
+        assert (rest + A @ B - W).norm() < 1e-6 * W.norm()
+        assert (B @ B.T - torch.eye(4)).abs().max() < 1e-5
+        lengths = torch.linalg.vector_norm(A, dim=0)
+        assert torch.allclose((A / lengths).T @ (A / lengths), torch.eye(4), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "W",
+    [
+        torch.zeros(30, 20),
+        made(30, 3) @ made(3, 20),  # of rank 3
+        torch.diag(torch.logspace(0, -7, 20)),
+    ],
+    ids=["zero", "low rank", "ill conditioned"],
+)
+@pytest.mark.parametrize("values", ["a", "both"])
+def test_weights_whose_squares_say_too_little(W, values):
+    """The smallest directions of such a weight are those of the full decomposition."""
+    rest, A, B = factorize(W, 5, draw(0), "bottom", values, "gram")
+    assert all(torch.isfinite(part).all() for part in (rest, A, B))
+    assert torch.allclose(rest + A @ B, W, atol=1e-6)
+    for mine, other in zip((rest, A, B), factorize(W, 5, draw(0), "bottom", values, "svd"), strict=True):
+        assert torch.equal(mine, other)
+
+
+@pytest.mark.parametrize("W", [torch.eye(30), torch.block_diag(made(9, 9), made(9, 9)), torch.ones(30, 30)])
+def test_equal_singular_values(W):
+    rest, A, B = factorize(W, 6, draw(1))
+    assert torch.allclose(rest + A @ B, W, atol=1e-6) and torch.allclose(B @ B.T, torch.eye(6), atol=1e-5)
+    assert (rest @ B.T).abs().max() < 1e-5
+
+
+def test_a_product_is_added_in_place_as_in_one_piece():
+    W, A, B = made(300, 700), made(300, 8), made(8, 700)
+    whole = (W.double() + A.double() @ B.double()).float()
+    directions.add_product(W, A, B)
+    assert torch.equal(W, whole)
+
+
+def test_the_older_solver_has_the_older_key():
+    """A run that decomposed fully is what it was before there was a choice; the new one is another."""
+    keys = {config_key(cli.compose(["method=rosa", f"method.solver={s}"])) for s in ("gram", "svd")}
+    assert len(keys) == 2
+    lora, again = (config_key(cli.compose(["method=lora", *more])) for more in ((), ("train.fused=false",)))
+    assert lora == again != config_key(cli.compose(["method=lora", "train.fused=true"]))

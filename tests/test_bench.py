@@ -1,0 +1,136 @@
+"""The benchmark: that it counts rightly, that ours is the real thing, and a toy pass of every part."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from support import composed
+
+from rosa_bench.checkpoint import trained_state
+from rosa_bench.models import onednn
+from rosa_bench.run import run as run_experiment
+
+ROOT = Path(__file__).parent.parent
+SCRIPTS = ROOT / "scripts"
+QUICK = {"limit"}  # the others take longer, even as toys
+PARTS = ("decoding", "dylora", "limit", "memory", "refactor", "scale", "start", "steps", "training")
+
+
+@pytest.fixture(autouse=True)
+def _bench(monkeypatch):
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+
+
+def test_contenders_take_turns_and_every_other_round_is_backwards():
+    from bench.harness import alternate, ratios
+
+    order: list[str] = []
+    measured = alternate({name: lambda name=name: order.append(name) or float(len(order)) for name in "abc"}, 3)
+    assert "".join(order) == "abccbaabc"
+    assert measured == {"a": [1, 6, 7], "b": [2, 5, 8], "c": [3, 4, 9]}
+    assert ratios(measured, "c", "a") == [3, 4 / 6, 9 / 7]
+
+
+def test_medians_and_targets():
+    from bench.harness import Target, quartiles, spread
+
+    assert quartiles([5, 1, 2, 3, 4]) == (2, 3, 4) and quartiles([7.0]) == (7, 7, 7)
+    assert spread([1.0, 2.0, 1234.0]) == "2 (1.5 to 618)"
+    assert Target("", 2, 2).met and not Target("", 1.99, 2).met
+    assert Target("", 2, 2, at_least=False).met and "**missed**" in Target("", 2.1, 2, at_least=False).line()
+
+
+def test_parts_stand_beside_each_other(tmp_path):
+    from bench.harness import Found, Options, Target, run_part
+
+    def measured(value):
+        return lambda _: Found([[("a", "b"), ("1", str(value))]], [Target("c", value, 2)], ["d"], {"e": value})
+
+    options = Options(threads=torch.get_num_threads())
+    for name, value in (("one", 1), ("two", 2), ("one", 3)):
+        path = run_part(name, measured(value), options, tmp_path)
+    told = json.loads(path.read_text())
+    assert {name: part["numbers"]["e"] for name, part in told.items()} == {"one": 3, "two": 2}
+    assert told["one"]["targets"] == [{"what": "c", "value": 3, "bound": 2, "at_least": True, "met": True}]
+    page = path.with_suffix(".md").read_text()
+    assert "| a | b |\n|---|---|\n| 1 | 3 |" in page and "| 1 | 2 |" in page and "load" in page
+
+
+def test_operations_of_products_are_counted():
+    from bench.limit import Operations
+
+    x, W = torch.randn(7, 9, requires_grad=True), torch.randn(9, 11, requires_grad=True)
+    with Operations() as counter:
+        (x @ W).sum().backward()
+    assert counter.total == 3 * 2 * 7 * 9 * 11  # the product, and one for each gradient
+    if onednn.available():
+        with Operations() as counter:
+            torch.ops.mkldnn._linear_pointwise(torch.randn(2, 5, 9), torch.randn(4, 9), None, "none", [], "")
+        assert counter.total == 2 * 2 * 5 * 9 * 4
+
+
+def test_the_formula_of_activations_is_solved():
+    from bench.memory import predicted
+
+    def held(length, batch, layers):
+        return batch * (3 * length + 5 * length * layers + 2 * length**2 + 7 * length**2 * layers)
+
+    known = [(64, 8, 1), (128, 8, 1), (64, 8, 2), (128, 8, 2)]
+    cells = {cell: held(*cell) for cell in known}
+    assert predicted(cells, (512, 64, 12)) == pytest.approx(held(512, 64, 12))
+
+
+def test_ours_trains_what_a_run_trains(tmp_path):
+    """To the bit: the same batches, hooks, schedule and update, again and again from the same weights."""
+    from bench.ours import Ours
+    from bench.shapes import folder
+
+    with folder("toy") as model:
+        options = ["method=dylora", "train.limit_train=40", "train.batch_size=8", "train.lr=0.01"]
+        one = Ours(options, model, tmp_path / "ours")
+        clock = one.train(4)
+        whole = [f"model.path={model}", "train.max_steps=4", "train.limit_eval=8", "save=adapter"]
+        cfg = composed("task=cola", "tracker=none", *options, *whole, f"output_dir={tmp_path / 'run'}")
+        record = run_experiment(cfg)
+    saved = load_file(tmp_path / "run" / record.run_id / "adapter" / "adapter.safetensors")
+    trained = trained_state(one.model, one.run.method)
+    assert saved.keys() == trained.keys() and all(torch.equal(saved[name], trained[name]) for name in saved)
+    assert len(clock.began) == len(clock.ended) == 4 and clock.whole > clock.last > 0
+    assert one.recorder.activations == record.cost["memory"]["activations"]
+
+
+@pytest.mark.parametrize("part", [pytest.param(p, marks=[] if p in QUICK else [pytest.mark.slow]) for p in PARTS])
+def test_a_toy_pass_of_every_part(part, tmp_path):
+    command = [sys.executable, str(SCRIPTS / "benchmark.py"), "--part", part, "--quick", "--threads", "1"]
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path)],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    (path,) = tmp_path.glob("*-quick.json")
+    told = json.loads(path.read_text())[part]
+    assert told["options"]["quick"] and told["targets"] and told["numbers"]
+    assert "toy pass" in path.with_suffix(".md").read_text()
+
+
+def test_the_command_names_every_module():
+    import benchmark
+
+    modules = {path.stem for path in (SCRIPTS / "bench").glob("*.py")} - {
+        "__init__",
+        "harness",
+        "ours",
+        "peers",
+        "shapes",
+    }
+    assert modules == {*benchmark.PARTS} == {*PARTS}
