@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import re
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,13 +22,16 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rosa_bench import config, hub
-from rosa_bench.console import tell
+from rosa_bench.console import tell, warn
 from rosa_bench.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, UsageError, nearest
-from rosa_bench.key import config_key, finished, run_id
+from rosa_bench.interrupts import INTERRUPTED, as_keyboard_interrupt
+from rosa_bench.key import clear_finished, config_key, finished, run_id
+from rosa_bench.lock import held
 from rosa_bench.processes import is_first
-from rosa_bench.record import Record, seconds
+from rosa_bench.record import Record, read_record, seconds
 
 _codes: list[int] = []  # exit codes of the cells of this process
+FULL, ROOM_BYTES = (errno.ENOSPC, errno.EDQUOT), 1 << 20  # less than this is none
 PATH_FLAGS = ("-cp", "--config-path", "-cd", "--config-dir")
 
 
@@ -39,16 +45,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         if {"--help", "-h"} & set(arguments):
             tell(help_text([a for a in arguments if not a.startswith("-")]))
             return EXIT_DONE
-        register()
-        _compose_and_run()
+        with as_keyboard_interrupt():
+            register()
+            _compose_and_run()
     except CellEndedError as error:
         return int(error.args[0])
     except UsageError as error:
         return complain(str(error))
     except (HydraException, OmegaConfBaseException) as error:
         return complain(plain(error))
+    except OSError as error:
+        return complain(plain_os(error))
     except KeyboardInterrupt:
-        print("rosa_bench: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        warn(INTERRUPTED)
         return EXIT_INTERRUPTED
     return max(_codes, default=EXIT_DONE)
 
@@ -89,8 +98,17 @@ def composed(overrides: Sequence[str]) -> DictConfig:
 
 def complain(line: str) -> int:
     """One plain line on standard error."""
-    print(f"rosa_bench: {' '.join(line.split())}", file=sys.stderr)
+    warn(f"rosa_bench: {' '.join(line.split())}")
     return EXIT_USAGE
+
+
+def plain_os(error: OSError) -> str:
+    """What a file or folder refused, as one line."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return "the working directory does not exist any more; go to another one"
+    return f"{error.filename or 'a file'}: {error.strerror or error}"
 
 
 def absolute_paths(arguments: Sequence[str]) -> list[str]:
@@ -154,9 +172,12 @@ def _code_of(cfg: DictConfig, sweep: bool) -> int:
 def cell_code(run: config.Run) -> int:
     """Run one cell, saying what went wrong; returns its exit code."""
     try:
-        return run_cell(run)
+        with as_keyboard_interrupt():
+            return run_cell(run)
     except UsageError as error:
         return complain(str(error))
+    except OSError as error:
+        return complain(plain_os(error))
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
 
@@ -167,6 +188,8 @@ def told_if_done(run: config.Run) -> int | None:
     folder = Path(run.output_dir) / run_id(run, key)
     if (record := finished(run, folder, key)) is None:
         return None
+    if is_first() and not held(folder):
+        clear_finished(folder, bool(record.config["train"].get("keep_checkpoints")))
     tell(f"done already, nothing to do ({record.finished}); force=true runs it again")
     tell(result_table([record], [folder]))
     return EXIT_DONE
@@ -188,14 +211,32 @@ def run_cell(run: config.Run) -> int:
     except UsageError:
         raise
     except Exception as error:
-        print(f"rosa_bench: failed: {type(error).__name__}: {' '.join(str(error).split())[:300]}", file=sys.stderr)
-        print(f"rosa_bench: the record says more: {folder / 'record.json'}", file=sys.stderr)
+        warn(f"rosa_bench: failed: {said_of(error, folder)}")
+        if _recorded(folder):
+            warn(f"rosa_bench: the record says more: {folder / 'record.json'}")
         if os.environ.get("ROSA_BENCH_TRACEBACK"):
             raise
         return EXIT_FAILED
     if is_first():
         tell(result_table([record], [folder]))
     return EXIT_DONE
+
+
+def said_of(error: Exception, folder: Path) -> str:
+    """Why a run failed; a full disk is named as such, whichever way a library puts it."""
+    said = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    with contextlib.suppress(OSError):
+        if getattr(error, "errno", None) in FULL or shutil.disk_usage(folder).free < ROOM_BYTES:
+            return f"no space left on the disk of {folder}; with more room the same command goes on ({said})"
+    return said
+
+
+def _recorded(folder: Path) -> bool:
+    """Whether the record of a run that failed says so; on a full disk it may not have been written."""
+    try:
+        return read_record(folder / "record.json").status in ("failed", "oom")
+    except UsageError:
+        return False
 
 
 def plain(error: Exception) -> str:
