@@ -12,6 +12,9 @@ def _main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     code = INTERRUPTED
     try:
+        from rosa_bench.console import in_utf8
+
+        in_utf8()
         from rosa_bench.cli import main
 
         code = main()

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 STATE, MARK = "model.safetensors", "complete.json"
+MARKED = {"files", "key", "clocks", "measured", "tally"}  # what a mark says
 
 
 def trained_state(model: PreTrainedModel, method: Method) -> dict[str, torch.Tensor]:
@@ -100,6 +101,8 @@ def read_mark(folder: Path) -> dict[str, Any] | None:
     """The content of `complete.json` if every file is as it says, else None."""
     try:
         mark = read_sealed_json(folder / MARK)
+        if not mark.keys() <= MARKED:  # of a mark whose checksum has lost its name, too
+            return None
         whole = all(file_sha256(folder / name) == sha for name, sha in mark["files"].items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

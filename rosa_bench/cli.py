@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
 import re
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rosa_bench import config, hub
 from rosa_bench.console import tell, warn
 from rosa_bench.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, UsageError, nearest
+from rosa_bench.files import said_of
 from rosa_bench.interrupts import INTERRUPTED, as_keyboard_interrupt
 from rosa_bench.key import clear_finished, config_key, finished, run_id
 from rosa_bench.lock import held
@@ -31,7 +29,6 @@ from rosa_bench.processes import is_first
 from rosa_bench.record import Record, read_record, seconds
 
 _codes: list[int] = []  # exit codes of the cells of this process
-FULL, ROOM_BYTES = (errno.ENOSPC, errno.EDQUOT), 1 << 20  # less than this is none
 PATH_FLAGS = ("-cp", "--config-path", "-cd", "--config-dir")
 
 
@@ -211,8 +208,10 @@ def run_cell(run: config.Run) -> int:
     except UsageError:
         raise
     except Exception as error:
-        warn(f"rosa_bench: failed: {said_of(error, folder)}")
-        if _recorded(folder):
+        record = _failed(folder)
+        said = said_of(error, folder) if record is None else str(record.error)
+        warn(f"rosa_bench: failed: {' '.join(said.split())[:400]}")
+        if record is not None:
             warn(f"rosa_bench: the record says more: {folder / 'record.json'}")
         if os.environ.get("ROSA_BENCH_TRACEBACK"):
             raise
@@ -222,21 +221,13 @@ def run_cell(run: config.Run) -> int:
     return EXIT_DONE
 
 
-def said_of(error: Exception, folder: Path) -> str:
-    """Why a run failed; a full disk is named as such, whichever way a library puts it."""
-    said = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-    with contextlib.suppress(OSError):
-        if getattr(error, "errno", None) in FULL or shutil.disk_usage(folder).free < ROOM_BYTES:
-            return f"no space left on the disk of {folder}; with more room the same command goes on ({said})"
-    return said
-
-
-def _recorded(folder: Path) -> bool:
-    """Whether the record of a run that failed says so; on a full disk it may not have been written."""
+def _failed(folder: Path) -> Record | None:
+    """The record of a run that failed, if it says so; on a full disk it may not have been written."""
     try:
-        return read_record(folder / "record.json").status in ("failed", "oom")
+        record = read_record(folder / "record.json")
     except UsageError:
-        return False
+        return None
+    return record if record.status in ("failed", "oom") else None
 
 
 def plain(error: Exception) -> str:

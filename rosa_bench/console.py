@@ -8,6 +8,13 @@ from functools import cache
 from typing import TextIO
 
 
+def in_utf8() -> None:
+    """Start the process again in Python's UTF-8 mode where the locale has another encoding for names and texts."""
+    if sys.getfilesystemencoding().lower() != "utf-8" and not sys.flags.utf8_mode and sys.executable:
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, sys.orig_argv)
+
+
 def tell(text: str) -> None:
     """Print to standard output at once.
 

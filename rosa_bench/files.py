@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gzip
 import hashlib
 import io
 import json
 import os
+import re
+import shutil
+import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+NO_ROOM = re.compile("No space left on device|StorageFull|Disk quota exceeded")  # as torch and safetensors say it
+ROOM_BYTES = 1 << 18  # with less than this a disk is full
 SEAL = ',\n "checksum": '  # the last line of a sealed file: the sha256 of all bytes before it
 
 
@@ -19,6 +25,17 @@ def unwritable(folder: Path) -> Path | None:
     """The existing part of a path that keeps a folder from being made or written; None if nothing does."""
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     return None if there.is_dir() and os.access(there, os.W_OK | os.X_OK) else there
+
+
+def said_of(error: BaseException, folder: Path) -> str:
+    """An error in words; if it came of a full disk that is said first, whichever way a library puts it."""
+    said = "".join(traceback.format_exception_only(error)).strip()
+    full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or NO_ROOM.search(said) is not None
+    with contextlib.suppress(OSError):
+        full |= shutil.disk_usage(folder).free < ROOM_BYTES
+    if not full or not isinstance(error, Exception):
+        return said
+    return f"no space left on the disk of {folder}; with more room the same command goes on ({said})"
 
 
 def temporary_name(path: Path) -> Path:

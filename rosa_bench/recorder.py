@@ -7,7 +7,6 @@ import datetime
 import gc
 import json
 import time
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +19,7 @@ from rosa_bench.config import Run
 from rosa_bench.console import tell, warn
 from rosa_bench.environment import environment
 from rosa_bench.errors import UsageError
-from rosa_bench.files import clear_temporaries, write_bytes, write_json_lines_gz
+from rosa_bench.files import clear_temporaries, said_of, write_bytes, write_json_lines_gz
 from rosa_bench.interrupts import INTERRUPTED, Signals
 from rosa_bench.key import method_name
 from rosa_bench.lock import Lock, LostError
@@ -77,7 +76,7 @@ class Recorder:
         self._signals.ignore()
         self.record.status = status_of(error)
         if error is not None:
-            self.record.error = "".join(traceback.format_exception_only(error)).strip()[-2000:]
+            self.record.error = said_of(error, self.folder)[:2000]
         self.record.finished = now()
         self._cost()
         try:
@@ -236,8 +235,11 @@ class Recorder:
         busy = values.get("train_s", 0.0) + values.get("method_s", 0.0)
         return {"examples_per_s": self._examples / busy, "tokens_per_s": self._tokens / busy} if busy > 0 else {}
 
-    def rewind_events(self, step: int) -> None:
-        """Drop the lines after `step`, which a resumed run is going to write again, and any half line."""
+    def rewind_events(self, step: int, scored: bool = True) -> None:
+        """Drop the lines that a resumed run is going to write again, and any half line: those after `step`.
+
+        Unless it was scored there before it stopped, that goes for the scores at `step` too.
+        """
         if not self._writes:
             return
         path = self.folder / "events.jsonl"
@@ -245,7 +247,8 @@ class Recorder:
         with contextlib.suppress(OSError):
             for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
                 with contextlib.suppress(ValueError, TypeError, KeyError):
-                    if json.loads(line)["step"] <= step:
+                    told = json.loads(line)
+                    if told["step"] < step or (told["step"] == step and (scored or "scores" not in told)):
                         kept.append(line + "\n")
         write_bytes(path, "".join(kept).encode())
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from rosa_bench import cli, config, hub
 from rosa_bench.board import Board
-from rosa_bench.console import tell, warn
+from rosa_bench.console import in_utf8, tell, warn
 from rosa_bench.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, UsageError
 from rosa_bench.interrupts import as_keyboard_interrupt
 from rosa_bench.plan import Cell, Suite, estimate, load, plan
@@ -154,4 +154,5 @@ def run_suite(args: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
+    in_utf8()
     sys.exit(main())

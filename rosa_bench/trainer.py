@@ -215,6 +215,7 @@ class Loop(TrainerCallback):
         """Evaluate at an epoch end at which a run was stopped before that."""
         scored = {entry["step"] for entry in evaluations(state)}
         if state.global_step and self._epoch_ends(state) and state.global_step not in scored:
+            self.recorder.rewind_events(state.global_step, scored=False)
             self._score(state)
 
     def _score(self, state: TrainerState) -> None:

@@ -169,7 +169,7 @@ DECODING = [
 def arguments(folder: Path, method: str, name: str, *more: str) -> list[str]:
     """A run of a few steps, two epochs, with weights saved; texts are decoded in batches of two."""
     own = [f"method={method}", *on(name), "save=adapter", "train.threads=1", "train.eval_batch_size=2"]
-    return [*SMALL, f"output_dir={folder}", *own, *more]
+    return [*SMALL, f"output_dir='{folder}'", *own, *more]
 
 
 def result(folder: Path) -> dict[str, Any]:
