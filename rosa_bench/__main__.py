@@ -1,8 +1,32 @@
 """`python -m rosa_bench`: one run, or with -m a sweep."""
 
+import os
+import signal
 import sys
 
-from rosa_bench.cli import main
+INTERRUPTED = 130
+
+
+def _main() -> int:
+    """The command line, with an orderly end on SIGTERM and Ctrl-C from the first import on."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    code = INTERRUPTED
+    try:
+        from rosa_bench.console import in_utf8
+
+        in_utf8()
+        from rosa_bench.cli import main
+
+        code = main()
+    except KeyboardInterrupt:
+        print("rosa_bench: interrupted before anything was begun", file=sys.stderr)
+    for number in (signal.SIGTERM, signal.SIGINT):  # the exit code is known and everything is written
+        signal.signal(number, signal.SIG_IGN)
+    if code == INTERRUPTED:
+        sys.stdout.flush()
+        os._exit(code)  # taking libraries down can take seconds
+    return code
+
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(_main())

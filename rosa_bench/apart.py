@@ -15,6 +15,7 @@ from typing import Any
 
 from rosa_bench import cli
 from rosa_bench.config import Run
+from rosa_bench.console import warn
 from rosa_bench.errors import EXIT_FAILED, EXIT_INTERRUPTED
 
 
@@ -39,7 +40,7 @@ def run_apart(run: Run) -> int:
     if code == EXIT_INTERRUPTED:
         raise KeyboardInterrupt
     if code is None or code < 0:
-        print("rosa_bench: the cell's process was killed; the same command goes on with it", file=sys.stderr)
+        warn("rosa_bench: the cell's process was killed; the same command goes on with it")
         return EXIT_FAILED
     return code
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rosa_bench.console import tell
-from rosa_bench.files import write_json
-from rosa_bench.plan import Cell, State, duration, estimate, locked
+from rosa_bench.console import tell, warn
+from rosa_bench.errors import EXIT_USAGE, UsageError
+from rosa_bench.lock import claimed, held
+from rosa_bench.plan import Cell, State, duration, estimate
+from rosa_bench.record import write_record
 
 POLL_S = 0.2
 
@@ -72,16 +73,17 @@ class Board:
 
     def _unfinished(self, cell: Cell, job: Any) -> State:
         """What became of a cell whose process ended without a finished record."""
-        if locked(cell.folder):  # another process was quicker
+        record = cell.record
+        running = record is not None and record.status == "running"
+        if held(cell.folder) or (running and _code(job) == EXIT_USAGE):  # another process was quicker
             self.waiting.append(cell)
             return "elsewhere"
-        record = cell.record
         if record is not None and record.status == "interrupted":
             return "pending"
-        if record is not None and record.status == "running":
-            record.status, record.error = "failed", "the process was killed, as a system does that runs out of memory"
-            write_json(cell.folder / "record.json", record.to_dict())
-        print(f"  {cell.folder.name} ended without a result; {job.paths.stderr} may say why", file=sys.stderr)
+        if running and not _marked_killed(cell):
+            self.waiting.append(cell)
+            return "elsewhere"
+        warn(f"  {cell.folder.name} ended without a result; {job.paths.stderr} may say why")
         return "failed"
 
     def _stop(self) -> None:
@@ -112,6 +114,30 @@ class Board:
         rest = estimate(left, [record for record in known if record is not None])
         told = f"  (about {duration(rest.seconds / self.jobs)} left{rest.memory})" if left and rest.seconds else ""
         tell(f"[{time.strftime('%H:%M:%S')}] {line}{told}")
+
+
+def _code(job: Any) -> int | None:
+    """The exit code of a cell's process that has ended; None if it was killed."""
+    try:
+        return int(job.result())
+    except Exception:  # noqa: BLE001 - submitit raises what it likes for a process that is no more
+        return None
+
+
+def _marked_killed(cell: Cell) -> bool:
+    """Write into a cell's record that its process was killed; False if it is done or another process has it by now."""
+    try:
+        with claimed(cell.folder):
+            record = cell.record
+            if record is None or record.status != "running":
+                return False
+            record.status, record.error = "failed", "the process was killed, as a system does that runs out of memory"
+            write_record(cell.folder, record)
+    except UsageError:
+        return False
+    except OSError as error:
+        warn(f"  {cell.folder.name}: its record cannot be written ({error.strerror or error})")
+    return True
 
 
 def _forget(job: Any) -> None:

@@ -20,13 +20,14 @@ from safetensors.torch import load_file, save_file
 from rosa_bench.config import node_dict, target_class
 from rosa_bench.data.source import file_sha256
 from rosa_bench.errors import UsageError
-from rosa_bench.files import write_json
+from rosa_bench.files import read_sealed_json, replacing, write_json, write_sealed_json
 from rosa_bench.methods.base import Method
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 STATE, MARK = "model.safetensors", "complete.json"
+MARKED = {"files", "key", "clocks", "measured", "tally"}  # what a mark says
 
 
 def trained_state(model: PreTrainedModel, method: Method) -> dict[str, torch.Tensor]:
@@ -57,8 +58,10 @@ def backbone_hash(model: PreTrainedModel) -> str:
 
 
 def save_tensors(state: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Write tensors as safetensors."""
-    save_file({name: tensor.cpu().contiguous() for name, tensor in state.items()}, path, metadata={"format": "pt"})
+    """Write tensors as safetensors, in one step."""
+    with replacing(path) as temporary:
+        own = {name: tensor.cpu().contiguous() for name, tensor in state.items()}
+        save_file(own, temporary, metadata={"format": "pt"})
 
 
 def load_state(model: PreTrainedModel, method: Method, path: Path) -> None:
@@ -91,17 +94,24 @@ def copy_state(model: PreTrainedModel, method: Method, values: Mapping[str, torc
 def mark_complete(folder: Path, more: Mapping[str, Any]) -> None:
     """Declare a checkpoint whole: its files with their hashes, written last."""
     files = {path.name: file_sha256(path) for path in sorted(folder.iterdir()) if path.is_file() and path.name != MARK}
-    write_json(folder / MARK, {"files": files, **more})
+    write_sealed_json(folder / MARK, {"files": files, **more})
 
 
 def read_mark(folder: Path) -> dict[str, Any] | None:
     """The content of `complete.json` if every file is as it says, else None."""
     try:
-        mark: dict[str, Any] = json.loads((folder / MARK).read_text(encoding="utf-8"))
+        mark = read_sealed_json(folder / MARK)
+        if not mark.keys() <= MARKED:  # of a mark whose checksum has lost its name, too
+            return None
         whole = all(file_sha256(folder / name) == sha for name, sha in mark["files"].items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return mark if whole else None
+
+
+def is_marked(folder: Path) -> bool:
+    """Whether a checkpoint was once declared whole."""
+    return (folder / MARK).is_file()
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -120,8 +130,9 @@ def save_adapters(model: PreTrainedModel, method: Method, folder: Path, backbone
     """Write what was trained below `folder`, with the method's configuration and the hash of its backbone."""
     for name, owner, state in method.exports(trained_state(model, method)):
         (folder / name).mkdir(parents=True, exist_ok=True)
-        save_tensors(state, folder / name / "adapter.safetensors")
-        write_json(folder / name / "adapter.json", {"method": node_dict(owner), "backbone_hash": backbone_hash})
+        save_tensors(state, tensors := folder / name / "adapter.safetensors")
+        told = {"method": node_dict(owner), "backbone_hash": backbone_hash, "sha256": file_sha256(tensors)}
+        write_json(folder / name / "adapter.json", told)
 
 
 def load_adapter(model: PreTrainedModel, method: Method, folder: Path, backbone_hash: str) -> None:
@@ -138,7 +149,10 @@ def load_adapter(model: PreTrainedModel, method: Method, folder: Path, backbone_
         raise UsageError(f"{folder} is an adapter of another method: {told.get('method')}")
     if told.get("backbone_hash") != backbone_hash:
         raise UsageError(f"{folder} is an adapter of another backbone")
-    load_state(model, method, folder / "adapter.safetensors")
+    tensors = folder / "adapter.safetensors"
+    if "sha256" in told and tensors.is_file() and file_sha256(tensors) != told["sha256"]:
+        raise UsageError(f"{tensors} is damaged: its checksum is not the one in adapter.json")
+    load_state(model, method, tensors)
 
 
 def _with_defaults(node: Any) -> dict[str, Any] | None:

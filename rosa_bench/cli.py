@@ -19,11 +19,14 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rosa_bench import config, hub
-from rosa_bench.console import tell
+from rosa_bench.console import tell, warn
 from rosa_bench.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, UsageError, nearest
-from rosa_bench.key import config_key, finished, run_id
+from rosa_bench.files import said_of
+from rosa_bench.interrupts import INTERRUPTED, as_keyboard_interrupt
+from rosa_bench.key import clear_finished, config_key, finished, run_id
+from rosa_bench.lock import held
 from rosa_bench.processes import is_first
-from rosa_bench.record import Record, seconds
+from rosa_bench.record import Record, read_record, seconds
 
 _codes: list[int] = []  # exit codes of the cells of this process
 PATH_FLAGS = ("-cp", "--config-path", "-cd", "--config-dir")
@@ -39,16 +42,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         if {"--help", "-h"} & set(arguments):
             tell(help_text([a for a in arguments if not a.startswith("-")]))
             return EXIT_DONE
-        register()
-        _compose_and_run()
+        with as_keyboard_interrupt():
+            register()
+            _compose_and_run()
     except CellEndedError as error:
         return int(error.args[0])
     except UsageError as error:
         return complain(str(error))
     except (HydraException, OmegaConfBaseException) as error:
         return complain(plain(error))
+    except OSError as error:
+        return complain(plain_os(error))
     except KeyboardInterrupt:
-        print("rosa_bench: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        warn(INTERRUPTED)
         return EXIT_INTERRUPTED
     return max(_codes, default=EXIT_DONE)
 
@@ -89,8 +95,17 @@ def composed(overrides: Sequence[str]) -> DictConfig:
 
 def complain(line: str) -> int:
     """One plain line on standard error."""
-    print(f"rosa_bench: {' '.join(line.split())}", file=sys.stderr)
+    warn(f"rosa_bench: {' '.join(line.split())}")
     return EXIT_USAGE
+
+
+def plain_os(error: OSError) -> str:
+    """What a file or folder refused, as one line."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return "the working directory does not exist any more; go to another one"
+    return f"{error.filename or 'a file'}: {error.strerror or error}"
 
 
 def absolute_paths(arguments: Sequence[str]) -> list[str]:
@@ -154,9 +169,12 @@ def _code_of(cfg: DictConfig, sweep: bool) -> int:
 def cell_code(run: config.Run) -> int:
     """Run one cell, saying what went wrong; returns its exit code."""
     try:
-        return run_cell(run)
+        with as_keyboard_interrupt():
+            return run_cell(run)
     except UsageError as error:
         return complain(str(error))
+    except OSError as error:
+        return complain(plain_os(error))
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
 
@@ -167,6 +185,8 @@ def told_if_done(run: config.Run) -> int | None:
     folder = Path(run.output_dir) / run_id(run, key)
     if (record := finished(run, folder, key)) is None:
         return None
+    if is_first() and not held(folder):
+        clear_finished(folder, bool(record.config["train"].get("keep_checkpoints")))
     tell(f"done already, nothing to do ({record.finished}); force=true runs it again")
     tell(result_table([record], [folder]))
     return EXIT_DONE
@@ -188,14 +208,26 @@ def run_cell(run: config.Run) -> int:
     except UsageError:
         raise
     except Exception as error:
-        print(f"rosa_bench: failed: {type(error).__name__}: {' '.join(str(error).split())[:300]}", file=sys.stderr)
-        print(f"rosa_bench: the record says more: {folder / 'record.json'}", file=sys.stderr)
+        record = _failed(folder)
+        said = said_of(error, folder) if record is None else str(record.error)
+        warn(f"rosa_bench: failed: {' '.join(said.split())[:400]}")
+        if record is not None:
+            warn(f"rosa_bench: the record says more: {folder / 'record.json'}")
         if os.environ.get("ROSA_BENCH_TRACEBACK"):
             raise
         return EXIT_FAILED
     if is_first():
         tell(result_table([record], [folder]))
     return EXIT_DONE
+
+
+def _failed(folder: Path) -> Record | None:
+    """The record of a run that failed, if it says so; on a full disk it may not have been written."""
+    try:
+        record = read_record(folder / "record.json")
+    except UsageError:
+        return None
+    return record if record.status in ("failed", "oom") else None
 
 
 def plain(error: Exception) -> str:

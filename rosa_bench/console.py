@@ -1,14 +1,46 @@
-"""Telling whoever watches how things stand, also when nobody does any more."""
+"""Telling whoever watches how things stand, also when nobody does any more. Nothing here can fail a run."""
 
 from __future__ import annotations
 
 import os
 import sys
+from functools import cache
+from typing import TextIO
+
+
+def in_utf8() -> None:
+    """Start the process again in Python's UTF-8 mode where the locale has another encoding for names and texts."""
+    if sys.getfilesystemencoding().lower() != "utf-8" and not sys.flags.utf8_mode and sys.executable:
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, sys.orig_argv)
 
 
 def tell(text: str) -> None:
-    """Print to standard output at once. Where its reader has ended (`| head`), nothing is lost but the text."""
+    """Print to standard output at once.
+
+    Where its reader has ended (`| head`) or its disk is full, nothing is lost but the text; a sign that the terminal's
+    encoding does not have becomes its escape.
+    """
+    _print(text, sys.stdout)
+
+
+def warn(text: str) -> None:
+    """Print to standard error, as `tell` does to standard output."""
+    _print(text, sys.stderr)
+
+
+@cache
+def warn_once(text: str) -> None:
+    """Print to standard error what was not said there before by this process."""
+    warn(text)
+
+
+def _print(text: str, stream: TextIO) -> None:
     try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is printed from now on goes nowhere
+        try:
+            print(text, file=stream, flush=True)
+        except UnicodeEncodeError:
+            encoding = stream.encoding or "ascii"
+            print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # what is printed from now on goes nowhere

@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from rosa_bench import cli, config, hub
-from rosa_bench.console import tell
+from rosa_bench.console import in_utf8, tell
 from rosa_bench.errors import EXIT_DONE, EXIT_INTERRUPTED, UsageError, nearest
 from rosa_bench.files import unwritable
 
@@ -194,4 +194,5 @@ def as_text(scores: Mapping[str, Mapping[str, Mapping[str, float]]], absent: Map
 
 
 if __name__ == "__main__":
+    in_utf8()
     sys.exit(main())

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from rosa_bench import cli, config
-from rosa_bench.console import tell
+from rosa_bench.console import in_utf8, tell
 from rosa_bench.errors import EXIT_DONE, EXIT_USAGE, UsageError
 from rosa_bench.files import unwritable
 
@@ -117,4 +117,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    in_utf8()
     sys.exit(main())

@@ -2,35 +2,57 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+from rosa_bench.console import warn
+from rosa_bench.files import write_bytes
 
 
 class Journal:
-    """A file of lines {index: text}, one per batch, under a first line that says what they are outputs of."""
+    """A file of lines {index: text}, one per batch, under a first line that says what they are outputs of.
+
+    Every line begins with the sha256 of the rest of it. What comes after a damaged line is not believed.
+    """
 
     def __init__(self, path: Path, of: str) -> None:
         self.path, self.of = path, of
-        self.known = self._read()
-        if not self.known:
-            path.write_text(json.dumps(of) + "\n", encoding="utf-8")
+        self.known: dict[int, str] = {}
+        lines = list(self._whole())
+        for line in lines[1:]:
+            self.known |= {int(index): str(text) for index, text in json.loads(line).items()}
+        write_bytes(path, "".join(map(_sealed, lines or [json.dumps(of)])).encode())  # without what half a line was
 
-    def _read(self) -> dict[int, str]:
-        """The outputs of an earlier decoding of the same; none if the file is damaged or of another."""
+    def _whole(self) -> Iterator[str]:
+        """The whole lines of an earlier decoding of the same; none if the file is of another."""
         try:
-            head, *lines = self.path.read_text(encoding="utf-8").split("\n")[:-1]  # what has no end is half a line
-            batches = [json.loads(line) for line in lines] if json.loads(head) == self.of else []
-            return {int(index): str(text) for batch in batches for index, text in batch.items()}
-        except (OSError, ValueError, AttributeError):
-            return {}
+            *written, rest = self.path.read_bytes().split(b"\n")
+        except OSError:
+            return
+        for number, raw in enumerate(written):
+            seal, _, line = raw.partition(b" ")
+            if hashlib.sha256(line).hexdigest().encode() != seal:
+                warn(f"rosa_bench: {self.path}:{number + 1} is damaged; the texts from there on are decoded again")
+                return
+            text = line.decode()
+            if number == 0 and json.loads(text) != self.of:
+                return
+            yield text
+        if rest:
+            warn(f"rosa_bench: {self.path} ends in half a line; its texts are decoded again")
 
     def add(self, texts: Mapping[int, str]) -> None:
         """Append the outputs of a batch."""
-        with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(texts, ensure_ascii=False) + "\n")
+        with self.path.open("ab") as stream:
+            stream.write(_sealed(json.dumps(texts, ensure_ascii=False)).encode())
         self.known |= texts
 
     def close(self) -> None:
         """Remove the file: its outputs stand elsewhere now."""
         self.path.unlink(missing_ok=True)
+
+
+def _sealed(line: str) -> str:
+    return f"{hashlib.sha256(line.encode()).hexdigest()} {line}\n"

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rosa_bench.config import Run
+from rosa_bench.console import warn_once
 from rosa_bench.data.source import fingerprint
 from rosa_bench.errors import UsageError
+from rosa_bench.files import clear_temporaries
 from rosa_bench.models.identity import identity
 from rosa_bench.record import Record, read_record
 
@@ -71,6 +75,16 @@ def run_id(run: Run, key: str) -> str:
     return f"{run.task.name}-{model}-{method_name(run)}-s{run.seed}-{key[:8]}"
 
 
+def clear_finished(folder: Path, keep_checkpoints: bool) -> None:
+    """Delete what only an unfinished run needs; also what one left that was killed between its record and this."""
+    with contextlib.suppress(OSError):  # a folder that can only be read
+        clear_temporaries(folder)
+        for path in folder.glob("decoding-*.jsonl"):
+            path.unlink(missing_ok=True)
+        for path in [] if keep_checkpoints else folder.glob("checkpoint-*"):
+            shutil.rmtree(path, ignore_errors=True)
+
+
 def finished(run: Run, folder: Path, key: str) -> Record | None:
     """The record of this very run if it is done and is not to be forced again."""
     path = folder / "record.json"
@@ -78,6 +92,7 @@ def finished(run: Run, folder: Path, key: str) -> Record | None:
         return None
     try:
         record = read_record(path)
-    except UsageError:
+    except UsageError as error:
+        warn_once(f"rosa_bench: {error}; the run is done again")
         return None
     return record if record.status == "done" and record.key == key else None

@@ -65,7 +65,9 @@ def _give_back() -> None:
 
 
 def _high_water() -> int:
-    line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
+    line = next(
+        line for line in _STATUS.read_text(encoding="utf-8", errors="replace").splitlines() if line.startswith("VmHWM:")
+    )
     return int(line.split()[1]) * 1024
 
 

@@ -11,7 +11,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import filelock
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import Field, TypeAdapter, ValidationError
@@ -22,7 +21,8 @@ from rosa_bench.composer import composer
 from rosa_bench.errors import UsageError, nearest
 from rosa_bench.key import config_key, identity_parts, method_name, run_id
 from rosa_bench.labels import cell_name
-from rosa_bench.record import Record, lock_path, read_record, seconds
+from rosa_bench.lock import held
+from rosa_bench.record import Record, read_record, seconds
 from rosa_bench.schema import Name, configured
 
 State = Literal["done", "failed", "elsewhere", "pending"]
@@ -116,7 +116,7 @@ class Cell:
         record = self.record
         if record is not None and record.status == "done":
             return "done"
-        if locked(self.folder):
+        if held(self.folder):
             return "elsewhere"
         return "failed" if record is not None and record.status in ("failed", "oom") else "pending"
 
@@ -129,20 +129,6 @@ class Cell:
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
-
-
-def locked(folder: Path) -> bool:
-    """Whether a living process holds the folder of a run."""
-    path = lock_path(folder)
-    if not path.exists():
-        return False
-    lock = filelock.FileLock(str(path))
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        return True
-    lock.release()
-    return False
 
 
 def load(name: str) -> Suite:

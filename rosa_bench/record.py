@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from rosa_bench.console import warn_once
 from rosa_bench.errors import UsageError
+from rosa_bench.files import read_sealed_json, write_sealed_json
 
 SCHEMA = 1
+COPY = ".record.json"  # beside the record of a run that is done
 Status = Literal["running", "done", "failed", "oom", "interrupted"]
 
 
@@ -55,11 +58,39 @@ def lock_path(folder: Path) -> Path:
 
 
 def read_record(path: Path) -> Record:
-    """A record from its file. Raises UsageError that names the file when it is damaged or of another schema."""
+    """A record from its file; from the copy beside it, saying so, when the file is there and damaged.
+
+    Raises:
+        UsageError: that names the file when it is missing, of another schema, or damaged without a whole copy.
+    """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(value, dict) or value.get("schema") != SCHEMA:
-            raise ValueError(f"schema {value.get('schema') if isinstance(value, dict) else None!r}, wanted {SCHEMA}")
+        return _parsed(path)
+    except UsageError as error:
+        if not path.is_file():
+            raise
+        try:
+            record = _parsed(path.with_name(COPY))
+        except UsageError:
+            raise error from None
+        warn_once(f"rosa_bench: {error}; the copy {COPY} beside it is used")
+        return record
+
+
+def _parsed(path: Path) -> Record:
+    try:
+        value = read_sealed_json(path)
+        if value.get("schema") != SCHEMA:
+            raise ValueError(f"schema {value.get('schema')!r}, wanted {SCHEMA}")
         return Record(**value)
     except (OSError, ValueError, TypeError) as error:
         raise UsageError(f"{path} is not a record of this version ({error})") from error
+
+
+def write_record(folder: Path, record: Record) -> None:
+    """Write a record whole or not at all, and of one that is done a copy, which outlives damage to it."""
+    write_sealed_json(folder / "record.json", record.to_dict())
+    if record.status == "done":
+        with contextlib.suppress(OSError):  # a disk that has just become full: the record itself is whole
+            write_sealed_json(folder / COPY, record.to_dict())
+    else:
+        (folder / COPY).unlink(missing_ok=True)

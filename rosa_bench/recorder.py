@@ -1,4 +1,4 @@
-"""What watches a run: its folder's lock, clocks, memory, events and status. The only place that catches failures."""
+"""What watches a run: its clocks, memory, events and status. The only place that catches failures."""
 
 from __future__ import annotations
 
@@ -6,25 +6,24 @@ import contextlib
 import datetime
 import gc
 import json
-import signal
 import time
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import filelock
 import torch
 
-from rosa_bench import measure, processes
+from rosa_bench import checkpoint, measure, processes
 from rosa_bench.config import Run
-from rosa_bench.console import tell
+from rosa_bench.console import tell, warn
 from rosa_bench.environment import environment
 from rosa_bench.errors import UsageError
-from rosa_bench.files import write_bytes, write_json, write_json_lines_gz
+from rosa_bench.files import clear_temporaries, said_of, write_bytes, write_json_lines_gz
+from rosa_bench.interrupts import INTERRUPTED, Signals
 from rosa_bench.key import method_name
-from rosa_bench.record import Record, Status, lock_path
+from rosa_bench.lock import Lock, LostError
+from rosa_bench.record import Record, Status, write_record
 from rosa_bench.tasks.base import Prediction
 
 
@@ -34,9 +33,12 @@ def now() -> str:
 
 
 class Recorder:
-    """Holds a run's folder while it runs. `record.json` is written at every change of status, whole or not at all."""
+    """Writes a run's folder while it runs. `record.json` is written at every change of status, whole or not at all.
 
-    def __init__(self, run: Run, run_id: str, key: str) -> None:
+    `lock` is held by the caller; None where another process of the same run writes.
+    """
+
+    def __init__(self, run: Run, run_id: str, key: str, lock: Lock | None) -> None:
         self.folder = Path(run.output_dir) / run_id
         self.record = Record(run_id, key, run.task.name, run.model.name, method_name(run), run.seed, run.to_dict())
         self._device, self._dtype = run.train.device, run.train.precision
@@ -49,61 +51,79 @@ class Recorder:
         self._peak_open = True
         self._processor = 0.0
         self._writes = processes.is_first()
-        self._lock = filelock.FileLock(str(lock_path(self.folder)))
-        self._handlers: dict[int, Any] = {}
+        self._lock = lock
+        self._signals = Signals(self._asked_to_stop, self._last_words)
 
     def __enter__(self) -> Recorder:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            if self._writes:
-                self._lock.acquire(timeout=0)
-        except filelock.Timeout:
-            raise UsageError(
-                f"{self.folder} is being written by another process; wait for it, or choose another seed"
-            ) from None
-        except OSError as error:
-            raise UsageError(f"output_dir: {self.folder} cannot be written ({error.strerror or error})") from error
         gc.collect()
         self._peak = measure.PeakMemory()
         self._processor = time.process_time()
         self.record.started = now()
         self.record.env = environment(self._device) | {"dtype": self._dtype}
-        for number in (signal.SIGTERM, signal.SIGINT):
-            with contextlib.suppress(ValueError):  # not in the main thread: the caller handles signals
-                self._handlers[number] = signal.signal(number, self._asked_to_stop)
-        self.write()
+        try:
+            if self._writes:
+                clear_temporaries(self.folder)
+            self.write()
+        except OSError as error:
+            self._peak.close()
+            raise UsageError(f"output_dir: {self.folder} cannot be written ({error.strerror or error})") from error
+        self._signals.begin()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
+        self._signals.ignore()
         self.record.status = status_of(error)
         if error is not None:
-            self.record.error = "".join(traceback.format_exception_only(error)).strip()[-2000:]
+            self.record.error = said_of(error, self.folder)[:2000]
         self.record.finished = now()
         self._cost()
         try:
-            self.write()
+            self._write_last(error)
         finally:
             self._peak.close()
-            self._lock.release()
+            self._signals.end()
 
-    def _asked_to_stop(self, number: int, frame: Any) -> None:
+    def _write_last(self, error: BaseException | None) -> None:
+        """Write the final record; on a full disk the room of a half-written checkpoint is taken for it."""
+        if isinstance(error, LostError):
+            return
+        try:
+            self.write()
+        except OSError as unwritten:
+            if self._writes:
+                checkpoint.remove(p for p in checkpoint.checkpoints(self.folder) if not checkpoint.is_marked(p))
+            try:
+                self.write()
+            except OSError:
+                if error is None:
+                    raise
+                warn(f"rosa_bench: the record of {self.folder.name} cannot be written: {unwritten.strerror}")
+
+    def _asked_to_stop(self) -> bool:
+        """Whether the loop will stop by itself: after this step, keeping a checkpoint."""
         if self.stop_asked or self._training_since is None:
-            raise KeyboardInterrupt
-        self.stop_asked = True  # the loop stops after this step and keeps a checkpoint
-        signal.signal(signal.SIGALRM, self._too_slow)
-        signal.alarm(6)
+            return False
+        self.stop_asked = True
+        return True
 
-    def _too_slow(self, number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
+    def _last_words(self) -> None:
+        self.record.status, self.record.finished = status_of(KeyboardInterrupt()), now()
+        self.record.error = "KeyboardInterrupt: did not come to an end by itself"
+        warn(INTERRUPTED)
+        self.write()
 
     def write(self) -> None:
-        """Write `record.json` in one step."""
+        """Write `record.json` in one step. Raises LostError if the folder is another machine's by now."""
         if self._writes:
-            write_json(self.folder / "record.json", self.record.to_dict())
+            self.check()
+            write_record(self.folder, self.record)
+
+    def check(self) -> None:
+        """Raise LostError if the folder is another machine's by now."""
+        if self._lock is not None:
+            self._lock.check()
 
     def show(self, line: str) -> None:
         """One line of progress, with seconds since training began."""
@@ -164,7 +184,7 @@ class Recorder:
         """Stop the training clock."""
         self._clocks["train_s"] = self.clocks()["train_s"]
         self._training_since = None
-        signal.alarm(0)
+        self._signals.orderly_end_over()
 
     def optimizer_ready(self, optimizer: Any) -> None:
         """Measure the optimiser's state once it exists."""
@@ -215,8 +235,11 @@ class Recorder:
         busy = values.get("train_s", 0.0) + values.get("method_s", 0.0)
         return {"examples_per_s": self._examples / busy, "tokens_per_s": self._tokens / busy} if busy > 0 else {}
 
-    def rewind_events(self, step: int) -> None:
-        """Drop the lines after `step`, which a resumed run is going to write again, and any half line."""
+    def rewind_events(self, step: int, scored: bool = True) -> None:
+        """Drop the lines that a resumed run is going to write again, and any half line: those after `step`.
+
+        Unless it was scored there before it stopped, that goes for the scores at `step` too.
+        """
         if not self._writes:
             return
         path = self.folder / "events.jsonl"
@@ -224,7 +247,8 @@ class Recorder:
         with contextlib.suppress(OSError):
             for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
                 with contextlib.suppress(ValueError, TypeError, KeyError):
-                    if json.loads(line)["step"] <= step:
+                    told = json.loads(line)
+                    if told["step"] < step or (told["step"] == step and (scored or "scores" not in told)):
                         kept.append(line + "\n")
         write_bytes(path, "".join(kept).encode())
 

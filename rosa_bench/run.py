@@ -17,7 +17,8 @@ from rosa_bench.data.encode import encode_split
 from rosa_bench.data.source import Split, fingerprint, load_split
 from rosa_bench.errors import UsageError
 from rosa_bench.files import unwritable, write_bytes
-from rosa_bench.key import config_key, finished, method_name, run_id
+from rosa_bench.key import clear_finished, config_key, finished, method_name, run_id
+from rosa_bench.lock import claimed
 from rosa_bench.methods.base import tally
 from rosa_bench.models import onednn
 from rosa_bench.models.load import load, max_length
@@ -47,21 +48,25 @@ def run(cfg: Run | DictConfig | Mapping[str, Any]) -> Record:
         torch.set_num_threads(run.train.threads)
     key = config_key(run)
     identity = run_id(run, key)
-    if (record := finished(run, Path(run.output_dir) / identity, key)) is not None:
+    folder = Path(run.output_dir) / identity
+    if (record := finished(run, folder, key)) is not None:
         return record
     refuse(run)
     splits = {split: load_split(run.task, run.data, split, _limit(run, split)) for split in run.task.splits}
     model, tokenizer = load(run.model, run.task, seeds(run.seed).init)
-    with Recorder(run, identity, key) as recorder, mirrored(run, recorder.folder):
-        experiment = Experiment(run, splits, model, tokenizer, recorder)
-        experiment.attach()
-        with experiment.matmul():
-            history = experiment.train()
-            if processes.is_first():
-                experiment.finish(history)
-    if processes.is_first() and not run.train.keep_checkpoints:
-        checkpoint.remove(checkpoint.checkpoints(recorder.folder))
-    return recorder.record
+    with claimed(folder) if processes.is_first() else nullcontext() as lock:
+        if processes.world_size() == 1 and (record := finished(run, folder, key)) is not None:
+            return record  # another process was quicker
+        with Recorder(run, identity, key, lock) as recorder, mirrored(run, recorder.folder):
+            experiment = Experiment(run, splits, model, tokenizer, recorder)
+            experiment.attach()
+            with experiment.matmul():
+                history = experiment.train()
+                if processes.is_first():
+                    experiment.finish(history)
+        if processes.is_first():
+            clear_finished(folder, run.train.keep_checkpoints)
+        return recorder.record
 
 
 def refuse(run: Run) -> None:

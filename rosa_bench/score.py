@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rosa_bench import cli
-from rosa_bench.console import tell
+from rosa_bench.console import in_utf8, tell
 from rosa_bench.data.source import json_lines, load_split
 from rosa_bench.errors import EXIT_DONE, UsageError
 from rosa_bench.tasks.base import Example, Prediction, Task, field, texts_field
@@ -144,4 +144,5 @@ def as_text(scores: Mapping[str, Mapping[str, float]], absent: Mapping[str, str]
 
 
 if __name__ == "__main__":
+    in_utf8()
     sys.exit(main())

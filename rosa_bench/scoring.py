@@ -12,6 +12,7 @@ import torch
 
 from rosa_bench import checkpoint, evaluate
 from rosa_bench.config import Run
+from rosa_bench.console import warn
 from rosa_bench.data.encode import encode_split
 from rosa_bench.data.source import Split
 from rosa_bench.journal import Journal
@@ -174,8 +175,9 @@ class Scorer:
         return out
 
     def _score_at(self, folder: Path, split: str, variant: str) -> float | None:
-        """The primary metric of a variant as it was at a checkpoint; None if that is not whole."""
+        """The primary metric of a variant as it was at a checkpoint; None, which is said, if that is not whole."""
         if checkpoint.read_mark(folder) is None:
+            warn(f"rosa_bench: {folder.name}, of the best epoch, is damaged or gone: its score is absent")
             return None
         method = self.run.method
         last = {name: tensor.clone() for name, tensor in checkpoint.trained_state(self.model, method).items()}

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import os
-import signal
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -18,8 +17,9 @@ from typing import Any
 
 from rosa_bench import cli, config, hub
 from rosa_bench.board import Board
-from rosa_bench.console import tell
+from rosa_bench.console import in_utf8, tell, warn
 from rosa_bench.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, UsageError
+from rosa_bench.interrupts import as_keyboard_interrupt
 from rosa_bench.plan import Cell, Suite, estimate, load, plan
 from rosa_bench.record import seconds
 from rosa_bench.report.collect import collect
@@ -101,11 +101,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a suite; returns the exit code: 1 if any cell failed."""
     args = parsed(argv)
     try:
-        return run_suite(args)
+        with as_keyboard_interrupt():
+            return run_suite(args)
     except UsageError as error:
         return cli.complain(str(error))
+    except OSError as error:
+        warn(f"rosa_bench: {cli.plain_os(error)}; what was finished stays, the same command goes on")
+        return EXIT_FAILED
     except KeyboardInterrupt:
-        print("rosa_bench: interrupted; the same command goes on", file=sys.stderr)
+        warn("rosa_bench: interrupted; the same command goes on")
         return EXIT_INTERRUPTED
 
 
@@ -143,7 +147,6 @@ def run_suite(args: argparse.Namespace) -> int:
         return EXIT_DONE
     if pending:
         options = dict(item.partition("=")[::2] for item in args.set)
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
         executor = make_executor(args.cluster, output / ".suite" / args.name, args.name, options)
         Board(cells, executor, args.jobs, args.retry_failed).run()
     tell(summary(cells))
@@ -151,4 +154,5 @@ def run_suite(args: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
+    in_utf8()
     sys.exit(main())

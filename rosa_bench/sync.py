@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rosa_bench import cli, hub
-from rosa_bench.console import tell
+from rosa_bench.console import in_utf8, tell
 from rosa_bench.errors import EXIT_DONE, EXIT_FAILED
 
 SERVER = "https://api.wandb.ai"
@@ -63,4 +63,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    in_utf8()
     sys.exit(main())

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rosa_bench import cli, config, plan
 from rosa_bench.comparisons import save_tests
-from rosa_bench.console import tell
+from rosa_bench.console import in_utf8, tell
 from rosa_bench.errors import EXIT_DONE, UsageError
 from rosa_bench.files import write_bytes
 from rosa_bench.report.build import build
@@ -109,4 +109,5 @@ def write(grid: Grid, out: Path) -> None:
 
 
 if __name__ == "__main__":
+    in_utf8()
     sys.exit(main())

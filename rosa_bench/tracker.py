@@ -26,7 +26,7 @@ def mirrored(run: Run, folder: Path) -> Iterator[None]:
         yield
         return
     command = [sys.executable, "-m", "rosa_bench.mirror", str(folder.resolve()), str(os.getpid())]
-    with (folder / "mirror.log").open("wb") as log, contextlib.suppress(OSError):
+    with contextlib.suppress(OSError), (folder / "mirror.log").open("wb") as log:
         subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,

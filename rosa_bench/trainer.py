@@ -103,9 +103,9 @@ def arguments(run: Run, folder: Path) -> TrainingArguments:
 class BenchTrainer(Trainer):
     """The Trainer with this package's batches and checkpoints, and with measurements around a training step."""
 
-    def __init__(self, *, run: Run, sampler: EpochSampler, recorder: Recorder, **kwargs: Any) -> None:
-        self.run, self.sampler, self.recorder = run, sampler, recorder
-        super().__init__(**kwargs)
+    def __init__(self, *, run: Run, sampler: EpochSampler, loop: Loop, **kwargs: Any) -> None:
+        self.run, self.sampler, self.recorder, self.loop = run, sampler, loop.recorder, loop
+        super().__init__(callbacks=[loop], **kwargs)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
         return self.sampler
@@ -124,7 +124,9 @@ class BenchTrainer(Trainer):
     def take_over(self, folder: Path) -> None:
         """Weights and history of a checkpoint, without training on."""
         self._load_from_checkpoint(str(folder))
+        self.accelerator.prepare_model(self.model, evaluation_mode=True)  # precision and device, as in training
         self.state = TrainerState.load_from_json(str(folder / "trainer_state.json"))
+        self.loop.catch_up(self.state)
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """One micro-batch. Measures activations in the first one and counts tokens and padding in all."""
@@ -146,11 +148,13 @@ class Loop(TrainerCallback):
         self.run, self.recorder, self.sampler, self.evaluate = run, recorder, sampler, evaluate
         self.per_epoch = 1
         self.shown = 0.0
+        self.stopping = False
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
         """Learn the number of steps per epoch."""
         self.per_epoch = max(1, math.ceil(len(kw["train_dataloader"]) / args.gradient_accumulation_steps))
         self.recorder.training_begins(kw["model"])
+        self.catch_up(state)
 
     def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
         """Set the epoch's order; fires again when a run goes on inside an epoch."""
@@ -182,11 +186,10 @@ class Loop(TrainerCallback):
         if state.global_step == 1:
             self.recorder.optimizer_ready(kw["optimizer"])
         due = state.global_step % self.run.train.checkpoint_steps == 0 and state.global_step < state.max_steps
-        stop = self.recorder.stop_asked = processes.any_of(self.recorder.stop_asked)
-        control.should_save |= (due and state.global_step % self.per_epoch != 0) or stop
-        epoch_ends = state.global_step % self.per_epoch == 0 or state.global_step == state.max_steps
-        control.should_log |= control.should_save or epoch_ends
-        control.should_training_stop |= stop
+        self.stopping = self.recorder.stop_asked = processes.any_of(self.recorder.stop_asked)
+        control.should_save |= (due and state.global_step % self.per_epoch != 0) or self.stopping
+        control.should_log |= control.should_save or self._epoch_ends(state)
+        control.should_training_stop |= self.stopping
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
         """Write the training curve and, now and then, a line for whoever watches."""
@@ -199,9 +202,24 @@ class Loop(TrainerCallback):
             self.recorder.show(f"step {state.global_step}/{state.max_steps}  loss {logs['loss']:.4f}")
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
-        """Evaluate, remember the scores in the checkpointed state, checkpoint."""
-        if self.recorder.stop_asked:
+        """Evaluate and checkpoint; a run that stops has its checkpoint by now and is evaluated when it goes on."""
+        if self.stopping:
             return
+        self._score(state)
+        control.should_save = True
+
+    def _epoch_ends(self, state: TrainerState) -> bool:
+        return state.global_step % self.per_epoch == 0 or state.global_step == state.max_steps
+
+    def catch_up(self, state: TrainerState) -> None:
+        """Evaluate at an epoch end at which a run was stopped before that."""
+        scored = {entry["step"] for entry in evaluations(state)}
+        if state.global_step and self._epoch_ends(state) and state.global_step not in scored:
+            self.recorder.rewind_events(state.global_step, scored=False)
+            self._score(state)
+
+    def _score(self, state: TrainerState) -> None:
+        """Evaluate, and remember the scores in the state that checkpoints hold."""
         with self.recorder.clock("eval_s"):
             scores = self.evaluate()
         epoch = round(float(state.epoch or 0), 4)
@@ -212,7 +230,6 @@ class Loop(TrainerCallback):
         self.recorder.show(
             f"epoch {epoch:g}/{state.num_train_epochs:g}  loss {loss:.4f}  {shown} ({self.run.task.select_split})"
         )
-        control.should_save = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
         """Declare the checkpoint whole and drop all but the one before it and, for generators, the best epoch's."""
@@ -221,6 +238,7 @@ class Loop(TrainerCallback):
         if not state.is_world_process_zero:
             return
         recorder = self.recorder
+        recorder.check()
         mark = {"key": recorder.record.key, "clocks": recorder.clocks(), "measured": recorder.measured()}
         checkpoint.mark_complete(folder, mark | {"tally": tally(kw["model"])})
         if not self.run.train.keep_checkpoints:
@@ -244,13 +262,12 @@ def make_trainer(
     trainer = BenchTrainer(
         run=run,
         sampler=sampler,
-        recorder=recorder,
+        loop=Loop(run, recorder, sampler, evaluate),
         model=model,
         args=arguments(run, recorder.folder),
         train_dataset=Rows(rows),
         data_collator=partial(collate, pad_id=pad_id),
         compute_loss_func=StepLoss(run.task.kind, run.train.label_smoothing),
-        callbacks=[Loop(run, recorder, sampler, evaluate)],
     )
     trainer.remove_callback(_printer())
     return trainer

@@ -36,6 +36,7 @@ def test_a_run_leaves_what_the_contract_says(tmp_path):
     folder = folder_of(run)
     assert {p.name for p in folder.iterdir()} == {
         "record.json",
+        ".record.json",
         "config.yaml",
         "events.jsonl",
         "predictions-validation_matched.jsonl.gz",

@@ -11,14 +11,14 @@ import sys
 import time
 from pathlib import Path
 
-import filelock
 import pytest
 from support import SMALL, composed
 
 from rosa_bench import board, config, plan, suite
 from rosa_bench.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, UsageError
+from rosa_bench.lock import Lock
 from rosa_bench.models.load import load
-from rosa_bench.record import Record, lock_path, read_record
+from rosa_bench.record import Record, read_record, write_record
 from rosa_bench.run import run as run_experiment
 
 TINY = [*SMALL, "train.max_steps=2", "train.threads=1"]
@@ -97,7 +97,7 @@ def test_what_is_done_is_not_done_again(tmp_path, capsys):
 
 def test_a_cell_that_another_process_has_is_waited_for(tmp_path, monkeypatch):
     (cell,) = plan.plan(small_suite({"task": "cola"}), [*TINY, f"output_dir={tmp_path}"])
-    lock = filelock.FileLock(str(lock_path(cell.folder)))
+    lock = Lock(cell.folder)
     lock.acquire()
     seen = []
 
@@ -132,7 +132,7 @@ def test_a_killed_process_is_named_as_such(tmp_path):
     (cell,) = plan.plan(small_suite({"task": "cola"}), [*TINY, f"output_dir={tmp_path}"])
     record = run_experiment(cell.run)
     path = cell.folder / "record.json"
-    path.write_text(path.read_text().replace('"status": "done"', '"status": "running"'))
+    write_record(cell.folder, dataclasses.replace(record, status="running"))
     whole, executor = running([cell])
     executor.submit = lambda cell: Pretend.submit(executor, type("Dies", (), {"key": cell.key, "__call__": int})())
     whole.run()

@@ -12,6 +12,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rosa_bench.console import warn
+from rosa_bench.files import write_bytes
 from rosa_bench.tasks.base import Encoded, Task
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ def cache_dir() -> Path:
 def encode_split(task: Task, tokenizer: PreTrainedTokenizerBase, split: Split, max_length: int) -> list[Encoded]:
     """Every example of a split as token ids, from the cache where the same work was done before.
 
-    A cache entry that is damaged or cannot be written costs only the time to encode again.
+    A cache entry that is damaged (which is said) or cannot be written costs only the time to encode again.
     """
     key = _key(task, tokenizer, split, max_length)
     path = cache_dir() / "tokens" / f"{key}.json"
@@ -68,21 +70,17 @@ def _key(task: Task, tokenizer: PreTrainedTokenizerBase, split: Split, max_lengt
 
 def _read(path: Path) -> list[Encoded] | None:
     try:
-        head, body = path.read_text(encoding="utf-8").split("\n", 1)
-        if hashlib.sha256(body.encode()).hexdigest() != head:
-            return None
-        return [Encoded(*values) for values in json.loads(body)]
-    except (OSError, ValueError, TypeError):
+        head, _, body = path.read_bytes().partition(b"\n")
+    except OSError:
         return None
+    if hashlib.sha256(body).hexdigest().encode() != head:
+        warn(f"rosa_bench: {path} is damaged; its texts are encoded again")
+        return None
+    return [Encoded(*values) for values in json.loads(body)]
 
 
 def _write(path: Path, encoded: Sequence[Encoded]) -> None:
     body = json.dumps([list(asdict(item).values()) for item in encoded], separators=(",", ":"))
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
+    with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(hashlib.sha256(body.encode()).hexdigest() + "\n" + body, encoding="utf-8")
-        temporary.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+        write_bytes(path, f"{hashlib.sha256(body.encode()).hexdigest()}\n{body}".encode())

@@ -1,0 +1,10 @@
+"""What the process that `killing` forks from imports: all that a run does, so that no kill falls into an import."""
+
+import killing  # noqa: F401
+import safetensors.torch  # noqa: F401
+import transformers.models.gpt2.modeling_gpt2
+import transformers.models.roberta.modeling_roberta  # noqa: F401
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer  # noqa: F401
+
+import rosa_bench.run
+import rosa_bench.suite  # noqa: F401
