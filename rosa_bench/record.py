@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from rosa_bench.checked import depth, is_text, loads
 from rosa_bench.errors import UsageError
 
 SCHEMA = 1
+DEEPEST = 60  # levels; a record has about eight
 Status = Literal["running", "done", "failed", "oom", "interrupted"]
 
 
@@ -57,9 +58,14 @@ def lock_path(folder: Path) -> Path:
 def read_record(path: Path) -> Record:
     """A record from its file. Raises UsageError that names the file when it is damaged or of another schema."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        value = loads(text)
+        if text.count("{") + text.count("[") > DEEPEST and depth(value) > DEEPEST:
+            raise ValueError(f"nested deeper than {DEEPEST} levels")
+        if "\\u" in text and not is_text(value):
+            raise ValueError("half of a surrogate pair, which is no text")
         if not isinstance(value, dict) or value.get("schema") != SCHEMA:
             raise ValueError(f"schema {value.get('schema') if isinstance(value, dict) else None!r}, wanted {SCHEMA}")
         return Record(**value)
     except (OSError, ValueError, TypeError) as error:
-        raise UsageError(f"{path} is not a record of this version ({error})") from error
+        raise UsageError(f"{path} is not a record of this version ({str(error)[:200]})") from error
