@@ -232,10 +232,10 @@ def unknown_key(key: str) -> str:
     chosen = next(given, usual).split(",")
     nodes = list(config.group_nodes())
     top = {*config.GROUPS, *config.run_defaults()}
-    others = top | {f"{g}.{k}" for g, _, node in nodes if g != group for k in node if k != "_target_"}
+    others = top | {f"{g}.{k!s}" for g, _, node in nodes if g != group for k in node if k != "_target_"}
     if group and group not in config.GROUPS:
         return f"{key} is not a key: {meant(key, config.GROUPS, others)}"
-    known = {f"{g}.{k}" for g, name, node in nodes if g == group and name in chosen for k in node if k != "_target_"}
+    known = {f"{g}.{k!s}" for g, name, node in nodes if g == group and name in chosen for k in node if k != "_target_"}
     return f"{key} is not a key of this choice: {meant(key, known or top, others)}"
 
 
