@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from rosa_bench.checked import loads
+
 
 class Journal:
     """A file of lines {index: text}, one per batch, under a first line that says what they are outputs of."""
@@ -20,7 +22,7 @@ class Journal:
         """The outputs of an earlier decoding of the same; none if the file is damaged or of another."""
         try:
             head, *lines = self.path.read_text(encoding="utf-8").split("\n")[:-1]  # what has no end is half a line
-            batches = [json.loads(line) for line in lines] if json.loads(head) == self.of else []
+            batches = [loads(line) for line in lines] if loads(head) == self.of else []
             return {int(index): str(text) for batch in batches for index, text in batch.items()}
         except (OSError, ValueError, AttributeError):
             return {}

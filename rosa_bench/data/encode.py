@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rosa_bench.checked import loads
 from rosa_bench.tasks.base import Encoded, Task
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def _read(path: Path) -> list[Encoded] | None:
         head, body = path.read_text(encoding="utf-8").split("\n", 1)
         if hashlib.sha256(body.encode()).hexdigest() != head:
             return None
-        return [Encoded(*values) for values in json.loads(body)]
+        return [Encoded(*values) for values in loads(body)]
     except (OSError, ValueError, TypeError):
         return None
 
