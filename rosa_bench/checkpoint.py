@@ -7,7 +7,6 @@ killed while writing one goes on from the one before.
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from rosa_bench.checked import loads, short
 from rosa_bench.config import node_dict, target_class
 from rosa_bench.data.source import file_sha256
 from rosa_bench.errors import UsageError
@@ -142,11 +142,13 @@ def load_adapter(model: PreTrainedModel, method: Method, folder: Path, backbone_
         UsageError: if the folder holds another method's or another backbone's adapter, or is damaged.
     """
     try:
-        told = json.loads((folder / "adapter.json").read_text(encoding="utf-8"))
+        told = loads((folder / "adapter.json").read_text(encoding="utf-8"))
+        if not isinstance(told, dict):
+            raise ValueError("adapter.json is no mapping")
     except (OSError, ValueError) as error:
         raise UsageError(f"{folder} holds no adapter ({error})") from error
     if _with_defaults(told.get("method")) != node_dict(method):
-        raise UsageError(f"{folder} is an adapter of another method: {told.get('method')}")
+        raise UsageError(f"{folder} is an adapter of another method: {short(told.get('method'))}")
     if told.get("backbone_hash") != backbone_hash:
         raise UsageError(f"{folder} is an adapter of another backbone")
     tensors = folder / "adapter.safetensors"

@@ -13,15 +13,15 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from rosa_bench import config, hub
+from rosa_bench import config, foreign, hub
 from rosa_bench.console import tell, warn
 from rosa_bench.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, UsageError, nearest
 from rosa_bench.files import said_of
+from rosa_bench.hints import meant
 from rosa_bench.interrupts import INTERRUPTED, as_keyboard_interrupt
 from rosa_bench.key import clear_finished, config_key, finished, run_id
 from rosa_bench.lock import held
@@ -29,7 +29,7 @@ from rosa_bench.processes import is_first
 from rosa_bench.record import Record, read_record, seconds
 
 _codes: list[int] = []  # exit codes of the cells of this process
-PATH_FLAGS = ("-cp", "--config-path", "-cd", "--config-dir")
+_begun: list[bool] = []  # whether composing is over
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,10 +38,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     sys.argv = [sys.argv[0], *absolute_paths(arguments)]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra raises and does not print
     _codes.clear()
+    _begun.clear()
     try:
         if {"--help", "-h"} & set(arguments):
             tell(help_text([a for a in arguments if not a.startswith("-")]))
             return EXIT_DONE
+        foreign.check(arguments)
         with as_keyboard_interrupt():
             register()
             _compose_and_run()
@@ -49,10 +51,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(error.args[0])
     except UsageError as error:
         return complain(str(error))
-    except (HydraException, OmegaConfBaseException) as error:
-        return complain(plain(error))
     except OSError as error:
         return complain(plain_os(error))
+    except Exception as error:
+        if _begun or os.environ.get("ROSA_BENCH_TRACEBACK"):
+            raise
+        return complain(plain(error))
     except KeyboardInterrupt:
         warn(INTERRUPTED)
         return EXIT_INTERRUPTED
@@ -89,7 +93,9 @@ def composed(overrides: Sequence[str]) -> DictConfig:
         register()
         with hydra.initialize(version_base="1.3", config_path=None):
             return hydra.compose(config_name="run", overrides=list(overrides))
-    except (HydraException, OmegaConfBaseException) as error:
+    except UsageError:
+        raise
+    except Exception as error:  # what Hydra's grammar and its lists of defaults stumble over has no class of its own
         raise UsageError(plain(error)) from error
 
 
@@ -113,9 +119,9 @@ def absolute_paths(arguments: Sequence[str]) -> list[str]:
     out = []
     for before, argument in zip(["", *arguments], arguments, strict=False):
         flag, equals, value = argument.partition("=")
-        if equals and flag in PATH_FLAGS and Path(value).is_dir():
+        if equals and flag in foreign.FLAGS and Path(value).is_dir():
             argument = f"{flag}={Path(value).resolve()}"
-        elif before in PATH_FLAGS and Path(argument).is_dir():
+        elif before in foreign.FLAGS and Path(argument).is_dir():
             argument = str(Path(argument).resolve())
         out.append(argument)
     return out
@@ -141,6 +147,7 @@ class CellEndedError(Exception):
 
 @hydra.main(version_base="1.3", config_path=None, config_name="run")
 def _compose_and_run(cfg: DictConfig) -> None:
+    _begun.append(True)
     sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     code = _code_of(cfg, sweep)
     if code == EXIT_INTERRUPTED:
@@ -204,7 +211,7 @@ def run_cell(run: config.Run) -> int:
     from rosa_bench.run import run as run_experiment
 
     try:
-        record = run_experiment(run)
+        record: Record | None = run_experiment(run)
     except UsageError:
         raise
     except Exception as error:
@@ -216,7 +223,7 @@ def run_cell(run: config.Run) -> int:
         if os.environ.get("ROSA_BENCH_TRACEBACK"):
             raise
         return EXIT_FAILED
-    if is_first():
+    if record is not None and is_first():
         tell(result_table([record], [folder]))
     return EXIT_DONE
 
@@ -240,7 +247,13 @@ def plain(error: Exception) -> str:
         return unknown_key(match.group(1))
     if (match := re.search(r"Key '[^']*' is not in struct\s+full_key: (\S+)", text)) is not None:
         return unknown_key(match.group(1))
-    return str(error).split("\nSee https")[0].split("\nEnvironment")[0]
+    if isinstance(error, RecursionError):
+        return "a value is nested too deep to be read"
+    if (match := re.search(r"LexerNoViableAltException: (.{1,200})", text)) is not None:
+        key, _, value = match.group(1).strip().partition("=")
+        return f"{key}={value} cannot be read; quote what is more than letters, digits and a path: \"{key}='VALUE'\""
+    said = str(error).split("\nSee https")[0].split("\nEnvironment")[0][:400]
+    return said if said.strip() else f"the command line cannot be read ({type(error).__name__})"
 
 
 def unknown_key(key: str) -> str:
@@ -249,14 +262,13 @@ def unknown_key(key: str) -> str:
     usual = next((entry[group] for entry in top_config().defaults if group and group in entry), "")
     given = (argument.partition("=")[2] for argument in reversed(sys.argv) if argument.startswith(f"{group}="))
     chosen = next(given, usual).split(",")
-    nodes = {name: node for g, name, node in config.group_nodes() if g == group}
-    known = {str(k) for name, node in nodes.items() if name in chosen for k in node if k != "_target_"}
-    if not group:
-        known = {*config.GROUPS, *config.run_defaults()}
-    elif group not in config.GROUPS:
-        return f"{key} is not a key: {nearest(group, config.GROUPS)}"
-    shown = {f"{group}.{k}" if group else k for k in known}
-    return f"{key} is not a key of this choice: {nearest(key, shown)}"
+    nodes = list(config.group_nodes())
+    top = {*config.GROUPS, *config.run_defaults()}
+    others = top | {f"{g}.{k!s}" for g, _, node in nodes if g != group for k in node if k != "_target_"}
+    if group and group not in config.GROUPS:
+        return f"{key} is not a key: {meant(key, config.GROUPS, others)}"
+    known = {f"{g}.{k!s}" for g, name, node in nodes if g == group and name in chosen for k in node if k != "_target_"}
+    return f"{key} is not a key of this choice: {meant(key, known or top, others)}"
 
 
 def result_table(records: Sequence[Record], folders: Sequence[Path]) -> str:

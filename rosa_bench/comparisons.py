@@ -9,12 +9,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rosa_bench.checked import is_number, loads
 from rosa_bench.data.source import file_sha256
 from rosa_bench.errors import UsageError
 from rosa_bench.files import write_json
@@ -66,7 +66,7 @@ def load_tests(path: Path) -> dict[str, Test]:
     if not path.exists():
         return {}
     try:
-        whole = json.loads(path.read_text(encoding="utf-8"))
+        whole = loads(path.read_text(encoding="utf-8"))
         if not isinstance(whole, dict) or whole.get("schema") != SCHEMA:
             raise ValueError(f"schema is not {SCHEMA}")
         return {key: _test(entry) for key, entry in whole["tests"].items()}
@@ -85,9 +85,7 @@ def _test(entry: Mapping[str, Any]) -> Test:
     maybe = (comparison.low, comparison.high, comparison.p, comparison.seeds_low, comparison.seeds_high)
     if values or not all(isinstance(text, str) for text in texts):
         raise ValueError(f"an entry has other fields: {', '.join(entry)}")
-    if not all(
-        isinstance(n, (int, float)) and math.isfinite(n) for n in (*numbers, *(n for n in maybe if n is not None))
-    ):
+    if not all(map(is_number, (*numbers, *(n for n in maybe if n is not None)))):
         raise ValueError(f"an entry has no numbers: {json.dumps(entry)[:120]}")
     return Test(**of, comparison=comparison)
 

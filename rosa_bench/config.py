@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import inspect
+import json
+import os
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,12 +22,28 @@ from pydantic import Field, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from rosa_bench.errors import UsageError, nearest
+from rosa_bench.checked import short
+from rosa_bench.errors import UsageError
+from rosa_bench.hints import meant
 from rosa_bench.methods.base import Method
 from rosa_bench.schema import Count, Name, Share, configured
 from rosa_bench.tasks.base import Task
 
 GROUPS = ("model", "method", "task", "data", "train", "tracker")
+
+
+LONGEST_PATH = 3000  # bytes of the output folder's: systems take 4096 with a run's folder and files
+PACKAGE = "rosa_bench."  # whose modules alone a configuration can make this program import
+
+
+def _check_folder(name: str, path: str) -> None:
+    """Raise ValueError unless there is such a folder and it may be looked into."""
+    try:
+        there = Path(path).is_dir() and os.access(path, os.R_OK | os.X_OK)
+    except (OSError, ValueError):  # too long a name, or a character that no path can have
+        there = False
+    if not there:
+        raise ValueError(f"{name}={short(path)} is not a folder that can be read")
 
 
 @configured
@@ -42,8 +62,8 @@ class Model:
         return self.path is None and self.hub is None
 
     def __post_init__(self) -> None:
-        if self.path is not None and not Path(self.path).is_dir():
-            raise ValueError(f"path={self.path!r} is not a folder")
+        if self.path is not None:
+            _check_folder("path", self.path)
 
 
 @configured
@@ -56,8 +76,10 @@ class Data:
     def __post_init__(self) -> None:
         if self.source == "local" and self.dir is None:
             raise ValueError("data=local needs data.dir=FOLDER")
-        if self.source == "local" and not Path(str(self.dir)).is_dir():
-            raise ValueError(f"dir={self.dir!r} is not a folder")
+        if self.source == "local":
+            _check_folder("dir", str(self.dir))
+        elif self.dir is not None:
+            raise ValueError(f"dir={short(self.dir)} is read with data=local only, and this is data={self.source}")
 
 
 @configured
@@ -72,7 +94,7 @@ class Train:
     eval_batch_size: Count = 128
     max_length: Annotated[int, Field(ge=8)] = 128  # tokens
     schedule: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
-    warmup: Annotated[float, Field(ge=0)] = 0.06  # below 1 a share of all steps, else steps
+    warmup: Annotated[float, Field(ge=0, le=2**53)] = 0.06  # below 1 a share of all steps, else steps
     weight_decay: Share = 0.0
     beta1: Share = 0.9
     beta2: Share = 0.999
@@ -127,6 +149,11 @@ class Run:
     force: bool = False
     save: Literal["none", "adapter", "merged"] = "none"
 
+    def __post_init__(self) -> None:
+        sizes = [len(os.fsencode(part)) for part in Path(self.output_dir).absolute().parts]
+        if "\0" in self.output_dir or max(sizes) > 255 or sum(sizes) > LONGEST_PATH:
+            raise ValueError(f"output_dir={short(self.output_dir)} cannot be the name of a folder")
+
     def to_dict(self) -> dict[str, Any]:
         """The resolved configuration as plain nested values, each node with its `_target_`; `resolve` reads it back."""
         out: dict[str, Any] = {}
@@ -153,14 +180,23 @@ BASES: dict[str, type] = {
 
 
 def target_class(group: str, target: str) -> type:
-    """The dataclass a yaml's `_target_` names. Raises UsageError unless it is a configuration class of that group."""
+    """The dataclass a yaml's `_target_` names. Raises UsageError unless it is a configuration class of that group.
+
+    A configuration may come from somebody else's record, and importing a module runs it: only modules of this package
+    are imported. A class of another program's is found if that program has imported it.
+    """
     module, _, name = target.rpartition(".")
+    shown = f"{group}: _target_={short(target)[1:-1]}"
+    if not module.startswith(PACKAGE) and module not in sys.modules:
+        raise UsageError(f"{shown} cannot be imported: it is no class of this package")
     try:
         cls = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise UsageError(f"{group}: _target_={target} cannot be imported ({error})") from error
+        raise UsageError(f"{shown} cannot be imported ({error})") from error
     if not (isinstance(cls, type) and issubclass(cls, BASES[group]) and dataclasses.is_dataclass(cls)):
-        raise UsageError(f"{group}: _target_={target} is not a {BASES[group].__name__} dataclass")
+        raise UsageError(f"{shown} is not a {BASES[group].__name__} dataclass")
+    if inspect.isabstract(cls):
+        raise UsageError(f"{shown} is a base of others, nothing to be used itself")
     return cls
 
 
@@ -223,12 +259,12 @@ def _lines(prefix: str, cls: type, error: ValidationError) -> list[str]:
     names = [field.name for field in dataclasses.fields(cls)]
     faults: dict[str, list[str]] = {}
     for item in error.errors(include_url=False):
-        key = str(item["loc"][0]) if item["loc"] else ""
+        key = str(item["loc"][0])[:80] if item["loc"] else ""
         message = str(item["msg"]).removeprefix("Value error, ").removeprefix("Input ")
         if item["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-            faults[f"{prefix}{key} is not a key"] = [nearest(f"{prefix}{key}", [f"{prefix}{name}" for name in names])]
+            faults[f"{prefix}{key} is not a key"] = [meant(f"{prefix}{key}", [f"{prefix}{name}" for name in names])]
         else:
-            said = f"{prefix}{key}={item.get('input')!r}" if key else prefix.rstrip(".")
+            said = f"{prefix}{key}={short(item.get('input'))}" if key else prefix.rstrip(".")
             faults.setdefault(said, []).append(message)
     return [f"{said}: {' or '.join(dict.fromkeys(messages))}".lstrip(": ") for said, messages in faults.items()]
 
@@ -250,9 +286,14 @@ def resolve(cfg: DictConfig | Mapping[str, Any]) -> Run:
         plain: Any = (
             OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True) if OmegaConf.is_config(cfg) else cfg
         )
+        json.dumps(plain, ensure_ascii=False).encode()  # as the record will hold it
     except OmegaConfBaseException as error:
         raise UsageError(str(error).replace(f": {error.key}", f": {error.full_key}").splitlines()[0]) from error
-    plain = {key: value for key, value in plain.items() if key != "hydra"}
+    except (ValueError, TypeError, RecursionError) as error:
+        raise UsageError(f"the configuration cannot be read ({short(str(error))[1:-1]})") from error
+    if not isinstance(plain, Mapping):
+        raise UsageError(f"a configuration is a mapping, not {type(plain).__name__}")
+    plain = {str(key): value for key, value in plain.items() if key != "hydra"}
     faults: list[str] = []
     nodes: dict[str, Any] = {}
     for group in GROUPS:
@@ -268,9 +309,8 @@ def resolve(cfg: DictConfig | Mapping[str, Any]) -> Run:
     else:
         placeholders = dict.fromkeys(GROUPS)
         known = {field.name for field in dataclasses.fields(Run)}
-        faults += [
-            f"{key} is not a key: {nearest(str(key), known)}" for key in plain if key not in known | placeholders.keys()
-        ]
+        others = [key[:80] for key in plain if key not in known | placeholders.keys()]
+        faults += [f"{key} is not a key: {meant(key, known)}" for key in others]
     if faults:
         raise UsageError("; ".join(faults))
     return filled(run)
@@ -280,7 +320,8 @@ def filled(run: Run) -> Run:
     """The run with the values that a null leaves open: the task's embedded backbone and epochs, the method's rate."""
     model, train = run.model, run.train
     if model.path is not None:
-        model = dataclasses.replace(model, name=model.name if model.name != "auto" else Path(model.path).resolve().name)
+        folder = Path(model.path).resolve().name or "root"
+        model = dataclasses.replace(model, name=model.name if model.name != "auto" else folder)
     elif model.name == "auto":
         model = dataclasses.replace(model, name=run.task.backbone)
     if train.epochs is None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from rosa_bench import cli, config
+from rosa_bench import cli, config, hub
 from rosa_bench.console import in_utf8, tell
 from rosa_bench.errors import EXIT_DONE, EXIT_USAGE, UsageError
 from rosa_bench.files import unwritable
@@ -105,6 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     overrides = list(sys.argv[1:] if argv is None else argv)
     try:
         run = cli.compose(overrides)
+        hub.prepare(run)
     except UsageError as error:
         return cli.complain(str(error))
     well = True

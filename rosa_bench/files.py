@@ -16,6 +16,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from rosa_bench.checked import loads
+
 NO_ROOM = re.compile("No space left on device|StorageFull|Disk quota exceeded")  # as torch and safetensors say it
 ROOM_BYTES = 1 << 18  # with less than this a disk is full
 SEAL = ',\n "checksum": '  # the last line of a sealed file: the sha256 of all bytes before it
@@ -90,8 +92,12 @@ def read_sealed_json(path: Path) -> dict[str, Any]:
         OSError: if the file cannot be read.
         ValueError: if it is no JSON object, or not as it was written.
     """
-    content = path.read_bytes()
-    value = json.loads(content)
+    return unsealed(path.read_bytes())
+
+
+def unsealed(content: bytes) -> dict[str, Any]:
+    """The object in the bytes of a sealed file. Raises ValueError as `read_sealed_json` does."""
+    value = loads(content)
     if not isinstance(value, dict):
         raise ValueError("no JSON object")
     told = value.pop("checksum", None)

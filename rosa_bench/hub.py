@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+import time
 import urllib.error
+import urllib.parse
 import urllib.request
+from collections.abc import Iterator
+from http.client import HTTPException
 
+from rosa_bench.checked import loads
 from rosa_bench.config import Run
 
 TIMEOUT_S = 8.0  # for a sign of life
 DEFAULT = "https://huggingface.co"
+LARGEST = 2**24  # bytes of an answer
 
 
 def prepare(run: Run) -> None:
@@ -19,11 +25,25 @@ def prepare(run: Run) -> None:
     of retries.
     """
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     for name in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"):
-        os.environ.setdefault(name, "20")
+        os.environ.setdefault(name, "10")
     offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
-    if not wanted(run) or offline or not answers(endpoint()):
+    if not wanted(run) or offline or not alive(run):
         os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def alive(run: Run) -> bool:
+    """Whether the hub answers, and answers as a hub does when it is asked what the run is going to ask it for."""
+    return answers(endpoint()) and all(speaks(f"{endpoint()}/api/{place}") for place in _asked(run))
+
+
+def _asked(run: Run) -> Iterator[str]:
+    """What the run wants of the hub, as addresses of its interface."""
+    if run.data.source == "hub":
+        yield f"datasets/{run.task.hub.repository}"
+    if run.model.hub is not None and run.model.path is None:
+        yield f"models/{urllib.parse.quote(run.model.hub)}"
 
 
 def wanted(run: Run) -> bool:
@@ -43,5 +63,24 @@ def answers(endpoint: str) -> bool:
             return True
     except urllib.error.HTTPError as error:
         return error.code < 500
-    except (OSError, ValueError):
+    except (OSError, ValueError, HTTPException):
+        return False
+
+
+def speaks(address: str, asked: bytes | None = None) -> bool:
+    """Whether what answers at an address speaks JSON; `asked` is posted as such. A refusal is an answer too."""
+    request = urllib.request.Request(address, data=asked, headers={"Content-Type": "application/json"})
+    ends = time.monotonic() + TIMEOUT_S
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as reply:
+            told = b""
+            while part := reply.read1(LARGEST):
+                told += part
+                if time.monotonic() > ends or len(told) > LARGEST:
+                    return False
+            loads(told)
+            return True
+    except urllib.error.HTTPError as error:
+        return error.code < 500
+    except (OSError, ValueError, HTTPException):
         return False

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from rosa_bench.checked import loads
 from rosa_bench.console import warn
 from rosa_bench.files import write_bytes
 
@@ -22,7 +23,7 @@ class Journal:
         self.known: dict[int, str] = {}
         lines = list(self._whole())
         for line in lines[1:]:
-            self.known |= {int(index): str(text) for index, text in json.loads(line).items()}
+            self.known |= {int(index): str(text) for index, text in loads(line).items()}
         write_bytes(path, "".join(map(_sealed, lines or [json.dumps(of)])).encode())  # without what half a line was
 
     def _whole(self) -> Iterator[str]:
@@ -37,7 +38,7 @@ class Journal:
                 warn(f"rosa_bench: {self.path}:{number + 1} is damaged; the texts from there on are decoded again")
                 return
             text = line.decode()
-            if number == 0 and json.loads(text) != self.of:
+            if number == 0 and loads(text) != self.of:
                 return
             yield text
         if rest:

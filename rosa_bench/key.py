@@ -32,15 +32,15 @@ NEUTRAL_TRAIN = {
     "threads",
     "gradient_checkpointing",
     "matmul",
+    "fused",
 }
+NEUTRAL_METHOD = {"solver"}  # ROSA's way to the same directions
 NEUTRAL_TASK = {"folder"}
 # Fields younger than the records that exist, each with the value under which a run is what it was before them. While a
 # field has that value it is left out, so that a new option leaves finished runs finished.
 LATER: dict[tuple[str, str], Any] = {
     ("method", "score_ranks"): None,
     ("method", "score_scale"): "trained",
-    ("method", "solver"): "svd",
-    ("train", "fused"): False,
 }
 
 
@@ -48,6 +48,7 @@ def identity_parts(config: Mapping[str, Any]) -> dict[str, Any]:
     """What of a resolved configuration can change a result; model and rows apart, which are known by content."""
     kept = {key: value for key, value in config.items() if key not in NEUTRAL_TOP}
     kept["train"] = {key: value for key, value in config["train"].items() if key not in NEUTRAL_TRAIN}
+    kept["method"] = {key: value for key, value in config["method"].items() if key not in NEUTRAL_METHOD}
     kept["task"] = {key: value for key, value in config["task"].items() if key not in NEUTRAL_TASK}
     for (group, name), old in LATER.items():
         if name in kept[group] and kept[group][name] == old:

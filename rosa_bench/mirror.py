@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -67,6 +68,7 @@ def begin(record: dict[str, Any], folder: Path, mode: str) -> Any:
 
 def main(folder: Path, pid: int) -> None:
     """Mirror one run."""
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # else wandb asks its makers' server, also offline
     import wandb
 
     record = record_of(folder)

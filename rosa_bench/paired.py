@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rosa_bench import stats
+from rosa_bench.checked import is_number
 from rosa_bench.config import target_class
 from rosa_bench.data.source import json_lines
 from rosa_bench.errors import UsageError
@@ -142,8 +143,8 @@ def _prediction(row: Any, where: str) -> Prediction:
         return Prediction(row["id"], value, references=tuple(references), subset=str(row.get("subset", "")))
     if not _numeric(value) or not _numeric(label) or np.size(value) != np.size(label):
         raise UsageError(f"{where}: a prediction and its label are numbers, or lists of as many numbers")
-    logits, lengths = list(row.get("logits") or []), list(row.get("lengths") or [])
-    if lengths and (len(logits) != len(lengths) or not all(map(_numeric, [*logits, *lengths])) or min(lengths) <= 0):
+    logits, lengths = ([*told] if isinstance(told := row.get(name), list) else [] for name in ("logits", "lengths"))
+    if lengths and (len(logits) != len(lengths) or not all(map(is_number, [*logits, *lengths])) or min(lengths) <= 0):
         raise UsageError(f"{where}: choices have as many log-likelihoods as lengths, numbers all")
     kept = {"logits": tuple(logits), "lengths": tuple(lengths)} if lengths else {}
     return Prediction(row["id"], value, label, subset=str(row.get("subset", "")), **kept)
@@ -151,7 +152,7 @@ def _prediction(row: Any, where: str) -> Prediction:
 
 def _numeric(value: Any) -> TypeGuard[float | list[float]]:
     values = value if isinstance(value, list) and value else [value]
-    return all(isinstance(v, (int, float)) and not isinstance(v, bool) and math.isfinite(v) for v in values)
+    return all(map(is_number, values))
 
 
 def compare(

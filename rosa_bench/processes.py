@@ -50,6 +50,17 @@ def total(numbers: list[int]) -> list[int]:
     return [int(value) for value in values.tolist()]
 
 
+def joined(items: list[int]) -> list[int]:
+    """What every process has, one after the other, in all of them."""
+    if not _joined():
+        return items
+    from torch import distributed
+
+    parts: list[list[int]] = [[] for _ in range(distributed.get_world_size())]
+    distributed.all_gather_object(parts, items)
+    return [item for part in parts for item in part]
+
+
 def wait() -> None:
     """Go on when every process has come here."""
     if _joined():

@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from rosa_bench.checked import depth, is_text
 from rosa_bench.console import warn_once
 from rosa_bench.errors import UsageError
-from rosa_bench.files import read_sealed_json, write_sealed_json
+from rosa_bench.files import unsealed, write_sealed_json
 
 SCHEMA = 1
 COPY = ".record.json"  # beside the record of a run that is done
+DEEPEST = 60  # levels; a record has about eight
 Status = Literal["running", "done", "failed", "oom", "interrupted"]
 
 
@@ -78,12 +80,17 @@ def read_record(path: Path) -> Record:
 
 def _parsed(path: Path) -> Record:
     try:
-        value = read_sealed_json(path)
+        content = path.read_bytes()
+        value = unsealed(content)
+        if content.count(b"{") + content.count(b"[") > DEEPEST and depth(value) > DEEPEST:
+            raise ValueError(f"nested deeper than {DEEPEST} levels")
+        if b"\\u" in content and not is_text(value):
+            raise ValueError("half of a surrogate pair, which is no text")
         if value.get("schema") != SCHEMA:
             raise ValueError(f"schema {value.get('schema')!r}, wanted {SCHEMA}")
         return Record(**value)
     except (OSError, ValueError, TypeError) as error:
-        raise UsageError(f"{path} is not a record of this version ({error})") from error
+        raise UsageError(f"{path} is not a record of this version ({str(error)[:200]})") from error
 
 
 def write_record(folder: Path, record: Record) -> None:

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from rosa_bench import audit, checkpoint, evaluate, processes
 from rosa_bench.config import Run, repeatable_config, resolve
-from rosa_bench.data.batches import collate
+from rosa_bench.data.batches import Rows, collate
 from rosa_bench.data.encode import encode_split
 from rosa_bench.data.source import Split, fingerprint, load_split
 from rosa_bench.errors import UsageError
@@ -148,7 +148,8 @@ class Experiment:
 
     def train(self) -> list[dict[str, Any]]:
         """Train to the end, from the last checkpoint if there is one; returns what was scored at epoch ends."""
-        trainer = make_trainer(self.run, self.model, self.rows, self._pad, self.recorder, self.scorer.epoch_scores)
+        rows = Rows(self.rows, [example.id for example in self.splits["train"].examples])
+        trainer = make_trainer(self.run, self.model, rows, self._pad, self.recorder, self.scorer.epoch_scores)
         folder, step = self._resume()
         if folder is not None and step >= (self.run.train.max_steps or step + 1):
             trainer.take_over(folder)  # all steps are done: the Trainer would take another before it looked

@@ -143,7 +143,10 @@ class Scorer:
         """The loss of several variants on the selection split, all in one pass."""
         size, pad = self.run.train.eval_batch_size, self.tokenizer.pad_token_id
         rows = self.encoded(self.task.select_split)
-        return dict(zip(names, evaluate.mean_losses(self.model, rows, size, pad, self._actives(names)), strict=True))
+        found = evaluate.mean_losses(self.model, rows, size, pad, self._actives(names))
+        if not all(map(math.isfinite, found)):
+            raise FloatingPointError(f"the loss on {self.task.select_split} is not finite")
+        return dict(zip(names, found, strict=True))
 
     def _journal(self, recorder: Recorder, state: str, split: str, variant: str) -> Journal:
         """Where the outputs of a split are written down as they come, as those of this very state of the model."""

@@ -8,13 +8,15 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from subprocess import DEVNULL
 
 from rosa_bench import cli, hub
 from rosa_bench.console import in_utf8, tell
 from rosa_bench.errors import EXIT_DONE, EXIT_FAILED
 
 SERVER = "https://api.wandb.ai"
-LIMIT_S = 600  # for one run
+PATIENCE_S = 15  # for one run, and as long again for each megabyte of it
+QUESTION = b'{"query": "{ __typename }"}'
 
 
 def waiting(root: Path) -> list[Path]:
@@ -30,10 +32,12 @@ def unsent(folder: Path) -> bool:
 def send(folder: Path) -> str | None:
     """Send one run; why it could not be sent, or None."""
     command = [sys.executable, "-m", "wandb", "sync", "--yes", str(folder)]
+    limit = PATIENCE_S * (1 + sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6)
+    quiet = {**os.environ, "WANDB_ERROR_REPORTING": "false"}  # errors are told here, and to nobody else
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, stdin=subprocess.DEVNULL)
+        done = subprocess.run(command, env=quiet, capture_output=True, text=True, timeout=limit, stdin=DEVNULL)
     except subprocess.TimeoutExpired:
-        return f"no answer within {LIMIT_S} s"
+        return f"not done within {limit:.0f} s"
     if done.returncode == 0 and not unsent(folder):
         return None
     said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
@@ -54,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     server = os.environ.get("WANDB_BASE_URL", SERVER)
     if not hub.answers(server):
         return cli.complain(f"{server} cannot be reached; the runs stay where they are, try again later")
+    if not hub.speaks(f"{server.rstrip('/')}/graphql", QUESTION):
+        return cli.complain(f"{server} does not answer as wandb does; the runs stay where they are")
     failed = 0
     for folder in found:
         reason = send(folder)

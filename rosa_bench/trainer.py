@@ -23,7 +23,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -33,13 +33,12 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from rosa_bench import checkpoint, measure, processes
 from rosa_bench.config import Run
-from rosa_bench.data.batches import EpochSampler, Rows, collate
+from rosa_bench.data.batches import EpochSampler, Rows, collate_numbered
 from rosa_bench.losses import StepLoss
 from rosa_bench.methods.base import Step, tally
 from rosa_bench.recorder import Recorder
 from rosa_bench.scoring import best_epoch
 from rosa_bench.seeds import seeds
-from rosa_bench.tasks.base import Encoded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -49,6 +48,9 @@ Scores = Mapping[str, Mapping[str, float]]
 _CHECKPOINTING = (
     "activation_checkpointing" if hasattr(TrainingArguments, "activation_checkpointing") else "gradient_checkpointing"
 )
+
+
+NAMED = 8  # examples of a batch in an error; the record has all
 
 
 class LossNotFiniteError(Exception):
@@ -129,16 +131,30 @@ class BenchTrainer(Trainer):
         self.loop.catch_up(self.state)
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
-        """One micro-batch. Measures activations in the first one and counts tokens and padding in all."""
+        """One micro-batch. Measures activations in the first one and counts tokens and padding in all.
+
+        Raises LossNotFiniteError, in all processes, if the loss of one of them is no finite number.
+        """
+        rows = inputs.pop("rows")
         self.recorder.count_batch(inputs["attention_mask"])
         measuring = self.recorder.activations is None
         with measure.saved_bytes(model) if measuring else contextlib.nullcontext() as saved:
             loss = super().training_step(model, inputs, num_items_in_batch)
         if saved is not None:
             self.recorder.activations = saved.bytes
-        if not math.isfinite(float(loss)):
-            raise LossNotFiniteError(f"the loss is {float(loss)} at step {self.state.global_step}")
+        broken = not math.isfinite(float(loss))
+        if processes.any_of(broken):
+            raise self._not_finite(float(loss), processes.joined(rows.tolist() if broken else []))
         return loss
+
+    def _not_finite(self, loss: float, rows: list[int]) -> LossNotFiniteError:
+        """What to say of a loss, here or in another process; the record's facts name every example behind it."""
+        step, known = self.state.global_step, cast(Rows, self.train_dataset).ids
+        ids = [known[number] for number in rows]
+        self.recorder.record.facts["loss_not_finite"] = {"step": step, "examples": ids}
+        named = ", ".join(ids[:NAMED]) + (f" and {len(ids) - NAMED} more" if len(ids) > NAMED else "")
+        said = "not finite" if math.isfinite(loss) else str(loss)
+        return LossNotFiniteError(f"the loss is {said} at step {step}; the examples of the batch: {named}")
 
 
 class Loop(TrainerCallback):
@@ -250,14 +266,14 @@ class Loop(TrainerCallback):
 def make_trainer(
     run: Run,
     model: PreTrainedModel,
-    rows: Sequence[Encoded],
+    rows: Rows,
     pad_id: int,
     recorder: Recorder,
     evaluate: Callable[[], Scores],
 ) -> BenchTrainer:
     """The trainer of a run: model with the method attached, encoded training rows, and what to do at epoch ends."""
     sampler = EpochSampler(
-        [len(row.input_ids) for row in rows], run.train.batch_size, seeds(run.seed).data, run.train.bucket
+        [len(row.input_ids) for row in rows.encoded], run.train.batch_size, seeds(run.seed).data, run.train.bucket
     )
     trainer = BenchTrainer(
         run=run,
@@ -265,8 +281,8 @@ def make_trainer(
         loop=Loop(run, recorder, sampler, evaluate),
         model=model,
         args=arguments(run, recorder.folder),
-        train_dataset=Rows(rows),
-        data_collator=partial(collate, pad_id=pad_id),
+        train_dataset=rows,
+        data_collator=partial(collate_numbered, pad_id=pad_id),
         compute_loss_func=StepLoss(run.task.kind, run.train.label_smoothing),
     )
     trainer.remove_callback(_printer())

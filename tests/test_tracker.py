@@ -67,7 +67,8 @@ def test_a_mirror_that_cannot_start_changes_nothing(tmp_path):
     """A broken wandb stands in for every way a tracker can fail."""
     (tmp_path / "path" / "wandb").mkdir(parents=True)
     (tmp_path / "path" / "wandb" / "__init__.py").write_text("raise RuntimeError('broken')")
-    environment = os.environ | {"PYTHONPATH": str(tmp_path / "path")}
+    search = os.pathsep.join([str(tmp_path / "path"), os.environ["PYTHONPATH"]])
+    environment = os.environ | {"PYTHONPATH": search}
     overrides = [item for item in SMALL if not item.startswith("tracker")]
     command = [sys.executable, "-m", "rosa_bench", *overrides, f"output_dir={tmp_path / 'runs'}"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)

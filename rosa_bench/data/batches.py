@@ -13,17 +13,17 @@ from rosa_bench.tasks.base import IGNORED, Encoded
 POOL = 32  # batches whose examples are sorted by length together; larger pads less and mixes less
 
 
-class Rows(Dataset[Encoded]):
-    """A list of encoded examples as torch wants it."""
+class Rows(Dataset[tuple[int, Encoded]]):
+    """Encoded examples as torch wants them, each with its number, and what the examples are called."""
 
-    def __init__(self, encoded: Sequence[Encoded]) -> None:
-        self.encoded = encoded
+    def __init__(self, encoded: Sequence[Encoded], ids: Sequence[str]) -> None:
+        self.encoded, self.ids = encoded, ids
 
     def __len__(self) -> int:
         return len(self.encoded)
 
-    def __getitem__(self, index: int) -> Encoded:
-        return self.encoded[index]
+    def __getitem__(self, index: int) -> tuple[int, Encoded]:
+        return index, self.encoded[index]
 
 
 def epoch_order(lengths: Sequence[int], batch_size: int, seed: int, epoch: int, bucket: bool) -> list[int]:
@@ -85,3 +85,9 @@ def collate(batch: Sequence[Encoded], pad_id: int) -> dict[str, torch.Tensor]:
     elif batch[0].labels is not None:
         out["labels"] = torch.tensor([item.labels for item in batch])
     return out
+
+
+def collate_numbered(batch: Sequence[tuple[int, Encoded]], pad_id: int) -> dict[str, torch.Tensor]:
+    """What `collate` makes of `Rows`, and their numbers as `rows` [examples]."""
+    numbers, encoded = zip(*batch, strict=True)
+    return {"rows": torch.tensor(numbers), **collate(encoded, pad_id)}

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rosa_bench.checked import loads
 from rosa_bench.console import warn
 from rosa_bench.files import write_bytes
 from rosa_bench.tasks.base import Encoded, Task
@@ -76,7 +77,7 @@ def _read(path: Path) -> list[Encoded] | None:
     if hashlib.sha256(body).hexdigest().encode() != head:
         warn(f"rosa_bench: {path} is damaged; its texts are encoded again")
         return None
-    return [Encoded(*values) for values in json.loads(body)]
+    return [Encoded(*values) for values in loads(body)]
 
 
 def _write(path: Path, encoded: Sequence[Encoded]) -> None:

@@ -7,13 +7,16 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+from rosa_bench.checked import is_text, loads
 from rosa_bench.config import Data
 from rosa_bench.errors import UsageError
 from rosa_bench.tasks.base import Example, Task
+
+LONGEST_LINE = 2**24  # bytes; a row of any task has thousands
 
 
 @dataclass(frozen=True)
@@ -70,21 +73,15 @@ def json_lines(path: Path) -> Iterator[tuple[Any, str]]:
     """Each line of a plain or gzip JSON-lines file with its `file:line`; a BOM, CRLF and empty lines are read rightly.
 
     Raises:
-        UsageError: for a broken archive, bytes that are not UTF-8, or a line that is no JSON.
+        UsageError: for a broken archive, bytes that are not UTF-8, or a line that is no JSON or too long for a row.
     """
     number = 0
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as stream:
-            for number, raw in enumerate(stream, start=1):
-                where = f"{path}:{number}"
-                try:
-                    line = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip("\r\n")
-                    if line.strip():
-                        yield json.loads(line, parse_constant=_refuse_constant), where
-                except UnicodeDecodeError as error:
-                    raise UsageError(f"{where}: not UTF-8 (byte {error.start + 1} of the line)") from error
-                except (ValueError, RecursionError) as error:
-                    raise UsageError(f"{where}: not JSON ({str(error)[:120]})") from error
+            for number, raw in enumerate(iter(partial(stream.readline, LONGEST_LINE + 1), b""), start=1):
+                line = _decoded(raw, number, where := f"{path}:{number}")
+                if line.strip():
+                    yield _parsed(line, where), where
     except (OSError, EOFError) as error:
         raise UsageError(f"{path}: cannot be read after line {number} ({error})") from error
     except Exception as error:
@@ -93,8 +90,23 @@ def json_lines(path: Path) -> Iterator[tuple[Any, str]]:
         raise
 
 
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is no number")
+def _decoded(raw: bytes, number: int, where: str) -> str:
+    if len(raw) > LONGEST_LINE:
+        raise UsageError(f"{where}: longer than {LONGEST_LINE >> 20} MB, which no row is")
+    try:
+        return raw.decode("utf-8-sig" if number == 1 else "utf-8").strip("\r\n")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{where}: not UTF-8 (byte {error.start + 1} of the line)") from error
+
+
+def _parsed(line: str, where: str) -> Any:
+    try:
+        row = loads(line, once=True)
+    except ValueError as error:
+        raise UsageError(f"{where}: not JSON ({str(error)[:120]})") from error
+    if "\\u" in line and not is_text(row):
+        raise UsageError(f"{where}: holds half of a surrogate pair, which is no text")
+    return row
 
 
 def _local(task: Task, data: Data, split: str) -> Iterator[tuple[dict[str, Any], str]]:

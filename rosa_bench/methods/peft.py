@@ -21,7 +21,7 @@ from pydantic import BeforeValidator, Field
 
 from rosa_bench.errors import UsageError, nearest
 from rosa_bench.methods.base import Method, Step
-from rosa_bench.schema import Name, configured
+from rosa_bench.schema import FileName, configured
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -71,9 +71,9 @@ def _upper(value: Any) -> Any:
 class Peft(Method):
     """Trains what a `peft` configuration adds to the backbone, and the task head."""
 
-    type: Annotated[Name, BeforeValidator(_upper)]
+    type: Annotated[FileName, BeforeValidator(_upper)]
     config: dict[str, Any] = Field(default_factory=dict)  # keys of the type's configuration class
-    preset: Name | None = None  # what records call it; null: the type
+    preset: FileName | None = None  # what records call it; null: the type
     positions: Literal["shifted", "kept"] = "shifted"  # of a text behind a prompt: behind it too, or as without one
     train_head: bool = True
 

@@ -19,11 +19,10 @@ def source_of(model: Model) -> str:
         return model.path
     if model.hub is not None:
         return model.hub
-    folder = EMBEDDED / model.name
-    if not folder.is_dir():
-        have = ", ".join(sorted(path.name for path in EMBEDDED.glob("*/"))) or "none"
-        raise UsageError(f"model={model.name} is not in the package (there: {have})")
-    return str(folder)
+    have = sorted(path.name for path in EMBEDDED.glob("*/"))
+    if model.name not in have:
+        raise UsageError(f"model={model.name[:80]} is not in the package (there: {', '.join(have) or 'none'})")
+    return str(EMBEDDED / model.name)
 
 
 def identity(model: Model) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -28,12 +29,14 @@ def load(model: Model, task: Task, seed: int) -> tuple[PreTrainedModel, PreTrain
     if MADE & {task.backbone, model.name}:
         return _synthetic(model, task, seed)
     source = source_of(model)
-    options: dict[str, Any] = {"revision": model.revision} if model.revision else {}
+    options: dict[str, Any] = {"trust_remote_code": False}  # unsaid, it would be asked of whoever sits there
+    options |= {"revision": model.revision} if model.revision else {}
     if model.path is not None or model.hub is None:
         options["local_files_only"] = True
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     try:
+        _check_files(source)
         config = transformers.AutoConfig.from_pretrained(source, **options)
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
         _check_kind(config, task, source)
@@ -42,7 +45,7 @@ def load(model: Model, task: Task, seed: int) -> tuple[PreTrainedModel, PreTrain
         transformers.set_seed(seed)
         cls = transformers.AutoModelForSequenceClassification if task.num_labels else transformers.AutoModelForCausalLM
         if model.random_init:
-            backbone = cls.from_config(config, dtype=torch.float32)
+            backbone = cls.from_config(config, dtype=torch.float32, trust_remote_code=False)
         else:
             backbone = cls.from_pretrained(source, config=config, dtype=torch.float32, use_safetensors=True, **options)
     except UsageError:
@@ -72,7 +75,15 @@ def _cannot_load(model: Model, source: str, error: Exception) -> str:
     return f"model {source} cannot be loaded ({type(error).__name__}: {first})"
 
 
+def _check_files(source: str) -> None:
+    """Raise UsageError for a folder whose adapter `transformers` would load, with another model below it."""
+    if (Path(source) / "adapter_config.json").is_file():
+        raise UsageError(f"{source} holds an adapter (adapter_config.json); merge it into its model first")
+
+
 def _check_kind(config: Any, task: Task, source: str) -> None:
+    if "/" in str(getattr(config, "_attn_implementation", None)):
+        raise UsageError(f"{source}: its config.json asks for code of a hub ({config._attn_implementation})")
     causal = type(config) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING
     masked = type(config) in transformers.MODEL_FOR_MASKED_LM_MAPPING
     if not task.num_labels and (masked or not causal):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import json
 import marshal
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from typing import Any
 from rosa_bench.errors import UsageError
 from rosa_bench.key import identity_parts
 from rosa_bench.record import Record, read_record
+from rosa_bench.report.whole import checked
 
 UNFINISHED = ("failed", "oom")  # without a result, and not to be expected one
 
@@ -88,7 +88,7 @@ def collect(roots: Sequence[Path]) -> Collection:
         for root in roots:
             for path in record_files(root):
                 try:
-                    record = _checked(read_record(path), path)
+                    record = checked(read_record(path), path)
                 except UsageError as error:
                     found.broken.append(f"left out: {error}")
                     continue
@@ -112,24 +112,6 @@ def record_files(root: Path) -> list[Path]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     return [root / name / "record.json" for name in names if os.path.exists(f"{root}/{name}/record.json")]  # noqa: PTH110
-
-
-def _checked(record: Record, path: Path) -> Record:
-    """The record, if what a table needs of it is there and every number is one."""
-    try:
-        groups = [record.config[name] for name in ("model", "method", "task", "train", "data")]
-        if not all(isinstance(group, dict) for group in groups) or not isinstance(record.seed, int):
-            raise TypeError("config")
-        if record.status == "done":
-            values = [v for by in record.scores.values() for scores in by.values() for v in scores.values()]
-            values += [v for scores in record.primary.get("best_scores", {}).values() for v in scores.values()]
-            values += [record.primary[name] for name in ("last", "best") if name in record.primary]
-            if not all(isinstance(value, (int, float)) and math.isfinite(value) for value in values):
-                raise TypeError("scores")
-            record.data["source"], record.data["sha256"], record.params["trainable"], record.primary["metric"]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"{path} is not a whole record ({type(error).__name__}: {error})") from error
-    return record
 
 
 def _shared(

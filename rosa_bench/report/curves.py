@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from rosa_bench.checked import is_number, loads
 from rosa_bench.record import Record
 from rosa_bench.report.collect import Collection, Group
-from rosa_bench.report.series import Line, Panel, Point, alike, fullest, is_number, judged, label, panel
+from rosa_bench.report.series import Line, Panel, Point, alike, fullest, judged, label, panel
 
 SEEDS = 10  # of a setting, whose files are read
 
@@ -32,7 +32,7 @@ def reader(found: Collection) -> Read:
 def _whole(lines: Sequence[bytes]) -> Iterator[Event]:
     for line in lines:
         try:
-            event = json.loads(line)
+            event = loads(line)
         except ValueError:
             continue
         if isinstance(event, dict) and is_number(event.get("step")):

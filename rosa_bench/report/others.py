@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Sequence
 
 from rosa_bench.labels import method_label
@@ -43,7 +45,14 @@ def _other(model: str, source: str, groups: Sequence[Group], epoch: Epoch) -> Gr
         f"Mean ± standard deviation over n seeds, {rule}. Options in which runs of a method differ stand in its name."
     )
     title = f"{model} on {source}"
-    return Grid(title.replace(" ", "_"), title, [columns[task] for task in sorted(columns)], made, epoch, notes=[note])
+    return Grid(file_name(title), title, [columns[task] for task in sorted(columns)], made, epoch, notes=[note])
+
+
+def file_name(title: str) -> str:
+    """What the files of a table are called: its title, or what of it can stand in a name and a hash of the whole."""
+    plain = title.replace(" ", "_")
+    safe = re.sub(r"[^\w.+-]+", "_", plain).strip(".")[:100]
+    return plain if safe == plain else f"{safe}-{hashlib.sha256(title.encode()).hexdigest()[:8]}"
 
 
 def particulars(groups: Sequence[Group]) -> list[str]:
@@ -59,5 +68,5 @@ def particulars(groups: Sequence[Group]) -> list[str]:
 
 
 def _option(name: str, value: object) -> str:
-    text = str(value)
+    text = " ".join(str(value).split())
     return f"{name.partition('.')[2] or name}={text if len(text) < 24 else text[:20] + '...'}"

@@ -11,9 +11,9 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from rosa_bench import stats
+from rosa_bench.checked import is_number
 from rosa_bench.labels import method_label
 from rosa_bench.record import Record
 from rosa_bench.report.collect import Collection, Group, as_text
@@ -138,11 +138,6 @@ def scores(group: Group, variant: str | None = None) -> tuple[float, ...]:
         if value is not None:
             found.append(float(value))
     return tuple(found)
-
-
-def is_number(value: Any) -> bool:
-    """Whether something read from a file is a finite number."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def panel(groups: Sequence[Group], lines: Sequence[Line], used: int, axis: str | None = None) -> Panel:

@@ -154,9 +154,14 @@ def _scoring(place: Place) -> str:
 def markdown(grid: Grid) -> str:
     """GitHub Markdown."""
     footnotes = Footnotes()
-    head, *body = ([text.replace("|", "\\|") for text in row] for row in rows(grid, footnotes))
+    head, *body = ([_in_markdown(text) for text in row] for row in rows(grid, footnotes))
     lines = ["| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *body]]
     return "\n".join([f"## {grid.title}", "", *lines, "", *(f"{note}  " for note in notes(grid, footnotes)), ""])
+
+
+def _in_markdown(text: str) -> str:
+    """Text of a cell: in one line, no end of it, and no markup of a page."""
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
 
 def comma_separated(grid: Grid) -> str:
@@ -212,7 +217,7 @@ def latex(grid: Grid) -> str:
         if any(place is not None and place.printed is not None for place, _ in places):
             lines.append([r"\quad printed", "", *(_latex_printed(place, d, footnotes) for place, d in places)])
     head = ["method", "trainable", *map(grid.head, grid.columns)]
-    told = [f"% {line}" for line in [grid.title, *notes(grid, footnotes)]]
+    told = [f"% {' '.join(line.split())}" for line in [grid.title, *notes(grid, footnotes)]]
     return "\n".join(
         [
             *told,

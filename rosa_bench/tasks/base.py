@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from rosa_bench.checked import is_number, short
 from rosa_bench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["classify", "regress", "generate", "choice"]
 Label = Any  # of its task: a class (int), a score (float), a list of outputs; None where there is none
+MOST = 100  # choices that a question may have
 IGNORED = -100  # label of a token that carries no loss, as torch's cross entropy has it
 
 
@@ -87,6 +89,11 @@ class Task(ABC):
         """Outputs of the task head; 0 where the language model's own head speaks."""
 
     @property
+    def classes(self) -> int | None:
+        """How many classes or choices there are to choose from; None where it differs from row to row, or is none."""
+        return None
+
+    @property
     def backbone(self) -> str:
         """The embedded model that `model=auto` means."""
         return "roberta_mini" if self.num_labels else "gpt2_mini"
@@ -124,6 +131,10 @@ class Task(ABC):
         Raises:
             UsageError: naming `where` and the field, when the row is not as the format says.
         """
+
+    def label(self, row: Mapping[str, Any], where: str) -> Label:
+        """The label of a row of references, checked like that of a raw row. Raises UsageError as `parse` does."""
+        return class_field(row, "label", self.classes, where)
 
     def targets(self, example: Example) -> list[Example]:
         """What a training row is trained on: itself, or one example for each of its references."""
@@ -171,7 +182,8 @@ class Task(ABC):
 def field(row: Mapping[str, Any], name: str, wanted: type | tuple[type, ...], where: str) -> Any:
     """`row[name]`, checked. Raises UsageError that names file, line and field unless it has the wanted type."""
     if name not in row:
-        raise UsageError(f"{where}: field {name!r} is missing (there are: {', '.join(map(str, row)) or 'none'})")
+        there = ", ".join(str(key)[:40] for key in list(row)[:20]) + (", ..." if len(row) > 20 else "")
+        raise UsageError(f"{where}: field {name!r} is missing (there are: {there or 'none'})")
     value = row[name]
     kinds = wanted if isinstance(wanted, tuple) else (wanted,)
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
@@ -186,6 +198,28 @@ def text_field(row: Mapping[str, Any], name: str, where: str) -> str:
     if not text.strip():
         raise UsageError(f"{where}: field {name!r} is empty")
     return text
+
+
+def number_field(row: Mapping[str, Any], name: str, where: str) -> float:
+    """A field that is a finite number."""
+    value = field(row, name, (int, float), where)
+    if not is_number(value):
+        raise UsageError(f"{where}: field {name!r} is {short(value)}, not a finite number")
+    return float(value)
+
+
+def class_field(row: Mapping[str, Any], name: str, count: int | None, where: str) -> int:
+    """A field that is one of `count` classes or choices, counted from 0; None where a row alone knows their number."""
+    label: int = field(row, name, int, where)
+    if not 0 <= label < (count or MOST):
+        raise UsageError(f"{where}: field {name!r} is {short(label)}, not one of 0..{(count or MOST) - 1}")
+    return label
+
+
+def identity_field(row: Mapping[str, Any], names: Sequence[str], where: str) -> str:
+    """What a row is called: a text or a whole number in the first of the fields that it has, else its place."""
+    name = next((name for name in names if row.get(name) not in (None, "")), None)
+    return where if name is None else str(field(row, name, (str, int), where))
 
 
 def texts_field(row: Mapping[str, Any], name: str, where: str) -> list[str]:

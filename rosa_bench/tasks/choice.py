@@ -13,9 +13,22 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
+from rosa_bench.checked import short
 from rosa_bench.errors import UsageError
-from rosa_bench.schema import Count, Name, configured
-from rosa_bench.tasks.base import IGNORED, Encoded, Example, Hub, Kind, Prediction, Task, field, texts_field
+from rosa_bench.schema import Count, FileName, Folder, configured
+from rosa_bench.tasks.base import (
+    IGNORED,
+    Encoded,
+    Example,
+    Hub,
+    Kind,
+    Prediction,
+    Task,
+    class_field,
+    field,
+    identity_field,
+    texts_field,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -31,8 +44,8 @@ class Choice(Task):
     Without `answers` they are in `choices`, lists `label` and `text`, and `answerKey` is the label of the right one.
     """
 
-    name: Name
-    folder: Name
+    name: FileName
+    folder: Folder
     prompt: str  # with fields of a row in braces; a choice follows after a space
     answers: list[str] = Field(default_factory=list)
     right: str | None = None
@@ -41,8 +54,8 @@ class Choice(Task):
     hub_revision: str = ""
     hub_files: str = ""  # a pattern with a place for the split
     primary: Literal["accuracy", "accuracy_norm"] = "accuracy"
-    select_split: Name = "validation"
-    scored_splits: list[str] = Field(default_factory=lambda: ["test"], min_length=1)
+    select_split: FileName = "validation"
+    scored_splits: list[FileName] = Field(default_factory=lambda: ["test"], min_length=1)
     epochs: Count = 3
     version: Count = 1
     loss_on: Literal["target", "sequence"] = "target"
@@ -54,6 +67,8 @@ class Choice(Task):
             raise ValueError(f"prompt={self.prompt!r} cannot be read ({error})") from error
         if not names or not all(name.isidentifier() for name in names):
             raise ValueError(f"prompt={self.prompt!r} names no field of a row in braces, or one that cannot be")
+        if any(form or conversion for _, _, form, conversion in string.Formatter().parse(self.prompt)):
+            raise ValueError(f"prompt={self.prompt!r} must have nothing but names in its braces")
         if len(self.answers) == 1 or (self.right is not None and self.right not in self.answers):
             raise ValueError(f"answers={self.answers} must be two fields or more, right={self.right} one of them")
 
@@ -70,6 +85,11 @@ class Choice(Task):
     def num_labels(self) -> int:
         """None: the language model's own head speaks."""
         return 0
+
+    @property
+    def classes(self) -> int | None:
+        """As many as there are fields of answers."""
+        return len(self.answers) or None
 
     @property
     def hub(self) -> Hub:
@@ -92,16 +112,14 @@ class Choice(Task):
         if not any(value.strip() for value in values.values()):
             raise UsageError(f"{where}: field {self._fields[-1]!r} is empty")
         choices, label = self._answers(row, where) if self.answers else _keyed(row, where)
-        if not 0 <= label < len(choices):
-            raise UsageError(f"{where}: field 'label' is {label}, not one of 0..{len(choices) - 1}")
-        return Example(str(row.get("id", row.get("idx", where))), (prompt, *choices), label)
+        return Example(identity_field(row, ("id", "idx"), where), (prompt, *choices), label)
 
     def _answers(self, row: Mapping[str, Any], where: str) -> tuple[list[str], int]:
         choices = [field(row, name, str, where) for name in self.answers]
         for name, text in zip(self.answers, choices, strict=True):
             if not text.strip():
                 raise UsageError(f"{where}: field {name!r} is empty")
-        return choices, self.answers.index(self.right) if self.right else field(row, "label", int, where)
+        return choices, self.answers.index(self.right) if self.right else class_field(row, "label", len(choices), where)
 
     def encode(self, example: Example, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
         """Prompt and right answer, as training has them."""
@@ -159,10 +177,10 @@ def _keyed(row: Mapping[str, Any], where: str) -> tuple[list[str], int]:
     choices = field(row, "choices", dict, where)
     texts, keys = (texts_field(choices, name, f"{where}: field 'choices'") for name in ("text", "label"))
     key = field(row, "answerKey", str, where).strip()
-    if len(texts) < 2 or len(texts) != len(keys):
-        raise UsageError(f"{where}: field 'choices' has {len(texts)} texts and {len(keys)} labels")
+    if len(texts) < 2 or len(texts) != len(keys) or len(set(keys)) < len(keys):
+        raise UsageError(f"{where}: field 'choices' has {len(texts)} texts and {len(set(keys))} different labels")
     if key not in keys:
-        raise UsageError(f"{where}: field 'answerKey' is {key!r}, not one of {', '.join(keys)}")
+        raise UsageError(f"{where}: field 'answerKey' is {short(key)}, not one of {', '.join(keys)[:80]}")
     return texts, keys.index(key)
 
 

@@ -11,8 +11,20 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from rosa_bench.errors import UsageError
-from rosa_bench.schema import Count, Name, configured
-from rosa_bench.tasks.base import IGNORED, Encoded, Example, Hub, Kind, Prediction, Task, field, text_field, texts_field
+from rosa_bench.schema import Count, FileName, Folder, configured
+from rosa_bench.tasks.base import (
+    IGNORED,
+    Encoded,
+    Example,
+    Hub,
+    Kind,
+    Prediction,
+    Task,
+    field,
+    identity_field,
+    text_field,
+    texts_field,
+)
 
 Family = Literal["e2e", "triples"]
 
@@ -28,12 +40,12 @@ SLOT = re.compile(r"\s*([^\[\],]+?)\s*\[([^\]]*)\]\s*(?:,|$)")
 class DataToText(Task):
     """Generation from a linearised input. Subclasses say how a raw row is read."""
 
-    name: Name
-    folder: Name
+    name: FileName
+    folder: Folder
     primary: Literal["bleu"] = "bleu"
     scoring: str  # the convention of its metrics: rosa_bench/metrics/conventions.py
-    select_split: Name = "validation"  # the epoch with the least loss there is the best one
-    scored_splits: list[str] = Field(default_factory=lambda: ["test"], min_length=1)
+    select_split: FileName = "validation"  # the epoch with the least loss there is the best one
+    scored_splits: list[FileName] = Field(default_factory=lambda: ["test"], min_length=1)
     epochs: Count = 3
     version: Count = 1
     loss_on: Literal["target", "sequence"] = "target"
@@ -66,7 +78,7 @@ class DataToText(Task):
 
     def parse(self, row: Mapping[str, Any], where: str) -> Example:
         """An example with all its references."""
-        identity, text = str(row.get("id", row.get("eid", where))), self.linearize(row, where)
+        identity, text = identity_field(row, ("id", "eid"), where), self.linearize(row, where)
         references = tuple(self.references(row, where))
         return Example(identity, (text,), references=references, subset=self.subset(row, where))
 

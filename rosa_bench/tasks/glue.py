@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from rosa_bench.errors import UsageError
-from rosa_bench.schema import Count, Name, configured
-from rosa_bench.tasks.base import Encoded, Example, Hub, Kind, Prediction, Task, field, text_field
+from rosa_bench.schema import Count, FileName, Folder, configured
+from rosa_bench.tasks.base import (
+    Encoded,
+    Example,
+    Hub,
+    Kind,
+    Prediction,
+    Task,
+    class_field,
+    identity_field,
+    number_field,
+    text_field,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -22,15 +32,15 @@ Metric = Literal["matthews", "accuracy", "f1", "pearson", "spearman"]
 class Glue(Task):
     """A GLUE task. Without `labels` it is a regression over `score_range`."""
 
-    name: Name
-    folder: Name
+    name: FileName
+    folder: Folder
     texts: list[str] = Field(min_length=1, max_length=2)  # fields that hold the one or two texts
     labels: list[str] = Field(default_factory=list)  # names of the classes, in the order of their integers
     score_range: list[float] = Field(default_factory=lambda: [0.0, 5.0], min_length=2, max_length=2)
     metrics: list[Metric] = Field(min_length=1)
     primary: Metric
-    select_split: Name = "validation"
-    scored_splits: list[str] = Field(default_factory=lambda: ["validation"], min_length=1)
+    select_split: FileName = "validation"
+    scored_splits: list[FileName] = Field(default_factory=lambda: ["validation"], min_length=1)
     epochs: Count = 10
     version: Count = 1
 
@@ -39,6 +49,10 @@ class Glue(Task):
             raise ValueError(f"primary={self.primary} is not among metrics={self.metrics}")
         if len(self.labels) == 1:
             raise ValueError("labels needs two names or more, or none for a regression")
+        if len(set(self.labels)) < len(self.labels) or len(set(self.texts)) < len(self.texts):
+            raise ValueError(f"labels={self.labels} and texts={self.texts} must not name anything twice")
+        if not self.score_range[0] < self.score_range[1]:
+            raise ValueError(f"score_range={self.score_range} must go from the lower to the higher end")
 
     @property
     def kind(self) -> Kind:
@@ -51,6 +65,11 @@ class Glue(Task):
         return len(self.labels) or 1
 
     @property
+    def classes(self) -> int | None:
+        """Those that have names."""
+        return len(self.labels) or None
+
+    @property
     def hub(self) -> Hub:
         """One folder per task."""
         return Hub("nyu-mll/glue", "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c", f"{self.name}/{{split}}-*.parquet")
@@ -58,13 +77,16 @@ class Glue(Task):
     def parse(self, row: Mapping[str, Any], where: str) -> Example:
         """One example; hidden labels (-1, as hubs ship unlabelled test sets) are refused like any unknown label."""
         texts = tuple(text_field(row, name, where) for name in self.texts)
-        label = field(row, "label", (int, float) if self.kind == "regress" else int, where)
-        if self.labels and not 0 <= label < len(self.labels):
-            raise UsageError(f"{where}: field 'label' is {label}, not one of 0..{len(self.labels) - 1}")
-        low, high = self.score_range
-        if not self.labels and not (math.isfinite(label) and low <= label <= high):
-            raise UsageError(f"{where}: field 'label' is {label}, not between {low:g} and {high:g}")
-        return Example(str(row.get("id", row.get("idx", where))), texts, label if self.labels else float(label))
+        return Example(identity_field(row, ("id", "idx"), where), texts, self.label(row, where))
+
+    def label(self, row: Mapping[str, Any], where: str) -> int | float:
+        """A class, or a score within its range."""
+        if self.labels:
+            return class_field(row, "label", len(self.labels), where)
+        value, (low, high) = number_field(row, "label", where), self.score_range
+        if not low <= value <= high:
+            raise UsageError(f"{where}: field 'label' is {value:g}, not between {low:g} and {high:g}")
+        return value
 
     def encode(self, example: Example, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
         """The text or the pair with the model's own special tokens; the longer text of a pair is cut first."""

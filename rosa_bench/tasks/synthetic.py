@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from rosa_bench.checked import is_number
 from rosa_bench.errors import UsageError
-from rosa_bench.schema import Count, Name, configured
-from rosa_bench.tasks.base import Encoded, Example, Hub, Kind, Prediction, Task, field
+from rosa_bench.schema import Count, FileName, Folder, configured
+from rosa_bench.tasks.base import Encoded, Example, Hub, Kind, Prediction, Task, class_field, field
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -26,8 +27,8 @@ Metric = Literal["mse", "r2"]
 class Synthetic(Task):
     """One (`linear`) or two linear layers. Sizes are the published ones; everything is drawn from `world_seed`."""
 
-    name: Name = "synthetic"
-    folder: Name = "synthetic"
+    name: FileName = "synthetic"
+    folder: Folder = "synthetic"
     layers: Literal[1, 2] = 1
     inputs: Count = 512
     hidden: Count = 64  # outputs of the first of two layers, a ReLU after it
@@ -37,8 +38,8 @@ class Synthetic(Task):
     validation_rows: Count = 1000
     world_seed: int = 42  # of rows, start model and true model; a run's `seed` is of training only
     primary: Metric = "mse"
-    select_split: Name = "validation"
-    scored_splits: list[str] = Field(default_factory=lambda: ["train", "validation"], min_length=1)
+    select_split: FileName = "validation"
+    scored_splits: list[FileName] = Field(default_factory=lambda: ["train", "validation"], min_length=1)
     epochs: Count = 60
     version: Count = 1
 
@@ -81,7 +82,15 @@ class Synthetic(Task):
 
     def parse(self, row: Mapping[str, Any], where: str) -> Example:
         """The number as a text of one token."""
-        return Example(str(row["id"]), (str(row["id"]),), field(row, "label", list, where))
+        number = class_field(row, "id", self.train_rows + self.validation_rows, where)
+        return Example(str(number), (str(number),), self.label(row, where))
+
+    def label(self, row: Mapping[str, Any], where: str) -> list[float]:
+        """A number for each output."""
+        values = field(row, "label", list, where)
+        if len(values) != self.outputs or not all(map(is_number, values)):
+            raise UsageError(f"{where}: field 'label' is not a list of {self.outputs} finite numbers")
+        return list(map(float, values))
 
     def encode(self, example: Example, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
         """One token: the number of the vector."""

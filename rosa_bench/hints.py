@@ -1,0 +1,90 @@
+"""What keys are called here that other programs call otherwise, so that a wrong name is answered with the right one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rosa_bench.errors import nearest
+
+# Names of transformers' Trainer and example scripts, of peft's LoraConfig, and of trackers and optimisers.
+FOREIGN = {
+    "learning_rate": "train.lr",
+    "lr": "train.lr",
+    "num_train_epochs": "train.epochs",
+    "num_epochs": "train.epochs",
+    "n_epochs": "train.epochs",
+    "max_train_steps": "train.max_steps",
+    "steps": "train.max_steps",
+    "per_device_train_batch_size": "train.batch_size",
+    "train_batch_size": "train.batch_size",
+    "bs": "train.batch_size",
+    "per_device_eval_batch_size": "train.eval_batch_size",
+    "gradient_accumulation_steps": "train.micro_batch_size, examples per forward pass of train.batch_size",
+    "accumulate_grad_batches": "train.micro_batch_size, examples per forward pass of train.batch_size",
+    "wd": "train.weight_decay",
+    "warmup_ratio": "train.warmup, below 1 a share of all steps",
+    "warmup_steps": "train.warmup, from 1 a number of steps",
+    "num_warmup_steps": "train.warmup, from 1 a number of steps",
+    "lr_scheduler_type": "train.schedule",
+    "lr_scheduler": "train.schedule",
+    "scheduler": "train.schedule",
+    "adam_beta1": "train.beta1",
+    "adam_beta2": "train.beta2",
+    "eps": "train.adam_epsilon",
+    "gradient_clip_val": "train.max_grad_norm",
+    "label_smoothing_factor": "train.label_smoothing",
+    "max_seq_length": "train.max_length",
+    "max_seq_len": "train.max_length",
+    "model_max_length": "train.max_length",
+    "block_size": "train.max_length",
+    "bf16": "train.precision=bf16",
+    "fp16": "train.precision=fp16",
+    "mixed_precision": "train.precision",
+    "torch_dtype": "train.precision",
+    "dtype": "train.precision",
+    "max_train_samples": "train.limit_train",
+    "max_eval_samples": "train.limit_eval",
+    "logging_steps": "train.log_steps",
+    "save_steps": "train.checkpoint_steps",
+    "dataloader_num_workers": "train.num_workers",
+    "group_by_length": "train.bucket",
+    "use_cpu": "train.device=cpu",
+    "no_cuda": "train.device=cpu",
+    "resume_from_checkpoint": "resume",
+    "overwrite_output_dir": "force",
+    "logging_dir": "output_dir",
+    "report_to": "tracker",
+    "wandb_project": "tracker.project",
+    "random_seed": "seed",
+    "data_seed": "seed",
+    "r": "method.rank",
+    "lora_r": "method.rank",
+    "lora_rank": "method.rank",
+    "lora_alpha": "method.alpha",
+    "lora_dropout": "method.dropout",
+    "target_modules": "method.targets",
+    "use_dora": "method=dora",
+    "use_rslora": "method=rslora",
+    "init_lora_weights": "method.init, or method=peft method.config.init_lora_weights=NAME",
+    "model_name": "model",
+    "model_name_or_path": "model, or model.path=FOLDER",
+    "pretrained_model_name_or_path": "model, or model.path=FOLDER",
+    "task_name": "task",
+    "dataset_name": "task and data",
+    "data_dir": "data.dir",
+    "num_return_sequences": "task.num_beams",
+    "beam": "task.num_beams",
+    "no_repeat_ngram_size": "task.no_repeat_ngram",
+}
+
+
+def meant(key: str, known: Iterable[str], every: Iterable[str] = ()) -> str:
+    """What to say of a key that there is not: what it is called here, where it stands, or which names are near.
+
+    `known` are the keys that it may be a slip of the pen for, `every` those of all groups, dotted.
+    """
+    last = key.rpartition(".")[2]
+    elsewhere = sorted({other for other in every if other.rpartition(".")[2] == last})
+    if elsewhere:
+        return f"here it is {' or '.join(elsewhere)}"
+    return f"here it is {FOREIGN[last]}" if last in FOREIGN else nearest(key, known)

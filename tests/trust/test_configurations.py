@@ -1,0 +1,203 @@
+"""Configurations of every kind of nonsense: a run that is what was asked, or one plain line; nothing between."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from typing import Any
+
+import odd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support import composed
+
+from rosa_bench import cli, config
+from rosa_bench.composer import composer
+from rosa_bench.errors import UsageError
+from rosa_bench.hints import FOREIGN
+
+NODES = composer().nodes
+USUAL = composed().to_dict()
+KEYS = sorted(
+    {(group, name, key) for (group, name), node in NODES.items() for key in node} | {("", "", key) for key in USUAL},
+)
+ABSENT = object()
+
+
+def judged(plain: dict[str, Any]) -> config.Run | None:
+    """The run of a configuration; None if it was refused, which has to be in words."""
+    try:
+        run = config.resolve(copy.deepcopy(plain))
+    except UsageError as error:
+        assert odd.is_plain(str(error).replace("\n", "")), str(error)
+        return None
+    told = json.loads(json.dumps(run.to_dict(), allow_nan=False, ensure_ascii=False).encode())
+    assert config.resolve(told) == run  # what the record will say is what was understood
+    return run
+
+
+def put(group: str, name: str, key: str, value: Any) -> dict[str, Any]:
+    """The usual configuration with one key of one choice changed or taken away."""
+    plain = copy.deepcopy(USUAL)
+    node = plain
+    if group:
+        node = plain[group] = copy.deepcopy(NODES[group, name])
+    if value is ABSENT:
+        node.pop(key, None)
+    else:
+        node[key] = value
+    return plain
+
+
+def same(asked: Any, got: Any) -> bool:
+    """Whether a value was taken as it was given: a whole number may become a float, and nothing else may change."""
+    if isinstance(asked, float) and isinstance(got, float) and math.isnan(asked):
+        return math.isnan(got)
+    return asked == got and (type(asked) is type(got) or (type(asked), type(got)) == (int, float))
+
+
+@odd.tried(600, 30_000)
+def test_one_odd_value_in_any_key(examples):
+    @examples
+    @given(where=st.sampled_from(KEYS), value=st.one_of(st.just(ABSENT), odd.VALUES))
+    def check(where, value):
+        group, name, key = where
+        run = judged(put(group, name, key, value))
+        if run is None or key == "_target_" or value is ABSENT or value is None or isinstance(value, (list, dict)):
+            return
+        got = getattr(getattr(run, group) if group else run, key, ABSENT)
+        assert same(value, got) or (key, value) == ("name", "auto") or got == str(value).upper().replace("-", "_")
+
+    check()
+
+
+@odd.tried(150, 5_000)
+def test_odd_groups_and_unknown_keys(examples):
+    groups = st.sampled_from([*config.GROUPS, "hydra", "extra"])
+
+    @examples
+    @given(group=groups, key=st.one_of(st.text(max_size=12), odd.PLAIN), value=odd.VALUES, whole=st.booleans())
+    def check(group, key, value, whole):
+        plain = copy.deepcopy(USUAL)
+        plain[group] = value if whole or not isinstance(plain.get(group), dict) else plain[group] | {key: value}
+        run = judged(plain)
+        known = isinstance(USUAL.get(group), dict) and key in USUAL[group]
+        assert run is None or known or group == "hydra" or value == USUAL.get(group)
+
+    check()
+
+
+@odd.tried(40, 1_500)
+def test_odd_overrides_on_the_command_line(examples, monkeypatch):
+    """Through Hydra's own grammar, where texts need quotes and brackets have a meaning."""
+    composed()
+    monkeypatch.setattr(cli, "register", lambda: None)  # done; reading all yamls again takes most of the time
+    names = st.sampled_from([f"{group}.{key}" if group else key for group, _, key in KEYS])
+    values = st.one_of(odd.PLAIN.map(str), st.text("[]{}(),=:$'\"\\~+%#. ax1\n", max_size=12))
+
+    @examples
+    @given(sign=st.sampled_from(["", "+", "++", "~"]), key=st.one_of(names, st.text(max_size=6)), value=values)
+    def check(sign, key, value):
+        try:
+            run = composed(f"{sign}{key}={value}")
+        except UsageError as error:
+            assert str(error).strip() and len(str(error)) <= odd.SAID
+        else:
+            assert config.resolve(run.to_dict()) == run
+
+    check()
+
+
+LONG = "x" * 5000
+WRONG = {
+    "seed=" + "9" * 5000: "limit",
+    "method.rank=" + "[" * 300 + "]" * 300: "too deep",
+    f"model.path={LONG}": "is not a folder that can be read",
+    f"output_dir={LONG}": "cannot be the name of a folder",
+    "method._target_=.x.Y": "no class of this package",
+    "method._target_=this.s": "no class of this package",  # a module that prints when it is imported
+    "task._target_=rosa_bench.tasks.data2text.DataToText": "a base of others",
+    "method=null": "must be a string",
+    "task.name=../../evil": "part of a file's name",
+    "task.scored_splits=[../x]": "part of a file's name",
+    "task.folder=../..": "relative folder",
+    "task.score_range=[5,0]": "lower to the higher",
+    "task.labels=[a,a]": "anything twice",
+    "data.dir=/tmp": "data=local only",  # else the rows would silently be others
+    "train.warmup=1e300": "train.warmup",
+    "model.path=/home/jürgen/model": "quote",
+}
+
+
+@pytest.mark.parametrize(("override", "said"), WRONG.items(), ids=[key[:30] for key in WRONG])
+def test_faults_that_were_found(override, said, capsys):
+    assert cli.main([override]) == 2
+    out, err = capsys.readouterr()
+    assert not out and err.startswith("rosa_bench: ") and odd.is_plain(err.rstrip("\n")) and said in err, err
+
+
+def test_a_model_outside_of_the_package_is_no_embedded_one(capsys, tmp_path):
+    assert cli.main(["model.name=../..", f"output_dir={tmp_path}", "tracker=none"]) == 2
+    assert "is not in the package" in capsys.readouterr().err
+
+
+def test_a_folder_without_a_name_is_no_reason_to_fail():
+    assert composed("model.path=/").model.name == "root"
+
+
+NAMES = {
+    "train.learning_rate": "train.lr",
+    "train.optimizer.lr": "train.lr",
+    "learning_rate": "train.lr",
+    "+train.learning_rate": "train.lr",
+    "num_train_epochs": "train.epochs",
+    "train.per_device_train_batch_size": "train.batch_size",
+    "gradient_accumulation_steps": "train.micro_batch_size",
+    "weight_decay": "train.weight_decay",
+    "train.warmup_ratio": "train.warmup",
+    "max_seq_length": "train.max_length",
+    "bf16": "train.precision=bf16",
+    "train.fp16": "train.precision=fp16",
+    "train.output_dir": "output_dir",
+    "train.seed": "seed",
+    "r": "method.rank",
+    "rank": "method.rank",
+    "method.lora_alpha": "method.alpha",
+    "method.lora_dropout": "method.dropout",
+    "method.target_modules": "method.targets",
+}
+
+
+@pytest.mark.parametrize(("key", "ours"), NAMES.items())
+def test_names_of_other_programs_are_answered_with_ours(key, ours, capsys):
+    assert cli.main([f"{key}=1"]) == 2
+    assert f"here it is {ours}" in capsys.readouterr().err
+
+
+def test_every_hint_is_a_key_or_a_choice():
+    known = {f"{group}.{key}" for group, _, key in KEYS if group} | {key for group, _, key in KEYS if not group}
+    for hint in FOREIGN.values():
+        for ours in hint.split(",")[0].split(" and "):
+            key, _, value = ours.partition("=")
+            assert key in known and (not value or key != "method" or value in config.choices("method")), hint
+
+
+BROKEN_FILES = {
+    "not yaml": (b"a: [1\n b: {", "cannot be read"),
+    "not text": (b"\xff\xfe\x00", "cannot be read"),
+    "a list": (b"- 1\n- 2\n", ""),
+    "nothing": (b"", ""),
+    "half a run": (b"seed: 3\nmodel: {name: auto}\n", "choose one of"),
+    "deep": (b"a: " + b"[" * 3000 + b"]" * 3000, "cannot be read"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN_FILES)
+def test_a_broken_configuration_file_is_one_plain_line(name, tmp_path, capsys):
+    content, said = BROKEN_FILES[name]
+    (tmp_path / "config.yaml").write_bytes(content)
+    assert cli.main(["-cp", str(tmp_path), "-cn", "config"]) == 2
+    out, err = capsys.readouterr()
+    assert said in err and not out and odd.is_plain(err.rstrip("\n")), err

@@ -1,0 +1,51 @@
+"""A loss that is no number ends the run as failed; its record names the step and the examples."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from support import small
+
+from rosa_bench.data.batches import Rows, collate, collate_numbered, epoch_order
+from rosa_bench.data.encode import encode_split
+from rosa_bench.data.source import load_split
+from rosa_bench.models.load import load
+from rosa_bench.run import run as run_experiment
+from rosa_bench.seeds import seeds
+from rosa_bench.tasks.base import Encoded
+from rosa_bench.trainer import LossNotFiniteError
+
+
+def expected(run, step: int, micro: int) -> list[str]:
+    """The ids of the first micro-batch of a step, by the order of the epoch."""
+    split = load_split(run.task, run.data, "train", run.train.limit_train)
+    rows = encode_split(run.task, load(run.model, run.task, 1)[1], split, run.train.max_length)
+    order = epoch_order([len(row.input_ids) for row in rows], run.train.batch_size, seeds(run.seed).data, 0, True)
+    return [split.examples[i].id for i in order[step * run.train.batch_size :][:micro]]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_step_and_examples_are_named(value, tmp_path, monkeypatch):
+    def spoil(self, step):
+        if step.index == 2:
+            next(p for name, p in step.model.named_parameters() if name.endswith("out_proj.bias")).data.fill_(value)
+
+    monkeypatch.setattr("rosa_bench.methods.full.Full.before_step", spoil)
+    run = small(tmp_path, "method=full", "train.micro_batch_size=4", "train.num_workers=1", "train.max_steps=4")
+    with pytest.raises(LossNotFiniteError, match="at step 2; the examples of the batch: "):
+        run_experiment(run)
+    (path,) = tmp_path.glob("*/record.json")
+    told = json.loads(path.read_text())
+    assert told["status"] == "failed" and not told.get("scores") and not told.get("primary")
+    assert told["facts"]["loss_not_finite"] == {"step": 2, "examples": expected(run, 2, 4)}
+    assert all(name in told["error"] for name in expected(run, 2, 4))
+
+
+def test_a_batch_knows_its_rows():
+    rows = Rows([Encoded([i, i + 1], i % 2) for i in range(5)], list("abcde"))
+    batch = collate_numbered([rows[3], rows[1]], 0)
+    assert batch.pop("rows").tolist() == [3, 1]
+    plain = collate([rows.encoded[3], rows.encoded[1]], 0)
+    assert batch.keys() == plain.keys() and all(torch.equal(batch[name], plain[name]) for name in plain)

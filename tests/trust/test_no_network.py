@@ -1,0 +1,261 @@
+"""Nothing leaves this machine unless it is asked to, and a hub that misbehaves is a plain line within half a minute."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from support import SMALL
+
+from rosa_bench import hub, sync
+
+PATIENCE_S = 30
+ELSEWHERE = "192.0.2.1"  # an address that is nobody's, kept for documentation
+
+
+def test_the_block_holds_here_and_in_processes(attempts):
+    for ask in (lambda: socket.create_connection((ELSEWHERE, 80), 1), lambda: socket.getaddrinfo("example.org", 80)):
+        with pytest.raises(OSError, match="no network"):
+            ask()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender, pytest.raises(OSError, match="no network"):
+        sender.sendto(b"x", (ELSEWHERE, 53))
+    code = f"import socket; socket.create_connection(('{ELSEWHERE}', 80), 1)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert "no network" in done.stderr
+    assert len(attempts.read_text().splitlines()) == 4
+
+
+def test_this_machine_can_be_reached():
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        listener.listen()
+        socket.create_connection(listener.getsockname(), 5).close()
+
+
+Manners = Callable[[socket.socket, bytes], None]  # what a server does with a connection and what it was asked
+
+
+def answer(connection: socket.socket, body: bytes, kind: str = "text/html") -> None:
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    connection.sendall(head.encode() + body)
+
+
+def hang(connection: socket.socket, asked: bytes) -> None:
+    time.sleep(PATIENCE_S)
+
+
+def reset(connection: socket.socket, asked: bytes) -> None:
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def nonsense(connection: socket.socket, asked: bytes) -> None:
+    answer(connection, b"" if asked.startswith(b"HEAD") else b"<html>nonsense</html>")
+
+
+def no_protocol(connection: socket.socket, asked: bytes) -> None:
+    connection.sendall(b"\x00\xff SSH-2.0 hello\r\n\r\n")
+
+
+def half(connection: socket.socket, asked: bytes) -> None:
+    """Promises more than it sends, then says nothing."""
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{")
+    time.sleep(PATIENCE_S)
+
+
+def alive_then_hangs(connection: socket.socket, asked: bytes) -> None:
+    if asked.startswith(b"HEAD / "):
+        answer(connection, b"")
+    else:
+        time.sleep(PATIENCE_S)
+
+
+MISBEHAVED = [hang, reset, nonsense, no_protocol, half, alive_then_hangs]
+
+
+@contextlib.contextmanager
+def server(manners: Manners) -> Iterator[tuple[str, list[bytes]]]:
+    """The address of a server of such manners on this machine, and the first line of what it was asked each time."""
+    asked: list[bytes] = []
+
+    def serve(connection: socket.socket) -> None:
+        with contextlib.suppress(OSError), connection:
+            connection.settimeout(5)
+            asked.append(connection.recv(65536))
+            manners(connection, asked[-1])
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(16)
+        threading.Thread(target=accept, daemon=True).start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}", asked
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize("manners", MISBEHAVED, ids=lambda manners: manners.__name__)
+def test_a_server_that_misbehaves_is_no_hub(manners, monkeypatch):
+    monkeypatch.setattr(hub, "TIMEOUT_S", 0.5)
+    began = time.monotonic()
+    with server(manners) as (address, _):
+        assert not (hub.answers(address) and hub.speaks(f"{address}/api/datasets/x/y"))
+    assert time.monotonic() - began < 10
+
+
+def test_a_server_that_never_stops_is_no_hub(monkeypatch):
+    """Each byte comes in time, and there is always one more."""
+
+    def drip(connection: socket.socket, asked: bytes) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n[")
+        for _ in range(200):
+            connection.sendall(b" ")
+            time.sleep(0.05)
+
+    monkeypatch.setattr(hub, "TIMEOUT_S", 0.5)
+    began = time.monotonic()
+    with server(drip) as (address, _):
+        assert not hub.speaks(address)
+    assert time.monotonic() - began < 8
+
+
+def test_a_hub_that_answers_rightly_is_one():
+    with server(lambda connection, asked: answer(connection, b'{"id": "x/y"}', "application/json")) as (address, asked):
+        assert hub.answers(address) and hub.speaks(f"{address}/api/datasets/x/y")
+    assert asked[1].startswith(b"GET /api/datasets/x/y ")
+
+
+ASKING = """
+import sys, time
+from rosa_bench import cli, hub
+from rosa_bench.errors import UsageError
+run = cli.compose(sys.argv[1:])
+began = time.monotonic()
+hub.prepare(run)
+waited = time.monotonic() - began
+import datasets, transformers
+from rosa_bench.data.source import load_split
+from rosa_bench.models.load import load
+began = time.monotonic()
+try:
+    load_split(run.task, run.data, "train")
+    load(run.model, run.task, 1)
+except UsageError as error:
+    print(error)
+print(waited + time.monotonic() - began, file=sys.stderr)
+"""
+
+
+def online(**more: str) -> dict[str, str]:
+    """An environment in which a hub may be asked."""
+    away = (
+        "HF_HUB_OFFLINE",
+        "HF_HUB_ETAG_TIMEOUT",
+        "HF_HUB_DOWNLOAD_TIMEOUT",
+        "TRANSFORMERS_OFFLINE",
+        "HF_DATASETS_OFFLINE",
+    )
+    return {name: value for name, value in os.environ.items() if name not in away} | more
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("asked", ["data=hub", "model=roberta_base"])
+@pytest.mark.parametrize("manners", MISBEHAVED, ids=lambda manners: manners.__name__)
+def test_a_run_that_asks_such_a_hub_ends_in_a_line(manners, asked, tmp_path):
+    """What the hub's own clients do is part of it; loading them is not counted."""
+    with server(manners) as (address, _):
+        environment = online(HF_ENDPOINT=address, HF_HOME=str(tmp_path))
+        command = [sys.executable, "-c", ASKING, asked]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.stdout.count("\n") == 1 and "Two ways on" in done.stdout, done.stdout + done.stderr
+    assert float(done.stderr.splitlines()[-1]) < PATIENCE_S
+
+
+@pytest.mark.parametrize("manners", [hang, nonsense, reset], ids=lambda manners: manners.__name__)
+def test_sending_to_such_a_wandb_ends_in_a_line(manners, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "run" / "wandb" / "offline-run-1-a"
+    folder.mkdir(parents=True)
+    (folder / "run-a.wandb").write_bytes(b"")
+    monkeypatch.setattr(hub, "TIMEOUT_S", 0.5)
+    with server(manners) as (address, _):
+        monkeypatch.setenv("WANDB_BASE_URL", address)
+        assert sync.main(["--runs", str(tmp_path)]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "stay where they are" in err and sync.waiting(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_wandb_that_falls_silent_ends_in_a_line(tmp_path, monkeypatch, capsys):
+    """It answers what it is asked first, and the sending then waits for ever."""
+
+    def once(connection: socket.socket, asked: bytes) -> None:
+        if asked.startswith(b"HEAD") or b"__typename" in asked:
+            answer(connection, b"" if asked.startswith(b"HEAD") else b"{}", "application/json")
+        else:
+            time.sleep(60)
+
+    folder = tmp_path / "run" / "wandb" / "offline-run-1-a"
+    folder.mkdir(parents=True)
+    (folder / "run-a.wandb").write_bytes(b"")
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789" * 4)
+    began = time.monotonic()
+    with server(once) as (address, _):
+        monkeypatch.setenv("WANDB_BASE_URL", address)
+        assert sync.main(["--runs", str(tmp_path)]) == 1
+    assert time.monotonic() - began < PATIENCE_S and "not sent: " in capsys.readouterr().out
+
+
+def run_with_mirror(folder: Path, environment: dict[str, str], *before: str) -> subprocess.CompletedProcess[str]:
+    """A small run, mirrored to wandb as it is by default."""
+    overrides = [item for item in SMALL if not item.startswith("tracker")]
+    command = [*before, sys.executable, "-m", "rosa_bench", *overrides, "train.max_steps=2", f"output_dir={folder}"]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=550)
+
+
+def mirrors(folder: Path) -> list[psutil.Process]:
+    """The processes that still mirror runs below a folder."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if "rosa_bench.mirror" in process.cmdline() and any(str(folder) in word for word in process.cmdline()):
+                found.append(process)
+    return found
+
+
+def test_a_run_and_its_mirror_ask_nobody(tmp_path, attempts):
+    """Python's sockets are watched; programs that are no Python, such as wandb's own, would go through the proxy."""
+    with server(nonsense) as (address, asked):
+        proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy"), address)
+        done = run_with_mirror(tmp_path, online(HF_HOME=str(tmp_path / "hf"), HOME=str(tmp_path), **proxies))
+        ends = time.monotonic() + 120
+        while mirrors(tmp_path) and time.monotonic() < ends:
+            time.sleep(0.2)
+    assert done.returncode == 0, done.stderr
+    assert not asked and not attempts.read_text()
+    assert list(tmp_path.glob("*/wandb/offline-run-*/*.wandb")), "there was no mirror to watch"
+
+
+@pytest.mark.slow
+def test_a_run_without_any_network(tmp_path):
+    """In a network namespace of its own, where there is not even a loopback; that holds for what is no Python too."""
+    alone = ["unshare", "--map-root-user", "--net"]
+    if shutil.which("unshare") is None or subprocess.run([*alone, "true"], capture_output=True).returncode:
+        pytest.skip("no namespace may be made here")
+    done = run_with_mirror(tmp_path, online(HF_HOME=str(tmp_path / "hf")), *alone)
+    assert done.returncode == 0, done.stderr
+    (path,) = tmp_path.glob("*/record.json")
+    assert json.loads(path.read_text())["status"] == "done"
