@@ -13,7 +13,7 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import MissingConfigException
+from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -51,9 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(error.args[0])
     except UsageError as error:
         return complain(str(error))
-    except OSError as error:
-        return complain(plain_os(error))
     except Exception as error:
+        if isinstance(error, OSError) and not isinstance(error, HydraException):
+            return complain(plain_os(error))
         if _begun or os.environ.get("ROSA_BENCH_TRACEBACK"):
             raise
         return complain(plain(error))
