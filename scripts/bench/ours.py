@@ -115,6 +115,8 @@ class Ours:
             self.recorder.training_ends()
         del trainer
         forget(self.model)
+        if self.recorder.stop_asked:
+            raise KeyboardInterrupt
         return clock
 
     def activations(self, steps: int = 1) -> int:
