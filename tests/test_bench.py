@@ -106,6 +106,30 @@ def test_ours_trains_what_a_run_trains(tmp_path):
     assert one.recorder.activations == record.cost["memory"]["activations"]
 
 
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft's
+def test_precisions_do_not_mix(tmp_path):
+    """A model that has been trained at bf16 is trained at fp32 again, ours and the peer's, and nothing piles up."""
+    from bench.ours import Ours
+    from bench.peers import Peer
+    from bench.shapes import folder
+
+    seen: list[bool] = []
+    with folder("toy") as model:
+        few = ("method=lora", "train.limit_train=8", "train.batch_size=4")
+        ours = {p: Ours((*few, f"train.precision={p}"), model, tmp_path / p) for p in ("fp32", "bf16")}
+        peer = Peer(model, tmp_path, lora=True)
+    for watched in (ours["fp32"].model, ours["bf16"].model, peer.model):
+        watched.base_model.register_forward_pre_hook(
+            lambda *_: seen.append(any(map(torch.is_autocast_enabled, ("cpu", "cuda"))))
+        )
+    for precision in ("bf16", "fp32", "bf16"):
+        one = ours[precision]
+        one.train(1)
+        peer.train(one.rows, one.run.train, 1)
+        assert seen == [precision == "bf16"] * 2 and "forward" not in vars(peer.model) | vars(one.model)
+        seen.clear()
+
+
 @pytest.mark.parametrize("part", [pytest.param(p, marks=[] if p in QUICK else [pytest.mark.slow]) for p in PARTS])
 def test_a_toy_pass_of_every_part(part, tmp_path):
     command = [sys.executable, str(SCRIPTS / "benchmark.py"), "--part", part, "--quick", "--threads", "1"]

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-BLOCK = 256  # rows or columns of a weight that are turned into fp64 at a time
+BLOCK = 128  # rows or columns of a weight that are turned into fp64 at a time
 SMALLEST = 1e-4  # of the largest singular value; below it squares lose too much, and the weight itself is decomposed
 TOLERANCE = 1e-10  # of what is found, against the definition of an eigenvector
 Directions = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -75,7 +75,10 @@ def _gram(W_LN: torch.Tensor) -> NDArray[np.float64]:
     N = W_LN.shape[1]
     G: NDArray[np.float64] = np.zeros((N, N), order="F")
     for rows in W_LN.split(BLOCK):
-        G = blas.dsyrk(1.0, rows.double().contiguous().numpy().T, beta=1.0, c=G, lower=1, overwrite_c=1)
+        part = rows.double().numpy()
+        by_columns = part.flags.f_contiguous  # as the weight is stored: neither way is anything copied
+        a = part if by_columns else part.T
+        G = blas.dsyrk(1.0, a, beta=1.0, c=G, trans=int(by_columns), lower=1, overwrite_c=1)
     return G
 
 

@@ -10,7 +10,7 @@ from rosa_bench import cli, run
 from rosa_bench.record import Record
 
 RANKS = range(1, 9)
-STEPS = 200
+STEPS = 150
 
 
 def measure(options: Options) -> Found:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -112,6 +113,10 @@ class Ours:
                 prepare(trainer)
             trainer.train()
             self.recorder.training_ends()
+        del trainer
+        forget(self.model)
+        if self.recorder.stop_asked:
+            raise KeyboardInterrupt
         return clock
 
     def activations(self, steps: int = 1) -> int:
@@ -120,6 +125,13 @@ class Ours:
         self.train(steps)
         assert self.recorder.activations is not None
         return self.recorder.activations
+
+
+def forget(model: Any) -> None:
+    """Undo what a Trainer leaves behind: autocast around the forward pass (or none, for good), and its optimiser."""
+    for name in ("forward", "_original_forward", "_is_accelerate_prepared"):
+        model.__dict__.pop(name, None)
+    gc.collect()
 
 
 def losses_of(trainer: Any, losses: list[float]) -> None:

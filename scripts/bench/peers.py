@@ -12,7 +12,7 @@ import torch
 import transformers
 from transformers import AutoModelForSequenceClassification, Trainer, TrainingArguments
 
-from bench.ours import Clock
+from bench.ours import Clock, forget
 from rosa_bench.config import Train
 from rosa_bench.tasks.base import Encoded
 
@@ -83,6 +83,8 @@ class Peer:
         if prepare:
             prepare(trainer)
         trainer.train()
+        del trainer
+        forget(self.model)
         return clock
 
 
