@@ -215,10 +215,10 @@ def run_cell(run: config.Run) -> int:
     except UsageError:
         raise
     except Exception as error:
-        record = _failed(folder)
-        said = said_of(error, folder) if record is None else str(record.error)
+        recorded = _failed(folder)
+        said = said_of(error, folder) if recorded is None else str(recorded.error)
         warn(f"rosa_bench: failed: {' '.join(said.split())[:400]}")
-        if record is not None:
+        if recorded is not None:
             warn(f"rosa_bench: the record says more: {folder / 'record.json'}")
         if os.environ.get("ROSA_BENCH_TRACEBACK"):
             raise
