@@ -4,6 +4,7 @@
     python scripts/keep_records.py embedded [output_dir=DIR]
 
 Predictions stay where they are; what was computed from them, the comparisons with the baseline, is kept as tests.json.
+README.md gets the table as well, between its lines <!-- NAME: begin --> and <!-- NAME: end -->.
 """
 
 from __future__ import annotations
@@ -30,8 +31,20 @@ def main(name: str, overrides: list[str]) -> int:
     code = tables.main(["--runs", runs, "--runs", str(target), "--out", str(target / "tables"), "--suite", name])
     if (target / "tables" / "tests.json").is_file():
         shutil.move(target / "tables" / "tests.json", target / "tests.json")
+    put_into_readme(name, (target / "tables" / f"{name}.md").read_text(encoding="utf-8"))
     print(f"{len(cells)} records of {name}: {target}")
     return code
+
+
+def put_into_readme(name: str, table: str) -> None:
+    """The table as it was printed, without its title."""
+    path = Path("README.md")
+    text = path.read_text(encoding="utf-8")
+    begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
+    if begin in text and end in text:
+        before, after = text.partition(begin)[0], text.partition(end)[2]
+        body = table.partition("\n\n")[2].strip()
+        write_bytes(path, f"{before}{begin}{body}\n{end}{after}".encode())
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from support import METHODS, SMALL, TASKS
 
-from rosa_bench import embedded
+from rosa_bench import embedded, tables
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -90,4 +90,12 @@ def test_names_in_the_readme_exist():
         assert re.search(rf"\b{name}\b", README), name
     for path in re.findall(r"\]\((docs/[^)]+)\)", README):
         assert (ROOT / path).is_file(), path
-    assert len(README.splitlines()) < 150
+    assert len(README.splitlines()) < 190
+
+
+def test_the_table_is_what_the_records_give(tmp_path, capsys):
+    told = README.partition("<!-- embedded: begin -->")[2].partition("<!-- embedded: end -->")[0].strip()
+    arguments = ["--runs", str(ROOT / "results" / "embedded"), "--suite", "embedded", "--no-plots"]
+    assert tables.main([*arguments, "--out", str(tmp_path)]) == 0
+    assert told == (tmp_path / "embedded.md").read_text(encoding="utf-8").partition("\n\n")[2].strip()
+    assert told in capsys.readouterr().out

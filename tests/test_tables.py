@@ -19,6 +19,8 @@ from rosa_bench.record import read_record
 from rosa_bench.report.collect import collect
 from rosa_bench.report.text import DASH, escaped, latex, long_csv, markdown, rounded
 
+TWO = {"cola": {}, "rte": {}}
+
 
 def test_mean_and_standard_deviation_over_seeds(tmp_path):
     for seed, last in ((1, 50.0), (2, 52.0), (3, 57.0)):
@@ -127,6 +129,14 @@ def test_without_a_paper_a_suites_table_holds_its_own_setting_alone(tmp_path):
     own, other = built(tmp_path, suite)
     assert [row[2] for row in cells(own)[1:]] == ["41.00 (n=1)", "43.00 (n=1)"]
     assert [row[2] for row in cells(other)[1:]] == ["60.00 (n=1)"]
+
+
+def test_a_task_without_any_run_is_no_column_but_a_note(tmp_path):
+    suite = plan.Suite(name="own", title="own", cells=[plan.Block(run={"method": ["lora", "full"]}, tasks=TWO)])
+    for method in ("lora", "full"):
+        record(tmp_path, f"method={method}")
+    (grid,) = built(tmp_path, suite)
+    assert cells(grid)[0][2:] == ["cola matthews"] and "Without any run so far: rte." in markdown(grid)
 
 
 def with_predictions(path: Path, right: int, of: int = 400) -> None:

@@ -87,7 +87,17 @@ class SuiteTable:
         for target in self.targets:
             rows.setdefault(target.row, Row(target.row))
         filled = [self._row(row, bare) for row in rows.values()]
-        return dataclasses.replace(bare, rows=[row for row in filled if self._worth_showing(row)])
+        kept = [row for row in filled if self._worth_showing(row)]
+        return self._without_empty_columns(dataclasses.replace(bare, rows=kept))
+
+    def _without_empty_columns(self, grid: Grid) -> Grid:
+        """Without tasks that have no run in any row, unless the suite itself lists its columns."""
+        empty = [column for column in grid.columns if not any(shown(row.places[column]) for row in grid.rows)]
+        if self.suite.columns or not empty:
+            return grid
+        columns = [column for column in grid.columns if column not in empty]
+        names = ", ".join(column.task for column in empty)
+        return dataclasses.replace(grid, columns=columns, notes=[*grid.notes, f"Without any run so far: {names}."])
 
     def _worth_showing(self, row: Row) -> bool:
         """Whether there is anything to print that no other row has: without runs, published code repeats its paper."""
