@@ -112,7 +112,7 @@ def _eigenvectors(G_NN: NDArray[np.float64], index: torch.Tensor) -> tuple[NDArr
     if failed:
         return None
     Z[1:] = moved[:-1]
-    return values, torch.from_numpy(np.ascontiguousarray(Z[:, ::-1]))
+    return values, torch.from_numpy(Z[:, ::-1].copy())
 
 
 def _true(W_LN: torch.Tensor, image_LR: torch.Tensor, V_NR: torch.Tensor, largest: float) -> bool:
