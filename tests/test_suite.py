@@ -182,7 +182,7 @@ def test_a_cell_that_cannot_run_ends_in_a_list_and_exit_1(tmp_path):
     assert "fp16 needs a GPU" in log.read_text()
 
 
-def test_usage(tmp_path, capsys, monkeypatch):
+def test_usage(tmp_path, capsys, monkeypatch, attempts):
     blocked = tmp_path.parent / "a file"
     blocked.write_text("")
     wrong = [(["zz"], "choose from"), (["smoke", "--only", "zzz"], "matches no cell")]
