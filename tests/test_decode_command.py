@@ -118,7 +118,7 @@ def test_folders_of_no_run_and_of_runs_that_were_not_saved(dylora, tmp_path, cap
     shutil.copytree(dylora[0] / "adapter", tmp_path / "adapter")
     (tmp_path / "adapter" / "adapter.safetensors").write_bytes(b"half")
     code, _, err = told(capsys, tmp_path)
-    assert code == EXIT_USAGE and "cannot be read" in err
+    assert code == EXIT_USAGE and "adapter.safetensors is damaged" in err
     for text in ("[", "[]"):
         (tmp_path / "config.yaml").write_text(text)
         code, _, err = told(capsys, tmp_path)

@@ -89,7 +89,9 @@ class Ours:
 
     def _recorder(self) -> Recorder:
         key = config_key(self.run)
-        return Recorder(self.run, run_id(self.run, key), key)
+        recorder = Recorder(self.run, run_id(self.run, key), key, lock=None)
+        recorder.folder.mkdir(parents=True, exist_ok=True)
+        return recorder
 
     @property
     def model(self) -> Any:

@@ -16,6 +16,7 @@ from support import composed, small
 
 from rosa_bench import checkpoint, cli, config, foreign, paired, trainer
 from rosa_bench.data import encode
+from rosa_bench.data.source import file_sha256
 from rosa_bench.errors import UsageError
 from rosa_bench.models.load import load
 from rosa_bench.run import run as run_experiment
@@ -132,7 +133,9 @@ def test_a_pickle_in_place_of_an_adapter(tmp_path, mark):
     model, _ = load(run.model, run.task, 1)
     run.method.attach(model, 1)
     checkpoint.save_adapters(model, run.method, tmp_path, "a hash")
-    (tmp_path / "adapter" / "adapter.safetensors").write_bytes(pickle.dumps(Payload(mark)))
+    tensors, told = (tmp_path / "adapter" / name for name in ("adapter.safetensors", "adapter.json"))
+    tensors.write_bytes(pickle.dumps(Payload(mark)))
+    told.write_text(json.dumps(json.loads(told.read_text()) | {"sha256": file_sha256(tensors)}))
     with pytest.raises(UsageError, match="cannot be read"):
         checkpoint.load_adapter(model, run.method, tmp_path / "adapter", "a hash")
 
