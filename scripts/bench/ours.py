@@ -15,6 +15,7 @@ import torch
 from transformers import TrainerCallback
 
 from rosa_bench import cli
+from rosa_bench.data.batches import Rows
 from rosa_bench.data.source import load_split
 from rosa_bench.key import config_key, run_id
 from rosa_bench.models.load import load
@@ -109,7 +110,8 @@ class Ours:
         run = replace(self.run, train=replace(self.run.train, epochs=1, max_steps=steps or per_epoch))
         clock, pad = Clock(), int(self.experiment.tokenizer.pad_token_id)
         with self.recorder, _quiet(), self.experiment.matmul():
-            trainer = make_trainer(run, self.model, self.rows, pad, self.recorder, lambda: {run.task.select_split: {}})
+            rows = Rows(self.rows, [str(number) for number in range(len(self.rows))])
+            trainer = make_trainer(run, self.model, rows, pad, self.recorder, lambda: {run.task.select_split: {}})
             trainer.add_callback(clock)
             if prepare:
                 prepare(trainer)
