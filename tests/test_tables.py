@@ -80,7 +80,7 @@ def test_every_metric_of_a_classifier_is_known_at_its_best_epoch(tmp_path):
     last, best = {"accuracy": 70.0, "f1": 80.0}, {"accuracy": 75.0, "f1": 79.0}
     primary = {"metric": "accuracy", "split": "validation", "last": 70.0, "best": 75.0}
     scored = {"scores": {"validation": {"": last}}}
-    path, _ = (record(tmp_path, f"method={method}", "task=mrpc", **scored) for method in ("lora", "full"))
+    path, _ = (record(tmp_path, f"method={method}", "task=mrpc", last=70.0, **scored) for method in ("lora", "full"))
     changed(path, primary=primary | {"best_scores": {"validation": best}})
     (grid,) = built(tmp_path, asked)
     assert cells(grid)[1][2:] == ["75.00 (n=1)", "79.00 (n=1)"]

@@ -64,11 +64,11 @@ class Choice(Task):
         try:
             names = self._fields
         except ValueError as error:
-            raise ValueError(f"prompt={self.prompt!r} cannot be read ({error})") from error
+            raise ValueError(f"prompt={short(self.prompt)} cannot be read ({error})") from error
         if not names or not all(name.isidentifier() for name in names):
-            raise ValueError(f"prompt={self.prompt!r} names no field of a row in braces, or one that cannot be")
+            raise ValueError(f"prompt={short(self.prompt)} names no field of a row in braces, or one that cannot be")
         if any(form or conversion for _, _, form, conversion in string.Formatter().parse(self.prompt)):
-            raise ValueError(f"prompt={self.prompt!r} must have nothing but names in its braces")
+            raise ValueError(f"prompt={short(self.prompt)} must have nothing but names in its braces")
         if len(self.answers) == 1 or (self.right is not None and self.right not in self.answers):
             raise ValueError(f"answers={self.answers} must be two fields or more, right={self.right} one of them")
 
