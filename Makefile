@@ -41,7 +41,7 @@ format: setup ## rewrite the code in the house format
 tables: setup ## results/tables/ from all records
 	@$(BIN)/python -m rosa_bench.tables
 
-bench: setup ## speed, memory and start against their peers, into results/bench (about an hour on two quiet cores)
+bench: setup ## time and memory against peers, nine parts (more than an hour; --part NAME of scripts/benchmark.py for one)
 	@$(BIN)/python scripts/benchmark.py
 
 lock: setup ## renew requirements.lock within the ranges of pyproject.toml
