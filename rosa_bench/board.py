@@ -16,6 +16,7 @@ from rosa_bench.plan import Cell, State, duration, estimate
 from rosa_bench.record import write_record
 
 POLL_S = 0.2
+OURS = "rosa_bench: "  # begins a line that tells why a run ended
 
 
 class Board:
@@ -27,6 +28,7 @@ class Board:
         left_out = ("done",) if retry_failed else ("done", "failed")
         self.waiting = [cell for cell in cells if self.states[cell.key] not in left_out]
         self.running: dict[str, tuple[Cell, Any]] = {}
+        self.reasons: dict[str, str] = {}  # by key, of cells that ended without a record that says why
         self.shown = ""
 
     def run(self) -> None:
@@ -83,6 +85,7 @@ class Board:
         if running and not _marked_killed(cell):
             self.waiting.append(cell)
             return "elsewhere"
+        self.reasons[cell.key] = _said(Path(job.paths.stderr))
         warn(f"  {cell.folder.name} ended without a result; {job.paths.stderr} may say why")
         return "failed"
 
@@ -122,6 +125,15 @@ def _code(job: Any) -> int | None:
         return int(job.result())
     except Exception:  # noqa: BLE001 - submitit raises what it likes for a process that is no more
         return None
+
+
+def _said(path: Path) -> str:
+    """The last thing that a process said of itself on standard error; empty if it said nothing."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    return next((line.removeprefix(OURS) for line in reversed(lines) if line.startswith(OURS)), "")
 
 
 def _marked_killed(cell: Cell) -> bool:

@@ -44,8 +44,8 @@ def make_executor(cluster: str, folder: Path, name: str, options: Mapping[str, A
     return executor
 
 
-def summary(cells: Sequence[Cell]) -> str:
-    """Seconds by method, and each cell that is not done with its reason."""
+def summary(cells: Sequence[Cell], reasons: Mapping[str, str]) -> str:
+    """Seconds by method, and each cell that is not done with its reason: from its record, or by its key."""
     spent: dict[str, list[float]] = {}
     failed = []
     for cell in cells:
@@ -53,7 +53,8 @@ def summary(cells: Sequence[Cell]) -> str:
         if record is not None and record.status == "done":
             spent.setdefault(record.method, []).append(seconds(record))
         else:
-            status, error = ("not run", "") if record is None else (record.status, record.error or "")
+            status, error = ("not run", None) if record is None else (record.status, record.error)
+            error = error or reasons.get(cell.key, "")
             failed.append(f"  {status:12}{cell.folder.name}: {' '.join(error.split())[:200]}".rstrip(": "))
     lines = [f"  {method:8}{len(times):4} done  {sum(times):9.1f} s" for method, times in sorted(spent.items())]
     return "\n".join([*lines, *([f"{len(failed)} not done:", *failed] if failed else [])])
@@ -145,11 +146,14 @@ def run_suite(args: argparse.Namespace) -> int:
     if args.dry_run:
         tell("\n".join(f"  {state:10}{cell.folder.name}" for cell, state in zip(cells, states, strict=True)))
         return EXIT_DONE
+    reasons: dict[str, str] = {}
     if pending:
         options = dict(item.partition("=")[::2] for item in args.set)
         executor = make_executor(args.cluster, output / ".suite" / args.name, args.name, options)
-        Board(cells, executor, args.jobs, args.retry_failed).run()
-    tell(summary(cells))
+        board = Board(cells, executor, args.jobs, args.retry_failed)
+        board.run()
+        reasons = board.reasons
+    tell(summary(cells, reasons))
     return EXIT_DONE if all(cell.state == "done" for cell in cells) else EXIT_FAILED
 
 

@@ -122,7 +122,7 @@ def test_a_failed_cell_is_a_row_and_is_tried_again_on_demand(tmp_path, monkeypat
     whole, executor = running(cells)
     whole.run()
     assert executor.submitted == [cells[1].key] and "1 failed" in capsys.readouterr().out
-    assert "no room" in suite.summary(cells)
+    assert "no room" in suite.summary(cells, {})
     whole, executor = running(cells, retry_failed=True)
     whole.run()
     assert executor.submitted == [cells[0].key] and whole.counts()["done"] == 2
@@ -179,7 +179,7 @@ def test_a_cell_that_cannot_run_ends_in_a_list_and_exit_1(tmp_path):
     done = subprocess.run([*wanted, "train.precision=fp16"], capture_output=True, text=True, timeout=120)
     assert done.returncode == EXIT_FAILED and "1 not done" in done.stdout and "Traceback" not in done.stderr
     log = Path(re.search(r"result; (\S+) may say why", done.stderr)[1])
-    assert "fp16 needs a GPU" in log.read_text()
+    assert "fp16 needs a GPU" in log.read_text() and "fp16 needs a GPU" in done.stdout
 
 
 def test_usage(tmp_path, capsys, monkeypatch, attempts):
