@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from rosa_bench.errors import UsageError
 from rosa_bench.report.collect import Collection
 from rosa_bench.report.grid import Against, Column, Grid, Place, Row
 from rosa_bench.resampling import NoStatisticError
+
+SAME = 1e-6  # of a score: less than that is rounding
 
 
 @dataclass
@@ -24,9 +27,10 @@ class Comparer:
 
     def compared(self, grid: Grid) -> Grid:
         """The grid with each place held against the baseline's of its column; p is corrected by Holm over a column."""
-        base = next((row for row in grid.rows if is_baseline(row, grid.baseline)), None)
-        if base is None or grid.epoch != "last":  # predictions are of the last epoch
+        able = [row for row in grid.rows if is_baseline(row, grid.baseline)]
+        if not able or grid.epoch != "last":  # predictions are of the last epoch
             return grid
+        base = able[0]
         against: dict[tuple[str, Column], Against] = {}
         for column in grid.columns:
             found = {row.label: self._test(row, base, column) for row in grid.rows if row is not base}
@@ -38,12 +42,12 @@ class Comparer:
             dataclasses.replace(row, places={c: _with(p, against.get((row.label, c))) for c, p in row.places.items()})
             for row in grid.rows
         ]
-        return dataclasses.replace(grid, rows=rows)
+        return dataclasses.replace(grid, rows=rows, baseline=base.label if able[1:] else grid.baseline)
 
     def _test(self, row: Row, base: Row, column: Column) -> comparisons.Test | None:
         """The comparison of one place with the baseline's; None where there is nothing to compare."""
         own, other = row.places.get(column), base.places.get(column)
-        if own is None or other is None or not own.scores or not other.scores:
+        if own is None or other is None or "last" not in own.scores or "last" not in other.scores:
             return None
         keys, baseline_keys = ([record.key for record in place.records] for place in (own, other))
         variants = own.variant, other.variant
@@ -51,16 +55,22 @@ class Comparer:
         files, baseline_files = self._files(own, column), self._files(other, column)
         content = comparisons.content(files, baseline_files)
         known = self.known.get(identity)
-        if known is not None and known.current(content):
+        if known is not None and known.current(content) and is_of_scores(known.comparison, own, other):
             return known
+        where = f"not compared: {row.label}, {column.head} ({column.split})"
         if content is None:
+            if known is not None:
+                self.complaints.append(f"{where}: what is kept is not of the scores in these records")
             return None
         try:
             task = paired.task_of(own.records[0].config)
             method, baseline = self._read(own, column, files), self._read(other, column, baseline_files)
             comparison = paired.compare(task, column.metric, method, baseline)
         except (UsageError, NoStatisticError) as error:
-            self.complaints.append(f"not compared: {row.label}, {column.head} ({column.split}): {error}")
+            self.complaints.append(f"{where}: {error}")
+            return None
+        if not is_of_scores(comparison, own, other):
+            self.complaints.append(f"{where}: the predictions do not give the scores in these records")
             return None
         names = row.label, base.label, column.task, column.split
         self.known[identity] = comparisons.Test(*names, content=content, comparison=comparison)
@@ -77,6 +87,13 @@ class Comparer:
             paired.read_predictions(path, record.seed, subset)
             for record, path in zip(place.records, paths, strict=True)
         ]
+
+
+def is_of_scores(comparison: paired.Comparison, own: Place, other: Place) -> bool:
+    """Whether a comparison's difference is the one of the scores in the records, up to rounding."""
+    ours, theirs = own.scores["last"].mean, other.scores["last"].mean
+    close = SAME * max(abs(ours), abs(theirs))
+    return math.isclose(comparison.difference, ours - theirs, rel_tol=SAME, abs_tol=close)
 
 
 def file_split(split: str) -> str:
