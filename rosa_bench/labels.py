@@ -42,6 +42,12 @@ def _size(options: Mapping[str, Any]) -> str | None:
     return None
 
 
+def option_text(name: str, value: object) -> str:
+    """An option of a group, `train.lr`, and its value, as the name of a row says them; cut where it is long."""
+    text = " ".join(str(value).split())
+    return f"{name.partition('.')[2] or name}={text if len(text) < 24 else text[:20] + '...'}"
+
+
 def printed_name(template: str, options: Mapping[str, Any], variant: str) -> str:
     """The paper's name of a row, of a template in which {rank} and {variant} stand for a run's."""
     return template.replace("{rank}", rank_label(options) or "").replace("{variant}", variant)

@@ -72,6 +72,7 @@ class Suite:
     seeds: list[int] = Field(default_factory=lambda: [1], min_length=1)
     aggregate: Literal["mean", "median"] = "mean"  # over seeds
     epoch: Literal["last", "best"] = "last"  # which one is summed up
+    printed_epoch: Literal["last", "best"] | None = None  # the one of the paper's numbers, where it is the other one
     baseline: str | None = None  # the row that the others are tested against
     columns: list[Column] = Field(default_factory=list)  # every task by its primary metric where there are none
     paper: str | None = None  # as in results/papers/reported.csv

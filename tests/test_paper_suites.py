@@ -13,6 +13,7 @@ import pytest
 from rosa_bench import config, papers, plan
 from rosa_bench.labels import printed_name
 from rosa_bench.plan import Cell, Suite
+from rosa_bench.report.settings import targets
 
 NAMES = [name for name in config.choices("suite") if plan.load(name).paper]
 # Rows without a block: another backbone, a compression of the backbone, and rows that no run gives.
@@ -224,3 +225,16 @@ def test_the_hours_of_the_docs_are_those_of_the_script():
     text = (root / "docs" / "reproduce.md").read_text(encoding="utf-8")
     assert "\n".join(hours.lines()) in text
     assert all(f"`{name}`" in text for name in NAMES)
+
+
+@pytest.mark.parametrize("name", config.choices("suite"))
+def test_no_two_cells_of_a_suite_share_a_place_of_its_table(name):
+    places: dict[tuple[str, str, str], set[str]] = {}
+    for target in targets(plan.load(name)):
+        places.setdefault((target.row, target.where[0], target.variant), set()).add(target.name)
+    assert [place for place, found in places.items() if len(found) > 1] == []
+
+
+def test_rows_of_a_grid_say_what_tells_them_apart():
+    assert {"meft b=8, variant=meft1", "full"} < {t.row for t in targets(plan.load("meft_glue"))}
+    assert "lora r=1, lr=0.0002" in {t.row for t in targets(plan.load("rosa_e2e"))}

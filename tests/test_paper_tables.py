@@ -109,3 +109,70 @@ def test_a_run_started_for_a_suite_with_another_model_stands_in_its_table(tmp_pa
     (grid,) = built(tmp_path, suite)
     assert "other model size (roberta_mini, not roberta_base)" in markdown(grid)
     assert built(tmp_path)[0].name != suite.name  # and without its suite in a table of its own
+
+
+def test_a_random_backbone_is_not_the_papers(tmp_path):
+    for seed in (1, 2, 3):
+        path = record(tmp_path, "method=lora", "model=roberta_base", "data=hub", "model.random_init=true", seed=seed)
+        changed(path, data={"source": "hub", "sha256": {}, "rows": {}})
+    assert "other settings (model.random_init=True, not False)" in markdown(built(tmp_path, paper_suite())[0])
+
+
+def test_seeds_are_those_that_have_the_score_that_is_shown(tmp_path):
+    like_the_paper(tmp_path, [60.0, 61.0, 62.0])
+    path = next(tmp_path.glob("*-s2-*")) / "record.json"
+    changed(path, scores={"validation": {"": {"accuracy": 80.0}}})
+    (grid,) = built(tmp_path, paper_suite())
+    assert "(n=2)" in markdown(grid) and "fewer seeds (2 of 3)" in markdown(grid)
+
+
+def test_the_rule_of_a_papers_numbers_may_be_another_than_the_tables(tmp_path):
+    like_the_paper(tmp_path, [60.0, 61.0, 62.0])
+    suite = paper_suite(printed_epoch="best")
+    assert "other selection rule (the last epoch, not the best)" in markdown(built(tmp_path, suite)[0])
+    code = dataclasses.replace(suite.cells[0], as_published_code=plan.Settings(run={"method.alpha": 8}))
+    like_the_paper(tmp_path, [60.0, 61.0, 62.0], "hub", "method.alpha=8")
+    rows = {row[0]: row[2] for row in cells(built(tmp_path, dataclasses.replace(suite, cells=[code]))[0])}
+    assert "not comparable" in rows["LoRA, roberta-base"]
+    assert "not comparable" not in rows["LoRA, roberta-base, published code"]
+
+
+def test_only_shown_runs_are_kept_out_of_the_other_tables(tmp_path):
+    like_the_paper(tmp_path, [60.0, 61.0, 62.0])
+    like_the_paper(tmp_path, [40.0], "hub", "train.lr=0.5")
+    paper, other = built(tmp_path, paper_suite())
+    assert "61.0 ± 1.0 (n=3)" in markdown(paper) and "40.00 (n=1)" in markdown(other)
+
+
+def test_a_run_started_for_a_cell_with_another_task_stands_in_the_column_of_its_own(tmp_path):
+    tasks = {"mrpc": {}, "rte": {}}
+    suite = plan.Suite(name="own", title="Own", cells=[plan.Block(run={"method": ["lora", "full"]}, tasks=tasks)])
+    for cell in plan.plan(suite, ["task=rte"]):
+        options = cell.run.to_dict()
+        method = options["method"]["_target_"].rpartition(".")[2].lower()
+        changed(record(tmp_path, f"method={method}", "task=rte", last=66.0), config=options)
+    (grid,) = built(tmp_path, suite)
+    assert cells(grid)[0][2:] == ["rte accuracy"]
+    assert {row[0]: row[2] for row in cells(grid)[1:]} == {"lora r=8": "66.00 (n=1)", "full": "66.00 (n=1)"}
+
+
+def test_each_rate_of_a_grid_has_a_row_and_holds_no_other(tmp_path):
+    rates = plan.Block(run={"task": "cola", "method": ["lora", "full"], "train.lr": [0.1, 0.2], "train.max_steps": 9})
+    suite = plan.Suite(name="grid", title="Grid", cells=[rates])
+    for method, rate, last in (("lora", 0.1, 41.0), ("lora", 0.2, 42.0), ("full", 0.2, 43.0), ("lora", 0.3, 44.0)):
+        record(tmp_path, f"method={method}", f"train.lr={rate}", "train.max_steps=9", last=last)
+    own, other = built(tmp_path, suite)
+    assert [[row[0], row[2]] for row in cells(own)[1:]] == [
+        ["lora r=8, lr=0.1", "41.00 (n=1)"],
+        ["lora r=8, lr=0.2", "42.00 (n=1)"],
+        ["full, lr=0.2", "43.00 (n=1)"],
+    ]
+    assert [row[2] for row in cells(other)[1:]] == ["44.00 (n=1)"]
+
+
+def test_a_suites_runs_under_other_settings_are_told(tmp_path):
+    suite = plan.Suite(name="own", title="Own", cells=[plan.Block(run={"task": "cola", "method": ["lora", "full"]})])
+    for cell in plan.plan(suite, ["train.max_steps=5"]):
+        method = cell.run.to_dict()["method"]["_target_"].rpartition(".")[2].lower()
+        changed(record(tmp_path, f"method={method}", "train.max_steps=5"), config=cell.run.to_dict())
+    assert "not as the suite asks: train.max_steps=5, not null." in markdown(built(tmp_path, suite)[0])

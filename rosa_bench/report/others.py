@@ -6,7 +6,8 @@ import hashlib
 import re
 from collections.abc import Sequence
 
-from rosa_bench.labels import method_label
+from rosa_bench.labels import method_label, option_text
+from rosa_bench.record import Record
 from rosa_bench.report.collect import Group
 from rosa_bench.report.grid import Column, Epoch, Grid, Place, Row
 from rosa_bench.report.scores import place
@@ -23,16 +24,14 @@ def others(groups: Sequence[Group], epoch: Epoch) -> list[Grid]:
 def _other(model: str, source: str, groups: Sequence[Group], epoch: Epoch) -> Grid:
     columns: dict[str, Column] = {}
     labels: dict[tuple[str, str], list[Group]] = {}
-    for group in sorted(groups, key=lambda group: group.first.run_id):
+    for group in sorted(groups, key=lambda group: (not group.records, group.first.run_id)):
         record = group.first
         labels.setdefault((method_label(record.config, record.method), record.task), []).append(group)
-        if "metric" in record.primary:
-            primary = record.primary
-            better = bool(primary.get("higher_is_better", True))
-            columns.setdefault(record.task, Column(record.task, primary["metric"], str(primary.get("split")), better))
+        if record.task not in columns and (column := _column(record)) is not None:
+            columns[record.task] = column
     rows: dict[str, dict[Column, Place]] = {}
     sizes: dict[str, set[int]] = {}
-    for (label, task), found in sorted(labels.items()):
+    for (label, task), found in sorted(labels.items(), key=lambda item: (by_number(item[0][0]), item[0][1])):
         for group, particular in zip(found, particulars(found), strict=True):
             row = f"{label}, {particular}" if particular else label
             variant = (group.first.variant_names or [""])[-1]
@@ -46,6 +45,20 @@ def _other(model: str, source: str, groups: Sequence[Group], epoch: Epoch) -> Gr
     )
     title = f"{model} on {source}"
     return Grid(file_name(title), title, [columns[task] for task in sorted(columns)], made, epoch, notes=[note])
+
+
+def _column(record: Record) -> Column | None:
+    """What a run is judged by; of one that ended without a result, what it would have been judged by."""
+    primary = record.primary
+    metric = primary.get("metric", record.config["task"].get("primary"))
+    if not isinstance(metric, str):
+        return None
+    return Column(record.task, metric, str(primary.get("split", "")), bool(primary.get("higher_is_better", True)))
+
+
+def by_number(label: str) -> list[str | int]:
+    """A name as what it is sorted by: its numbers by their size."""
+    return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", label))]
 
 
 def file_name(title: str) -> str:
@@ -64,9 +77,4 @@ def particulars(groups: Sequence[Group]) -> list[str]:
     ]
     names = sorted(set().union(*flat))
     differing = [name for name in names if len({str(options.get(name)) for options in flat}) > 1]
-    return ["; ".join(_option(name, options.get(name)) for name in differing) for options in flat]
-
-
-def _option(name: str, value: object) -> str:
-    text = " ".join(str(value).split())
-    return f"{name.partition('.')[2] or name}={text if len(text) < 24 else text[:20] + '...'}"
+    return ["; ".join(option_text(name, options.get(name)) for name in differing) for options in flat]

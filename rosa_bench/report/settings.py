@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +12,14 @@ import yaml
 
 from rosa_bench import papers
 from rosa_bench.key import identity_parts, method_name
-from rosa_bench.labels import cell_name, method_label, printed_name
+from rosa_bench.labels import cell_name, method_label, option_text, printed_name
 from rosa_bench.plan import Cell, Suite, plan
 from rosa_bench.record import Record
 from rosa_bench.report.collect import Group, as_text
 
 PUBLISHED_CODE = ", published code"  # ends the label of a row with the settings of the authors' code
 SHOWN = 4  # differences that are named; the rest is counted
+PARTS = ("method", "train", "task")  # of a configuration, in which settings differ
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Target:
     variant: str
     parts: Mapping[str, Any]  # of its configuration, as in `Group`
     name: str  # in trackers
+    told: tuple[tuple[str, str], ...] = ()  # part and name of each option that the row's name says, beside the size
 
     @property
     def model(self) -> str:
@@ -41,6 +43,10 @@ class Target:
         """What a run must share to stand here: task, model and the method's options."""
         return self.cell.run.task.name, self.model, as_text(self.parts["method"])
 
+    def says_true(self, group: Group) -> bool:
+        """Whether runs have the options that the row's name says."""
+        return all(group.parts[part].get(name) == self.parts[part].get(name) for part, name in self.told)
+
 
 def targets(suite: Suite, several_models: bool = False) -> list[Target]:
     """Every row and task of a suite once, whatever the seed; the settings that the paper prints first."""
@@ -51,7 +57,7 @@ def targets(suite: Suite, several_models: bool = False) -> list[Target]:
         models.setdefault(cell.run.task.name, set()).add(cell.run.model.name)
     several_models |= any(len(names) > 1 for names in models.values())
     named = [dataclasses.replace(cell, block=block) for cell in cells for block in (cell.block, *cell.also)]
-    return [target for cell in named for target in _of(cell, several_models)]
+    return told_apart([target for cell in named for target in _of(cell, several_models)], several_models)
 
 
 def _of(cell: Cell, several_models: bool) -> Iterator[Target]:
@@ -59,9 +65,40 @@ def _of(cell: Cell, several_models: bool) -> Iterator[Target]:
     names, template = run.method.variants(), cell.block.reported
     for variant in names if "{variant}" in (template or "") else names[-1:]:
         row = printed_name(template, config["method"], variant) if template else method_label(config, method_name(run))
-        row += f", {run.model.name.replace('_', '-')}" if several_models else ""
-        row += PUBLISHED_CODE if cell.published_code else ""
+        row += _ending(cell, several_models)
         yield Target(row, cell, variant, identity_parts(config), cell_name(config))
+
+
+def _ending(cell: Cell, several_models: bool) -> str:
+    model = f", {cell.run.model.name.replace('_', '-')}" if several_models else ""
+    return model + (PUBLISHED_CODE if cell.published_code else "")
+
+
+def told_apart(found: Sequence[Target], several_models: bool) -> list[Target]:
+    """The targets, those of a row that has several cells for a task each in a row that says in what they differ.
+
+    So every rate of a grid and every variant of a method has its own. Rows that a paper names keep their names.
+    """
+    alike: dict[str, dict[str, list[Target]]] = {}
+    for target in found:
+        if target.cell.block.reported is None:
+            alike.setdefault(target.row, {}).setdefault(target.where[0], []).append(target)
+    told = {row: sorted(set().union(*map(_differing, by_task.values()))) for row, by_task in alike.items()}
+    return [_telling(target, tuple(told.get(target.row, ())), several_models) for target in found]
+
+
+def _differing(alike: Sequence[Target]) -> set[tuple[str, str]]:
+    """Part and name of the options in which targets differ."""
+    names = {(part, name) for target in alike for part in PARTS for name in target.parts[part]}
+    return {(p, n) for p, n in names if len({as_text(target.parts[p].get(n)) for target in alike}) > 1}
+
+
+def _telling(target: Target, told: tuple[tuple[str, str], ...], several_models: bool) -> Target:
+    if not told or target.cell.block.reported is not None:
+        return target
+    ending = _ending(target.cell, several_models)
+    said = "; ".join(option_text(f"{part}.{name}", target.parts[part].get(name)) for part, name in told)
+    return dataclasses.replace(target, row=f"{target.row.removesuffix(ending)}, {said}{ending}", told=told)
 
 
 def started_for(record: Record, suite: str) -> str | None:
@@ -74,8 +111,9 @@ def started_for(record: Record, suite: str) -> str | None:
 
 def differences(group: Group, target: Target) -> list[str]:
     """Options in which runs differ from what the suite asks for."""
-    found = []
-    for part in ("method", "train", "task"):
+    random, asked_random = bool(group.first.config["model"].get("random_init")), target.cell.run.model.random_init
+    found = [] if random == asked_random else [f"model.random_init={random}, not {asked_random}"]
+    for part in PARTS:
         own, asked = group.parts[part], target.parts[part]
         names = [name for name in sorted(set(own) | set(asked)) if own.get(name) != asked.get(name)]
         if part == "train" and "max_steps" in names:
@@ -88,20 +126,28 @@ def _value(value: Any) -> str:
     return "null" if value is None else str(value)
 
 
-def incomparable(group: Group, target: Target, suite: Suite) -> tuple[str, ...]:
-    """Why the scores of a group of runs cannot be held against the paper's; nothing if they can."""
-    record, found = group.first, []
-    if record.model != target.model:
-        found.append(f"other model size ({record.model}, not {target.model})")
+def incomparable(group: Group, target: Target, suite: Suite, seeds: int) -> tuple[str, ...]:
+    """Why the scores of a group of runs, `seeds` of them, cannot be held against the paper's; nothing if they can."""
+    record, found = group.first, other_model(group, target)
     if (rows := other_rows(record)) is not None:
         found.append(f"other data ({rows})")
-    if len(group.records) < len(suite.seeds):
-        found.append(f"fewer seeds ({len(group.records)} of {len(suite.seeds)})")
-    other = differences(group, target)
-    if other:
-        more = f" and {len(other) - SHOWN} more" if len(other) > SHOWN else ""
-        found.append(f"other settings ({'; '.join(other[:SHOWN])}{more})")
+    if seeds < len(suite.seeds):
+        found.append(f"fewer seeds ({seeds} of {len(suite.seeds)})")
+    if other := differences(group, target):
+        found.append(f"other settings ({named_first(other)})")
     return tuple(found)
+
+
+def other_model(group: Group, target: Target) -> list[str]:
+    """That runs are of another backbone than is asked for, if they are."""
+    model = group.first.model
+    return [] if model == target.model else [f"other model size ({model}, not {target.model})"]
+
+
+def named_first(found: Sequence[str]) -> str:
+    """Some differences by name and the number of the others."""
+    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    return "; ".join(found[:SHOWN]) + more
 
 
 @functools.cache

@@ -10,7 +10,16 @@ from rosa_bench import paired, papers, plan
 from rosa_bench.report.collect import Group
 from rosa_bench.report.grid import Column, Epoch, Grid, Place, Printed, Row
 from rosa_bench.report.scores import decimals, place, shown, verdict
-from rosa_bench.report.settings import PUBLISHED_CODE, Target, differences, incomparable, started_for, targets
+from rosa_bench.report.settings import (
+    PUBLISHED_CODE,
+    Target,
+    differences,
+    incomparable,
+    named_first,
+    other_model,
+    started_for,
+    targets,
+)
 
 Chosen = tuple[Group, Target, int]  # runs, where they stand, how many others stand there under other settings
 
@@ -46,15 +55,13 @@ class SuiteTable:
         return Column(name, metric, split or judged, better)
 
     def take(self, groups: Iterable[Group]) -> set[int]:
-        """Place every group that belongs here, the nearest to what is asked for in each place; returns their ids."""
+        """Put into each place the group nearest to what is asked for; returns the ids of those that stand in one."""
         near: dict[tuple[str, str, str], list[Target]] = {}
         for target in self.targets:
             near.setdefault(target.where, []).append(target)
         candidates: dict[tuple[str, str], list[tuple[int, int, Group, Target]]] = {}
-        taken = set()
         for group in groups:
             for off, target in self._fitting(group, near):
-                taken.add(id(group))
                 where = (target.row, target.where[0])
                 candidates.setdefault(where, []).append((off, -len(group.records), group, target))
         for where, found in candidates.items():
@@ -63,16 +70,17 @@ class SuiteTable:
             self.chosen[where] = group, target, sum(len(other.records) for _, _, other, _ in found[1:])
         if not self.suite.paper and len({row for row, _ in candidates}) < 2:
             return set()  # a single method is no table: its runs stand among the others
-        return taken
+        return {id(group) for group, _, _ in self.chosen.values()}
 
     def _fitting(self, group: Group, near: Mapping[tuple[str, str, str], list[Target]]) -> list[tuple[int, Target]]:
         """The places of a group: of the same task, model and method, or that it was started for; the nearest."""
         record = group.first
         cell = started_for(record, self.name)
-        found = [t for t in self.targets if t.name == cell] if cell else near.get(group.where, [])
+        own = [t for t in self.targets if t.name == cell and t.where[0] == record.task]  # an override may change a task
+        found = [t for t in own or near.get(group.where, []) if t.says_true(group)]
         off = [(len(differences(group, target)), target) for target in found]
         least = min((count for count, _ in off), default=0)
-        if least and not cell and not self.suite.paper:
+        if least and not own and not self.suite.paper:
             return []  # without a paper beside it a table is of one setting only
         return [(count, target) for count, target in off if count == least]
 
@@ -121,7 +129,8 @@ class SuiteTable:
                 own = place(group, column, target.variant, grid.aggregate, others)
                 sizes |= {record.params["trainable"] for record in own.records}
                 if printed is not None:
-                    why = [*incomparable(group, target, self.suite), *self._always(grid, target, asked)]
+                    scored = len(own.scores[grid.epoch].by_seed) if grid.epoch in own.scores else 0
+                    why = [*incomparable(group, target, self.suite, scored), *self._always(grid, target, asked)]
                     judged = verdict(own, printed, grid, why, len(self.suite.seeds))
                     own = dataclasses.replace(own, printed=printed, verdict=judged)
             places[column] = own
@@ -142,7 +151,8 @@ class SuiteTable:
     def _always(self, grid: Grid, target: Target, asked: plan.Column | None) -> list[str]:
         """What no run of ours shares with the paper, as the suite says."""
         said = [self.suite.incomparable, target.cell.block.incomparable, asked.incomparable if asked else None]
-        rule = [f"other selection rule (the {grid.epoch} epoch)"] if grid.epoch != self.suite.epoch else []
+        theirs = self.suite.epoch if target.cell.published_code else self.suite.printed_epoch or self.suite.epoch
+        rule = [f"other selection rule (the {grid.epoch} epoch, not the {theirs})"] if grid.epoch != theirs else []
         return [*filter(None, said), *rule]
 
     def _notes(self) -> list[str]:
@@ -154,4 +164,11 @@ class SuiteTable:
         if suite.paper and suite.table:
             ran = f", run on {suite.hardware}" if suite.hardware else ""
             lines.append(f"Printed values: {suite.paper}, {suite.table}{ran} (results/papers).")
+        if not suite.paper and (off := self._other_settings()):
+            lines.append(f"Some runs are not as the suite asks: {off}.")
         return [*lines, *suite.notes]
+
+    def _other_settings(self) -> str:
+        """In what shown runs differ from what the suite asks; of one with a paper a mark in each place says so."""
+        named = (other_model(group, t) + differences(group, t) for group, t, _ in self.chosen.values())
+        return named_first(sorted({reason for reasons in named for reason in reasons}))
