@@ -79,12 +79,11 @@ def render(args: argparse.Namespace) -> int:
 
 def alone(found: Collection, grids: list[Grid], suite: str) -> tuple[Collection, list[Grid]]:
     """The records and the table of one suite. Raises UsageError if it has none."""
-    shown = {
-        id(record) for grid in grids for row in grid.rows for place in row.places.values() for record in place.records
-    }
+    places = [place for grid in grids for row in grid.rows for place in row.places.values()]
+    shown = {id(record) for place in places for record in (*place.records, *place.ended)}
     if not shown:
         raise UsageError(f"no record of the suite {suite}; make some with: python -m rosa_bench.suite {suite}")
-    groups = [group for group in found.groups if any(id(record) in shown for record in group.records.values())]
+    groups = [g for g in found.groups if shown & {id(r) for r in (*g.records.values(), *g.unfinished.values())}]
     return dataclasses.replace(found, groups=groups), grids
 
 

@@ -111,6 +111,23 @@ def test_a_run_without_a_result_is_told_and_not_averaged(tmp_path):
     assert cells(grid)[1][2] == "50.00 (n=1); oom (n=1)"
 
 
+def test_a_run_without_a_result_alone_is_a_row_too(tmp_path):
+    path = record(tmp_path, "method=lora")
+    changed(path, status="oom", scores={}, primary={}, params={}, error="out of memory")
+    (grid,) = built(tmp_path)
+    assert cells(grid) == [["method", "trainable", "cola matthews"], ["lora r=8", DASH, "oom (n=1)"]]
+    assert [r.error for row in grid.rows for place in row.places.values() for r in place.ended] == ["out of memory"]
+
+
+def test_of_several_records_of_one_run_the_last_finished_is_taken_and_the_others_named(tmp_path):
+    for name, finished, last in (("a", "2026-02", 50.0), ("b", "2026-03", 60.0), ("c", "2026-01", 70.0)):
+        changed(record(tmp_path, "method=lora", last=last, run_id=name), finished=finished)
+    changed(record(tmp_path, "method=lora", last=80.0, run_id="d"), finished="2026-04", key="another")
+    found = collect([tmp_path])
+    assert [r.primary["last"] for r in found.records] == [80.0]
+    assert {line.split(": ")[1] for line in found.broken} == {str(tmp_path / name) for name in "abc"}
+
+
 def test_of_one_key_the_first_folder_is_taken(tmp_path):
     record(tmp_path / "a", "method=lora", last=50.0)
     record(tmp_path / "b", "method=lora", last=60.0)
@@ -167,6 +184,24 @@ def test_bold_only_where_a_difference_holds(tmp_path, capsys):
     assert "**" not in compared(runs, tmp_path / "elsewhere", capsys)
 
 
+def test_a_comparison_is_not_believed_beside_other_scores(tmp_path, capsys):
+    runs, out = tmp_path / "runs", tmp_path / "out"
+    for seed in (1, 2, 3):
+        for method, right in (("lora", 20), ("rosa", 34 + seed)):
+            path = record(runs, f"method={method}", "task=rte", seed=seed, last=100 * right / 40)
+            with_predictions(path, right, of=40)
+    assert "**90.00" in compared(runs, out, capsys)
+    for path in runs.glob("*lora*/record.json"):
+        value = json.loads(path.read_text())
+        changed(path, scores={"validation": {"": {"accuracy": 99.0}}}, primary=value["primary"] | {"last": 99.0})
+    for said in ("the predictions do not give the scores", "what is kept is not of the scores"):
+        assert tables.main(["--runs", str(runs), "--out", str(out), "--baseline", "lora", "--no-plots"]) == EXIT_DONE
+        told = capsys.readouterr()
+        assert "**" not in told.out and said in told.err
+        for path in runs.glob("*/predictions*"):
+            path.unlink()
+
+
 def test_the_file_of_a_part_of_a_split_is_the_whole_splits():
     from rosa_bench.report.compare import file_split
 
@@ -193,7 +228,22 @@ def test_without_records_it_says_what_to_do(tmp_path, capsys):
     assert "make one with: make run" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
+def test_rows_are_in_the_order_of_their_ranks(tmp_path):
+    for rank in (2, 16, 128):
+        record(tmp_path, "method=lora", f"method.rank={rank}")
+    assert [row.label for row in built(tmp_path)[0].rows] == ["lora r=2", "lora r=16", "lora r=128"]
+
+
+def test_of_several_baselines_the_one_that_is_meant_is_named(tmp_path, capsys):
+    runs = tmp_path / "runs"
+    for rank, right in ((1, 20), (4, 21)):
+        path = record(runs, "method=lora", f"method.rank={rank}", "task=rte", last=100 * right / 40)
+        with_predictions(path, right, of=40)
+    assert "Bold: better than lora r=1, " in compared(runs, tmp_path / "out", capsys)
+
+
 def test_latex_escapes_what_it_must():
+    assert escaped("[x]*") == "{[}x]{*}"  # at the start of a row they would be read with the line break before it
     assert escaped(r"50 % a_b & c\d ± –") == r"50 \% a\_b \& c\textbackslash{}d $\pm$ --"
 
 

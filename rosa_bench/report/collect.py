@@ -76,14 +76,15 @@ def _without_collector() -> Iterator[None]:
 
 
 def collect(roots: Sequence[Path]) -> Collection:
-    """All records below `roots`; of records of the same key the first root's is taken, and the last finished one.
+    """All records below `roots`; of several of one run the first root's is taken, and in a root the last finished one.
 
-    A damaged or foreign record is named in `broken` and left out.
+    A damaged or foreign record is named in `broken` and left out, and so is one beside which another was taken.
     """
     found = Collection([], {}, [])
     by_setting: dict[str, Group] = {}
     settings: dict[bytes, tuple[str, dict[str, Any], dict[str, Any]]] = {}
     taken: dict[str, Record] = {}
+    chosen = _Choice(found, roots)
     with _without_collector():
         for root in roots:
             for path in record_files(root):
@@ -92,17 +93,39 @@ def collect(roots: Sequence[Path]) -> Collection:
                 except UsageError as error:
                     found.broken.append(f"left out: {error}")
                     continue
-                other = taken.get(record.key)
-                if record.status not in ("done", *UNFINISHED) or (other is not None and other.status == "done"):
-                    continue
-                taken[record.key] = record
-                found.folders[id(record)] = path.parent
+                if record.status in ("done", *UNFINISHED):
+                    found.folders[id(record)] = path.parent
+                    chosen.put(taken, record.key, record)
         for record in taken.values():
             setting, parts, record.config = _shared(record, settings)
             group = by_setting.setdefault(setting, Group(parts))
-            (group.records if record.status == "done" else group.unfinished)[record.seed] = record
+            chosen.put(group.records if record.status == "done" else group.unfinished, record.seed, record)
     found.groups = list(by_setting.values())
     return found
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """Of records of one run takes one, and names what was left out unless it lies below a later root."""
+
+    found: Collection
+    roots: Sequence[Path]
+
+    def put(self, taken: dict[Any, Record], name: Any, record: Record) -> None:
+        """Under a name the better one of a record and of what is there."""
+        other = taken.setdefault(name, record)
+        if other is record:
+            return
+        better, worse = (record, other) if self._rank(record) > self._rank(other) else (other, record)
+        taken[name] = better
+        if better.status == worse.status and self._rank(better)[1] == self._rank(worse)[1]:
+            left, kept = (self.found.folder(record) for record in (worse, better))
+            if left != kept:
+                self.found.broken.append(f"left out: {left}: seed {worse.seed} of this setting is taken from {kept}")
+
+    def _rank(self, record: Record) -> tuple[bool, int, str]:
+        root = self.roots.index(self.found.folder(record).parent)
+        return record.status == "done", -root, str(record.finished or "")
 
 
 def record_files(root: Path) -> list[Path]:

@@ -85,6 +85,7 @@ class Place:
     verdict: Verdict | None = None
     against: Against | None = None
     records: tuple[Record, ...] = ()  # the runs behind the scores, by seed
+    ended: tuple[Record, ...] = ()  # those that failed or ran out of memory, by seed
     variant: str = ""  # of the trained model, as in the records' scores
     other_settings: int = 0  # runs of this row and column under other settings, which are not averaged in
     unfinished: Mapping[str, int] = field(default_factory=dict)  # runs that failed or ran out of memory, by status

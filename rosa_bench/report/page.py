@@ -172,7 +172,7 @@ class Table:
             return f'<td class="dash">{DASH}</td>'
         values = "".join(f' data-{epoch}="{self._centre(score)!r}"' for epoch, score in place.scores.items())
         shown = "".join(f'<span class="at-{epoch}">{self._score(place, column, epoch)}</span>' for epoch in EPOCHS)
-        if place.records or place.scores or (place.printed is not None and place.printed.note):
+        if place.records or place.ended or place.scores or (place.printed is not None and place.printed.note):
             number = self.panels.add(place, self._lines(place, column))
             shown = f'<button type="button" class="place" aria-haspopup="dialog" data-place="{number}">{shown}</button>'
         ended = "".join(

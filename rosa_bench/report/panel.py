@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rosa_bench.record import Record
-from rosa_bench.report.grid import Epoch, Place
+from rosa_bench.report.grid import Epoch, Place, Score
 
 EPOCHS: tuple[Epoch, Epoch] = ("last", "best")
 ABSENT = "(absent)"  # stands for a setting that some of the runs do not have
@@ -33,7 +33,7 @@ class Panels:
 
     def add(self, place: Place, lines: Sequence[str]) -> int:
         """The number of a place; `lines` are what its panel begins with."""
-        records = place.records
+        records = (*place.records, *place.ended)
         shared, differing = common([record.config for record in records])
         settings = {name: value for name, value in shared.items() if isinstance(value, Mapping)}
         settings[""] = {name: value for name, value in shared.items() if name not in settings}
@@ -41,13 +41,13 @@ class Panels:
         env = self._grouped([(record.seed, record.env) for record in records])
         value = {
             "lines": list(lines),
-            "runs": [_run(record, place) for record in records],
+            "runs": [_run(r, place.scores) for r in place.records] + [_run(r, {}) for r in place.ended],
             "config": {name: self._number(part) for name, part in settings.items()},
             "differs": differing,
             "data": data,
             "env": env,
         }
-        self._count(records)
+        self._count(place.records)
         self._places.append(dumped(value))
         return len(self._places) - 1
 
@@ -87,9 +87,9 @@ class Panels:
         return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
-def _run(record: Record, place: Place) -> list[Any]:
+def _run(record: Record, found: Mapping[Epoch, Score]) -> list[Any]:
     """Seed, name, key, score at the last and the best epoch (None where absent), and what went wrong, if anything."""
-    scores = [place.scores[epoch].by_seed.get(record.seed) if epoch in place.scores else None for epoch in EPOCHS]
+    scores = [found[epoch].by_seed.get(record.seed) if epoch in found else None for epoch in EPOCHS]
     run = [record.seed, record.run_id, record.key, *scores]
     return run if record.status == "done" else [*run, f"{record.status}: {record.error or 'no error noted'}"]
 

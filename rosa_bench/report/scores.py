@@ -48,6 +48,7 @@ def place(group: Group, column: Column, variant: str, aggregate: str = "mean", o
     return Place(
         scores=scores(records, column, variant, aggregate),
         records=records,
+        ended=tuple(record for _, record in sorted(group.unfinished.items())),
         variant=variant,
         other_settings=others,
         unfinished={status: ended.count(status) for status in sorted(set(ended))},

@@ -250,6 +250,7 @@ def _latex_printed(place: Place | None, decimals: int, footnotes: Footnotes) -> 
 
 ESCAPES: dict[str, str | int | None] = {c: "\\" + c for c in "_%&#{}"}
 ESCAPES |= {"$": r"\$", "\\": r"\textbackslash{}", "~": r"\textasciitilde{}"}
+ESCAPES |= {"[": "{[}", "*": "{*}"}  # which would be options of the line break before them
 ESCAPES |= {"^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--", "−": "$-$", "†": r"$\dagger$", "<": "$<$", ">": "$>$"}
 
 

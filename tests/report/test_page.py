@@ -190,6 +190,14 @@ def test_runs_that_ended_without_a_result_are_told():
     assert reader.panels["places"][0]["lines"][-1] == "2 of the runs ended with status oom."
 
 
+def test_the_panel_of_a_place_without_a_result_holds_the_runs_and_why():
+    ended = record(seed=3, status="oom", error="no room", scores={}, primary={})
+    panels = read(("lora", Place(unfinished={"oom": 1}, ended=(ended,)))).panels
+    (shown,) = panels["places"]
+    assert shown["runs"] == [[3, ended.run_id, ended.key, None, None, "oom: no room"]]
+    assert panels["parts"][shown["config"]["train"]] == {"lr": 0.1, "device": "cpu"}
+
+
 def test_where_numbers_come_from_is_told_without_scripts():
     rows = read(("lora", place(50.0, 51.0))).rows
     assert ["cola", "embedded v1", "2", "train aa11validation bb22"] in rows
