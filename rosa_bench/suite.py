@@ -20,6 +20,7 @@ from rosa_bench.board import Board
 from rosa_bench.console import in_utf8, tell, warn
 from rosa_bench.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, UsageError
 from rosa_bench.interrupts import as_keyboard_interrupt
+from rosa_bench.key import method_name
 from rosa_bench.plan import Cell, Suite, estimate, load, plan
 from rosa_bench.record import seconds
 from rosa_bench.report.collect import collect
@@ -44,8 +45,26 @@ def make_executor(cluster: str, folder: Path, name: str, options: Mapping[str, A
     return executor
 
 
-def summary(cells: Sequence[Cell], reasons: Mapping[str, str]) -> str:
-    """Seconds by method, and each cell that is not done with its reason: from its record, or by its key."""
+def with_input(cells: Sequence[Cell]) -> tuple[list[Cell], list[str]]:
+    """The cells whose rows and weights are there, and a line for each other one. Raises UsageError if there is none."""
+    able, lines = [], []
+    lacking: UsageError | None = None
+    for cell in cells:
+        try:
+            cell.key  # noqa: B018 - reads what identifies rows and weights
+        except UsageError as error:
+            lacking, run = error, cell.run
+            name = f"{run.task.name}-{run.model.name}-{method_name(run)}-s{run.seed}"
+            lines.append(f"  {'no input':12}{name}: {error}")
+        else:
+            able.append(cell)
+    if lacking is not None and not able:
+        raise lacking
+    return able, lines
+
+
+def summary(cells: Sequence[Cell], reasons: Mapping[str, str], lacking: Sequence[str] = ()) -> str:
+    """Seconds by method, and each cell that is not done with its reason, from its record or by its key."""
     spent: dict[str, list[float]] = {}
     failed = []
     for cell in cells:
@@ -56,6 +75,7 @@ def summary(cells: Sequence[Cell], reasons: Mapping[str, str]) -> str:
             status, error = ("not run", None) if record is None else (record.status, record.error)
             error = error or reasons.get(cell.key, "")
             failed.append(f"  {status:12}{cell.folder.name}: {' '.join(error.split())[:200]}".rstrip(": "))
+    failed += lacking
     lines = [f"  {method:8}{len(times):4} done  {sum(times):9.1f} s" for method, times in sorted(spent.items())]
     return "\n".join([*lines, *([f"{len(failed)} not done:", *failed] if failed else [])])
 
@@ -133,18 +153,20 @@ def planned(suite: Suite, args: argparse.Namespace) -> list[Cell]:
 def run_suite(args: argparse.Namespace) -> int:
     """Plan, tell, run, sum up."""
     suite = load(args.name)
-    cells = planned(suite, args)
+    cells, lacking = with_input(planned(suite, args))
     output = Path(cells[0].run.output_dir)
     states = [cell.state for cell in cells]
     counts = "  ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
-    tell(f"{suite.title}: {len(cells)} cells: {counts}")
+    missing = f"  {len(lacking)} without input" if lacking else ""
+    tell(f"{suite.title}: {len(cells) + len(lacking)} cells: {counts}{missing}")
     pending = [cell for cell, state in zip(cells, states, strict=True) if state != "done"]
     if pending:
         tell(str(estimate(pending, collect([output]).records)))
         if (line := missing_hub(pending)) is not None:
             tell(line)
     if args.dry_run:
-        tell("\n".join(f"  {state:10}{cell.folder.name}" for cell, state in zip(cells, states, strict=True)))
+        listed = (f"  {state:10}{cell.folder.name}" for cell, state in zip(cells, states, strict=True))
+        tell("\n".join([*listed, *lacking]))
         return EXIT_DONE
     reasons: dict[str, str] = {}
     if pending:
@@ -153,8 +175,8 @@ def run_suite(args: argparse.Namespace) -> int:
         board = Board(cells, executor, args.jobs, args.retry_failed)
         board.run()
         reasons = board.reasons
-    tell(summary(cells, reasons))
-    return EXIT_DONE if all(cell.state == "done" for cell in cells) else EXIT_FAILED
+    tell(summary(cells, reasons, lacking))
+    return EXIT_DONE if not lacking and all(cell.state == "done" for cell in cells) else EXIT_FAILED
 
 
 if __name__ == "__main__":

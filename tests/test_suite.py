@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import re
 import signal
@@ -180,6 +181,23 @@ def test_a_cell_that_cannot_run_ends_in_a_list_and_exit_1(tmp_path):
     assert done.returncode == EXIT_FAILED and "1 not done" in done.stdout and "Traceback" not in done.stderr
     log = Path(re.search(r"result; (\S+) may say why", done.stderr)[1])
     assert "fp16 needs a GPU" in log.read_text() and "fp16 needs a GPU" in done.stdout
+
+
+def test_a_cell_without_rows_does_not_keep_the_others_from_running(tmp_path, monkeypatch, capsys):
+    rows = [{"sentence": f"The dog sees cat {i}.", "label": i % 2} for i in range(24)]
+    (tmp_path / "glue" / "cola").mkdir(parents=True)
+    for split in ("train", "validation"):
+        path = tmp_path / "glue" / "cola" / f"{split}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.setattr(suite, "load", lambda _: small_suite({"task": ["stsb", "cola"], "method": "lora"}))
+    monkeypatch.setattr(suite, "make_executor", lambda *_: Pretend())
+    wanted = ["smoke", *TINY, "data=local", f"data.dir={tmp_path}", f"output_dir={tmp_path / 'runs'}"]
+    assert suite.main([*wanted, "--dry-run"]) == EXIT_DONE
+    assert "2 cells: 1 pending  1 without input" in capsys.readouterr().out
+    assert suite.main(wanted) == EXIT_FAILED
+    told = capsys.readouterr().out.partition("1 not done:")[2]
+    assert "stsb-roberta_mini-lora-s1: " in told and "glue/stsb" in told
+    assert [read_record(path).task for path in (tmp_path / "runs").glob("*/record.json")] == ["cola"]
 
 
 def test_usage(tmp_path, capsys, monkeypatch, attempts):
