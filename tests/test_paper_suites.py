@@ -238,3 +238,13 @@ def test_no_two_cells_of_a_suite_share_a_place_of_its_table(name):
 def test_rows_of_a_grid_say_what_tells_them_apart():
     assert {"meft b=8, variant=meft1", "full"} < {t.row for t in targets(plan.load("meft_glue"))}
     assert "lora r=1, lr=0.0002" in {t.row for t in targets(plan.load("rosa_e2e"))}
+
+
+def test_the_synthetic_experiment_has_the_settings_of_its_published_commands():
+    for cell in plan.plan(plan.load("synthetic"), published_code=True):
+        run = cell.run
+        assert (run.seed, run.train.lr, run.train.batch_size) == (42, 1e-3, 64)
+        assert run.train.epochs == {1: 500, 2: 1000}[run.task.layers]
+        if getattr(run.method, "variant", None) == "equal":
+            assert run.method.every_epochs == run.train.epochs // run.task.perturbation
+            assert run.method.rank in (1, 2, 4, 6, 8)
