@@ -91,15 +91,17 @@ def test_every_metric_of_a_classifier_is_known_at_its_best_epoch(tmp_path):
 
 def test_broken_and_foreign_records_are_named_and_left_out(tmp_path):
     record(tmp_path, "method=lora")
-    paths = [record(tmp_path, "method=lora", seed=seed) for seed in range(2, 8)]
+    paths = [record(tmp_path, "method=lora", seed=seed) for seed in range(2, 10)]
     paths[0].write_text(paths[0].read_text()[:-20])
     changed(paths[1], schema=99)
     changed(paths[2], config={"method": {}})
     changed(paths[3], scores={"validation": {"": {"matthews": "fifty"}}})
     changed(paths[4], params={})
     paths[5].write_bytes(b"\xff\xfe")
+    changed(paths[6], cost={"train_s": "fast"})
+    changed(paths[7], cost={"cpu_s": 1e300})
     found = collect([tmp_path])
-    assert len(found.records) == 1 and len(found.broken) == 6
+    assert len(found.records) == 1 and len(found.broken) == 8
     assert all(any(str(path) in line for line in found.broken) for path in paths)
 
 
@@ -200,6 +202,10 @@ def test_a_comparison_is_not_believed_beside_other_scores(tmp_path, capsys):
         assert "**" not in told.out and said in told.err
         for path in runs.glob("*/predictions*"):
             path.unlink()
+    path = next(runs.glob("*rosa*/record.json"))
+    with_predictions(path, 1)
+    assert tables.main(["--runs", str(runs), "--out", str(out / "b"), "--baseline", "lora", "--no-plots"]) == EXIT_DONE
+    assert "predictions-validation.jsonl.gz is missing" in capsys.readouterr().err
 
 
 def test_the_file_of_a_part_of_a_split_is_the_whole_splits():

@@ -59,8 +59,11 @@ class Comparer:
             return known
         where = f"not compared: {row.label}, {column.head} ({column.split})"
         if content is None:
+            absent = [path for path in (*files, *baseline_files) if not path.is_file()]
             if known is not None:
                 self.complaints.append(f"{where}: what is kept is not of the scores in these records")
+            elif len(absent) < len(files) + len(baseline_files):
+                self.complaints.append(f"{where}: {absent[0]} is missing")
             return None
         try:
             task = paired.task_of(own.records[0].config)

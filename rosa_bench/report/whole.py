@@ -15,6 +15,7 @@ GROUPS = ("model", "method", "task", "train", "data")
 MAPPINGS = ("data", "scores", "primary", "params", "cost", "facts", "env")
 LONGEST = 120  # characters of a name, which becomes part of a file's
 LARGEST = 1e12  # of a score in any unit
+MOST = 1e18  # seconds, bytes or whatever else a run may cost
 
 
 def checked(record: Record, path: Path) -> Record:
@@ -114,3 +115,6 @@ def _provenance(record: Record) -> Iterator[str]:
         yield "facts.backbone_hash is no text"
     if not isinstance(record.cost.get("memory", {}), dict):
         yield "cost.memory is no mapping"
+    for name, value in record.cost.items():
+        if name != "memory" and not (is_number(value) and 0 <= value <= MOST):
+            yield f"the cost {short(name)} is {short(value)}"
