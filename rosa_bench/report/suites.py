@@ -76,7 +76,7 @@ class SuiteTable:
         """The places of a group: of the same task, model and method, or that it was started for; the nearest."""
         record = group.first
         cell = started_for(record, self.name)
-        own = [t for t in self.targets if t.name == cell and t.where[0] == record.task]  # an override may change a task
+        own = [t for t in self.targets if t.name == cell and t.where[0] == record.task] if cell else []
         found = [t for t in own or near.get(group.where, []) if t.says_true(group)]
         off = [(len(differences(group, target)), target) for target in found]
         least = min((count for count, _ in off), default=0)
