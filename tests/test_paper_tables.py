@@ -118,6 +118,18 @@ def test_a_random_backbone_is_not_the_papers(tmp_path):
     assert "other settings (model.random_init=True, not False)" in markdown(built(tmp_path, paper_suite())[0])
 
 
+@pytest.mark.parametrize(
+    ("total", "trainable", "said"), [(125.5e6, 1e6, False), (124.6e6, 124.6e6, False), (356e6, 1e6, True)]
+)
+def test_weights_of_another_size_are_not_the_papers_under_its_name_either(tmp_path, total, trainable, said):
+    for seed in (1, 2, 3):
+        path = record(tmp_path, "method=lora", "model=roberta_base", "data=hub", seed=seed, last=60.0 + seed)
+        params = {"total": int(total), "trainable": int(trainable)}
+        changed(path, data={"source": "hub", "sha256": {}, "rows": {}}, params=params)
+    text = markdown(built(tmp_path, paper_suite())[0])
+    assert ("other model size (355M parameters, roberta_base has 125M)" in text) is said
+
+
 def test_seeds_are_those_that_have_the_score_that_is_shown(tmp_path):
     like_the_paper(tmp_path, [60.0, 61.0, 62.0])
     path = next(tmp_path.glob("*-s2-*")) / "record.json"

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from rosa_bench import papers
+from rosa_bench.checked import is_number
 from rosa_bench.key import identity_parts, method_name
 from rosa_bench.labels import cell_name, method_label, option_text, printed_name
 from rosa_bench.plan import Cell, Suite, plan
@@ -18,6 +19,7 @@ from rosa_bench.record import Record
 from rosa_bench.report.collect import Group, as_text
 
 PUBLISHED_CODE = ", published code"  # ends the label of a row with the settings of the authors' code
+ALIKE = 1.25  # times as many parameters or fewer are those of the same backbone; others differ by twice and more
 SHOWN = 4  # differences that are named; the rest is counted
 PARTS = ("method", "train", "task")  # of a configuration, in which settings differ
 
@@ -139,9 +141,30 @@ def incomparable(group: Group, target: Target, suite: Suite, seeds: int) -> tupl
 
 
 def other_model(group: Group, target: Target) -> list[str]:
-    """That runs are of another backbone than is asked for, if they are."""
+    """That runs are of another backbone than is asked for, by its name or, where a paper prints it, by its size."""
     model = group.first.model
-    return [] if model == target.model else [f"other model size ({model}, not {target.model})"]
+    if model != target.model:
+        return [f"other model size ({model}, not {target.model})"]
+    own, printed = _backbone(group.first), printed_sizes().get(target.model)
+    if own is None or printed is None or 1 / ALIKE < own / printed < ALIKE:
+        return []
+    return [f"other model size ({own / 1e6:,.0f}M parameters, {target.model} has {printed / 1e6:,.0f}M)"]
+
+
+def _backbone(record: Record) -> float | None:
+    """Parameters of a run's backbone, but for those of it that the method trains if these are few; None if not told."""
+    total, trainable = record.params.get("total"), record.params.get("trainable")
+    if not is_number(total) or not is_number(trainable):
+        return None
+    return total if trainable > total / 2 else total - trainable
+
+
+@functools.cache
+def printed_sizes() -> Mapping[str, float]:
+    """Parameters of backbones as papers print them, which is beside full fine-tuning."""
+    rows = papers.read(papers.papers_dir() / "reported.csv")
+    full = ((row.model.replace("-", "_"), row.trainable_params or "") for row in rows if row.method == "FT")
+    return {model: float(count[:-1]) * 1e6 for model, count in full if count.endswith("M")}
 
 
 def named_first(found: Sequence[str]) -> str:
