@@ -11,11 +11,11 @@ from pathlib import Path
 from rosa_bench import cli, config, plan
 from rosa_bench.comparisons import save_tests
 from rosa_bench.console import in_utf8, tell
-from rosa_bench.errors import EXIT_DONE, UsageError
+from rosa_bench.errors import EXIT_DONE, UsageError, nearest
 from rosa_bench.files import write_bytes
 from rosa_bench.report.build import build
 from rosa_bench.report.collect import Collection, collect
-from rosa_bench.report.compare import Comparer, known_tests
+from rosa_bench.report.compare import Comparer, is_baseline, known_tests
 from rosa_bench.report.grid import Grid
 from rosa_bench.report.page import page
 from rosa_bench.report.plots import draw
@@ -61,6 +61,8 @@ def render(args: argparse.Namespace) -> int:
     grids = build(found, suites, args.epoch, args.baseline)
     if args.suite:
         found, grids = alone(found, [grid for grid in grids if grid.name == args.suite], args.suite)
+    if args.baseline:
+        check_baseline(args.baseline, grids)
     grids = compared(grids, found, args.out, roots)
     args.out.mkdir(parents=True, exist_ok=True)
     for grid in grids:
@@ -85,6 +87,15 @@ def alone(found: Collection, grids: list[Grid], suite: str) -> tuple[Collection,
         raise UsageError(f"no record of the suite {suite}; make some with: python -m rosa_bench.suite {suite}")
     groups = [g for g in found.groups if shown & {id(r) for r in (*g.records.values(), *g.unfinished.values())}]
     return dataclasses.replace(found, groups=groups), grids
+
+
+def check_baseline(baseline: str, grids: Sequence[Grid]) -> None:
+    """Raise UsageError, with the nearest names, if no table has a row or method of this name."""
+    rows = [row for grid in grids for row in grid.rows]
+    if not any(is_baseline(row, baseline) for row in rows):
+        methods = {record.method for row in rows for place in row.places.values() for record in place.records}
+        known = sorted(methods | {row.label for row in rows})
+        raise UsageError(f"--baseline {baseline} is no row and no method of a table: {nearest(baseline, known)}")
 
 
 def compared(grids: Sequence[Grid], found: Collection, out: Path, roots: Sequence[Path]) -> list[Grid]:

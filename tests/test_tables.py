@@ -248,6 +248,14 @@ def test_of_several_baselines_the_one_that_is_meant_is_named(tmp_path, capsys):
     assert "Bold: better than lora r=1, " in compared(runs, tmp_path / "out", capsys)
 
 
+def test_a_baseline_that_no_table_has_is_wrong_usage(tmp_path, capsys):
+    record(tmp_path / "runs", "method=lora", best=55.0)
+    arguments = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out"), "--no-plots", "--baseline"]
+    assert tables.main([*arguments, "lroa"]) == EXIT_USAGE and "did you mean lora" in capsys.readouterr().err
+    assert tables.main([*arguments, "lora", "--epoch", "best"]) == EXIT_DONE
+    assert "is of the best epoch" in capsys.readouterr().err
+
+
 def test_latex_escapes_what_it_must():
     assert escaped("[x]*") == "{[}x]{*}"  # at the start of a row they would be read with the line break before it
     assert escaped(r"50 % a_b & c\d ± –") == r"50 \% a\_b \& c\textbackslash{}d $\pm$ --"

@@ -28,7 +28,9 @@ class Comparer:
     def compared(self, grid: Grid) -> Grid:
         """The grid with each place held against the baseline's of its column; p is corrected by Holm over a column."""
         able = [row for row in grid.rows if is_baseline(row, grid.baseline)]
-        if not able or grid.epoch != "last":  # predictions are of the last epoch
+        if able and grid.epoch != "last":
+            self.complaints.append(f"not compared: {grid.title} is of the best epoch, predictions of the last one")
+        if not able or grid.epoch != "last":
             return grid
         base = able[0]
         against: dict[tuple[str, Column], Against] = {}
