@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 
 POLL_S = 1.0
+LONGEST_TAG = 64  # characters; wandb refuses a run with a longer one, or an empty one
 
 
 def record_of(folder: Path) -> dict[str, Any]:
@@ -54,6 +55,7 @@ def begin(record: dict[str, Any], folder: Path, mode: str) -> Any:
     import wandb
 
     tracker = record["config"]["tracker"]
+    tags = [*tracker["tags"], record["task"], record["method"], f"key:{record['key'][:8]}"]
     return wandb.init(
         project=tracker["project"],
         entity=tracker["entity"],
@@ -61,7 +63,7 @@ def begin(record: dict[str, Any], folder: Path, mode: str) -> Any:
         dir=str(folder),
         name=record["run_id"],
         config=record["config"],
-        tags=[*tracker["tags"], record["task"], record["method"], f"key:{record['key'][:8]}"],
+        tags=[tag[:LONGEST_TAG] for tag in tags if tag],
         settings=wandb.Settings(x_disable_stats=True, console="off", save_code=False, init_timeout=30),
     )
 

@@ -18,7 +18,7 @@ from rosa_bench import mirror
 def folder_with(tmp_path: Path, status: str) -> Path:
     """A run's folder as the recorder leaves it."""
     tmp_path.mkdir(exist_ok=True)
-    tracker = {"project": "p", "entity": None, "mode": "offline", "tags": ["a tag"]}
+    tracker = {"project": "p", "entity": None, "mode": "offline", "tags": ["a tag", "suite:" + 80 * "x", ""]}
     told = {
         "run_id": "cola-m-lora-s1-0",
         "key": "0" * 64,
