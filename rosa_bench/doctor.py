@@ -74,8 +74,16 @@ def tracker(run: config.Run) -> Iterator[Finding]:
         return
     yield find_spec("wandb") is not None, f"wandb, mode {run.tracker.mode}"
     if run.tracker.mode == "online":
-        known = bool(os.environ.get("WANDB_API_KEY")) or (Path.home() / ".netrc").is_file()
+        known = bool(os.environ.get("WANDB_API_KEY")) or _has_netrc()
         yield known, "wandb account" + ("" if known else ": none; run wandb login, or use tracker.mode=offline")
+
+
+def _has_netrc() -> bool:
+    """Whether wandb finds a file of accounts; without HOME and an entry in the user database there is none."""
+    try:
+        return (Path.home() / ".netrc").is_file()
+    except RuntimeError:
+        return False
 
 
 def metrics(run: config.Run) -> Iterator[Finding]:

@@ -3,7 +3,8 @@
     python -m rosa_bench.suite embedded --jobs 2
     python scripts/keep_records.py embedded [output_dir=DIR]
 
-Predictions stay where they are; what was computed from them, the comparisons with the baseline, is kept as tests.json.
+A damaged record is named and left out, unless the copy beside it is whole, which is then used. Predictions stay where
+they are; what was computed from them, the comparisons with the baseline, is kept as tests.json.
 README.md gets the table as well, between its lines <!-- NAME: begin --> and <!-- NAME: end -->.
 """
 
@@ -11,29 +12,50 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rosa_bench import plan, tables
-from rosa_bench.files import write_bytes
+from rosa_bench.errors import EXIT_DONE, EXIT_USAGE, UsageError
+from rosa_bench.files import write_bytes, write_sealed_json
+from rosa_bench.record import Record, read_record
+from rosa_bench.report.whole import checked
 
 
 def main(name: str, overrides: list[str]) -> int:
     """Copy, and draw."""
-    cells = [cell for cell in plan.plan(plan.load(name), overrides) if cell.state == "done"]
-    if not cells:
+    kept = dict(whole(plan.plan(plan.load(name), overrides)))
+    if not kept:
         print(f"no cell of {name} is done; run: python -m rosa_bench.suite {name}", file=sys.stderr)
-        return 2
+        return EXIT_USAGE
     target = Path("results") / name
-    for cell in cells:
-        (target / cell.folder.name).mkdir(parents=True, exist_ok=True)
-        write_bytes(target / cell.folder.name / "record.json", (cell.folder / "record.json").read_bytes())
-    runs = str(cells[0].folder.parent)
+    for folder, record in kept.items():
+        (target / folder.name).mkdir(parents=True, exist_ok=True)
+        write_sealed_json(target / folder.name / "record.json", record.to_dict())
+    runs = str(next(iter(kept)).parent)
     code = tables.main(["--runs", runs, "--runs", str(target), "--out", str(target / "tables"), "--suite", name])
+    if code != EXIT_DONE:
+        return code
     if (target / "tables" / "tests.json").is_file():
         shutil.move(target / "tables" / "tests.json", target / "tests.json")
     put_into_readme(name, (target / "tables" / f"{name}.md").read_text(encoding="utf-8"))
-    print(f"{len(cells)} records of {name}: {target}")
-    return code
+    print(f"{len(kept)} records of {name}: {target}")
+    return EXIT_DONE
+
+
+def whole(cells: Sequence[plan.Cell]) -> Iterator[tuple[Path, Record]]:
+    """Folder and record of each cell that is done and whose checksum fits; one that is damaged is named."""
+    for cell in cells:
+        path = cell.folder / "record.json"
+        if not path.is_file():
+            continue
+        try:
+            record = checked(read_record(path), path)
+        except UsageError as error:
+            print(f"left out: {error}", file=sys.stderr)
+            continue
+        if record.status == "done" and record.key == cell.key:
+            yield cell.folder, record
 
 
 def put_into_readme(name: str, table: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from support import composed
+
 from rosa_bench import doctor
 
 
@@ -21,6 +23,26 @@ def test_what_is_missing_is_named(tmp_path, capsys):
 def test_a_method_that_cannot_do_the_task_is_named(capsys):
     assert doctor.main(["method=head", "task=e2e"]) == 2
     assert "WRONG model" in capsys.readouterr().out.replace("    ", " ")
+
+
+def test_a_user_without_a_home_has_no_account(monkeypatch, tmp_path, capsys):
+    def unknown(number):
+        raise KeyError(number)
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    for name in ("HOME", "WANDB_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    assert doctor.main(["tracker.mode=online", f"output_dir={tmp_path}"]) == 2
+    wrong = [line for line in capsys.readouterr().out.splitlines() if line.startswith("WRONG")]
+    assert len(wrong) == 1 and "wandb account: none; run wandb login" in wrong[0]
+
+
+def test_a_file_of_accounts_is_one(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    assert [good for good, _ in doctor.tracker(composed("tracker.mode=online"))] == [True, False]
+    (tmp_path / ".netrc").touch()
+    assert [good for good, _ in doctor.tracker(composed("tracker.mode=online"))] == [True, True]
 
 
 def test_a_wrong_key_is_one_line(capsys):
