@@ -113,6 +113,8 @@ class BenchTrainer(Trainer):
         return self.sampler
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        if not self.args.should_save:  # the Trainer asks every process
+            return
         folder = Path(str(output_dir))
         folder.mkdir(parents=True, exist_ok=True)
         state = checkpoint.trained_state(cast("PreTrainedModel", self.model), self.run.method)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -42,16 +43,46 @@ def overrides_of(method: str, kind: str, folder: Path) -> tuple[str, ...]:
 
 
 def two_processes(
-    folder: Path, *overrides: str, program: Sequence[str] = ("-m", "rosa_bench"), timeout: float = 300
+    folder: Path, *overrides: str, program: Sequence[str] = ("-m", "rosa_bench"), timeout: float = 900
 ) -> subprocess.CompletedProcess[str]:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     return subprocess.run(
-        [*torchrun, *program, *SMALL, *overrides, f"output_dir={folder}"],
+        [*torchrun, *program, *SMALL, *overrides, f"output_dir='{folder}'"],
         capture_output=True,
         text=True,
         timeout=timeout,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
+
+
+WATCHED = """
+import os, sys
+from rosa_bench import cli
+
+CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "os.link", "os.symlink"}
+seen = os.open(__file__ + ".seen", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+def watch(event, values):
+    written = event == "open" and (values[2] or 0) & (os.O_WRONLY | os.O_RDWR)
+    if (written or event in CHANGES) and "written by" in str(values):
+        os.write(seen, f"{os.environ['RANK']} {event} {values[0]}\\n".encode())
+
+sys.addaudithook(watch)
+sys.exit(cli.main())
+"""
+
+
+def changes(lines: Sequence[str], rank: int) -> set[str]:
+    """What a process created, changed or took away below the output folder, except its state of random numbers.
+
+    That state is each process's own, in a file of its own in the checkpoint, whose folder each makes if it is missing.
+    """
+    own = [line.partition(" ")[2] for line in lines if line.startswith(f"{rank} ")]
+    return {
+        line
+        for line in own
+        if not line.endswith(f"/rng_state_{rank}.pth") and not re.fullmatch(r"os\.mkdir .*/checkpoint-\d+", line)
+    }
 
 
 QUICK = {("rosa", "roberta"), ("meft", "gpt2")}  # the others take as long again; they are run by make test-slow
@@ -67,13 +98,18 @@ def test_two_processes_train_what_one_trains(method, kind, undropped, tmp_path):
     skip_refused(method, f"{kind}_mini")
     overrides = overrides_of(method, kind, undropped(kind))
     one = run_experiment(small(tmp_path / "one", *overrides))
-    done = two_processes(tmp_path / "two", *overrides)
+    (tmp_path / "watched.py").write_text(WATCHED)
+    folder = tmp_path / "written by önė"  # torch opens a file of such a name by Python, where it can be watched
+    done = two_processes(folder, *overrides, program=(str(tmp_path / "watched.py"),))
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("record: ") == 1
-    two = read_record(tmp_path / "two" / one.run_id / "record.json")
+    lines = (tmp_path / "watched.py.seen").read_text().splitlines()
+    assert any(line.startswith("1 open") and line.endswith("rng_state_1.pth") for line in lines), lines
+    assert len(changes(lines, 0)) > 10 and changes(lines, 1) == set()
+    two = read_record(folder / one.run_id / "record.json")
     assert two.status == "done" and two.key == one.key and two.env["processes"] == 2
     name = "adapter/adapter.safetensors"
-    first, second = (load_file(tmp_path / part / one.run_id / name) for part in ("one", "two"))
+    first, second = (load_file(place / one.run_id / name) for place in (tmp_path / "one", folder))
     assert first.keys() == second.keys()
     for key, tensor in first.items():
         assert torch.allclose(tensor, second[key], atol=3e-5), (key, (tensor - second[key]).abs().max())
