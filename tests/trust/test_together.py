@@ -19,8 +19,9 @@ import pytest
 from killing import arguments, command_line, ended, start
 from support import SMALL, small
 
-from rosa_bench import board, lock, plan
+from rosa_bench import board, cli, lock, plan
 from rosa_bench.errors import EXIT_DONE, UsageError
+from rosa_bench.key import config_key, run_id
 from rosa_bench.lock import HeldError, Lock, LostError, claimed, held
 from rosa_bench.record import read_record, write_record
 from rosa_bench.run import run as run_experiment
@@ -94,6 +95,21 @@ def test_a_process_of_another_machine_counts_as_long_as_it_gives_signs_of_life(f
     monkeypatch.setattr(lock, "SETTLE_S", 0.01)
     left_by(folder, ELSEWHERE, age_s)
     assert held(folder) != free and taken(folder) == free
+
+
+@pytest.mark.parametrize(("age_s", "code"), [(5, 2), (lock.SILENT_S + 60, 0)], ids=["alive", "dead"])
+def test_a_command_runs_where_a_dead_machine_has_left_its_lock(age_s, code, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(lock, "SETTLE_S", 0.01)
+    run = small(tmp_path, "method=lora")
+    folder = tmp_path / run_id(run, config_key(run))
+    holder = left_by(folder, ELSEWHERE, age_s)
+    assert cli.main([*SMALL, f"output_dir={tmp_path}", "method=lora"]) == code
+    told = capsys.readouterr().err
+    if code:
+        assert "process 1 on another" in told and told.count("\n") == 1
+        assert holder.exists() and not list(folder.glob("*"))
+    else:
+        assert read_record(folder / "record.json").status == "done" and not holder.exists() and not told
 
 
 @pytest.mark.parametrize("reason", sorted(lock.NO_FLOCK))
