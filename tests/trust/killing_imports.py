@@ -1,5 +1,7 @@
 """What the process that `killing` forks from imports: all that a run does, so that no kill falls into an import."""
 
+import gc
+
 import killing  # noqa: F401
 import safetensors.torch  # noqa: F401
 import transformers.models.gpt2.modeling_gpt2
@@ -8,3 +10,6 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 import rosa_bench.run
 import rosa_bench.suite  # noqa: F401
+
+gc.collect()
+gc.freeze()  # so that no child looks through all of it, and copies the pages, whenever it collects
