@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+
 import pytest
 import torch
 from support import EACH, MINIS, composed, on, skip_refused, small, without_cost
@@ -67,6 +70,22 @@ def scored(task: str, sizes: tuple[int, ...]):
             parameter.data.add_(0.02 * torch.randn(parameter.shape, generator=draw))
     split = load_split(run.task, run.data, run.task.scored_splits[0], 24)
     return run, model, tokenizer, split, sizes
+
+
+def test_the_evaluation_batch_changes_no_file_of_predictions_beyond_ties(tmp_path):
+    files = []
+    for size in (1, 5, 24):
+        record = run_experiment(small(tmp_path / str(size), f"train.eval_batch_size={size}"))
+        path = tmp_path / str(size) / record.run_id / "predictions-validation.jsonl.gz"
+        files.append([json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()])
+    first, *others = files
+    clear = [abs(row["logits"][1] - row["logits"][0]) > TIE for row in first]
+    assert sum(clear) > 20
+    for rows in others:
+        assert [row["id"] for row in rows] == [row["id"] for row in first]
+        for mine, row, told in zip(first, rows, clear, strict=True):
+            assert row["logits"] == pytest.approx(mine["logits"], abs=APART) and row["label"] == mine["label"]
+            assert row["prediction"] == mine["prediction"] or not told
 
 
 @pytest.mark.parametrize("task", ["mnli", "stsb"])
