@@ -9,6 +9,7 @@ import pytest
 from support import METHODS, TASKS, composed
 
 from rosa_bench import cli, config
+from rosa_bench.composer import composer
 from rosa_bench.errors import UsageError
 from rosa_bench.key import config_key, run_id
 
@@ -16,7 +17,8 @@ from rosa_bench.key import config_key, run_id
 @pytest.mark.parametrize(("group", "name"), [(g, n) for g in config.GROUPS for n in config.choices(g)])
 def test_every_choice_composes(group, name, tmp_path):
     more = {"local": [f"data.dir={tmp_path}"], "peft": ["method.type=LORA"]}.get(name, [])
-    assert composed(f"{group}={name}", *more)
+    overrides = [f"{group}={name}", *more]
+    assert cli.compose(overrides) == composer()(overrides)
 
 
 def test_resolved_configuration_reads_back():

@@ -92,7 +92,7 @@ def test_odd_groups_and_unknown_keys(examples):
 @odd.tried(40, 1_500)
 def test_odd_overrides_on_the_command_line(examples, monkeypatch):
     """Through Hydra's own grammar, where texts need quotes and brackets have a meaning."""
-    composed()
+    cli.compose([])
     monkeypatch.setattr(cli, "register", lambda: None)  # done; reading all yamls again takes most of the time
     names = st.sampled_from([f"{group}.{key}" if group else key for group, _, key in KEYS])
     values = st.one_of(odd.PLAIN.map(str), st.text("[]{}(),=:$'\"\\~+%#. ax1\n", max_size=12))
@@ -101,7 +101,7 @@ def test_odd_overrides_on_the_command_line(examples, monkeypatch):
     @given(sign=st.sampled_from(["", "+", "++", "~"]), key=st.one_of(names, st.text(max_size=6)), value=values)
     def check(sign, key, value):
         try:
-            run = composed(f"{sign}{key}={value}")
+            run = cli.compose([f"{sign}{key}={value}"])
         except UsageError as error:
             assert str(error).strip() and len(str(error)) <= odd.SAID
         else:
