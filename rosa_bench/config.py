@@ -89,6 +89,7 @@ class Train:
     epochs: Count | None = None  # filled from the task
     max_steps: Count | None = None  # optimiser steps; wins over epochs
     lr: Annotated[float, Field(gt=0, le=1e3)] | None = None  # peak; filled from the method
+    head_lr: Annotated[float, Field(gt=0, le=1e3)] | None = None  # peak of the task head's; null: as all others
     batch_size: Count = 32
     micro_batch_size: Count | None = None  # examples per forward pass and process; batch_size / processes if null
     eval_batch_size: Count = 128

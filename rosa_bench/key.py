@@ -39,6 +39,7 @@ NEUTRAL_TASK = {"folder"}
 # Fields younger than the records that exist, each with the value under which a run is what it was before them. While a
 # field has that value it is left out, so that a new option leaves finished runs finished.
 LATER: dict[tuple[str, str], Any] = {
+    ("train", "head_lr"): None,
     ("method", "score_ranks"): None,
     ("method", "score_scale"): "trained",
 }

@@ -22,6 +22,7 @@ from rosa_bench.lock import claimed
 from rosa_bench.methods.base import tally
 from rosa_bench.models import onednn
 from rosa_bench.models.load import load, max_length
+from rosa_bench.models.sites import task_head
 from rosa_bench.record import Record
 from rosa_bench.recorder import Recorder
 from rosa_bench.scoring import Scorer
@@ -124,8 +125,13 @@ class Experiment:
         method, facts = self.run.method, self.record.facts
         facts["backbone_hash"] = checkpoint.backbone_hash(self.model)
         before = None if method.exact_at_start else self._start()
+        head = task_head(self.model)
         with self.recorder.clock("method_s"):
             method.attach(self.model, seeds(self.run.seed).method)
+        self.head = [p for p in head if p.requires_grad]
+        if self.run.train.head_lr is not None and not self.head:
+            told = f"task={self.run.task.name} and method={method_name(self.run)}"
+            raise UsageError(f"train.head_lr={self.run.train.head_lr}: with {told} no task head trains")
         if before is not None:
             facts |= audit.start_facts(before, self._start())
         facts["init_hash"] = checkpoint.tensor_hash(checkpoint.trained_state(self.model, method))
@@ -150,6 +156,7 @@ class Experiment:
         """Train to the end, from the last checkpoint if there is one; returns what was scored at epoch ends."""
         rows = Rows(self.rows, [example.id for example in self.splits["train"].examples])
         trainer = make_trainer(self.run, self.model, rows, self._pad, self.recorder, self.scorer.epoch_scores)
+        trainer.head = self.head
         folder, step = self._resume()
         if folder is not None and step >= (self.run.train.max_steps or step + 1):
             trainer.take_over(folder)  # all steps are done: the Trainer would take another before it looked

@@ -23,7 +23,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -102,12 +102,31 @@ def arguments(run: Run, folder: Path) -> TrainingArguments:
     return arguments
 
 
+def set_apart(optimizer: torch.optim.Optimizer, parameters: Sequence[torch.nn.Parameter], lr: float) -> None:
+    """Move some of an optimiser's parameters into groups that differ from their old ones in the rate alone."""
+    wanted = {id(p) for p in parameters}
+    for group in list(optimizer.param_groups):
+        moved = [p for p in group["params"] if id(p) in wanted]
+        group["params"] = [p for p in group["params"] if id(p) not in wanted]
+        if moved:
+            optimizer.add_param_group(group | {"params": moved, "lr": lr})
+
+
 class BenchTrainer(Trainer):
     """The Trainer with this package's batches and checkpoints, and with measurements around a training step."""
 
     def __init__(self, *, run: Run, sampler: EpochSampler, loop: Loop, **kwargs: Any) -> None:
         self.run, self.sampler, self.recorder, self.loop = run, sampler, loop.recorder, loop
+        self.head: Sequence[torch.nn.Parameter] = ()  # of the task, where its rate is its own
         super().__init__(callbacks=[loop], **kwargs)
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """The Trainer's optimiser; a task head with a rate of its own has groups of its own, behind all others."""
+        made = self.optimizer is None
+        optimizer: torch.optim.Optimizer = super().create_optimizer(*args, **kwargs)
+        if made and self.run.train.head_lr is not None:
+            set_apart(optimizer, self.head, self.run.train.head_lr)
+        return optimizer
 
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
         return self.sampler

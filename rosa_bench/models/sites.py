@@ -114,15 +114,25 @@ def find_sites(model: PreTrainedModel, targets: Iterable[str]) -> list[Site]:
     return sites
 
 
+def task_head(model: PreTrainedModel) -> list[nn.Parameter]:
+    """What `transformers` adds to the base model for a task, of a model without a method; none of a language model's.
+
+    Adapters that a method puts beside the base model would be taken for a head afterwards.
+    """
+    base = {id(parameter) for parameter in model.base_model.parameters()}
+    is_lm = model.get_output_embeddings() is not None
+    return [parameter for parameter in model.parameters() if not is_lm and id(parameter) not in base]
+
+
 def freeze_backbone(model: PreTrainedModel, train_head: bool, bias: Bias = "none", adapted: Iterable[str] = ()) -> None:
     """Freeze every parameter but the task head's (what `transformers` adds to the base model for classification).
 
     `bias` also lets biases train: those of the modules named in `adapted`, or all.
     """
     base = {id(parameter) for parameter in model.base_model.parameters()}
-    is_lm = model.get_output_embeddings() is not None
-    for parameter in model.parameters():
-        parameter.requires_grad_(train_head and not is_lm and id(parameter) not in base)
+    model.requires_grad_(False)
+    for parameter in task_head(model):
+        parameter.requires_grad_(train_head)
     wanted = {f"{name}.bias" for name in adapted}
     for name, parameter in model.named_parameters():
         inside = name.endswith(".bias") and id(parameter) in base
