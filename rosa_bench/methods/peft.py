@@ -213,9 +213,8 @@ class Peft(Method):
         """Add the gradient of what the tuner adds to a loss."""
         from rosa_bench.models.tuners import penalty_gradients
 
-        for tuner in _planning(step.model):
-            for parameter, gradient in penalty_gradients(tuner):
-                parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+        for parameter, gradient in penalty_gradients(step.model):
+            parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
 
     def after_update(self, step: Step) -> None:
         """Let the tuner take ranks away."""
@@ -230,11 +229,11 @@ class Peft(Method):
 
 
 def _planning(model: PreTrainedModel) -> Iterator[Any]:
-    """The tuner of a model if it acts between steps."""
+    """The tuner of a model if it takes ranks away between steps."""
     from rosa_bench.models.tuners import tuner_of
 
     tuner = tuner_of(model)
-    if hasattr(tuner, "update_and_allocate"):
+    if hasattr(tuner, "rankallocator"):
         yield tuner
 
 

@@ -102,17 +102,26 @@ def tuner_of(model: nn.Module) -> Any:
     return model.__dict__.get("_tuner")
 
 
-def penalty_gradients(tuner: Any) -> Iterator[tuple[nn.Parameter, torch.Tensor]]:
-    """Gradients of what the tuner's own forward pass adds to a loss, such as a regulariser of its factors."""
-    outputs = SimpleNamespace(loss=torch.zeros((), device=tuner.model.device))
-    with mock.patch.object(tuner.model, "forward", lambda *_, **__: outputs):
-        tuner()
-    if not outputs.loss.requires_grad:
+def penalty_gradients(model: nn.Module) -> Iterator[tuple[nn.Parameter, torch.Tensor]]:
+    """Gradients of what a model's tuner adds to a loss, such as a regulariser of its factors; none without a tuner."""
+    tuner = tuner_of(model)
+    loss = None if tuner is None else _penalty(tuner)
+    if not isinstance(loss, torch.Tensor) or not loss.requires_grad:
         return
     trained = [p for p in tuner.model.parameters() if p.requires_grad]
-    for p, gradient in zip(trained, torch.autograd.grad(outputs.loss, trained, allow_unused=True), strict=True):
+    for p, gradient in zip(trained, torch.autograd.grad(loss, trained, allow_unused=True), strict=True):
         if gradient is not None:
             yield p, gradient
+
+
+def _penalty(tuner: Any) -> Any:
+    """What the tuner's own forward pass adds to a loss, and what `peft` leaves to the training loop to add."""
+    outputs = SimpleNamespace(loss=0.0)
+    if hasattr(tuner, "rankallocator"):
+        outputs.loss = torch.zeros((), device=tuner.model.device)
+        with mock.patch.object(tuner.model, "forward", lambda *_, **__: outputs):
+            tuner()
+    return outputs.loss + (tuner._get_kasa_loss() if hasattr(tuner, "_get_kasa_loss") else 0.0)
 
 
 def allocate(model: Any, step: int) -> None:

@@ -231,11 +231,15 @@ def test_what_is_said_of_each_type_is_so(backbone, kind):
     batch = {"input_ids": torch.arange(5, 25).view(2, 10)}
     far = (model(**batch).logits - plain(**batch).logits).abs().max()
     assert far < 1e-5 or not method.exact_at_start
+    step = Step(model, torch.optim.AdamW(p for p in model.parameters() if p.requires_grad), 0, 10, seed=3, total=20)
+    method.before_step(step)
     model(**batch).logits.sum().backward()
+    method.before_update(step)
     draw = torch.Generator().manual_seed(2)
     for p in model.parameters():
         if p.requires_grad and p.grad is not None:
             p.data += 0.01 * torch.randn(p.shape, generator=draw)
+    method.after_update(step)
     if method.mergeable:
         methods.merge(model)
         assert model.state_dict().keys() == plain.state_dict().keys()
@@ -270,6 +274,25 @@ def test_ranks_are_taken_away_until_the_budget_is_met():
 def test_phases_that_do_not_fit_into_the_run_are_refused(tmp_path):
     with pytest.raises(UsageError, match="tinit=5 and tfinal=4 leave nothing of the run's 9 steps"):
         run_experiment(small(tmp_path, "method=adalora", "method.config.tinit=5", "method.config.tfinal=4"))
+
+
+def test_a_regulariser_that_peft_leaves_to_the_loop_is_added(backbone):
+    """KaSA's two terms, of which `peft` computes the sum and no more."""
+    config = {"kasa_config": {"beta": 0.3, "gamma": 0.2}}
+    method, model = Peft(type="LORA", config=config), backbone_with_head(backbone("roberta"), causal=False)
+    method.attach(model, seed=1)
+    tuner = tuner_of(model)
+    for p in model.parameters():
+        if p.requires_grad:
+            p.data += 0.1 * torch.randn(p.shape, generator=torch.Generator().manual_seed(2))
+    tuner._get_kasa_loss().backward()
+    wanted = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
+    method.before_update(Step(model, optimizer, 0, per_epoch=10, seed=3, total=10))
+    found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    assert found.keys() == wanted.keys() and any("lora_diag" in name for name in found)
+    assert all(torch.equal(found[name], wanted[name]) for name in found)
 
 
 def test_the_regulariser_is_the_one_of_peft(backbone):
