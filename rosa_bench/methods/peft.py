@@ -12,13 +12,13 @@ prompt; AdaLoRA's number of steps is the run's, and the gradient of its regulari
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 import warnings
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
+from rosa_bench.annotations import check as check_annotated
 from rosa_bench.errors import UsageError, nearest
 from rosa_bench.methods.base import Method, Step
 from rosa_bench.schema import FileName, configured
@@ -39,16 +39,18 @@ EXACT = {
     "LILY", "LN_TUNING", "LOHA", "LOKR", "LORA", "MISS", "OFT", "PEANUT", "PSOFT", "PVERA", "RANDLORA", "ROAD", "SHIRA",
     "SUPERTUNING", "TINYLORA", "VERA",
 }  # fmt: skip
-# Keys that are set here.
+# Keys whose values follow from the type, the model and the task.
 OURS = {
-    "auto_mapping",
-    "base_model_name_or_path",
-    "inference_mode",
-    "peft_type",
-    "peft_version",
-    "revision",
-    "task_type",
+    "auto_mapping", "base_model_name_or_path", "inference_mode", "num_attention_heads", "num_layers",
+    "num_transformer_submodules", "peft_type", "peft_version", "revision", "task_type", "token_dim",
+}  # fmt: skip
+# Keys whose part in `peft` is played outside of its model, so that without it they would do nothing, and why not here.
+ELSEWHERE = {
+    "arrow_config": "chooses among several trained adapters, and there is one here",
+    "monteclora_config": "draws from a buffer that checkpoints do not hold",
+    "use_asa": "takes parameters away by sums that checkpoints do not hold",
 }
+READING = ("corda", "eva", "lora_ga")  # initialisations that read rows before they can be used
 # Peak rates for embedded and for full-size backbones by preset or type; others take LORA's.
 RATES = {
     "LORA": (2e-3, 4e-4),
@@ -123,16 +125,11 @@ class Peft(Method):
             UsageError: as `check` does; names the nearest types or keys.
         """
         cls = self._class()
-        fields = {field.name: field for field in dataclasses.fields(cls) if field.init and field.name not in OURS}
-        for key, value in self.config.items():
-            if key not in fields:
-                near = nearest(f"method.config.{key}", [f"method.config.{name}" for name in fields])
-                whose = f"{cls.__name__} (peft {_peft().__version__})"
-                raise UsageError(f"method.config.{key} is not a key of {whose}: {near}")
-            _check_plain(f"method.config.{key}", fields[key].type, value)
-        if self.type in PROMPTS and not self._tokens:
+        check_annotated(cls, self.config, "method.config", OURS)
+        self._refuse_elsewhere()
+        if self.type in PROMPTS and self._tokens < 1:
             raise UsageError(f"method={self.name} needs method.config.num_virtual_tokens=COUNT")
-        open_steps = {"total_step": sys.maxsize} if "total_step" in fields else {}  # until the run's number is known
+        open_steps = {"total_step": sys.maxsize} if hasattr(cls, "total_step") else {}  # until the run's is known
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
             try:
@@ -142,6 +139,15 @@ class Peft(Method):
         if told:  # such as a key that the type ignores
             raise UsageError(f"method.config: {_line(told[0].message)}")
         return made
+
+    def _refuse_elsewhere(self) -> None:
+        """Raises UsageError for what `peft` leaves to programs around it and is not done here."""
+        for key in ELSEWHERE:
+            if self.config.get(key):
+                raise UsageError(f"method.config.{key} cannot be had: it {ELSEWHERE[key]}")
+        start = str(self.config.get("init_lora_weights"))
+        if start.startswith(READING):
+            raise UsageError(f"method.config.init_lora_weights={start} cannot be had: it reads rows before it starts")
 
     def _class(self) -> Any:
         """The configuration class of the type. Raises UsageError for a type that is unknown or cannot be bridged."""
@@ -248,15 +254,6 @@ def _peft() -> Any:
         how = "pip install 'rosa_bench[peft]'"
         raise UsageError(f"this method needs the extra peft: {how} ({_line(error)})") from error
     return peft
-
-
-def _check_plain(key: str, wanted: Any, value: Any) -> None:
-    """Raises UsageError if a key whose type is a plain one has a value of another."""
-    plain = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str,)}
-    name = wanted if isinstance(wanted, str) else getattr(wanted, "__name__", "")
-    fits = plain.get(name, (object,))
-    if not isinstance(value, fits) or (isinstance(value, bool) and name in ("int", "float", "str")):
-        raise UsageError(f"{key}={value!r} is not of type {name}")
 
 
 def _line(error: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import warnings
+from dataclasses import fields
 
 import pytest
 import torch
@@ -12,9 +13,10 @@ from backbones import backbone_with_head
 from support import MINIS, NODES, THIN, composed, prepared, small, steps
 
 from rosa_bench import checkpoint, cli, methods
+from rosa_bench.annotations import check
 from rosa_bench.errors import UsageError
 from rosa_bench.methods.base import Step
-from rosa_bench.methods.peft import EXACT, Peft
+from rosa_bench.methods.peft import EXACT, OURS, Peft
 from rosa_bench.models.load import load
 from rosa_bench.models.tuners import tuner_of
 from rosa_bench.run import run as run_experiment
@@ -29,7 +31,20 @@ WRONG = {
     "method=dora method.config.rr=4": "did you mean method.config.r ",
     "method=dora method.config.r=eight": "method.config.r='eight' is not of type int",
     "method=dora method.config.use_dora=1": "is not of type bool",
-    "method=dora method.config.task_type=SEQ_CLS": "is not a key of LoraConfig",
+    "method=dora method.config.bias=lora_olny": "is not a name that is known: did you mean lora_only?",
+    "method=dora method.config.target_modules=5": "method.config.target_modules=5 is not of type",
+    "method=dora method.config.rank_pattern=[query]": "rank_pattern=['query'] is not of type dict or null",
+    "method=dora method.config.lora_dropout=nan": "method.config.lora_dropout=nan holds what is no finite number",
+    "method=dora method.config.alpha_pattern={query:inf}": "holds what is no finite number",
+    "method=dora +method.config.kasa_config.betta=1": "betta is not a key of KasaConfig (peft",
+    "method=dora method.config.init_lora_weights=eva": "init_lora_weights=eva cannot be had: it reads rows",
+    "method=dora method.config.init_lora_weights=lora_ga": "init_lora_weights=lora_ga cannot be had: it reads rows",
+    "method=dora method.config.arrow_config={top_k:2}": "method.config.arrow_config cannot be had: it chooses",
+    "method=dora method.config.task_type=SEQ_CLS": "method.config.task_type is nothing to set",
+    "method=prefix_tuning method.config.token_dim=5": "method.config.token_dim is nothing to set",
+    "method=peft method.type=ADAMSS method.config.use_asa=true": "method.config.use_asa cannot be had: it takes",
+    "method=prompt_tuning method.config.num_virtual_tokens=-1": "needs method.config.num_virtual_tokens=COUNT",
+    "method=prompt_tuning method.config.prompt_tuning_init=VOCAB": "did you mean SAMPLE_VOCAB",
     "method=adalora method.config.r=4": "`r` is not used in AdaLora",
     "method=adalora method.config.orth_reg_weight=-1": "orth_reg_weight",
     "method=prompt_tuning method.config.num_virtual_tokens=128": "leave no room among the model's 128 positions",
@@ -246,6 +261,19 @@ def test_what_is_said_of_each_type_is_so(backbone, kind):
     else:
         with pytest.raises(NotImplementedError):
             methods.merge(model)
+
+
+@pytest.mark.parametrize("kind", bridged())
+def test_what_a_type_has_by_itself_is_let_through(kind):
+    """Each default of the library, said aloud, is of the type that its annotation says."""
+    cls = type(Peft(type=kind, config=NARROW.get(kind, {})).configuration())
+    plain = {f.name: f.default for f in fields(cls) if isinstance(f.default, (bool, int, float, str, type(None)))}
+    check(cls, {name: value for name, value in plain.items() if name not in OURS}, "method.config", OURS)
+
+
+def test_a_type_that_has_hooks_of_its_own_and_does_not_want_them_trains(tmp_path):
+    record = run_experiment(small(tmp_path, "method=peft", "method.type=ADAMSS"))
+    assert record.status == "done" and record.facts["merge_within_bound"]
 
 
 def test_nothing_is_said_of_a_type_that_there_is_not():

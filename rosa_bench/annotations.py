@@ -1,0 +1,123 @@
+"""Values for the keys of somebody else's dataclass, against its own annotations: it would take any, and fail later.
+
+Only what an annotation says plainly is held against a value; where it says nothing that is known, every value passes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import types
+from collections.abc import Collection, Mapping, Sequence
+from enum import Enum
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from rosa_bench.checked import is_number, short
+from rosa_bench.errors import UsageError, nearest
+
+PLAIN: dict[Any, tuple[type, ...]] = {int: (int,), float: (int, float), bool: (bool,), str: (str,)}
+MAPPINGS, SEQUENCES = (dict, Mapping), (list, set, tuple)
+
+
+def check(cls: type, values: Mapping[str, Any], prefix: str, kept: Collection[str] = ()) -> None:
+    """Check values for fields of a dataclass, and for those of dataclasses in it; `kept` fields are nobody's to set.
+
+    Raises:
+        UsageError: for a key that there is not, with the nearest ones, or a value that its annotation does not allow.
+    """
+    fields = {field.name: field for field in dataclasses.fields(cls) if field.init and field.name not in kept}
+    hints = _hints(cls)
+    for name, value in values.items():
+        key = f"{prefix}.{name}"
+        if name in kept:
+            raise UsageError(f"{key} is nothing to set: it follows from the model and the task")
+        if name not in fields:
+            near = nearest(key, [f"{prefix}.{known}" for known in fields])
+            raise UsageError(f"{key} is not a key of {cls.__name__} ({_origin(cls)}): {near}")
+        if not _finite(value):
+            raise UsageError(f"{key}={short(value)} holds what is no finite number")
+        hint = hints.get(name, Any)
+        inner = [kind for kind in _members(hint) if dataclasses.is_dataclass(kind)]
+        if inner and isinstance(value, Mapping):
+            check(inner[0], value, key)
+        elif not _fits(hint, value) and (value is not None or fields[name].default is not None):
+            raise UsageError(f"{key}={short(value)} is not {_said(hint, value)}")
+
+
+def _origin(cls: type) -> str:
+    """The package that a class is from, with its version where it has one."""
+    package = cls.__module__.partition(".")[0]
+    try:
+        return f"{package} {importlib.metadata.version(package)}"
+    except importlib.metadata.PackageNotFoundError:
+        return package
+
+
+def _hints(cls: type) -> dict[str, Any]:
+    """The annotations of a class; those of them that cannot be read are left out."""
+    try:
+        return get_type_hints(cls)
+    except (NameError, TypeError, AttributeError):
+        return {field.name: field.type for field in dataclasses.fields(cls) if not isinstance(field.type, str)}
+
+
+def _members(hint: Any) -> list[Any]:
+    """What a union is of, else the annotation itself. A text beside an enumeration is one of its names."""
+    members = list(get_args(hint)) if get_origin(hint) in (Union, types.UnionType) else [hint]
+    return [kind for kind in members if kind is not str or not any(map(_names, members))]
+
+
+def _names(kind: Any) -> list[Any]:
+    """The values of an enumeration; none of anything else."""
+    is_class = isinstance(kind, type) and not get_args(kind)
+    return [member.value for member in kind] if is_class and issubclass(kind, Enum) else []
+
+
+def _choices(kind: Any) -> Sequence[Any]:
+    """The values that an annotation names one by one."""
+    return get_args(kind) if get_origin(kind) is Literal else _names(kind)
+
+
+def _fits(hint: Any, value: Any) -> bool:
+    return any(_fits_one(kind, value) for kind in _members(hint))
+
+
+def _fits_one(kind: Any, value: Any) -> bool:
+    origin, inner = get_origin(kind) or kind, get_args(kind)
+    if kind is type(None):
+        return value is None
+    if kind in PLAIN:
+        return isinstance(value, PLAIN[kind]) and (kind is bool or not isinstance(value, bool))
+    if choices := _choices(kind):
+        open_ended = any("[" in str(name) for name in choices)  # as in `name_[number]`: not all names are there
+        return value in choices or (open_ended and isinstance(value, str))
+    if origin in SEQUENCES:
+        return isinstance(value, (list, tuple)) and _items_fit(origin, inner, value)
+    if origin in MAPPINGS:
+        return isinstance(value, Mapping) and (not inner or all(_fits(inner[1], item) for item in value.values()))
+    return not dataclasses.is_dataclass(kind)
+
+
+def _items_fit(origin: Any, inner: tuple[Any, ...], value: Sequence[Any]) -> bool:
+    """One annotation for all items, or, of a tuple, one for each."""
+    if origin is tuple and len(inner) > 1 and inner[-1] is not Ellipsis:
+        return len(inner) == len(value) and all(map(_fits, inner, value))
+    return all(_fits(inner[0], item) for item in value) if inner else True
+
+
+def _said(hint: Any, value: Any) -> str:
+    """What a value should have been."""
+    members = _members(hint)
+    names = [name for kind in members for name in _choices(kind)]
+    if names and isinstance(value, str):
+        return f"a name that is known: {nearest(value, map(str, names))}"
+    kinds = [kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind) for kind in members]
+    return "of type " + " or ".join("null" if kind == "NoneType" else kind.replace("typing.", "") for kind in kinds)
+
+
+def _finite(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(map(_finite, value.values()))
+    if isinstance(value, (list, tuple)):
+        return all(map(_finite, value))
+    return not isinstance(value, float) or is_number(value)
