@@ -51,10 +51,15 @@ class Scorer:
         return self._encoded[split]
 
     def candidates(self, split: str) -> list[Encoded]:
-        """Token ids of every choice of a split's examples, one after the other; encoded once."""
+        """Token ids of every choice of a split's examples, one after the other; encoded once.
+
+        They may be as long as the model holds, as texts to be decoded may: the length is one of training. A choice that
+        is cut would be likelier than it is.
+        """
         if split not in self._candidates:
             task: Any = self.task
-            found = (task.candidates(e, self.tokenizer, self.max_length) for e in self.splits[split].examples)
+            limit = evaluate.tokens_held(self.model.config, self.run.method.extra_tokens)
+            found = (task.candidates(e, self.tokenizer, limit) for e in self.splits[split].examples)
             self._candidates[split] = [item for choices in found for item in choices]
         return self._candidates[split]
 
@@ -91,6 +96,9 @@ class Scorer:
             for name in names:
                 recorder.predictions(split, name, predictions[name])
                 recorder.scores(split, name, self.task.score(split, predictions[name]))
+        if self.task.kind == "choice":
+            cut = sum(row.cut_target for split in self.task.scored_splits for row in self.candidates(split))
+            recorder.record.facts["cut_choices"] = cut
 
     def _finish_texts(self, recorder: Recorder, names: Sequence[str]) -> None:
         journals = []

@@ -11,11 +11,12 @@ from conftest import SHARED
 from support import composed, prepared, small
 
 from rosa_bench import embedded, paired, score
-from rosa_bench.data.source import load_split
+from rosa_bench.data.source import Split, load_split
 from rosa_bench.errors import UsageError
 from rosa_bench.evaluate import choose, evaluating, likelihoods
 from rosa_bench.models.load import load
 from rosa_bench.run import run as run_experiment
+from rosa_bench.scoring import Scorer
 from rosa_bench.tasks.base import IGNORED, Example, Prediction
 
 KEYED = {"question": "Why?", "choices": {"label": ["1", "2", "3"], "text": ["a", "b", "c"]}, "answerKey": "2"}
@@ -88,6 +89,47 @@ def test_training_sees_the_right_answer(loss_on):
     first, second = run.task.candidates(example, tokenizer, 64)
     assert first.input_ids == row.input_ids and tokenizer.decode(second.input_ids).endswith("Answer: a cow")
     assert first.labels == [IGNORED] * (len(row.input_ids) - len(target)) + target
+
+
+def test_what_looks_like_a_special_token_stays_in_a_prompt():
+    """Else a question that is one would leave nothing before the choice, whose first token would not be scored."""
+    run = composed("task=openbookqa")
+    _, tokenizer = load(run.model, run.task, 1)
+    end = tokenizer.eos_token
+    target = tokenizer(" a bird")["input_ids"]
+    for question in (end, f"What is it?{end}"):
+        (row, _) = run.task.candidates(Example("1", (question, "a bird", "a cow"), 0), tokenizer, 64)
+        asked = tokenizer(question)["input_ids"]
+        assert row.input_ids == asked + target and asked[-1] == tokenizer.eos_token_id
+        assert row.labels == [IGNORED] * len(asked) + target
+
+
+@pytest.mark.parametrize(("kind", "before", "behind"), [("roberta", 1, 1), ("gpt2", 0, 0)])
+def test_a_prompt_keeps_what_a_tokenizer_puts_in_front_of_it(backbone, kind, before, behind):
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(backbone(kind))
+    asked = tokenizer("the cat")["input_ids"]
+    assert len(asked) == len(tokenizer("the cat", add_special_tokens=False)["input_ids"]) + before + behind
+    task = composed("task=openbookqa").task
+    (row, _) = task.candidates(Example("1", ("the cat", "a dog", "a fox"), 0), tokenizer, 64)
+    assert row.labels.count(IGNORED) == len(asked) - behind
+    assert row.input_ids[: len(asked) - behind] == asked[: len(asked) - behind]
+
+
+def test_scored_choices_are_as_long_as_the_model_holds(tmp_path):
+    """A choice of 41 tokens after a prompt of 93, trained with 16: nothing of it is lost where it is scored."""
+    row = KEYED | {"question": "why " * 40, "choices": {"label": ["1", "2"], "text": ["cold " * 20, "ice"]}}
+    run = small(tmp_path, "task=arc_easy", "train.max_length=16")
+    model, tokenizer = load(run.model, run.task, 1)
+    example = run.task.parse(row, "here")
+    scorer = Scorer(run, model, tokenizer, {"test": Split([example], 1, "")}, 16)
+    first, second = scorer.candidates("test")
+    assert len(first.input_ids) == 134 and len(second.input_ids) == 95
+    assert not any(item.cut or item.cut_target for item in (first, second))
+    assert run.task.encode(example, tokenizer, 16).cut
+    record = run_experiment(small(tmp_path, "task=piqa", "train.max_steps=1", "train.max_length=16"))
+    assert record.facts["cut_choices"] == 0 and record.facts["cut_examples"] > 0
 
 
 def test_likelihoods_are_those_of_one_choice_at_a_time():

@@ -185,8 +185,11 @@ def _keyed(row: Mapping[str, Any], where: str) -> tuple[list[str], int]:
 
 
 def _prompt_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The prompt with the special tokens that a tokenizer puts in front of a text, without those at its end."""
+    """The prompt with the special tokens that a tokenizer puts in front of a text, without those it puts at its end.
+
+    A text may itself end in what is read as a special token.
+    """
     ids: list[int] = tokenizer(text)["input_ids"]
-    while ids and ids[-1] in tokenizer.all_special_ids:
-        ids = ids[:-1]
-    return ids
+    own: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    starts = (i for i in range(len(ids)) if ids[i : i + len(own)] == own)
+    return ids[: next(starts, len(ids)) + len(own)]
