@@ -37,7 +37,7 @@ def check(cls: type, values: Mapping[str, Any], prefix: str, kept: Collection[st
         if not _finite(value):
             raise UsageError(f"{key}={short(value)} holds what is no finite number")
         hint = hints.get(name, Any)
-        inner = [kind for kind in _members(hint) if dataclasses.is_dataclass(kind)]
+        inner: list[Any] = [kind for kind in _members(hint) if dataclasses.is_dataclass(kind)]
         if inner and isinstance(value, Mapping):
             check(inner[0], value, key)
         elif not _fits(hint, value) and (value is not None or fields[name].default is not None):

@@ -189,6 +189,7 @@ class Peft(Method):
                     prepend(model, config, self.positions == "kept")
                 else:
                     adapt(model, config)
+                _try_out(model)
             except Exception as error:
                 kind = type(model.base_model).__name__
                 raise UsageError(f"method={self.name} cannot be had with {kind}: peft says: {_line(error)}") from error
@@ -254,6 +255,17 @@ def _peft() -> Any:
         how = "pip install 'rosa_bench[peft]'"
         raise UsageError(f"this method needs the extra peft: {how} ({_line(error)})") from error
     return peft
+
+
+def _try_out(model: PreTrainedModel) -> None:
+    """Read two short texts, so that what does not fit is known before training. Raises whatever that raises."""
+    import torch
+
+    ids = torch.zeros(2, 3, dtype=torch.long, device=model.device)
+    mask = torch.ones_like(ids)
+    mask[1, 2] = 0  # a mask of ones alone may be left out
+    with torch.no_grad():
+        model.base_model(input_ids=ids, attention_mask=mask)
 
 
 def _line(error: Any) -> str:

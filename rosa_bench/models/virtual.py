@@ -100,5 +100,13 @@ def prepend(model: PreTrainedModel, config: Any, kept: bool) -> None:
     prompt = Prompt(peft_model, config.num_virtual_tokens, kept)
     model.virtual_tokens = peft_model.prompt_encoder
     model.__dict__["extra_tokens"] = config.num_virtual_tokens
-    model.base_model.register_forward_pre_hook(prompt.enter, with_kwargs=True)
-    model.base_model.register_forward_hook(prompt.leave)
+    layers = _reader(model.base_model)
+    layers.register_forward_pre_hook(prompt.enter, with_kwargs=True)
+    layers.register_forward_hook(prompt.leave)
+
+
+def _reader(base: Any) -> nn.Module:
+    """What every head has the text read by: of OPT the decoder in the base model, as its language model calls that."""
+    decoder = None if base.config.is_encoder_decoder else getattr(base, "decoder", None)
+    layers: nn.Module = base if decoder is None else decoder
+    return layers

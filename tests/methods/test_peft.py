@@ -155,7 +155,7 @@ def test_logits_and_gradients_equal_those_of_peft(backbone, preset, kind, causal
 
 
 @pytest.mark.parametrize("preset", ["prompt_tuning", "p_tuning"])
-@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "opt"])
 def test_a_prompt_is_read_as_peft_has_it_read(backbone, preset, kind):
     """Of a decoder: `peft` leaves the prompt's own outputs in, here they are taken off."""
     method = composed(f"method={preset}", "method.config.num_virtual_tokens=4").method

@@ -7,13 +7,14 @@ import torch
 from backbones import backbone_with_head
 from support import THIN, composed, small
 
+from rosa_bench.errors import UsageError
 from rosa_bench.methods.peft import PROMPTS
 from rosa_bench.run import run as run_experiment
 
 pytest.importorskip("peft")
 
 
-@pytest.mark.parametrize("kind", ["roberta", "bert", "gpt2"])
+@pytest.mark.parametrize("kind", ["roberta", "bert", "gpt2", "opt"])
 @pytest.mark.parametrize("positions", ["shifted", "kept"])
 @pytest.mark.parametrize("preset", ["prompt_tuning", "prefix_tuning"])
 def test_padding_changes_nothing_behind_a_prompt(backbone, preset, kind, positions):
@@ -47,12 +48,13 @@ def test_kept_positions_are_those_of_the_text_alone(backbone, kind):
     assert kept == told == again and shifted == [position + 4 for position in told]
 
 
+@pytest.mark.parametrize("kind", ["gpt2", "opt"])
 @pytest.mark.parametrize("positions", ["shifted", "kept"])
 @pytest.mark.parametrize("preset", sorted(PROMPTS & {name.upper() for name in THIN}))
-def test_decoding_with_a_cache_equals_reading_the_whole_text_again(backbone, preset, positions):
+def test_decoding_with_a_cache_equals_reading_the_whole_text_again(backbone, preset, positions, kind):
     options = ("method.config.num_virtual_tokens=4", f"method.positions={positions}")
     method = composed(f"method={preset.lower()}", *options).method
-    model = backbone_with_head(backbone("gpt2"), causal=True)
+    model = backbone_with_head(backbone(kind), causal=True)
     method.attach(model, seed=1)
     ids = torch.randint(5, 40, (3, 7), generator=torch.Generator().manual_seed(3))
     options = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
@@ -73,3 +75,17 @@ def test_a_text_behind_a_prompt_is_decoded_by_beam_search(preset, tmp_path):
     overrides = (f"method={preset}", "task=e2e", "task.num_beams=3", "task.no_repeat_ngram=4", *own)
     record = run_experiment(small(tmp_path, *overrides))
     assert record.status == "done" and record.scores["test"][""]["bleu"] >= 0
+
+
+@pytest.mark.parametrize("preset", ["prompt_tuning", "p_tuning", "prefix_tuning"])
+def test_an_encoder_decoder_has_no_place_for_a_prompt_and_says_so(backbone, preset):
+    model = backbone_with_head(backbone("bart"), causal=False)
+    with pytest.raises(UsageError, match=f"method={preset} cannot be had with BartModel"):
+        composed(f"method={preset}", "method.config.num_virtual_tokens=4").method.attach(model, seed=1)
+
+
+def test_a_prompt_trains_behind_a_head_that_calls_the_decoder_itself(backbone, tmp_path):
+    """OPT's language model goes past the base model, which then had never seen the prompt."""
+    overrides = (f"model.path={backbone('opt')}", "task=sciq", "method.config.num_virtual_tokens=4")
+    record = run_experiment(small(tmp_path, "method=prompt_tuning", *overrides, "train.max_steps=2"))
+    assert record.status == "done" and record.facts["start_cosine"] < 0.9999
