@@ -1,22 +1,23 @@
 """Values for the keys of somebody else's dataclass, against its own annotations: it would take any, and fail later.
 
-Only what an annotation says plainly is held against a value; where it says nothing that is known, every value passes.
+An annotation that cannot be read lets every value pass.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.metadata
+import json
 import types
 from collections.abc import Collection, Mapping, Sequence
 from enum import Enum
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
 from rosa_bench.checked import is_number, short
 from rosa_bench.errors import UsageError, nearest
-
-PLAIN: dict[Any, tuple[type, ...]] = {int: (int,), float: (int, float), bool: (bool,), str: (str,)}
-MAPPINGS, SEQUENCES = (dict, Mapping), (list, set, tuple)
 
 
 def check(cls: type, values: Mapping[str, Any], prefix: str, kept: Collection[str] = ()) -> None:
@@ -37,7 +38,7 @@ def check(cls: type, values: Mapping[str, Any], prefix: str, kept: Collection[st
         if not _finite(value):
             raise UsageError(f"{key}={short(value)} holds what is no finite number")
         hint = hints.get(name, Any)
-        inner: list[Any] = [kind for kind in _members(hint) if dataclasses.is_dataclass(kind)]
+        inner = [kind for kind in _members(hint) if isinstance(kind, type) and dataclasses.is_dataclass(kind)]
         if inner and isinstance(value, Mapping):
             check(inner[0], value, key)
         elif not _fits(hint, value) and (value is not None or fields[name].default is not None):
@@ -79,30 +80,21 @@ def _choices(kind: Any) -> Sequence[Any]:
 
 
 def _fits(hint: Any, value: Any) -> bool:
-    return any(_fits_one(kind, value) for kind in _members(hint))
+    """Whether a value as it stands in a yaml, where sets and tuples are lists and members of enumerations are names."""
+    text = json.dumps(value)
+    for kind in _members(hint):
+        if dataclasses.is_dataclass(kind):
+            continue
+        adapter = TypeAdapter[Any](str if _is_open(kind) else kind, config=ConfigDict(arbitrary_types_allowed=True))
+        with contextlib.suppress(ValidationError):
+            adapter.validate_json(text, strict=True)
+            return True
+    return False
 
 
-def _fits_one(kind: Any, value: Any) -> bool:
-    origin, inner = get_origin(kind) or kind, get_args(kind)
-    if kind is type(None):
-        return value is None
-    if kind in PLAIN:
-        return isinstance(value, PLAIN[kind]) and (kind is bool or not isinstance(value, bool))
-    if choices := _choices(kind):
-        open_ended = any("[" in str(name) for name in choices)  # as in `name_[number]`: not all names are there
-        return value in choices or (open_ended and isinstance(value, str))
-    if origin in SEQUENCES:
-        return isinstance(value, (list, tuple)) and _items_fit(origin, inner, value)
-    if origin in MAPPINGS:
-        return isinstance(value, Mapping) and (not inner or all(_fits(inner[1], item) for item in value.values()))
-    return not dataclasses.is_dataclass(kind)
-
-
-def _items_fit(origin: Any, inner: tuple[Any, ...], value: Sequence[Any]) -> bool:
-    """One annotation for all items, or, of a tuple, one for each."""
-    if origin is tuple and len(inner) > 1 and inner[-1] is not Ellipsis:
-        return len(inner) == len(value) and all(map(_fits, inner, value))
-    return all(_fits(inner[0], item) for item in value) if inner else True
+def _is_open(kind: Any) -> bool:
+    """Whether not all names that an annotation allows are in it, as with `name_[number]`."""
+    return get_origin(kind) is Literal and any("[" in str(name) for name in get_args(kind))
 
 
 def _said(hint: Any, value: Any) -> str:

@@ -41,7 +41,7 @@ class Outer:
 
 
 FITS = [
-    {"rank": 4, "count": None, "share": 1, "free": object()},
+    {"rank": 4, "count": None, "share": 1, "free": {"any": [1, "x"]}},
     {"modules": "query"},
     {"modules": ["query", "value"]},
     {"layers": [[0, 2], [1, 4]], "pattern": {"query": 2.5}},
