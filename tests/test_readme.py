@@ -91,7 +91,7 @@ def test_names_in_the_readme_exist():
         assert re.search(rf"\b{name}\b", README), name
     for path in re.findall(r"\]\((docs/[^)]+)\)", README):
         assert (ROOT / path).is_file(), path
-    assert len(README.splitlines()) < 190
+    assert sum(not line.startswith("|") for line in README.splitlines()) < 175
 
 
 def test_the_table_is_what_the_records_give(tmp_path, capsys):

@@ -23,7 +23,7 @@ from rosa_bench.report.look import Look, looks
 from rosa_bench.report.series import Panel, Sheet, memory_panel, rank_panel, sheets, time_panels
 
 COLUMNS, LEGEND = 3, 6  # panels beside each other, entries of a legend beside each other
-PANELS, LINES = 12, 16  # panels of a figure, lines or points of a panel: the rest is counted
+PANELS, LINES = 12, 24  # panels of a figure, lines or points of a panel: the rest is counted
 ALL = 60  # panels, after which no other backbone or source is begun
 NAMED = 5  # of what is left out
 WITHOUT = "no plots: matplotlib is not installed (pip install 'rosa_bench[plot]', or make setup)"
