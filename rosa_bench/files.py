@@ -68,8 +68,8 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def clear_temporaries(folder: Path) -> None:
-    """Delete what processes that were killed left of `write_bytes`. Only for a folder that nobody else writes to."""
-    for path in folder.glob(".*.tmp"):
+    """Delete what killed processes left of `replacing` in a folder and those in it. Only where nobody else writes."""
+    for path in [*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp")]:
         path.unlink(missing_ok=True)
 
 

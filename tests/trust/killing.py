@@ -135,6 +135,11 @@ def unreplaced(original: Callable[..., Any], path: Path, rows: Any) -> None:
     path.with_name(f".{path.name}.0-dead.tmp").write_bytes(str(next(iter(rows))).encode())
 
 
+def unreplaced_tensors(original: Callable[..., Any], state: Any, path: Path) -> None:
+    """The same of weights."""
+    path.with_name(f".{path.name}.0-dead.tmp").write_bytes(b"half")
+
+
 def at(place: Place, number: int, arguments: Sequence[str]) -> int:
     """The command line, in a process that sends itself a signal at a place."""
     place.reach(lambda: os.kill(os.getpid(), number))
@@ -156,6 +161,7 @@ TRAINING = [
 FINISHING = [
     Place("half-written predictions", "rosa_bench.recorder.write_json_lines_gz", 1, "unreplaced"),
     Place("half-saved adapter", "rosa_bench.checkpoint.save_tensors", 1, "half_a_file"),
+    Place("adapter not yet in its place", "rosa_bench.checkpoint.save_tensors", 1, "unreplaced_tensors"),
     Place("merging", "rosa_bench.audit.update_facts"),
     Place("before the last record", "rosa_bench.recorder.Recorder._write_last"),
     Place("record written, checkpoints still there", "rosa_bench.run.clear_finished"),
