@@ -16,7 +16,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from rosa_bench.checked import is_number, short
+from rosa_bench.checked import short
 from rosa_bench.errors import UsageError, nearest
 
 
@@ -35,13 +35,15 @@ def check(cls: type, values: Mapping[str, Any], prefix: str, kept: Collection[st
         if name not in fields:
             near = nearest(key, [f"{prefix}.{known}" for known in fields])
             raise UsageError(f"{key} is not a key of {cls.__name__} ({_origin(cls)}): {near}")
-        if not _finite(value):
-            raise UsageError(f"{key}={short(value)} holds what is no finite number")
+        try:
+            text = json.dumps(value, allow_nan=False)
+        except ValueError as error:
+            raise UsageError(f"{key}={short(value)} holds what is no finite number") from error
         hint = hints.get(name, Any)
         inner = [kind for kind in _members(hint) if isinstance(kind, type) and dataclasses.is_dataclass(kind)]
         if inner and isinstance(value, Mapping):
             check(inner[0], value, key)
-        elif not _fits(hint, value) and (value is not None or fields[name].default is not None):
+        elif not _fits(hint, text) and (value is not None or fields[name].default is not None):
             raise UsageError(f"{key}={short(value)} is not {_said(hint, value)}")
 
 
@@ -79,9 +81,8 @@ def _choices(kind: Any) -> Sequence[Any]:
     return get_args(kind) if get_origin(kind) is Literal else _names(kind)
 
 
-def _fits(hint: Any, value: Any) -> bool:
-    """Whether a value as it stands in a yaml, where sets and tuples are lists and members of enumerations are names."""
-    text = json.dumps(value)
+def _fits(hint: Any, text: str) -> bool:
+    """Whether a value fits, given as JSON, where sets and tuples are lists and members of enumerations are names."""
     for kind in _members(hint):
         if dataclasses.is_dataclass(kind):
             continue
@@ -105,11 +106,3 @@ def _said(hint: Any, value: Any) -> str:
         return f"a name that is known: {nearest(value, map(str, names))}"
     kinds = [kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind) for kind in members]
     return "of type " + " or ".join("null" if kind == "NoneType" else kind.replace("typing.", "") for kind in kinds)
-
-
-def _finite(value: Any) -> bool:
-    if isinstance(value, Mapping):
-        return all(map(_finite, value.values()))
-    if isinstance(value, (list, tuple)):
-        return all(map(_finite, value))
-    return not isinstance(value, float) or is_number(value)

@@ -73,8 +73,13 @@ def method_name(run: Run) -> str:
 
 def run_id(run: Run, key: str) -> str:
     """`<task>-<model>-<method>-s<seed>-<8 hex of the key>`, safe as a folder name."""
+    return f"{run_name(run)}-{key[:8]}"
+
+
+def run_name(run: Run) -> str:
+    """What of a run's id a reader knows it by, also where there are no rows or weights to make a key of."""
     model = re.sub(r"[^A-Za-z0-9_.]+", "_", run.model.name)[:48]
-    return f"{run.task.name}-{model}-{method_name(run)}-s{run.seed}-{key[:8]}"
+    return f"{run.task.name}-{model}-{method_name(run)}-s{run.seed}"
 
 
 def clear_finished(folder: Path, keep_checkpoints: bool) -> None:

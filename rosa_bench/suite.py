@@ -20,7 +20,7 @@ from rosa_bench.board import Board
 from rosa_bench.console import in_utf8, tell, warn
 from rosa_bench.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, UsageError
 from rosa_bench.interrupts import as_keyboard_interrupt
-from rosa_bench.key import method_name
+from rosa_bench.key import run_name
 from rosa_bench.plan import Cell, Suite, estimate, load, plan
 from rosa_bench.record import seconds
 from rosa_bench.report.collect import collect
@@ -53,9 +53,8 @@ def with_input(cells: Sequence[Cell]) -> tuple[list[Cell], list[str]]:
         try:
             cell.key  # noqa: B018 - reads what identifies rows and weights
         except UsageError as error:
-            lacking, run = error, cell.run
-            name = f"{run.task.name}-{run.model.name}-{method_name(run)}-s{run.seed}"
-            lines.append(f"  {'no input':12}{name}: {error}")
+            lacking = error
+            lines.append(f"  {'no input':12}{run_name(cell.run)}: {error}")
         else:
             able.append(cell)
     if lacking is not None and not able:

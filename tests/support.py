@@ -114,6 +114,23 @@ def skip_refused(method: str, name: str) -> None:
         pytest.skip(why)
 
 
+def interrupt(run: config.Run, step: int) -> None:
+    """Do a run until it is asked, after an optimiser step, to stop."""
+    from rosa_bench.run import run as run_experiment
+    from rosa_bench.trainer import Loop
+
+    original = Loop.on_step_end
+
+    def stop(self, args, state, control, **kw):
+        self.recorder.stop_asked |= state.global_step == step
+        original(self, args, state, control, **kw)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Loop, "on_step_end", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run_experiment(run)
+
+
 def without_cost(record: Any) -> dict[str, Any]:
     """What of a record has to be the same when the same run is done again."""
     return {name: getattr(record, name) for name in ("key", "status", "scores", "primary", "data", "variant_names")}

@@ -6,7 +6,7 @@ import gzip
 import json
 
 import pytest
-from support import composed, small
+from support import composed, interrupt, small
 
 from rosa_bench import key, trainer
 from rosa_bench.errors import UsageError
@@ -59,19 +59,10 @@ def test_without_it_a_run_is_what_it_was_before():
     assert "head_lr" not in without and given == without | {"head_lr": 0.01}
 
 
-def test_a_run_goes_on_with_both_rates(monkeypatch, tmp_path):
+def test_a_run_goes_on_with_both_rates(tmp_path):
     overrides = ("method=lora", "train.head_lr=2e-2", "save=adapter")
     whole = run_experiment(small(tmp_path / "whole", *overrides))
-    original = trainer.Loop.on_step_end
-
-    def stop_at_five(self, args, state, control, **kw):
-        self.recorder.stop_asked |= state.global_step == 5
-        original(self, args, state, control, **kw)
-
-    monkeypatch.setattr(trainer.Loop, "on_step_end", stop_at_five)
-    with pytest.raises(KeyboardInterrupt):
-        run_experiment(small(tmp_path / "parts", *overrides))
-    monkeypatch.setattr(trainer.Loop, "on_step_end", original)
+    interrupt(small(tmp_path / "parts", *overrides), 5)
     run_experiment(small(tmp_path / "parts", *overrides, "resume=must"))
     first, second = (tmp_path / part / whole.run_id / "adapter/adapter.safetensors" for part in ("whole", "parts"))
     assert first.read_bytes() == second.read_bytes()

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import SMALL, composed, small, without_cost
+from support import SMALL, composed, interrupt, small, without_cost
 
 from rosa_bench import checkpoint, cli, trainer
 from rosa_bench.errors import UsageError
@@ -168,12 +168,9 @@ def test_two_processes_on_one_cell(tmp_path):
     assert second.returncode == 2 and "another process" in second.stderr and "Traceback" not in second.stderr
 
 
-def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path, monkeypatch, capsys):
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path, capsys):
     whole = run_experiment(small(tmp_path / "whole"))
-    _interrupt_at(monkeypatch, 5)
-    with pytest.raises(KeyboardInterrupt):
-        run_experiment(small(tmp_path / "parts"))
-    monkeypatch.undo()
+    interrupt(small(tmp_path / "parts"), 5)
     newest, before = checkpoint.checkpoints(tmp_path / "parts" / whole.run_id)
     data = bytearray((newest / checkpoint.STATE).read_bytes())
     data[-3] ^= 1
@@ -184,26 +181,13 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path, monk
     assert without_cost(resumed) == without_cost(whole)
 
 
-def _interrupt_at(monkeypatch, step: int) -> None:
-    original = trainer.Loop.on_step_end
-
-    def stop(self, args, state, control, **kw):
-        self.recorder.stop_asked |= state.global_step == step
-        original(self, args, state, control, **kw)
-
-    monkeypatch.setattr(trainer.Loop, "on_step_end", stop)
-
-
 def test_resume_must_needs_a_checkpoint(tmp_path):
     with pytest.raises(UsageError, match="no whole checkpoint"):
         run_experiment(small(tmp_path, "resume=must"))
 
 
-def test_resume_never_starts_over(tmp_path, monkeypatch, capsys):
-    _interrupt_at(monkeypatch, 5)
-    with pytest.raises(KeyboardInterrupt):
-        run_experiment(small(tmp_path))
-    monkeypatch.undo()
+def test_resume_never_starts_over(tmp_path, capsys):
+    interrupt(small(tmp_path), 5)
     run_experiment(small(tmp_path, "resume=never"))
     assert "goes on" not in capsys.readouterr().out
 

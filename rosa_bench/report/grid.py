@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -88,7 +89,11 @@ class Place:
     ended: tuple[Record, ...] = ()  # those that failed or ran out of memory, by seed
     variant: str = ""  # of the trained model, as in the records' scores
     other_settings: int = 0  # runs of this row and column under other settings, which are not averaged in
-    unfinished: Mapping[str, int] = field(default_factory=dict)  # runs that failed or ran out of memory, by status
+
+    @property
+    def unfinished(self) -> Mapping[str, int]:
+        """How many runs ended without a result, by status."""
+        return Counter(sorted(record.status for record in self.ended))
 
 
 @dataclass(frozen=True)

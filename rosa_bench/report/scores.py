@@ -44,14 +44,12 @@ def _at_best(primary: Mapping[str, Any], column: Column) -> float | None:
 def place(group: Group, column: Column, variant: str, aggregate: str = "mean", others: int = 0) -> Place:
     """What stands where a group's row meets a column."""
     records = tuple(record for _, record in sorted(group.records.items()))
-    ended = [record.status for record in group.unfinished.values()]
     return Place(
         scores=scores(records, column, variant, aggregate),
         records=records,
         ended=tuple(record for _, record in sorted(group.unfinished.items())),
         variant=variant,
         other_settings=others,
-        unfinished={status: ended.count(status) for status in sorted(set(ended))},
     )
 
 

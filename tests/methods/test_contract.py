@@ -18,6 +18,7 @@ from support import (
     MINIS,
     THIN,
     composed,
+    interrupt,
     on,
     prepared,
     refusal,
@@ -27,7 +28,7 @@ from support import (
     without_cost,
 )
 
-from rosa_bench import checkpoint, evaluate, methods, trainer
+from rosa_bench import checkpoint, evaluate, methods
 from rosa_bench.data.batches import collate
 from rosa_bench.data.source import load_split
 from rosa_bench.errors import UsageError
@@ -99,24 +100,15 @@ def test_trains_and_leaves_the_frozen_alone(method, name):
 
 @GRID
 @EACH
-def test_resumes_bitwise(method, name, tmp_path, monkeypatch):
+def test_resumes_bitwise(method, name, tmp_path):
     overrides = [f"method={method}", *on(name), "save=adapter"]
     overrides += ["train.limit_eval=8"] if name == "gpt2_mini" else []  # texts take their time
     if name in BASES:
         overrides += ["train.batch_size=2", "train.limit_eval=3", "train.max_steps=6"]
     whole = run_experiment(small(tmp_path / "whole", *overrides))
-    original = trainer.Loop.on_step_end
-
-    def stop_at_five(self, args, state, control, **kw):
-        self.recorder.stop_asked |= state.global_step == 5
-        original(self, args, state, control, **kw)
-
-    monkeypatch.setattr(trainer.Loop, "on_step_end", stop_at_five)
-    with pytest.raises(KeyboardInterrupt):
-        run_experiment(small(tmp_path / "parts", *overrides))
+    interrupt(small(tmp_path / "parts", *overrides), 5)
     interrupted = json.loads((tmp_path / "parts" / whole.run_id / "record.json").read_text())
     assert interrupted["status"] == "interrupted"
-    monkeypatch.setattr(trainer.Loop, "on_step_end", original)
     resumed = run_experiment(small(tmp_path / "parts", *overrides, "resume=must"))
     assert without_cost(resumed) == without_cost(whole)
     for file in ("adapter/adapter.safetensors", *(p.name for p in (tmp_path / "whole" / whole.run_id).glob("pred*"))):

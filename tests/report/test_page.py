@@ -185,14 +185,15 @@ def test_other_settings_are_told():
 
 
 def test_runs_that_ended_without_a_result_are_told():
-    reader = read(("lora", place(50.0, unfinished={"oom": 2})), ("rosa", Place(unfinished={"failed": 1})))
+    oom, failed = (tuple(record(seed=seed, status=status) for seed in (3, 4)) for status in ("oom", "failed"))
+    reader = read(("lora", place(50.0, ended=oom)), ("rosa", Place(ended=failed[:1])))
     assert [row[2] for row in reader.rows[1:3]] == ["50.00 (n=1)51.00 (n=1)oom (n=2)", "––failed (n=1)"]
     assert reader.panels["places"][0]["lines"][-1] == "2 of the runs ended with status oom."
 
 
 def test_the_panel_of_a_place_without_a_result_holds_the_runs_and_why():
     ended = record(seed=3, status="oom", error="no room", scores={}, primary={})
-    panels = read(("lora", Place(unfinished={"oom": 1}, ended=(ended,)))).panels
+    panels = read(("lora", Place(ended=(ended,)))).panels
     (shown,) = panels["places"]
     assert shown["runs"] == [[3, ended.run_id, ended.key, None, None, "oom: no room"]]
     assert panels["parts"][shown["config"]["train"]] == {"lr": 0.1, "device": "cpu"}

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support import composed, small, without_cost
+from support import composed, interrupt, small, without_cost
 
-from rosa_bench import checkpoint, console, trainer
+from rosa_bench import checkpoint, console
 from rosa_bench.data import encode, source
 from rosa_bench.errors import UsageError
 from rosa_bench.journal import Journal
@@ -33,18 +33,10 @@ def damages(content: bytes, every: int = 1) -> Iterator[bytes]:
 def made(tmp_path_factory) -> Path:
     """The same run twice: `whole` is done, `parts` was stopped after five steps and has two checkpoints."""
     folder = tmp_path_factory.mktemp("made")
-    original = trainer.Loop.on_step_end
-
-    def stop(self, args, state, control, **kw):
-        self.recorder.stop_asked |= state.global_step == 5
-        original(self, args, state, control, **kw)
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ROSA_BENCH_CACHE", str(folder / "cache"))
         run_experiment(small(folder / "whole", *OVERRIDES))
-        patch.setattr(trainer.Loop, "on_step_end", stop)
-        with pytest.raises(KeyboardInterrupt):
-            run_experiment(small(folder / "parts", *OVERRIDES))
+        interrupt(small(folder / "parts", *OVERRIDES), 5)
     return folder
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import composed, small
+from support import composed, interrupt, small
 
-from rosa_bench import checkpoint, cli, config, foreign, paired, trainer
+from rosa_bench import checkpoint, cli, config, foreign, paired
 from rosa_bench.data import encode
 from rosa_bench.data.source import file_sha256
 from rosa_bench.errors import UsageError
@@ -141,19 +141,10 @@ def test_a_pickle_in_place_of_an_adapter(tmp_path, mark):
 
 
 @pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
-def test_a_pickle_in_a_checkpoint(name, tmp_path, mark, monkeypatch):
+def test_a_pickle_in_a_checkpoint(name, tmp_path, mark):
     """Even one that says of itself that it is whole."""
-    original = trainer.Loop.on_step_end
-
-    def stop(self, args, state, control, **kw):
-        self.recorder.stop_asked |= state.global_step == 1
-        original(self, args, state, control, **kw)
-
-    monkeypatch.setattr(trainer.Loop, "on_step_end", stop)
     run = small(tmp_path, "method=bitfit", "train.max_steps=2", "train.limit_train=16", "train.limit_eval=8")
-    with pytest.raises(KeyboardInterrupt):
-        run_experiment(run)
-    monkeypatch.undo()
+    interrupt(run, 1)
     (folder,) = tmp_path.glob("*/checkpoint-1")
     told = json.loads((folder / "complete.json").read_text())
     (folder / "complete.json").unlink()
