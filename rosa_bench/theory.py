@@ -33,7 +33,8 @@ def resampled(
     X, Y, W = X_NI.double(), Y_NO.double(), W_IO.double()
     Q, triangle = torch.linalg.qr(X)
     while True:
-        rest, _, _ = method.parts(W, rank, generator)
+        rest = W.clone()
+        method.take(rest, rank, generator)
         U, S, Vh = torch.linalg.svd(Q.T @ (Y - X @ rest), full_matrices=False)
         A = torch.linalg.solve_triangular(triangle, U[:, :rank] * S[:rank], upper=True)
         W = rest + A @ Vh[:rank]

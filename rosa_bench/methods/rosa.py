@@ -88,25 +88,28 @@ class Rosa(Method):
 
     def split(self, model: PreTrainedModel, seed: int, index: int) -> None:
         """Fold A B into every adapted weight and take out new directions, drawn from (seed, step index, site)."""
-        from rosa_bench.models.directions import add_product, threads_as_torch
-        from rosa_bench.models.lowrank import lowrank_sites
+        from rosa_bench.models.directions import add_product
+        from rosa_bench.models.lowrank import LowRank, lowrank_sites
+        from rosa_bench.models.parallel import in_parallel
+        from rosa_bench.models.sites import Site
         from rosa_bench.processes import copy_from_first
 
+        def anew(module: LowRank, site: Site) -> tuple[torch.Tensor, ...]:
+            A, B, W = module.A[site.role].data, module.B[site.role].data, module.weight_of(site).data
+            add_product(W, A, B)
+            for old, new in zip((A, B), self.take(W, A.shape[1], generator(seed, index, site.label)), strict=True):
+                old.copy_(new)
+            return W, A, B
+
         began = time.perf_counter()
-        with threads_as_torch():
-            for module, site in lowrank_sites(model):
-                A, B, W = module.A[site.role].data, module.B[site.role].data, module.weight_of(site).data
-                add_product(W, A, B)
-                parts = self.parts(W, A.shape[1], generator(seed, index, site.label))
-                for old, new in zip((W, A, B), parts, strict=True):
-                    old.copy_(new)
-                copy_from_first((W, A, B))
+        for parts in in_parallel(anew, lowrank_sites(model)):
+            copy_from_first(parts)
         counts = tally(model)
         counts["refactorizations"] = counts.get("refactorizations", 0) + 1
         counts["refactorization_s"] = counts.get("refactorization_s", 0.0) + time.perf_counter() - began
 
-    def parts(self, W_IO: torch.Tensor, rank: int, generator: torch.Generator) -> Split:
-        """The rest [I, O], A [I, R] and B [R, O] of a weight, by the variant.
+    def take(self, W_IO: torch.Tensor, rank: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """A [I, R] and B [R, O], by the variant, taken out of a weight in place.
 
         `equal` is `factorize`. `add` leaves the weight whole beside A B, as the published code does, so that the chosen
         directions count twice. `random_add` starts A at zero and B at N(0, 1): LoRA, started again. `projection` takes
@@ -115,15 +118,19 @@ class Rosa(Method):
         """
         import torch
 
+        from rosa_bench.models.directions import add_product
+
         if self.variant in ("equal", "add"):
-            rest, A, B = factorize(W_IO, rank, generator, self.sample, self.singular_values, self.solver)
-            return (rest if self.variant == "equal" else W_IO), A, B
+            keep = self.variant == "add"
+            how = self.sample, self.singular_values, self.solver
+            return factorize(W_IO.clone() if keep else W_IO, rank, generator, *how, in_place=True)[1:]
         inputs, outputs = W_IO.shape
         if self.variant == "random_add":
-            return W_IO, W_IO.new_zeros(inputs, rank), torch.randn(rank, outputs, generator=generator).to(W_IO)
+            return W_IO.new_zeros(inputs, rank), torch.randn(rank, outputs, generator=generator).to(W_IO)
         Q = torch.linalg.qr(torch.randn(inputs, rank, dtype=torch.float64, generator=generator).to(W_IO.device)).Q
         A, B = Q.to(W_IO.dtype), (Q.T @ W_IO.double()).to(W_IO.dtype)
-        return (W_IO.double() - A.double() @ B.double()).to(W_IO.dtype), A, B
+        add_product(W_IO, A, B, -1.0)
+        return A, B
 
     def facts(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> Mapping[str, float]:
         """How often the weights were split, the start included, and the seconds that took."""
@@ -155,12 +162,14 @@ def factorize(
     sample: Sample = "random",
     singular_values: Values = "a",
     solver: Solver = "gram",
+    in_place: bool = False,
 ) -> Split:
     """Split a weight by singular directions: W_IO = W_rest_IO + A_IR @ B_RO to float precision (paper, algorithm 1).
 
     A holds the chosen left directions times their singular values, B the right ones; or both hold the roots of the
     singular values (`both`). Computed in fp64 and returned in the weight's dtype, with W_rest rounded so that the sum
-    is exact to that dtype. `gram` finds the chosen directions alone, `svd` all of them first.
+    is exact to that dtype. `gram` finds the chosen directions alone, `svd` all of them first. If `in_place`, W_rest is
+    the weight, written over.
 
     Raises:
         ValueError: if rank is not in 1..min(I, O), or the weight is not finite.
@@ -173,12 +182,12 @@ def factorize(
     if not 1 <= rank <= full:
         raise ValueError(f"rank={rank} is not in 1..{full}, the full rank of a {tuple(W_IO.shape)} weight")
     W = W_IO.detach()
-    if not torch.isfinite(W).all():
+    if not all(torch.isfinite(part).all() for part in W.split(directions.BLOCK)):
         raise ValueError("the weight has values that are not finite")
     find = directions.by_gram if solver == "gram" else directions.by_svd
     U, values, Vh = find(W, choose(full, rank, generator, sample))
     left, right = (values, torch.ones_like(values)) if singular_values == "a" else (values.sqrt(), values.sqrt())
     A, B = (U * left).to(W.dtype), (Vh * right[:, None]).to(W.dtype)
-    rest = W.clone()
+    rest = W if in_place else W.clone()
     directions.add_product(rest, A, B, -1.0)
     return rest, A, B

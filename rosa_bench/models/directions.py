@@ -8,32 +8,16 @@ the weight costs nothing that its own precision holds, and what was found is che
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-from functools import cache
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from rosa_bench.models.lapack import add_square, eigenvalues, tridiagonal
 
 BLOCK = 128  # rows or columns of a weight that are turned into fp64 at a time
 SMALLEST = 1e-4  # of the largest singular value; below it squares lose too much, and the weight itself is decomposed
 TOLERANCE = 1e-10  # of what is found, against the definition of an eigenvector
 Directions = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-
-
-@cache
-def _libraries() -> Any:
-    import scipy.linalg  # noqa: F401  # so that its library is among those that are found
-    from threadpoolctl import ThreadpoolController
-
-    return ThreadpoolController()
-
-
-def threads_as_torch() -> AbstractContextManager[Any]:
-    """A context in which scipy's linear algebra, which has threads of its own, uses as many as torch."""
-    limited: AbstractContextManager[Any] = _libraries().limit(limits=torch.get_num_threads(), user_api="blas")
-    return limited
 
 
 def by_svd(W_IO: torch.Tensor, index: torch.Tensor) -> Directions:
@@ -62,23 +46,21 @@ def by_gram(W_IO: torch.Tensor, index: torch.Tensor) -> Directions:
 
 
 def add_product(W_IO: torch.Tensor, A_IR: torch.Tensor, B_RO: torch.Tensor, sign: float = 1.0) -> None:
-    """W + sign A B in place, summed in fp64 some columns at a time, so that no second matrix is held."""
+    """W + sign A B in place, summed in fp64 a part of the longer side at a time, so that no second matrix is held."""
+    if W_IO.shape[0] > W_IO.shape[1]:
+        W_IO, A_IR, B_RO = W_IO.T, B_RO.T, A_IR.T
     A = sign * A_IR.double()
     for W, B in zip(W_IO.split(BLOCK, dim=1), B_RO.split(BLOCK, dim=1), strict=True):
-        W.copy_(W.double() + A @ B.double())
+        W.copy_(torch.addmm(W.double(), A, B.double()))
 
 
 def _gram(W_LN: torch.Tensor) -> NDArray[np.float64]:
     """W' W [N, N] in fp64, its lower triangle, in Fortran's order."""
-    from scipy.linalg import blas
-
     N = W_LN.shape[1]
     G: NDArray[np.float64] = np.zeros((N, N), order="F")
     for rows in W_LN.split(BLOCK):
         part = rows.double().numpy()
-        by_columns = part.flags.f_contiguous  # as the weight is stored: neither way is anything copied
-        a = part if by_columns else part.T
-        G = blas.dsyrk(1.0, a, beta=1.0, c=G, trans=int(by_columns), lower=1, overwrite_c=1)
+        add_square(G, part if part.flags.forc else np.ascontiguousarray(part))
     return G
 
 
@@ -92,11 +74,11 @@ def _eigenvectors(G_NN: NDArray[np.float64], index: torch.Tensor) -> tuple[NDArr
     N = len(G_NN)
     if N < 3:
         return None
-    room = int(lapack.dsytrd_lwork(N, lower=1)[0])
-    G, diagonal, beside, tau, failed = lapack.dsytrd(G_NN, lower=1, lwork=room, overwrite_a=1)
-    values, not_found = lapack.dsterf(diagonal, beside)
-    if failed or not_found:
+    form = tridiagonal(G_NN)
+    values = None if form is None else eigenvalues(*form[:2])
+    if form is None or values is None:
         return None
+    diagonal, beside, tau = form
     chosen = N - 1 - index.numpy()[::-1]  # ascending, as LAPACK wants them
     one_block = np.ones(N, np.int32), np.r_[N, np.zeros(N - 1)].astype(np.int32)
     Z, failed = lapack.dstein(diagonal, beside, values[chosen], *one_block)
@@ -104,8 +86,8 @@ def _eigenvectors(G_NN: NDArray[np.float64], index: torch.Tensor) -> tuple[NDArr
         return None
     # The reflectors stand below the diagonal, one row further down than `dormqr` wants them. Counted from the second
     # number of the matrix on they are where it wants them, with a last row that has to be zero.
-    G[0, 1:] = 0
-    reflectors = G.reshape(-1, order="F")[1 : 1 + N * (N - 1)].reshape(N, N - 1, order="F")
+    G_NN[0, 1:] = 0
+    reflectors = G_NN.reshape(-1, order="F")[1 : 1 + N * (N - 1)].reshape(N, N - 1, order="F")
     moved = np.zeros_like(Z, order="F")
     moved[:-1] = Z[1:]
     moved, _, failed = lapack.dormqr("L", "N", reflectors, tau, moved, 64 * Z.shape[1], overwrite_c=1)

@@ -9,6 +9,7 @@ from rosa_bench import cli
 from rosa_bench.key import config_key
 from rosa_bench.methods.rosa import factorize
 from rosa_bench.models import directions
+from rosa_bench.models.parallel import in_parallel
 
 SHAPES = [(3, 3), (40, 40), (300, 300), (24, 300), (300, 24)]
 
@@ -98,3 +99,37 @@ def test_a_product_is_added_in_place_as_in_one_piece():
 def test_what_changes_rounding_alone_leaves_a_key_as_it_is():
     for options in (("method.solver=gram", "method.solver=svd"), ("train.fused=false", "train.fused=true")):
         assert len({config_key(cli.compose(["method=rosa", option])) for option in options}) == 1
+
+
+def test_a_part_of_an_fp64_weight(monkeypatch):
+    """The query of a fused map is not contiguous either way, and is not copied into fp64."""
+    W = made(300, 90, torch.float64).T.contiguous().T[:, 30:60]
+    other = made(90, 40, torch.float64).T.contiguous()[:, 20:60]
+    for part in (W, other):
+        without_fallback(monkeypatch)
+        _, values, _ = directions.by_gram(part, torch.arange(5))
+        assert torch.allclose(values, torch.linalg.svdvals(part)[:5], rtol=1e-9)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_matrices_side_by_side_change_nothing(threads):
+    """Nor do they change how many threads others have."""
+    before = torch.get_num_threads()
+    weights = [(made(120, 80, seed=i), torch.tensor([0, 3])) for i in range(8)]
+    alone = [directions.by_gram(*item) for item in weights]
+    try:
+        torch.set_num_threads(threads)
+        together = list(in_parallel(directions.by_gram, weights))
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    for mine, other in zip(together, alone, strict=True):
+        assert all(torch.allclose(a, b, rtol=1e-12) for a, b in zip(mine, other, strict=True))
+    with pytest.raises(ValueError, match="of the second"):
+        list(in_parallel(_refusing, [(1,), (2,), (3,)]))
+    assert torch.get_num_threads() == before
+
+
+def _refusing(number: int) -> None:
+    if number == 2:
+        raise ValueError("of the second")
