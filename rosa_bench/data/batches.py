@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import Dataset, Sampler
 
 from rosa_bench.tasks.base import IGNORED, Encoded
@@ -26,7 +28,9 @@ class Rows(Dataset[tuple[int, Encoded]]):
         return index, self.encoded[index]
 
 
-def epoch_order(lengths: Sequence[int], batch_size: int, seed: int, epoch: int, bucket: bool) -> list[int]:
+def epoch_order(
+    lengths: Sequence[int] | NDArray[np.int64], batch_size: int, seed: int, epoch: int, bucket: bool
+) -> list[int]:
     """The order of one epoch's examples: a permutation, a function of its arguments only.
 
     With `bucket`, consecutive `batch_size` examples are of like length and the batches come in random order, the
@@ -34,26 +38,28 @@ def epoch_order(lengths: Sequence[int], batch_size: int, seed: int, epoch: int, 
     going to exhaust memory does so at once.
     """
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    order: list[int] = torch.randperm(len(lengths), generator=generator).tolist()
-    if not bucket:
-        return order
-    size = batch_size * POOL
-    pools = [sorted(order[i : i + size], key=lambda j: lengths[j]) for i in range(0, len(order), size)]
-    batches = [pool[i : i + batch_size] for pool in pools for i in range(0, len(pool), batch_size)]
-    full = [batch for batch in batches if len(batch) == batch_size]
-    rest = [batch for batch in batches if len(batch) < batch_size]
-    mixed = [full[i] for i in torch.randperm(len(full), generator=generator).tolist()]
-    if epoch == 0:
-        longest = max(lengths)
-        mixed.sort(key=lambda batch: max(lengths[j] for j in batch) < longest)
-    return [index for batch in [*mixed, *rest] for index in batch]
+    order: NDArray[np.int64] = torch.randperm(len(lengths), generator=generator).numpy()
+    if bucket:
+        size, of = batch_size * POOL, np.asarray(lengths)
+        for start in range(0, len(order), size):
+            pool = order[start : start + size]
+            pool[:] = pool[np.argsort(of[pool], kind="stable")]
+        whole = len(order) // batch_size * batch_size
+        batches = order[:whole].reshape(-1, batch_size)[
+            torch.randperm(whole // batch_size, generator=generator).numpy()
+        ]
+        if epoch == 0:
+            batches = batches[np.argsort(of[batches].max(axis=1, initial=0) < of.max(initial=0), kind="stable")]
+        order = np.concatenate([batches.reshape(-1), order[whole:]])
+    numbers: list[int] = order.tolist()
+    return numbers
 
 
 class EpochSampler(Sampler[int]):
     """`epoch_order` for the epoch set by the trainer before each pass."""
 
     def __init__(self, lengths: Sequence[int], batch_size: int, seed: int, bucket: bool) -> None:
-        self.lengths, self.batch_size, self.seed, self.bucket = lengths, batch_size, seed, bucket
+        self.lengths, self.batch_size, self.seed, self.bucket = np.asarray(lengths), batch_size, seed, bucket
         self.epoch = 0
 
     def __len__(self) -> int:

@@ -25,7 +25,7 @@ PHASES = ("weights", "gradients", "optimizer", "activations")
 PEER = "peft's LoRA"
 GRID = ("full", "lora", "lora+checkpointing", "meft1")
 LENGTHS, BATCHES = (64, 128, 256, 512), (8, 16, 32, 64)
-LAYERS = 2  # of the models on the grid: their number is in the formula, and one more cell has them all
+LAYERS, MORE = 2, 4  # of the models on the grid: their number is in the formula, and one more cell has them all
 WITHIN = 0.05  # of the formula
 ROOM = 0.5  # of the memory that is free: a cell that would take more is not measured
 
@@ -90,9 +90,9 @@ def measure_grid(name: str, folders: dict[int, Path], options: Options) -> dict[
     """Activations of a method by (length, batch, layers), as far as memory reaches."""
     torch.set_num_threads(options.threads)
     lengths, batches = ((16, 32, 64), (2, 4)) if options.quick else (LENGTHS, BATCHES)
-    cells = [(length, batches[0], layers) for layers in (1, LAYERS) for length in lengths[:2]]
+    cells = [(length, batches[0], layers) for layers in (LAYERS, MORE) for length in lengths[:2]]
     cells += [c for c in ((n, b, LAYERS) for n in lengths for b in batches) if c not in cells]
-    cells += [(lengths[1], batches[0], layers) for layers in folders if layers not in (1, LAYERS)]
+    cells += [(lengths[1], batches[0], layers) for layers in folders if layers not in (LAYERS, MORE)]
     found: dict[tuple[int, int, int], int] = {}
     with tempfile.TemporaryDirectory(prefix="rosa_bench-") as out:
         runs: dict[int, Ours] = {}
@@ -133,15 +133,15 @@ def measure(options: Options) -> Found:
         names = ["full", "lora", "rosa", "meft1", PEER] if options.quick else [*METHODS, PEER]
         bytes_of = {name: measure_apart(measure_one, name, model, options) for name in names}
     _phases(found, bytes_of)
-    with folder(size, 1) as one, folder(size, LAYERS) as two, folder(size) as whole:
-        folders = {1: one, LAYERS: two, SIZES[size][1]: whole}
+    with folder(size, LAYERS) as few, folder(size, MORE) as more, folder(size) as whole:
+        folders = {LAYERS: few, MORE: more, SIZES[size][1]: whole}
         grids = {name: measure_apart(measure_grid, name, folders, options) for name in GRID}
     _grid(found, grids)
     found.notes += [
         f"RoBERTa's {size} shape, {options.batch} rows of {options.length} tokens, fp32, each in a process of its own.",
         "Activations: what autograd holds at most at a time, forward and backward, parameters apart.",
-        f"Grid: models of {LAYERS} layers; four cells with one and {LAYERS} layers give the formula's four constants "
-        "(per token, per token and layer, per pair of tokens, per pair and layer), the others are compared with it.",
+        f"Grid: models of {LAYERS} layers; four cells with {LAYERS} and {MORE} layers give the constants of a formula (per "
+        "token, per token and layer, per pair of tokens, per pair and layer), the others are compared with it.",
     ]
     return found
 
