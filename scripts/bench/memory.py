@@ -140,7 +140,7 @@ def measure(options: Options) -> Found:
     found.notes += [
         f"RoBERTa's {size} shape, {options.batch} rows of {options.length} tokens, fp32, each in a process of its own.",
         "Activations: what autograd holds at most at a time, forward and backward, parameters apart.",
-        f"Grid: models of {LAYERS} layers; four cells with {LAYERS} and {MORE} layers give the constants of a formula (per "
+        f"Grid: models of {LAYERS} layers; four cells with {LAYERS} and {MORE} layers give a formula's constants (per "
         "token, per token and layer, per pair of tokens, per pair and layer), the others are compared with it.",
     ]
     return found
