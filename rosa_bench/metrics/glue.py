@@ -14,7 +14,9 @@ Values = Sequence[float]
 
 def _matthews(predictions: Values, labels: Values) -> float:
     """Matthews correlation; 0 where one side is constant, as the official script has it."""
-    return float(sk.matthews_corrcoef(labels, predictions))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of a single label in both
+        return float(sk.matthews_corrcoef(labels, predictions))
 
 
 def _correlation(kind: Callable[..., tuple[float, float]]) -> Callable[[Values, Values], float]:

@@ -182,7 +182,8 @@ class Task(ABC):
 def field(row: Mapping[str, Any], name: str, wanted: type | tuple[type, ...], where: str) -> Any:
     """`row[name]`, checked. Raises UsageError that names file, line and field unless it has the wanted type."""
     if name not in row:
-        there = ", ".join(str(key)[:40] for key in list(row)[:20]) + (", ..." if len(row) > 20 else "")
+        known = [str(key) if str(key).isprintable() else repr(key) for key in list(row)[:20]]
+        there = ", ".join(name[:40] for name in known) + (", ..." if len(row) > 20 else "")
         raise UsageError(f"{where}: field {name!r} is missing (there are: {there or 'none'})")
     value = row[name]
     kinds = wanted if isinstance(wanted, tuple) else (wanted,)

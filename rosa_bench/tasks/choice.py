@@ -70,7 +70,8 @@ class Choice(Task):
         if any(form or conversion for _, _, form, conversion in string.Formatter().parse(self.prompt)):
             raise ValueError(f"prompt={short(self.prompt)} must have nothing but names in its braces")
         if len(self.answers) == 1 or (self.right is not None and self.right not in self.answers):
-            raise ValueError(f"answers={self.answers} must be two fields or more, right={self.right} one of them")
+            given = f"answers={short(list(self.answers))}", f"right={short(self.right)}"
+            raise ValueError(f"{given[0]} must be two fields or more, {given[1]} one of them")
 
     @property
     def _fields(self) -> list[str]:
