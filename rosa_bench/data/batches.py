@@ -45,9 +45,8 @@ def epoch_order(
             pool = order[start : start + size]
             pool[:] = pool[np.argsort(of[pool], kind="stable")]
         whole = len(order) // batch_size * batch_size
-        batches = order[:whole].reshape(-1, batch_size)[
-            torch.randperm(whole // batch_size, generator=generator).numpy()
-        ]
+        mixed = torch.randperm(whole // batch_size, generator=generator).numpy()
+        batches = order[:whole].reshape(-1, batch_size)[mixed]
         if epoch == 0:
             batches = batches[np.argsort(of[batches].max(axis=1, initial=0) < of.max(initial=0), kind="stable")]
         order = np.concatenate([batches.reshape(-1), order[whole:]])

@@ -121,9 +121,8 @@ class Rosa(Method):
         from rosa_bench.models.directions import add_product
 
         if self.variant in ("equal", "add"):
-            keep = self.variant == "add"
             how = self.sample, self.singular_values, self.solver
-            return factorize(W_IO.clone() if keep else W_IO, rank, generator, *how, in_place=True)[1:]
+            return factorize(W_IO, rank, generator, *how, in_place=self.variant == "equal")[1:]
         inputs, outputs = W_IO.shape
         if self.variant == "random_add":
             return W_IO.new_zeros(inputs, rank), torch.randn(rank, outputs, generator=generator).to(W_IO)

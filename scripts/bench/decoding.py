@@ -15,7 +15,7 @@ from rosa_bench.models.load import load
 
 def measure(options: Options) -> Found:
     """Every round takes its share of the inputs and decodes it both ways; the outputs are compared."""
-    found = Found(numbers={"rows": str(options.data or "embedded")})
+    found = Found(numbers={"rows": options.rows})
     head = ("decoding", "inputs", "tokens/s in batches", "one by one", "ratio (quartiles)", "other outputs")
     found.tables.append([head])
     for beams in options.beams:

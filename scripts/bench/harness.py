@@ -41,6 +41,11 @@ class Options:
     method: str = "full"
     eval_batch: int = 64
 
+    @property
+    def rows(self) -> str:
+        """What the inputs of `decoding` are, without the place where a machine keeps them."""
+        return Path(self.data).name if self.data else "embedded"
+
 
 @dataclass(frozen=True)
 class Target:
@@ -136,7 +141,7 @@ def run_part(name: str, measure: Callable[[Options], Found], options: Options, o
     began, before = time.perf_counter(), os.getloadavg()
     found = measure(options)
     told = {
-        "options": asdict(options),
+        "options": asdict(options) | {"data": options.rows},
         "env": environment("auto"),
         "load_before": before,
         "load_after": os.getloadavg(),

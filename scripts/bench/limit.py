@@ -43,17 +43,18 @@ def measure(options: Options) -> Found:
         runs = made(options, model, Path(out), METHODS)
         operations = {name: counted(one) for name, one in runs.items()}
         times: dict[str, Callable[[], float]] = {name: partial(step_seconds, one) for name, one in runs.items()}
-        speeds = {n: (lambda n=n, t=t: operations[n] / t()) for n, t in times.items()}
+        speeds = {n: (lambda n=n, t=t: operations[n].total() / t()) for n, t in times.items()}
         peaks = _products(256 if options.quick else PRODUCT, options.precision)
         measured = alternate({**peaks, **speeds}, options.rounds)
         measured["limit"] = [max(both) for both in zip(*(measured[name] for name in peaks), strict=True)]
-        profile = _profile(runs["lora"], median(measured["limit"]))
-    found = Found(numbers={"operations": operations, "operations_per_s": measured})
+        profile = _profile(runs["lora"], operations["lora"], median(measured["limit"]))
+    totals = {name: count.total() for name, count in operations.items()}
+    found = Found(numbers={"operations": totals, "operations_per_s": measured})
     table: list[tuple[str, ...]] = [("", "GFLOP a step", "GFLOP/s", "share of the limit (quartiles)")]
     table += [(f"a product by {name}", "", number(median(measured[name]) / 1e9), "") for name in peaks]
     for name in METHODS:
         share = ratios(measured, name, "limit")
-        table.append((name, number(operations[name] / 1e9), number(median(measured[name]) / 1e9), spread(share)))
+        table.append((name, number(totals[name] / 1e9), number(median(measured[name]) / 1e9), spread(share)))
         found.targets.append(Target(f"share of the limit, {name}", quartiles(share)[1], SHARE))
     found.tables += [table, profile]
     found.notes.append(
@@ -70,11 +71,6 @@ class Operations(TorchDispatchMode):
         super().__init__()
         self.by: Counter[str] = Counter()
 
-    @property
-    def total(self) -> int:
-        """Those of all kernels."""
-        return self.by.total()
-
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = function(*args, **(kwargs or {}))
         packet = function._overloadpacket
@@ -86,11 +82,11 @@ class Operations(TorchDispatchMode):
         return out
 
 
-def counted(one: Ours) -> int:
-    """Operations of the matrix products of one step."""
+def counted(one: Ours) -> Counter[str]:
+    """Operations of the matrix products of one step, by kernel."""
     counter = Operations()
     _within(one, counter)
-    return counter.total
+    return counter.by
 
 
 def _within(one: Ours, context: AbstractContextManager[Any]) -> None:
@@ -109,10 +105,8 @@ def _within(one: Ours, context: AbstractContextManager[Any]) -> None:
     one.train(1, watched)
 
 
-def _profile(one: Ours, limit: float) -> list[tuple[str, ...]]:
+def _profile(one: Ours, operations: Counter[str], limit: float) -> list[tuple[str, ...]]:
     """Where the time of a step goes: seconds by kind of kernel, and what its products alone would take at the limit."""
-    counter = Operations()
-    _within(one, counter)
     profiler = torch.profiler.profile()
     _within(one, profiler)
     times = {event.key.replace("::", "."): _own_time(event) / 1e6 for event in profiler.key_averages()}
@@ -121,7 +115,7 @@ def _profile(one: Ours, limit: float) -> list[tuple[str, ...]]:
     rest = whole
     for kind, kernels in KINDS.items():
         spent = sum(time for name, time in times.items() if name.startswith(kernels))
-        least = sum(count for name, count in counter.by.items() if name.startswith(kernels)) / limit
+        least = sum(count for name, count in operations.items() if name.startswith(kernels)) / limit
         rest -= spent
         table.append((kind, number(spent), f"{spent / whole:.1%}", number(least) if least else ""))
     return [*table, ("everything else", number(rest), f"{rest / whole:.1%}", "")]

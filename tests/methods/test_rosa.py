@@ -166,10 +166,10 @@ def test_a_rank_as_a_share_of_full_rank(backbone):
 
 def test_training_goes_the_same_way_with_either_solver(backbone):
     """Signs of directions differ, and nothing that training does depends on them."""
-    outputs = []
+    outputs, folder = [], backbone("roberta")  # making it draws random numbers, the first time
     for solver in ("gram", "svd"):
         torch.manual_seed(0)
-        model = model_of(backbone("roberta"))
+        model = model_of(folder)
         method = Rosa(rank=3, every_steps=2, solver=solver)
         method.attach(model, 3)
         optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 1e-3)
