@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import socket
 import struct
@@ -84,15 +85,27 @@ def alive_then_hangs(connection: socket.socket, asked: bytes) -> None:
 MISBEHAVED = [hang, reset, nonsense, no_protocol, half, alive_then_hangs]
 
 
+def request(connection: socket.socket) -> bytes:
+    """What a client asks, with the body, which may come in a packet of its own."""
+    told = b""
+    while part := connection.recv(65536):
+        told += part
+        head, _, body = told.partition(b"\r\n\r\n")
+        length = re.search(rb"(?i)^content-length: *(\d+)", head, re.MULTILINE)
+        if b"\r\n\r\n" in told and len(body) >= (int(length[1]) if length else 0):
+            break
+    return told
+
+
 @contextlib.contextmanager
 def server(manners: Manners) -> Iterator[tuple[str, list[bytes]]]:
-    """The address of a server of such manners on this machine, and the first line of what it was asked each time."""
+    """The address of a server of such manners on this machine, and what it was asked each time."""
     asked: list[bytes] = []
 
     def serve(connection: socket.socket) -> None:
         with contextlib.suppress(OSError), connection:
             connection.settimeout(5)
-            asked.append(connection.recv(65536))
+            asked.append(request(connection))
             manners(connection, asked[-1])
 
     def accept() -> None:
