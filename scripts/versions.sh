@@ -12,10 +12,11 @@ venv=.venv-$1
 shift
 test -x "$venv/bin/python" || "${PYTHON:-python3}" -m venv "$venv"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade uv
+into=(--python "$venv/bin/python" --quiet)
 "$venv/bin/uv" pip compile pyproject.toml --extra dev --extra nlg --extra peft --extra plot --resolution "$resolution" \
-    --python "$venv/bin/python" --quiet --no-header --no-annotate --output-file "$venv/requirements.txt"
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --requirement "$venv/requirements.txt"
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --editable .
-"$venv/bin/python" -m pip freeze --exclude-editable > "$venv/installed.txt"
+    "${into[@]}" --no-header --no-annotate --output-file "$venv/requirements.txt"
+"$venv/bin/uv" pip install "${into[@]}" --requirement "$venv/requirements.txt"
+"$venv/bin/uv" pip install "${into[@]}" --no-deps --editable .
+"$venv/bin/uv" pip freeze "${into[@]}" --exclude-editable > "$venv/installed.txt"
 echo "versions: $venv/installed.txt"
 OMP_NUM_THREADS=1 "$venv/bin/python" -m pytest -q -n auto --maxprocesses 4 -m 'not slow' "$@"

@@ -6,9 +6,12 @@ import ast
 import pkgutil
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from support import METHODS, TASKS
 
 import rosa_bench
@@ -25,6 +28,21 @@ def test_shared_code_names_no_method_and_no_task(name):
     assert not texts & ({*METHODS, *TASKS} - {"adapter"})  # also what `save=adapter` keeps
     imported = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
     assert not [m for m in imported if m.startswith("rosa_bench.methods.") and m != "rosa_bench.methods.base"]
+
+
+def test_what_is_imported_is_declared():
+    """No package is there only because another one happens to need it; pydantic brings the core of its own version."""
+    declared = {canonicalize_name(Requirement(line).name) for line in metadata.requires("rosa_bench") or []}
+    homes = metadata.packages_distributions()
+    names: set[str] = set()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names.add(node.module)
+    roots = {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) - {"rosa_bench", "pydantic_core"}
+    assert not {r for r in roots if not declared & {canonicalize_name(home) for home in homes.get(r, [])}}
 
 
 def test_no_file_is_long():
