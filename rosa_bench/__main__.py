@@ -5,11 +5,13 @@ import signal
 import sys
 
 INTERRUPTED = 130
+WATCHED = (signal.SIGTERM, signal.SIGINT)
 
 
 def _main() -> int:
     """The command line, with an orderly end on SIGTERM and Ctrl-C from the first import on."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in WATCHED:
+        signal.signal(number, signal.default_int_handler)
     code = INTERRUPTED
     try:
         from rosa_bench.console import in_utf8
@@ -20,7 +22,7 @@ def _main() -> int:
         code = main()
     except KeyboardInterrupt:
         print("rosa_bench: interrupted before anything was begun", file=sys.stderr)
-    for number in (signal.SIGTERM, signal.SIGINT):  # the exit code is known and everything is written
+    for number in WATCHED:  # the exit code is known and everything is written
         signal.signal(number, signal.SIG_IGN)
     if code == INTERRUPTED:
         sys.stdout.flush()

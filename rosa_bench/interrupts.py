@@ -26,16 +26,20 @@ os.register_at_fork(after_in_child=_leave_to_parent)  # a signal to a worker of 
 
 @contextlib.contextmanager
 def as_keyboard_interrupt() -> Iterator[None]:
-    """SIGTERM raises KeyboardInterrupt inside, as Ctrl-C does, from the first import to the last line."""
+    """SIGTERM and SIGINT raise KeyboardInterrupt inside, also in a job that a shell began in the background.
+
+    Such a job is born deaf to SIGINT, and whoever sends it one all the same means it.
+    """
     try:
-        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        before = {number: signal.signal(number, signal.default_int_handler) for number in WATCHED}
     except ValueError:  # not in the main thread: the caller handles signals
         yield
         return
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Signals:

@@ -14,7 +14,7 @@ test -x "$venv/bin/python" || "${PYTHON:-python3}" -m venv "$venv"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade uv
 into=(--python "$venv/bin/python" --quiet)
 "$venv/bin/uv" pip compile pyproject.toml --extra dev --extra nlg --extra peft --extra plot --resolution "$resolution" \
-    "${into[@]}" --no-header --no-annotate --output-file "$venv/requirements.txt"
+    "${into[@]}" --upgrade --no-header --no-annotate --output-file "$venv/requirements.txt"
 "$venv/bin/uv" pip install "${into[@]}" --requirement "$venv/requirements.txt"
 "$venv/bin/uv" pip install "${into[@]}" --no-deps --editable .
 "$venv/bin/uv" pip freeze "${into[@]}" --exclude-editable > "$venv/installed.txt"
