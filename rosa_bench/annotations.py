@@ -35,15 +35,11 @@ def check(cls: type, values: Mapping[str, Any], prefix: str, kept: Collection[st
         if name not in fields:
             near = nearest(key, [f"{prefix}.{known}" for known in fields])
             raise UsageError(f"{key} is not a key of {cls.__name__} ({_origin(cls)}): {near}")
-        try:
-            text = json.dumps(value, allow_nan=False)
-        except ValueError as error:
-            raise UsageError(f"{key}={short(value)} holds what is no finite number") from error
         hint = hints.get(name, Any)
         inner = [kind for kind in _members(hint) if isinstance(kind, type) and dataclasses.is_dataclass(kind)]
         if inner and isinstance(value, Mapping):
             check(inner[0], value, key)
-        elif not _fits(hint, text) and (value is not None or fields[name].default is not None):
+        elif not _fits(hint, json.dumps(value)) and (value is not None or fields[name].default is not None):
             raise UsageError(f"{key}={short(value)} is not {_said(hint, value)}")
 
 

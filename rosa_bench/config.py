@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import Field, ValidationError
+from pydantic import Field
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
@@ -26,7 +26,7 @@ from rosa_bench.checked import short
 from rosa_bench.errors import UsageError
 from rosa_bench.hints import meant
 from rosa_bench.methods.base import Method
-from rosa_bench.schema import Count, Name, Share, configured
+from rosa_bench.schema import Count, Name, Share, configured, constructed
 from rosa_bench.tasks.base import Task
 
 GROUPS = ("model", "method", "task", "data", "train", "tracker")
@@ -255,28 +255,6 @@ def run_defaults() -> dict[str, Any]:
     return {key: value for key, value in defaults(Run).items() if key not in GROUPS}
 
 
-def _lines(prefix: str, cls: type, error: ValidationError) -> list[str]:
-    """Each fault as one phrase that begins with its key; the branches of a union type share one."""
-    names = [field.name for field in dataclasses.fields(cls)]
-    faults: dict[str, list[str]] = {}
-    for item in error.errors(include_url=False):
-        key = str(item["loc"][0])[:80] if item["loc"] else ""
-        message = str(item["msg"]).removeprefix("Value error, ").removeprefix("Input ")
-        if item["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
-            faults[f"{prefix}{key} is not a key"] = [meant(f"{prefix}{key}", [f"{prefix}{name}" for name in names])]
-        else:
-            said = f"{prefix}{key}={short(item.get('input'))}" if key else prefix.rstrip(".")
-            faults.setdefault(said, []).append(message)
-    return [f"{said}: {' or '.join(dict.fromkeys(messages))}".lstrip(": ") for said, messages in faults.items()]
-
-
-def _construct(prefix: str, cls: type, values: Mapping[str, Any]) -> tuple[Any, list[str]]:
-    try:
-        return cls(**values), []
-    except ValidationError as error:
-        return None, _lines(prefix, cls, error)
-
-
 def resolve(cfg: DictConfig | Mapping[str, Any]) -> Run:
     """Check a composed configuration as a whole and fill what is left to the task and the method.
 
@@ -303,10 +281,10 @@ def resolve(cfg: DictConfig | Mapping[str, Any]) -> Run:
             faults.append(f"{group}: choose one of {', '.join(choices(group))}")
             continue
         values = {str(key): value for key, value in node.items() if key != "_target_"}
-        nodes[group], found = _construct(f"{group}.", target_class(group, str(node["_target_"])), values)
+        nodes[group], found = constructed(f"{group}.", target_class(group, str(node["_target_"])), values)
         faults += found
     if not faults:
-        run, faults = _construct("", Run, {**plain, **nodes})
+        run, faults = constructed("", Run, {**plain, **nodes})
     else:
         placeholders = dict.fromkeys(GROUPS)
         known = {field.name for field in dataclasses.fields(Run)}

@@ -16,7 +16,7 @@ import sys
 import warnings
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, JsonValue
 
 from rosa_bench.annotations import check as check_annotated
 from rosa_bench.errors import UsageError, nearest
@@ -74,7 +74,7 @@ class Peft(Method):
     """Trains what a `peft` configuration adds to the backbone, and the task head."""
 
     type: Annotated[FileName, BeforeValidator(_upper)]
-    config: dict[str, Any] = Field(default_factory=dict)  # keys of the type's configuration class
+    config: dict[str, JsonValue] = Field(default_factory=dict)  # keys of the type's configuration class
     preset: FileName | None = None  # what records call it; null: the type
     positions: Literal["shifted", "kept"] = "shifted"  # of a text behind a prompt: behind it too, or as without one
     train_head: bool = True
@@ -112,7 +112,8 @@ class Peft(Method):
 
     @property
     def _tokens(self) -> int:
-        return int(self.config.get("num_virtual_tokens") or 0) if self.type in PROMPTS else 0
+        tokens = self.config.get("num_virtual_tokens")
+        return tokens if self.type in PROMPTS and isinstance(tokens, int) else 0
 
     def check(self, task: Task) -> None:
         """Raises UsageError if `peft` is missing, or does not have the type, a key, or take the values."""

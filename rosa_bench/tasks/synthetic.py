@@ -8,7 +8,7 @@ noise: full fine-tuning can reach an error of zero, an update of lower rank cann
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -29,7 +29,7 @@ class Synthetic(Task):
 
     name: FileName = "synthetic"
     folder: Folder = "synthetic"
-    layers: Literal[1, 2] = 1
+    layers: Annotated[int, Field(ge=1, le=2)] = 1
     inputs: Count = 512
     hidden: Count = 64  # outputs of the first of two layers, a ReLU after it
     outputs: Count = 32

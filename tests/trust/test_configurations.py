@@ -52,10 +52,12 @@ def put(group: str, name: str, key: str, value: Any) -> dict[str, Any]:
 
 
 def same(asked: Any, got: Any) -> bool:
-    """Whether a value was taken as it was given: a whole number may become a float, and nothing else may change."""
+    """Whether a value was taken as it was given: a whole number may become the nearest float, and nothing else."""
     if isinstance(asked, float) and isinstance(got, float) and math.isnan(asked):
         return math.isnan(got)
-    return asked == got and (type(asked) is type(got) or (type(asked), type(got)) == (int, float))
+    if type(asked) is int and isinstance(got, float):
+        return float(asked) == got
+    return asked == got and type(asked) is type(got)
 
 
 @odd.tried(600, 30_000)
