@@ -192,7 +192,7 @@ def caller(layer: nn.Module) -> Callable[..., dict[str, Any]]:
         given.pop(next(iter(signature.parameters)))
         given = {name: value for name, value in given.items() if not name.startswith("encoder_")}
         if torch.is_grad_enabled():
-            given |= {name: None for name in ("past_key_values",) if name in given}
+            given |= {name: None for name in ("cache", "past_key_values") if name in given}
             given |= {name: False for name in ("use_cache",) if name in given}
         return given
 

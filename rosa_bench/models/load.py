@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
 
 COUNTED_FROM_PADDING = ("roberta", "xlm-roberta", "camembert")  # positions start after the padding index
 ENCODER_DECODERS = ("bart",)  # whose classifiers read the last token that the decoder makes of the text
+
+
+def cache_name(module: torch.nn.Module) -> str:
+    """What a forward pass calls its key-value cache: `cache` from transformers 5.24 on."""
+    return "cache" if "cache" in inspect.signature(module.forward).parameters else "past_key_values"
 
 
 def load(model: Model, task: Task, seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

@@ -18,6 +18,8 @@ from typing import Any, cast
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from rosa_bench.models.load import cache_name
+
 # Decoders that take position ids and a mask [N, 1, K, S] as they are given: tests/test_decoding.py tries each of them.
 KINDS = (
     "gpt2", "gpt_bigcode", "gpt_neox", "gptj", "granite", "llama", "mistral", "olmo2", "opt", "phi", "qwen2", "qwen3",
@@ -153,6 +155,7 @@ class Tree:
     def _read(self, ids: torch.Tensor, seen: torch.Tensor, positions: torch.Tensor, **options: Any) -> torch.Tensor:
         mask = torch.zeros(seen.shape, dtype=self.model.dtype, device=ids.device)
         mask.masked_fill_(~seen, torch.finfo(mask.dtype).min)
-        inputs = {"input_ids": ids, "attention_mask": mask[:, None], "position_ids": positions}
-        logits: torch.Tensor = self.model(**inputs, past_key_values=self.cache, use_cache=True, **options).logits
+        inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask[:, None], "position_ids": positions}
+        inputs[cache_name(self.model)] = self.cache
+        logits: torch.Tensor = self.model(**inputs, use_cache=True, **options).logits
         return logits.float()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from rosa_bench.models.load import COUNTED_FROM_PADDING
+from rosa_bench.models.load import COUNTED_FROM_PADDING, cache_name
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -36,7 +36,8 @@ class Prompt:
         given = dict(inspect.signature(base.forward).bind_partial(*args, **kwargs).arguments)
         given |= given.pop("kwargs", {})
         told = given["input_ids"] if given.get("input_ids") is not None else given["inputs_embeds"]
-        cache = given.get("past_key_values")
+        name = cache_name(base)
+        cache = given.get(name)
         first = cache is None or cache.get_seq_length() == 0
         if (mask := given.get("attention_mask")) is not None:
             given["attention_mask"] = torch.cat([mask.new_ones(len(told), self.tokens), mask], dim=1)
@@ -52,7 +53,7 @@ class Prompt:
                 self.inside = True
                 given |= self._embedded(base, given, made)
             else:
-                given["past_key_values"] = made if cache is None else _filled(cache, made)
+                given[name] = made if cache is None else _filled(cache, made)
         return (), given
 
     def _embedded(self, base: Any, given: dict[str, Any], made: torch.Tensor) -> dict[str, Any]:

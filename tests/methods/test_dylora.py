@@ -120,10 +120,10 @@ def test_the_ranks_of_steps_have_the_wanted_distribution():
     uniform, geometric = DyLora(rank_min=2, rank_max=6), DyLora(rank_max=4, distribution="geometric")
     assert geometric.probabilities() == pytest.approx([x / 3.186625 for x in (1, 0.85, 0.7225, 0.614125)])
     for method in (uniform, geometric):
-        drawn = [method.rank_at(3, index) for index in range(4000)]
+        drawn = [method.rank_at(3, index) for index in range(20_000)]
         observed = [drawn.count(rank) for rank in range(method.rank_min, method.rank_max + 1)]
-        assert sum(observed) == 4000
-        assert stats.chisquare(observed, [4000 * p for p in method.probabilities()]).pvalue > 1e-3
+        assert sum(observed) == len(drawn)  # which torch's version decides: one in a million is refused
+        assert stats.chisquare(observed, [len(drawn) * p for p in method.probabilities()]).pvalue > 1e-6
     assert [uniform.rank_at(3, i) for i in range(9)] != [uniform.rank_at(4, i) for i in range(9)]
 
 

@@ -132,6 +132,7 @@ def twins(folder, method: Peft, causal: bool):
     return ours, wrapped
 
 
+@pytest.mark.filterwarnings("ignore:`past_key_values` is deprecated:FutureWarning")  # peft's own wrapper says it
 @pytest.mark.parametrize("kind, causal", [("roberta", False), ("gpt2", True), ("gpt2", False), ("llama", True)])
 @pytest.mark.parametrize("preset", ["ia3", "adalora", "dora", "rslora", "vera", "prefix_tuning"])
 def test_logits_and_gradients_equal_those_of_peft(backbone, preset, kind, causal):
