@@ -24,9 +24,10 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from rosa_bench import cli, config, hub
-from rosa_bench.console import in_utf8, tell
+from rosa_bench.console import tell
 from rosa_bench.errors import EXIT_DONE, EXIT_INTERRUPTED, UsageError, nearest
 from rosa_bench.files import unwritable
+from rosa_bench.interrupts import command
 
 if TYPE_CHECKING:
     from rosa_bench.scoring import Scorer
@@ -194,5 +195,4 @@ def as_text(scores: Mapping[str, Mapping[str, Mapping[str, float]]], absent: Map
 
 
 if __name__ == "__main__":
-    in_utf8()
-    sys.exit(main())
+    sys.exit(command(main))

@@ -11,9 +11,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from rosa_bench import cli, config, hub
-from rosa_bench.console import in_utf8, tell
+from rosa_bench.console import tell
 from rosa_bench.errors import EXIT_DONE, EXIT_USAGE, UsageError
 from rosa_bench.files import unwritable
+from rosa_bench.interrupts import command
 
 Finding = tuple[bool | None, str]  # whether it is well (None: a run works, but lacks something), and one plain line
 MARKS = {True: "ok", None: "note", False: "WRONG"}
@@ -126,5 +127,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    in_utf8()
-    sys.exit(main())
+    sys.exit(command(main))

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from rosa_bench.console import in_utf8, warn
 from rosa_bench.errors import EXIT_INTERRUPTED
 
 ORDERLY_S = 6  # for the step that is being trained to end, and its checkpoint to be written
@@ -40,6 +41,17 @@ def as_keyboard_interrupt() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def command(main: Callable[[], int]) -> int:
+    """The exit code of `python -m rosa_bench.NAME`: of its `main`, or that of an interruption, which is one line."""
+    in_utf8()
+    try:
+        with as_keyboard_interrupt():
+            return main()
+    except KeyboardInterrupt:
+        warn("rosa_bench: interrupted")
+        return EXIT_INTERRUPTED
 
 
 class Signals:

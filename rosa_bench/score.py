@@ -19,9 +19,10 @@ from typing import Any
 
 from rosa_bench import cli, hub
 from rosa_bench.checked import is_number, short
-from rosa_bench.console import in_utf8, tell
+from rosa_bench.console import tell
 from rosa_bench.data.source import json_lines, load_split
 from rosa_bench.errors import EXIT_DONE, UsageError
+from rosa_bench.interrupts import command
 from rosa_bench.tasks.base import MOST, Example, Prediction, Task, texts_field
 from rosa_bench.tasks.data2text import seen
 
@@ -169,5 +170,4 @@ def as_text(scores: Mapping[str, Mapping[str, float]], absent: Mapping[str, str]
 
 
 if __name__ == "__main__":
-    in_utf8()
-    sys.exit(main())
+    sys.exit(command(main))

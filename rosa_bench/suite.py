@@ -17,9 +17,9 @@ from typing import Any
 
 from rosa_bench import cli, config, hub
 from rosa_bench.board import Board
-from rosa_bench.console import in_utf8, tell, warn
+from rosa_bench.console import tell, warn
 from rosa_bench.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, UsageError
-from rosa_bench.interrupts import as_keyboard_interrupt
+from rosa_bench.interrupts import as_keyboard_interrupt, command
 from rosa_bench.key import run_name
 from rosa_bench.plan import Cell, Suite, estimate, load, plan
 from rosa_bench.record import seconds
@@ -179,5 +179,4 @@ def run_suite(args: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    in_utf8()
-    sys.exit(main())
+    sys.exit(command(main))

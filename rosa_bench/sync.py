@@ -11,8 +11,9 @@ from pathlib import Path
 from subprocess import DEVNULL
 
 from rosa_bench import cli, hub
-from rosa_bench.console import in_utf8, tell
+from rosa_bench.console import tell
 from rosa_bench.errors import EXIT_DONE, EXIT_FAILED
+from rosa_bench.interrupts import command
 
 SERVER = "https://api.wandb.ai"
 PATIENCE_S = 15  # for one run, and as long again for each megabyte of it
@@ -69,5 +70,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    in_utf8()
-    sys.exit(main())
+    sys.exit(command(main))

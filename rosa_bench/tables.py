@@ -10,9 +10,10 @@ from pathlib import Path
 
 from rosa_bench import cli, config, plan
 from rosa_bench.comparisons import save_tests
-from rosa_bench.console import in_utf8, tell
+from rosa_bench.console import tell
 from rosa_bench.errors import EXIT_DONE, UsageError, nearest
 from rosa_bench.files import write_bytes
+from rosa_bench.interrupts import command
 from rosa_bench.report.build import build
 from rosa_bench.report.collect import Collection, collect
 from rosa_bench.report.compare import Comparer, is_baseline, known_tests
@@ -119,5 +120,4 @@ def write(grid: Grid, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    in_utf8()
-    sys.exit(main())
+    sys.exit(command(main))

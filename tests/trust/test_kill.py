@@ -14,6 +14,7 @@ from killing import DECODING, FINISHING, TRAINING, Place, arguments, at, command
 from support import METHODS, MINIS, skip_refused
 
 from rosa_bench import checkpoint
+from rosa_bench.interrupts import command
 from rosa_bench.record import read_record
 
 PLACES = {"roberta_mini": [*TRAINING, *FINISHING], "gpt2_mini": [*TRAINING, *DECODING, *FINISHING]}
@@ -131,3 +132,19 @@ def test_a_call_that_does_not_come_back_is_ended_within_ten_seconds(tmp_path):
     assert ended(process, 60) == 130 and time.monotonic() - began < 10, log.read_text()
     (path,) = (tmp_path / "parts").glob("*/record.json")
     assert read_record(path).status == "interrupted" and checkpoint.checkpoints(path.parent)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_interrupted_command_is_one_line(number, capsys):
+    def main() -> int:
+        os.kill(os.getpid(), number)
+        time.sleep(60)
+        return 0
+
+    before = signal.signal(number, signal.SIG_IGN)  # as in a job that a shell began in the background
+    try:
+        assert command(main) == 130 and command(lambda: 2) == 2
+        assert signal.getsignal(number) == signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
+    assert capsys.readouterr().err == "rosa_bench: interrupted\n"
