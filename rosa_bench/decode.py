@@ -25,7 +25,7 @@ from yaml import YAMLError
 
 from rosa_bench import cli, config, hub
 from rosa_bench.console import tell
-from rosa_bench.errors import EXIT_DONE, EXIT_INTERRUPTED, UsageError, nearest
+from rosa_bench.errors import EXIT_DONE, UsageError, nearest
 from rosa_bench.files import unwritable
 from rosa_bench.interrupts import command
 
@@ -171,9 +171,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         facts = run.task.scoring_facts(scorer.splits[split].examples)
     except UsageError as error:
         return cli.complain(str(error))
-    except KeyboardInterrupt:
-        print("rosa_bench: interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
     by_split = {part: {name: scores[name][part] for name in variants} for part in scores[variants[0]]}
     told = {"run": str(args.run), "task": run.task.name, "rows": len(scorer.splits[split].examples)}
     absent = {k: v for parts in scores.values() for s in parts.values() for k, v in getattr(s, "absent", {}).items()}

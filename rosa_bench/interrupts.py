@@ -29,7 +29,8 @@ os.register_at_fork(after_in_child=_leave_to_parent)  # a signal to a worker of 
 def as_keyboard_interrupt() -> Iterator[None]:
     """SIGTERM and SIGINT raise KeyboardInterrupt inside, also in a job that a shell began in the background.
 
-    Such a job is born deaf to SIGINT, and whoever sends it one all the same means it.
+    Such a job is born deaf to SIGINT, and whoever sends it one all the same means it. What a library raises while the
+    interruption goes through it, in its own tidying up, is the interruption too.
     """
     try:
         before = {number: signal.signal(number, signal.default_int_handler) for number in WATCHED}
@@ -38,9 +39,20 @@ def as_keyboard_interrupt() -> Iterator[None]:
         return
     try:
         yield
+    except Exception as error:
+        if interrupted(error):
+            raise KeyboardInterrupt from error
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def interrupted(error: BaseException | None) -> bool:
+    """Whether an error is an interruption, or was raised while one went through."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
 
 
 def command(main: Callable[[], int]) -> int:

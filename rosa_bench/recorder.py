@@ -20,7 +20,7 @@ from rosa_bench.console import tell, warn
 from rosa_bench.environment import environment
 from rosa_bench.errors import UsageError
 from rosa_bench.files import clear_temporaries, said_of, write_bytes, write_json_lines_gz
-from rosa_bench.interrupts import INTERRUPTED, Signals
+from rosa_bench.interrupts import INTERRUPTED, Signals, interrupted
 from rosa_bench.key import method_name
 from rosa_bench.lock import Lock, LostError
 from rosa_bench.record import Record, Status, write_record
@@ -284,7 +284,7 @@ def status_of(error: BaseException | None) -> Status:
     """The status that an exception means."""
     if error is None:
         return "done"
-    if isinstance(error, (KeyboardInterrupt, SystemExit)):
+    if isinstance(error, SystemExit) or interrupted(error):
         return "interrupted"
     memory = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
     return "oom" if memory else "failed"

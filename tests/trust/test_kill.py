@@ -137,9 +137,11 @@ def test_a_call_that_does_not_come_back_is_ended_within_ten_seconds(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_an_interrupted_command_is_one_line(number, capsys):
     def main() -> int:
-        os.kill(os.getpid(), number)
-        time.sleep(60)
-        return 0
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(60)
+        finally:
+            raise AttributeError("as omegaconf does, if it is half made")
 
     before = signal.signal(number, signal.SIG_IGN)  # as in a job that a shell began in the background
     try:
