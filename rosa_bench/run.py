@@ -22,6 +22,7 @@ from rosa_bench.lock import claimed
 from rosa_bench.methods.base import tally
 from rosa_bench.models import onednn
 from rosa_bench.models.load import load, max_length
+from rosa_bench.models.parallel import on_threads
 from rosa_bench.models.sites import task_head
 from rosa_bench.record import Record
 from rosa_bench.recorder import Recorder
@@ -45,8 +46,6 @@ def run(cfg: Run | DictConfig | Mapping[str, Any]) -> Record:
         KeyboardInterrupt: when it was asked to stop; a checkpoint is kept.
     """
     run = cfg if isinstance(cfg, Run) else resolve(cfg)
-    if run.train.threads:
-        torch.set_num_threads(run.train.threads)
     key = config_key(run)
     identity = run_id(run, key)
     folder = Path(run.output_dir) / identity
@@ -55,7 +54,8 @@ def run(cfg: Run | DictConfig | Mapping[str, Any]) -> Record:
     refuse(run)
     splits = {split: load_split(run.task, run.data, split, _limit(run, split)) for split in run.task.splits}
     model, tokenizer = load(run.model, run.task, seeds(run.seed).init)
-    with claimed(folder) if processes.is_first() else nullcontext() as lock:
+    claim = claimed(folder) if processes.is_first() else nullcontext()
+    with on_threads(run.train.threads), claim as lock:
         if processes.world_size() == 1 and (record := finished(run, folder, key)) is not None:
             return record  # another process was quicker
         with Recorder(run, identity, key, lock) as recorder, mirrored(run, recorder.folder):

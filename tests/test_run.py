@@ -123,6 +123,12 @@ def start(folder: Path, *overrides: str) -> subprocess.Popen:
     )
 
 
+def test_threads_are_a_runs_own(tmp_path):
+    before = torch.get_num_threads()
+    record = run_experiment(small(tmp_path, "train.threads=3", "train.max_steps=1"))
+    assert record.env["threads"] == 3 and torch.get_num_threads() == before
+
+
 def test_a_killed_run_goes_on_and_ends_the_same(tmp_path):
     whole = run_experiment(small(tmp_path / "whole", *SLOWER))
     process = start(tmp_path / "parts")

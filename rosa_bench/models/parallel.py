@@ -1,9 +1,10 @@
-"""Work on many matrices at a time, one thread for each."""
+"""How many threads work: as many as a run asks for, and on many matrices at a time one thread for each."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache, partial
 from typing import Any, ParamSpec, TypeVar
 
@@ -11,6 +12,17 @@ import torch
 
 Given = ParamSpec("Given")
 Found = TypeVar("Found")
+
+
+@contextmanager
+def on_threads(count: int | None) -> Iterator[None]:
+    """`count` threads of torch inside, the usual number if it is None; outside all is as it was, for the next run."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def in_parallel(work: Callable[..., Found], items: Iterable[tuple[Any, ...]]) -> Iterator[Found]:
