@@ -18,6 +18,8 @@ from rosa_bench.hints import meant
 T = TypeVar("T")
 STRICT = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True, allow_inf_nan=False)
 
+LONGEST_MESSAGE = 600  # characters of one fault
+
 Count = Annotated[int, Field(ge=1, le=2**53)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Name = Annotated[str, Field(min_length=1)]
@@ -62,6 +64,8 @@ def _phrases(prefix: str, cls: Any, values: Mapping[str, Any], error: Validation
     for item in error.errors(include_url=False):
         key = _place(values, item["loc"])
         message = str(item["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+        if len(message) > LONGEST_MESSAGE:  # it shows a value
+            message = f"{message[: LONGEST_MESSAGE // 2]} ... {message[-LONGEST_MESSAGE // 2 :]}"
         if item["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
             faults[f"{prefix}{key} is not a key"] = [meant(f"{prefix}{key}", [f"{prefix}{name}" for name in names])]
         else:

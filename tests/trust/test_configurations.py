@@ -127,6 +127,7 @@ WRONG = {
     "task.folder=../..": "relative folder",
     "task.score_range=[5,0]": "lower to the higher",
     "task.labels=[a,a]": "anything twice",
+    f"task.labels=[{LONG},{LONG}]": "anything twice",
     "data.dir=/tmp": "data=local only",  # else the rows would silently be others
     "train.warmup=1e300": "train.warmup",
     "model.path=/home/jürgen/model": "quote",
