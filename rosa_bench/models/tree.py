@@ -111,6 +111,7 @@ class Tree:
         self.used, self.places = width, width + 8 * beams
         self.layers = [Places(self) for _ in range(model.config.num_hidden_layers)]
         self.cache = Cache(layers=cast(Any, self.layers))
+        self.cache_name = cache_name(model)
 
     def begin(self) -> torch.Tensor:
         """Read the inputs; the logits [N, V] after each of them."""
@@ -156,6 +157,6 @@ class Tree:
         mask = torch.zeros(seen.shape, dtype=self.model.dtype, device=ids.device)
         mask.masked_fill_(~seen, torch.finfo(mask.dtype).min)
         inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask[:, None], "position_ids": positions}
-        inputs[cache_name(self.model)] = self.cache
+        inputs[self.cache_name] = self.cache
         logits: torch.Tensor = self.model(**inputs, use_cache=True, **options).logits
         return logits.float()
