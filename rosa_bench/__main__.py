@@ -14,7 +14,7 @@ def _main() -> int:
         signal.signal(number, signal.default_int_handler)
     code = INTERRUPTED
     try:
-        from rosa_bench.console import in_utf8
+        from rosa_bench.system.console import in_utf8
 
         in_utf8()
         from rosa_bench.cli import main

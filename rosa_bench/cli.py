@@ -17,16 +17,18 @@ from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from rosa_bench import config, foreign, hub
-from rosa_bench.console import tell, warn
+from rosa_bench import config
+from rosa_bench.config import untrusted
+from rosa_bench.core.aliases import meant
+from rosa_bench.data import hub
 from rosa_bench.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, UsageError, nearest
-from rosa_bench.files import said_of
-from rosa_bench.hints import meant
-from rosa_bench.interrupts import INTERRUPTED, as_keyboard_interrupt
-from rosa_bench.key import clear_finished, config_key, finished, run_id
-from rosa_bench.lock import held
-from rosa_bench.processes import is_first
-from rosa_bench.record import Record, read_record, seconds
+from rosa_bench.records.record import Record, read_record, seconds
+from rosa_bench.records.run_key import clear_finished, config_key, finished, run_id
+from rosa_bench.system.console import tell, warn
+from rosa_bench.system.distributed import is_first
+from rosa_bench.system.files import said_of
+from rosa_bench.system.locks import held
+from rosa_bench.system.signals import INTERRUPTED, as_keyboard_interrupt
 
 _codes: list[int] = []  # exit codes of the cells of this process
 _begun: list[bool] = []  # whether composing is over
@@ -43,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if {"--help", "-h"} & set(arguments):
             tell(help_text([a for a in arguments if not a.startswith("-")]))
             return EXIT_DONE
-        foreign.check(arguments)
+        untrusted.check(arguments)
         with as_keyboard_interrupt():
             register()
             _compose_and_run()
@@ -119,9 +121,9 @@ def absolute_paths(arguments: Sequence[str]) -> list[str]:
     out = []
     for before, argument in zip(["", *arguments], arguments, strict=False):
         flag, equals, value = argument.partition("=")
-        if equals and flag in foreign.FLAGS and Path(value).is_dir():
+        if equals and flag in untrusted.FLAGS and Path(value).is_dir():
             argument = f"{flag}={Path(value).resolve()}"
-        elif before in foreign.FLAGS and Path(argument).is_dir():
+        elif before in untrusted.FLAGS and Path(argument).is_dir():
             argument = str(Path(argument).resolve())
         out.append(argument)
     return out
@@ -168,7 +170,7 @@ def _code_of(cfg: DictConfig, sweep: bool) -> int:
         return complain(str(error))
     if done is not None:
         return done
-    from rosa_bench.apart import run_apart
+    from rosa_bench.suite.worker import run_apart
 
     return run_apart(run)
 

@@ -23,15 +23,16 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from rosa_bench import cli, config, hub
-from rosa_bench.console import tell
+from rosa_bench import cli, config
+from rosa_bench.data import hub
 from rosa_bench.errors import EXIT_DONE, UsageError, nearest
-from rosa_bench.files import unwritable
-from rosa_bench.interrupts import command
+from rosa_bench.system.console import tell
+from rosa_bench.system.files import unwritable
+from rosa_bench.system.signals import command
 
 if TYPE_CHECKING:
-    from rosa_bench.scoring import Scorer
-    from rosa_bench.tasks.base import Prediction
+    from rosa_bench.core.task import Prediction
+    from rosa_bench.evaluation.scorer import Scorer
 
 FREE = ("model.path", "train.device", "train.eval_batch_size", "train.limit_eval", "train.threads")
 Found = dict[str, "list[Prediction]"]
@@ -86,11 +87,11 @@ def restored(run: config.Run, folder: Path, split: str) -> Scorer:
     """
     import torch
 
-    from rosa_bench import checkpoint
     from rosa_bench.data.source import load_split
+    from rosa_bench.evaluation.scorer import Scorer
     from rosa_bench.models.load import load, max_length
-    from rosa_bench.scoring import Scorer
-    from rosa_bench.seeds import seeds
+    from rosa_bench.records import checkpoints
+    from rosa_bench.system.seeds import seeds
 
     if not (folder / "adapter" / "adapter.json").is_file():
         raise UsageError(f"{folder} holds no adapter: the run was not saved with save=adapter, or is not finished")
@@ -98,9 +99,9 @@ def restored(run: config.Run, folder: Path, split: str) -> Scorer:
         torch.set_num_threads(run.train.threads)
     splits = {split: load_split(run.task, run.data, split, run.train.limit_eval)}
     model, tokenizer = load(run.model, run.task, seeds(run.seed).init)
-    backbone_hash = checkpoint.backbone_hash(model)
+    backbone_hash = checkpoints.backbone_hash(model)
     run.method.attach(model, seeds(run.seed).method)
-    checkpoint.load_adapter(model, run.method, folder / "adapter", backbone_hash)
+    checkpoints.load_adapter(model, run.method, folder / "adapter", backbone_hash)
     if run.train.device == "cuda" or (run.train.device == "auto" and torch.cuda.is_available()):
         model.to("cuda")  # type: ignore[arg-type]
     length = max_length(model.config, run.train.max_length, run.method.extra_tokens)
@@ -109,8 +110,8 @@ def restored(run: config.Run, folder: Path, split: str) -> Scorer:
 
 def write(path: Path, found: Found) -> None:
     """The predictions: one text a line of one variant, or JSON lines of any number of them."""
-    from rosa_bench.files import write_bytes, write_json_lines_gz
-    from rosa_bench.recorder import prediction_row
+    from rosa_bench.records.recorder import prediction_row
+    from rosa_bench.system.files import write_bytes, write_json_lines_gz
 
     if not path.name.endswith((".jsonl", ".jsonl.gz")):
         (texts,) = found.values()

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from rosa_bench import cli, config, hub
-from rosa_bench.console import tell
+from rosa_bench import cli, config
+from rosa_bench.data import hub
 from rosa_bench.errors import EXIT_DONE, EXIT_USAGE, UsageError
-from rosa_bench.files import unwritable
-from rosa_bench.interrupts import command
+from rosa_bench.system.console import tell
+from rosa_bench.system.files import unwritable
+from rosa_bench.system.signals import command
 
 Finding = tuple[bool | None, str]  # whether it is well (None: a run works, but lacks something), and one plain line
 MARKS = {True: "ok", None: "note", False: "WRONG"}

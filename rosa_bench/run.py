@@ -10,27 +10,29 @@ from typing import TYPE_CHECKING, Any
 import torch
 from omegaconf import DictConfig
 
-from rosa_bench import audit, checkpoint, evaluate, processes
 from rosa_bench.config import Run, repeatable_config, resolve
+from rosa_bench.core.method import tally
+from rosa_bench.core.task import Encoded
 from rosa_bench.data.batches import Rows, collate
 from rosa_bench.data.encode import encode_split
 from rosa_bench.data.source import Split, fingerprint, load_split
 from rosa_bench.errors import UsageError
-from rosa_bench.files import unwritable, write_bytes
-from rosa_bench.key import clear_finished, config_key, finished, method_name, run_id
-from rosa_bench.lock import claimed
-from rosa_bench.methods.base import tally
+from rosa_bench.evaluation import diagnostics, predict
+from rosa_bench.evaluation.scorer import Scorer
 from rosa_bench.models import onednn
 from rosa_bench.models.load import load, max_length
-from rosa_bench.models.parallel import on_threads
 from rosa_bench.models.sites import task_head
-from rosa_bench.record import Record
-from rosa_bench.recorder import Recorder
-from rosa_bench.scoring import Scorer
-from rosa_bench.seeds import seeds
-from rosa_bench.tasks.base import Encoded
-from rosa_bench.tracker import mirrored
-from rosa_bench.trainer import evaluations, make_trainer
+from rosa_bench.records import checkpoints
+from rosa_bench.records.record import Record
+from rosa_bench.records.recorder import Recorder
+from rosa_bench.records.run_key import clear_finished, config_key, finished, method_name, run_id
+from rosa_bench.system import distributed
+from rosa_bench.system.files import unwritable, write_bytes
+from rosa_bench.system.locks import claimed
+from rosa_bench.system.seeds import seeds
+from rosa_bench.system.threads import on_threads
+from rosa_bench.tracking.tracker import mirrored
+from rosa_bench.training.trainer import evaluations, make_trainer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -54,18 +56,18 @@ def run(cfg: Run | DictConfig | Mapping[str, Any]) -> Record:
     refuse(run)
     splits = {split: load_split(run.task, run.data, split, _limit(run, split)) for split in run.task.splits}
     model, tokenizer = load(run.model, run.task, seeds(run.seed).init)
-    claim = claimed(folder) if processes.is_first() else nullcontext()
+    claim = claimed(folder) if distributed.is_first() else nullcontext()
     with on_threads(run.train.threads), claim as lock:
-        if processes.world_size() == 1 and (record := finished(run, folder, key)) is not None:
+        if distributed.world_size() == 1 and (record := finished(run, folder, key)) is not None:
             return record  # another process was quicker
         with Recorder(run, identity, key, lock) as recorder, mirrored(run, recorder.folder):
             experiment = Experiment(run, splits, model, tokenizer, recorder)
             experiment.attach()
             with experiment.matmul():
                 history = experiment.train()
-                if processes.is_first():
+                if distributed.is_first():
                     experiment.finish(history)
-        if processes.is_first():
+        if distributed.is_first():
             clear_finished(folder, run.train.keep_checkpoints)
         return recorder.record
 
@@ -109,7 +111,7 @@ class Experiment:
             self.record.facts["cut_targets"] = lost = sum(row.cut_target for row in self.rows)
             if lost:
                 recorder.show(f"{lost} of {len(self.rows)} texts are longer than train.max_length and lose their ends")
-        if processes.is_first():
+        if distributed.is_first():
             write_bytes(recorder.folder / "config.yaml", repeatable_config(run).encode())
 
     def _provenance(self) -> dict[str, Any]:
@@ -123,7 +125,7 @@ class Experiment:
     def attach(self) -> None:
         """Attach the method; a method that does not start at its backbone is compared with it."""
         method, facts = self.run.method, self.record.facts
-        facts["backbone_hash"] = checkpoint.backbone_hash(self.model)
+        facts["backbone_hash"] = checkpoints.backbone_hash(self.model)
         before = None if method.exact_at_start else self._start()
         head = task_head(self.model)
         with self.recorder.clock("method_s"):
@@ -133,13 +135,13 @@ class Experiment:
             told = f"task={self.run.task.name} and method={method_name(self.run)}"
             raise UsageError(f"train.head_lr={self.run.train.head_lr}: with {told} no task head trains")
         if before is not None:
-            facts |= audit.start_facts(before, self._start())
-        facts["init_hash"] = checkpoint.tensor_hash(checkpoint.trained_state(self.model, method))
+            facts |= diagnostics.start_facts(before, self._start())
+        facts["init_hash"] = checkpoints.tensor_hash(checkpoints.trained_state(self.model, method))
 
     def _start(self) -> tuple[torch.Tensor, float]:
         split = self.run.task.select_split
         examples, rows = self.splits[split].examples, self.scorer.encoded(split)
-        return audit.start_outputs(self.model, self.run.task, examples, rows, self._pad)
+        return diagnostics.start_outputs(self.model, self.run.task, examples, rows, self._pad)
 
     @property
     def _pad(self) -> int:
@@ -169,7 +171,7 @@ class Experiment:
 
     def _resume(self) -> tuple[Path | None, int]:
         """The newest whole checkpoint of this very run, if it may be used, and its step; later events are dropped."""
-        mark, folder = processes.from_first(last_whole(self.run, self.recorder) if processes.is_first() else None)
+        mark, folder = distributed.from_first(last_whole(self.run, self.recorder) if distributed.is_first() else None)
         step = -1 if folder is None else int(folder.name.rpartition("-")[2])
         self.recorder.rewind_events(step)
         if folder is not None:
@@ -184,10 +186,10 @@ class Experiment:
         with self.recorder.clock("eval_s"):
             self.scorer.finish(self.recorder, history)
         self.recorder.peak_ends()
-        batch = evaluate.to_device(collate(self.rows[:FACT_ROWS], self._pad), self.model)
+        batch = predict.to_device(collate(self.rows[:FACT_ROWS], self._pad), self.model)
         facts |= run.method.facts(self.model, batch)
         if run.save == "adapter":
-            checkpoint.save_adapters(self.model, run.method, self.recorder.folder, facts["backbone_hash"])
+            checkpoints.save_adapters(self.model, run.method, self.recorder.folder, facts["backbone_hash"])
         if run.method.mergeable:
             self._merge()
 
@@ -195,11 +197,11 @@ class Experiment:
         """Merge the trained model, check that nothing changed by it, and measure the update of the weights."""
         run, facts, split = self.run, self.record.facts, self.run.task.select_split
         examples, rows = self.splits[split].examples, self.scorer.encoded(split)
-        facts |= audit.merge_checked(self.model, run.task, examples, rows, self._pad)
+        facts |= diagnostics.merge_checked(self.model, run.task, examples, rows, self._pad)
         if not facts["merge_within_bound"]:
             off = f"logits differ by {facts['merge_max_abs_diff']:.2g}"
             self.recorder.show(f"the merged model is not the trained one: {off}")
-        facts |= audit.update_facts(load(run.model, run.task, seeds(run.seed).init)[0], self.model)
+        facts |= diagnostics.update_facts(load(run.model, run.task, seeds(run.seed).init)[0], self.model)
         if run.save == "merged":
             self.model.save_pretrained(self.recorder.folder / "merged")
             self.tokenizer.save_pretrained(self.recorder.folder / "merged")
@@ -207,16 +209,16 @@ class Experiment:
 
 def last_whole(run: Run, recorder: Recorder) -> tuple[dict[str, Any], Path | None]:
     """The newest whole checkpoint and what it says of itself; damaged ones are named and removed."""
-    found = checkpoint.checkpoints(recorder.folder)
+    found = checkpoints.checkpoints(recorder.folder)
     if run.resume == "never" or run.force:
-        checkpoint.remove(found)
+        checkpoints.remove(found)
         found = []
     for folder in found:
-        mark = checkpoint.read_mark(folder)
+        mark = checkpoints.read_mark(folder)
         if mark is not None and mark.get("key") == recorder.record.key:
             return mark, folder
         recorder.show(f"{folder.name} is damaged or not of this run; it is not used")
-        checkpoint.remove([folder])
+        checkpoints.remove([folder])
     if run.resume == "must":
         raise UsageError(f"resume=must, but {recorder.folder} holds no whole checkpoint of this run")
     return {}, None

@@ -17,13 +17,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rosa_bench import cli, hub
-from rosa_bench.checked import is_number, short
-from rosa_bench.console import tell
+from rosa_bench import cli
+from rosa_bench.core.task import MOST, Example, Prediction, Task, texts_field
+from rosa_bench.data import hub
 from rosa_bench.data.source import json_lines, load_split
 from rosa_bench.errors import EXIT_DONE, UsageError
-from rosa_bench.interrupts import command
-from rosa_bench.tasks.base import MOST, Example, Prediction, Task, texts_field
+from rosa_bench.system.console import tell
+from rosa_bench.system.signals import command
+from rosa_bench.system.strict_json import is_number, short
 from rosa_bench.tasks.data2text import seen
 
 WHOLE = re.compile(r"[+-]?[0-9]{1,9}")  # Python would also take 1_0 and digits of other scripts

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from subprocess import DEVNULL
 
-from rosa_bench import cli, hub
-from rosa_bench.console import tell
+from rosa_bench import cli
+from rosa_bench.data import hub
 from rosa_bench.errors import EXIT_DONE, EXIT_FAILED
-from rosa_bench.interrupts import command
+from rosa_bench.system.console import tell
+from rosa_bench.system.signals import command
 
 SERVER = "https://api.wandb.ai"
 PATIENCE_S = 15  # for one run, and as long again for each megabyte of it

@@ -22,12 +22,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from slot_errors import slot_errors
+
 from rosa_bench import embedded
-from rosa_bench.embedded.realised import slot_errors
 from rosa_bench.metrics.glue import scores
 from rosa_bench.metrics.mteval import bleu_perl, perl_segments
-from rosa_bench.record import Record
-from rosa_bench.report.collect import collect
+from rosa_bench.records.collect import collect
+from rosa_bench.records.record import Record
 
 ROOT = Path(__file__).resolve().parents[1]
 DOC = ROOT / "docs" / "embedded.md"

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 
-from rosa_bench import config, plan
+from rosa_bench import config
 from rosa_bench.config import Run
+from rosa_bench.suite import plan
 
 FLOPS = 60e12  # sustained, of an A100 with train.precision=bf16: a fifth of its peak
 LAYER_S = 2.5e-3  # forward, backward and update

@@ -15,11 +15,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from rosa_bench import plan, tables
 from rosa_bench.errors import EXIT_DONE, EXIT_USAGE, UsageError
-from rosa_bench.files import write_bytes, write_sealed_json
-from rosa_bench.record import Record, read_record
-from rosa_bench.report.whole import checked
+from rosa_bench.records.record import Record, read_record
+from rosa_bench.records.validate import checked
+from rosa_bench.suite import plan
+from rosa_bench.system.files import write_bytes, write_sealed_json
+from rosa_bench.tables import __main__ as tables
 
 
 def main(name: str, overrides: list[str]) -> int:

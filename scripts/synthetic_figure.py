@@ -11,13 +11,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import rosa_theory as theory
 import torch
 
-from rosa_bench import cli, theory
+from rosa_bench import cli
 from rosa_bench.methods.rosa import Rosa
 from rosa_bench.models.synthetic import world
-from rosa_bench.record import Record
-from rosa_bench.report.collect import collect
+from rosa_bench.records.collect import collect
+from rosa_bench.records.record import Record
 
 STYLES = {"full": ("black", "none"), "lora": ("#d55e00", "o"), "rosa": ("#0072b2", "s")}  # colour-blind safe
 VARIANTS = {"random_add": ("black", "o"), "equal": ("#0072b2", "s"), "projection": ("#d55e00", "^")}

@@ -11,16 +11,15 @@ from pathlib import Path
 
 import backbones
 import pytest
+from support import SHARED
 
-BLOCKED = Path(__file__).parent / "blocked"
+BLOCKED = Path(__file__).parent / "helpers" / "blocked"
 ATTEMPTS = Path(tempfile.mkstemp(prefix="rosa_bench-attempts-")[1])  # of this process and of those it starts
 runpy.run_path(str(BLOCKED / "sitecustomize.py"))
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(BLOCKED), os.environ.get("PYTHONPATH", "")]))
 os.environ["ROSA_BENCH_TEST_ATTEMPTS"] = str(ATTEMPTS)
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
-
-SHARED = Path(__file__).parent.parent.parent / "shared"
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file
 from support import composed
 
-from rosa_bench.checkpoint import trained_state
 from rosa_bench.models import onednn
+from rosa_bench.records.checkpoints import trained_state
 from rosa_bench.run import run as run_experiment
 
 ROOT = Path(__file__).parent.parent

@@ -13,7 +13,7 @@ from support import EACH, skip_refused, small
 
 from rosa_bench import decode
 from rosa_bench.errors import EXIT_DONE, EXIT_USAGE
-from rosa_bench.key import config_key
+from rosa_bench.records.run_key import config_key
 from rosa_bench.run import run as run_experiment
 
 TRAINED = ("train.max_steps=3", "train.limit_eval=6", "task.max_new_tokens=8", "save=adapter", "train.lr=0.01")

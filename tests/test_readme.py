@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from support import METHODS, SMALL, TASKS
 
-from rosa_bench import embedded, tables
+from rosa_bench import embedded
+from rosa_bench.tables import __main__ as tables
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -17,13 +17,15 @@ import pytest
 import torch
 from support import SMALL, composed, interrupt, small, without_cost
 
-from rosa_bench import checkpoint, cli, trainer
+from rosa_bench import cli
 from rosa_bench.errors import UsageError
-from rosa_bench.key import config_key, run_id
-from rosa_bench.record import read_record
-from rosa_bench.recorder import status_of
+from rosa_bench.evaluation.scorer import perplexity
+from rosa_bench.records import checkpoints
+from rosa_bench.records.record import read_record
+from rosa_bench.records.recorder import status_of
+from rosa_bench.records.run_key import config_key, run_id
 from rosa_bench.run import run as run_experiment
-from rosa_bench.scoring import perplexity
+from rosa_bench.training import trainer
 
 
 def folder_of(run) -> Path:
@@ -74,13 +76,15 @@ def test_a_run_leaves_what_the_contract_says(tmp_path):
 
 def test_the_best_epoch_of_a_generator_is_decoded_from_its_checkpoint(tmp_path, monkeypatch):
     losses = itertools.count(1.0)
-    monkeypatch.setattr("rosa_bench.evaluate.mean_losses", lambda *_: [next(losses)])  # the first epoch is the best
+    monkeypatch.setattr(
+        "rosa_bench.evaluation.predict.mean_losses", lambda *_: [next(losses)]
+    )  # the first epoch is the best
     schedule = ("train.schedule=constant_with_warmup", "train.warmup=0", "train.limit_train=16", "train.lr=0.02")
     overrides = ("task=e2e", "method=rosa", *schedule)
     long, short = (run_experiment(small(tmp_path, *overrides, f"train.max_steps={n}")) for n in (8, 2))
     assert long.primary["best_epoch"] == 1 and long.primary["selected_by"] == "loss on validation"
     assert long.primary["best"] == short.primary["last"] == short.primary["best"] != long.primary["last"]
-    assert not checkpoint.checkpoints(tmp_path / long.run_id)
+    assert not checkpoints.checkpoints(tmp_path / long.run_id)
 
 
 def test_the_saved_configuration_repeats_the_run(tmp_path, capsys):
@@ -132,7 +136,7 @@ def test_threads_are_a_runs_own(tmp_path):
 def test_a_killed_run_goes_on_and_ends_the_same(tmp_path):
     whole = run_experiment(small(tmp_path / "whole", *SLOWER))
     process = start(tmp_path / "parts")
-    wait_for(lambda: any(checkpoint.read_mark(p) for p in (tmp_path / "parts").glob("*/checkpoint-*")))
+    wait_for(lambda: any(checkpoints.read_mark(p) for p in (tmp_path / "parts").glob("*/checkpoint-*")))
     process.send_signal(signal.SIGKILL)
     process.communicate()
     folder = tmp_path / "parts" / whole.run_id
@@ -142,7 +146,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(tmp_path):
     assert without_cost(read_record(folder / "record.json")) == without_cost(whole)
     name = "predictions-validation.jsonl.gz"
     assert (folder / name).read_bytes() == (tmp_path / "whole" / whole.run_id / name).read_bytes()
-    assert not checkpoint.checkpoints(folder)
+    assert not checkpoints.checkpoints(folder)
     losses = [
         [json.loads(line).get("loss") for line in (f / "events.jsonl").read_text().splitlines()]
         for f in (folder, tmp_path / "whole" / whole.run_id)
@@ -161,7 +165,7 @@ def test_an_interrupted_run_keeps_a_checkpoint_and_exits_130(tmp_path, number):
     assert "goes on from the last checkpoint" in err and "Traceback" not in err
     (folder,) = (p.parent for p in tmp_path.glob("*/record.json"))
     assert read_record(folder / "record.json").status == "interrupted"
-    assert checkpoint.read_mark(checkpoint.checkpoints(folder)[0])
+    assert checkpoints.read_mark(checkpoints.checkpoints(folder)[0])
 
 
 def test_two_processes_on_one_cell(tmp_path):
@@ -177,10 +181,10 @@ def test_two_processes_on_one_cell(tmp_path):
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path, capsys):
     whole = run_experiment(small(tmp_path / "whole"))
     interrupt(small(tmp_path / "parts"), 5)
-    newest, before = checkpoint.checkpoints(tmp_path / "parts" / whole.run_id)
-    data = bytearray((newest / checkpoint.STATE).read_bytes())
+    newest, before = checkpoints.checkpoints(tmp_path / "parts" / whole.run_id)
+    data = bytearray((newest / checkpoints.STATE).read_bytes())
     data[-3] ^= 1
-    (newest / checkpoint.STATE).write_bytes(data)
+    (newest / checkpoints.STATE).write_bytes(data)
     resumed = run_experiment(small(tmp_path / "parts"))
     out = capsys.readouterr().out
     assert f"{newest.name} is damaged" in out and f"goes on from step {before.name.rpartition('-')[2]}" in out

@@ -11,7 +11,7 @@ import sys
 import threading
 
 import pytest
-from test_tracker import folder_with
+from tracked import folder_with
 
 from rosa_bench import sync
 from rosa_bench.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE
@@ -82,7 +82,7 @@ def test_a_real_offline_run_and_a_server_that_answers_nonsense(tmp_path, monkeyp
     folder = folder_with(tmp_path / "run", "done")
     environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")} | {"HOME": str(tmp_path)}
     subprocess.run(
-        [sys.executable, "-m", "rosa_bench.mirror", str(folder), "1"], env=environment, check=True, timeout=120
+        [sys.executable, "-m", "rosa_bench.tracking.mirror", str(folder), "1"], env=environment, check=True, timeout=120
     )
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     with server() as address:
@@ -102,7 +102,7 @@ def test_an_online_mirror_without_a_server_is_kept_offline(tmp_path):
     environment = os.environ | {"WANDB_API_KEY": KEY, "HOME": str(tmp_path)}
     with server() as address:
         environment["WANDB_BASE_URL"] = address
-        command = [sys.executable, "-m", "rosa_bench.mirror", str(folder), "1"]
+        command = [sys.executable, "-m", "rosa_bench.tracking.mirror", str(folder), "1"]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and "kept offline" in done.stdout, done.stderr
     assert len(sync.waiting(tmp_path)) == 1

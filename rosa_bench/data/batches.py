@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset, Sampler
 
-from rosa_bench.tasks.base import IGNORED, Encoded
+from rosa_bench.core.task import IGNORED, Encoded
 
 POOL = 32  # batches whose examples are sorted by length together; larger pads less and mixes less
 

@@ -12,10 +12,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rosa_bench.checked import loads
-from rosa_bench.console import warn
-from rosa_bench.files import write_bytes
-from rosa_bench.tasks.base import Encoded, Task
+from rosa_bench.core.task import Encoded, Task
+from rosa_bench.system.console import warn
+from rosa_bench.system.files import write_bytes
+from rosa_bench.system.strict_json import loads
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

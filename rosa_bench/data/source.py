@@ -11,10 +11,10 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from rosa_bench.checked import is_text, loads
 from rosa_bench.config import Data
+from rosa_bench.core.task import Example, Task
 from rosa_bench.errors import UsageError
-from rosa_bench.tasks.base import Example, Task
+from rosa_bench.system.strict_json import is_text, loads
 
 LONGEST_LINE = 2**24  # bytes; a row of any task has thousands
 

@@ -13,7 +13,7 @@ def merge(model: PreTrainedModel) -> PreTrainedModel:
 
     `from_pretrained` loads the result's `save_pretrained` folder without this package.
     """
-    from rosa_bench.models import lowrank, tuners
+    from rosa_bench.modules import lowrank, peft_tuners
 
-    tuners.fold(model)
+    peft_tuners.fold(model)
     return lowrank.merge(model)

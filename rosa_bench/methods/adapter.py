@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from rosa_bench.core.method import Method
+from rosa_bench.core.schema import Count, Share, configured
 from rosa_bench.errors import UsageError
-from rosa_bench.methods.base import Method
-from rosa_bench.schema import Count, Share, configured
-from rosa_bench.seeds import generator
+from rosa_bench.system.seeds import generator
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from rosa_bench.models.adapter import Adapter as Bottleneck
+    from rosa_bench.modules.bottleneck import Adapter as Bottleneck
 
 ACTIVATIONS = {"houlsby": "gelu", "pfeiffer": "relu", "lora_l": "relu"}
 
@@ -62,8 +62,8 @@ class Adapter(Method):
         Raises:
             UsageError: if no layer is left by `skip_layers`, or the variant needs layers of a family it does not know.
         """
-        from rosa_bench.models.layers import layers_of, norms_of
         from rosa_bench.models.sites import freeze_backbone
+        from rosa_bench.modules.placement import layers_of, norms_of
 
         count = len(layers_of(model))
         if self.skip_layers >= count:
@@ -76,19 +76,19 @@ class Adapter(Method):
             self._place(model, index, generator(seed, index))
 
     def _place(self, model: PreTrainedModel, index: int, draw: torch.Generator) -> None:
-        from rosa_bench.models import layers
+        from rosa_bench.modules import placement
 
         width = int(model.config.hidden_size)
         if self.variant == "houlsby":
-            layers.place_houlsby(model, index, self._made(width, draw), self._made(width, draw))
+            placement.place_houlsby(model, index, self._made(width, draw), self._made(width, draw))
         elif self.variant == "pfeiffer":
-            layers.place_pfeiffer(model, index, self._made(width, draw))
+            placement.place_pfeiffer(model, index, self._made(width, draw))
         else:
-            layers.place_normed(model, index, width, self._made(width, draw))
+            placement.place_normed(model, index, width, self._made(width, draw))
 
     def _made(self, width: int, draw: torch.Generator) -> Bottleneck:
         """An adapter that adds nothing yet."""
-        from rosa_bench.models.adapter import Adapter as Bottleneck
+        from rosa_bench.modules.bottleneck import Adapter as Bottleneck
 
         made = Bottleneck(width, self.bottleneck, self.activation or ACTIVATIONS[self.variant], self.dropout, draw)
         made.up.weight.data.zero_()

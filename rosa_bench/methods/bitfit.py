@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from rosa_bench.core.method import Method
+from rosa_bench.core.schema import configured
 from rosa_bench.errors import UsageError
-from rosa_bench.methods.base import Method
-from rosa_bench.schema import configured
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

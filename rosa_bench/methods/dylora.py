@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from rosa_bench.methods.base import Method, Step
+from rosa_bench.core.method import Method, Step
+from rosa_bench.core.schema import Bias, Count, Share, configured
 from rosa_bench.methods.lora import Init, Lora, Target, draw_factors, targets_field
-from rosa_bench.schema import Bias, Count, Share, configured
-from rosa_bench.seeds import generator
+from rosa_bench.system.seeds import generator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from rosa_bench.models.lowrank import Nested
+    from rosa_bench.modules.lowrank import Nested
 
 
 @configured
@@ -62,7 +62,7 @@ class DyLora(Method):
 
     def attach(self, model: PreTrainedModel, seed: int = 0) -> None:
         """Freeze the backbone and wrap its target weights. Raises UsageError if a target's role is missing."""
-        from rosa_bench.models.lowrank import Nested, attach_lowrank
+        from rosa_bench.modules.lowrank import Nested, attach_lowrank
 
         options = {"alpha": self.alpha, "frozen": self.frozen, "dropout": self.dropout}
         attach_lowrank(model, self, self.rank_max, Nested, **options)
@@ -126,7 +126,7 @@ class DyLora(Method):
 
 
 def _nested(model: PreTrainedModel) -> Iterator[Nested]:
-    from rosa_bench.models.lowrank import Nested
+    from rosa_bench.modules.lowrank import Nested
 
     return (module for module in model.modules() if isinstance(module, Nested))
 

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from rosa_bench.methods.base import Method
-from rosa_bench.schema import Bias, Count, Share, configured
-from rosa_bench.seeds import generator
+from rosa_bench.core.method import Method
+from rosa_bench.core.schema import Bias, Count, Share, configured
+from rosa_bench.system.seeds import generator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -58,7 +58,7 @@ class Lora(Method):
 
     def attach(self, model: PreTrainedModel, seed: int = 0) -> None:
         """Freeze the backbone and wrap its target weights. Raises UsageError if a target's role is missing."""
-        from rosa_bench.models.lowrank import Nested, attach_lowrank
+        from rosa_bench.modules.lowrank import Nested, attach_lowrank
 
         if self.score_ranks is None:
             attach_lowrank(model, self, self.rank, scale=self.alpha / self.rank, dropout=self.dropout)
@@ -82,7 +82,7 @@ class Lora(Method):
             self._cut(model, self.rank)
 
     def _cut(self, model: PreTrainedModel, rank: int) -> None:
-        from rosa_bench.models.lowrank import Nested
+        from rosa_bench.modules.lowrank import Nested
 
         for module in model.modules():
             if isinstance(module, Nested):
@@ -99,7 +99,7 @@ def draw_factors(model: PreTrainedModel, init: Init, seed: int) -> None:
     """
     import torch
 
-    from rosa_bench.models.lowrank import lowrank_sites
+    from rosa_bench.modules.lowrank import lowrank_sites
 
     for module, site in lowrank_sites(model):
         A = module.A[site.role]

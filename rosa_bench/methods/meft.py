@@ -10,7 +10,7 @@ small factors the model starts near the backbone.
     meft3    attention, adapter after its output  FFN, adapter beside it               no      0.1     0.1
 
 Where the authors' code differs: it inverts in floating point, which multiplies rounding errors tenfold per layer (see
-`rosa_bench.models.reversible` for what is done here); it draws unseeded dropout seeds and rewinds the global stream; it
+`rosa_bench.modules.reversible` for what we do); it draws unseeded dropout seeds and rewinds the global stream; it
 trains an embedding LayerNorm as a trick to reach the backward pass. Its decoder merges the streams with weights 0.1 and
 1 (`final: weighted`), its encoder with their mean.
 """
@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
+from rosa_bench.core.method import Method
+from rosa_bench.core.schema import Bias, Count, configured
 from rosa_bench.errors import UsageError
-from rosa_bench.methods.base import Method
-from rosa_bench.schema import Bias, Count, configured
-from rosa_bench.seeds import generator
+from rosa_bench.system.seeds import generator
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from rosa_bench.models.halves import Halves
-    from rosa_bench.models.reversible import ReversibleLayer
+    from rosa_bench.modules.layer_families import Halves
+    from rosa_bench.modules.reversible import ReversibleLayer
 
 Factor = Annotated[float, Field(gt=0, le=1)]
 FACTORS = {"meft1": (0.1, 1.0), "meft2": (1.0, 0.1), "meft3": (0.1, 0.1)}
@@ -88,9 +88,9 @@ class Meft(Method):
         """
         from torch import nn
 
-        from rosa_bench.models.halves import caller, family_of
-        from rosa_bench.models.reversible import ReversibleStack
         from rosa_bench.models.sites import freeze_backbone
+        from rosa_bench.modules.layer_families import caller, family_of
+        from rosa_bench.modules.reversible import ReversibleStack
 
         family = family_of(model)
         if getattr(model.config, "layerdrop", 0) or getattr(model.config, "encoder_layerdrop", 0):
@@ -132,8 +132,8 @@ class Meft(Method):
 
     def _wrap(self, layer: Any, family: type[Halves], config: Any, draw: torch.Generator) -> ReversibleLayer:
         """A layer with its adapters as F and G."""
-        from rosa_bench.models.adapter import Adapter
-        from rosa_bench.models.reversible import AdapterLayer, HalvesLayer
+        from rosa_bench.modules.bottleneck import Adapter
+        from rosa_bench.modules.reversible import AdapterLayer, HalvesLayer
 
         activation = getattr(config, "hidden_act", None) or config.activation_function
         names = ("hidden_dropout_prob", "resid_pdrop", "dropout")
@@ -153,7 +153,7 @@ class Meft(Method):
         """
         import torch
 
-        from rosa_bench.models.reversible import ReversibleStack
+        from rosa_bench.modules.reversible import ReversibleStack
 
         (stack,) = (module for module in model.modules() if isinstance(module, ReversibleStack))
         if not stack.reversible:

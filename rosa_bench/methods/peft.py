@@ -2,8 +2,8 @@
 
 `type` is a PEFT type (LORA, IA3, PREFIX_TUNING ...), `config` holds keys of that type's configuration class in the
 installed `peft`, which alone knows them, checks them and fills the rest. Types that exchange modules are put into the
-backbone in place (`rosa_bench.models.tuners`), prompts run as hooks around its forward pass
-(`rosa_bench.models.virtual`).
+backbone in place (`rosa_bench.modules.peft_tuners`), prompts run as hooks around its forward pass
+(`rosa_bench.modules.virtual_tokens`).
 
 Where this differs from `peft` itself: adapters go into the backbone and never into the task head, which trains as it
 is; new tensors are drawn from the run's seed; an encoder's head reads the first token of the sequence, not of the
@@ -18,17 +18,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, JsonValue
 
-from rosa_bench.annotations import check as check_annotated
+from rosa_bench.core.annotations import check as check_annotated
+from rosa_bench.core.method import Method, Step
+from rosa_bench.core.schema import FileName, configured
 from rosa_bench.errors import UsageError, nearest
-from rosa_bench.methods.base import Method, Step
-from rosa_bench.schema import FileName, configured
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from transformers import PreTrainedModel
 
-    from rosa_bench.tasks.base import Task
+    from rosa_bench.core.task import Task
 
 PROMPTS = {"PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING"}
 CACHED = {"PREFIX_TUNING"}  # the prompt is keys and values, which a layer that runs again would not see
@@ -176,8 +176,8 @@ class Peft(Method):
         import torch
 
         from rosa_bench.models.sites import freeze_backbone
-        from rosa_bench.models.tuners import adapt
-        from rosa_bench.models.virtual import prepend
+        from rosa_bench.modules.peft_tuners import adapt
+        from rosa_bench.modules.virtual_tokens import prepend
 
         config = self.configuration()
         freeze_backbone(model, self.train_head)
@@ -201,7 +201,7 @@ class Peft(Method):
 
     def moved(self, model: PreTrainedModel) -> set[str]:
         """Frozen tensors that attaching changed, such as the rest of a weight that was split."""
-        from rosa_bench.models.tuners import changed
+        from rosa_bench.modules.peft_tuners import changed
 
         return changed(model)
 
@@ -219,14 +219,14 @@ class Peft(Method):
 
     def before_update(self, step: Step) -> None:
         """Add the gradient of what the tuner adds to a loss."""
-        from rosa_bench.models.tuners import penalty_gradients
+        from rosa_bench.modules.peft_tuners import penalty_gradients
 
         for parameter, gradient in penalty_gradients(step.model):
             parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
 
     def after_update(self, step: Step) -> None:
         """Let the tuner take ranks away."""
-        from rosa_bench.models.tuners import allocate
+        from rosa_bench.modules.peft_tuners import allocate
 
         if any(_planning(step.model)):
             allocate(step.model, step.index + 1)
@@ -238,7 +238,7 @@ class Peft(Method):
 
 def _planning(model: PreTrainedModel) -> Iterator[Any]:
     """The tuner of a model if it takes ranks away between steps."""
-    from rosa_bench.models.tuners import tuner_of
+    from rosa_bench.modules.peft_tuners import tuner_of
 
     tuner = tuner_of(model)
     if hasattr(tuner, "rankallocator"):

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from rosa_bench.methods.base import Method, Step, tally
+from rosa_bench.core.method import Method, Step, tally
+from rosa_bench.core.schema import Bias, Count, configured
 from rosa_bench.methods.lora import Target, targets_field
-from rosa_bench.schema import Bias, Count, configured
-from rosa_bench.seeds import generator
+from rosa_bench.system.seeds import generator
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,14 +59,14 @@ class Rosa(Method):
 
     def attach(self, model: PreTrainedModel, seed: int = 0) -> None:
         """Freeze the backbone, wrap its target weights and split them for the first time."""
-        from rosa_bench.models.lowrank import Resampled, attach_lowrank
+        from rosa_bench.modules.lowrank import Resampled, attach_lowrank
 
         attach_lowrank(model, self, self.rank, Resampled)
         self.split(model, seed, 0)
 
     def moved(self, model: PreTrainedModel) -> set[str]:
         """The frozen rest of every adapted weight changes at a split."""
-        from rosa_bench.models.lowrank import LowRank
+        from rosa_bench.modules.lowrank import LowRank
 
         return {f"{name}.base.weight" for name, module in model.named_modules() if isinstance(module, LowRank)}
 
@@ -80,7 +80,7 @@ class Rosa(Method):
             return
         self.split(step.model, step.seed, step.index)
         if self.moments == "reset":
-            from rosa_bench.models.lowrank import lowrank_sites
+            from rosa_bench.modules.lowrank import lowrank_sites
 
             for module, site in lowrank_sites(step.model):
                 step.optimizer.state.pop(module.A[site.role], None)
@@ -88,11 +88,11 @@ class Rosa(Method):
 
     def split(self, model: PreTrainedModel, seed: int, index: int) -> None:
         """Fold A B into every adapted weight and take out new directions, drawn from (seed, step index, site)."""
-        from rosa_bench.models.directions import add_product
-        from rosa_bench.models.lowrank import LowRank, lowrank_sites
-        from rosa_bench.models.parallel import in_parallel
         from rosa_bench.models.sites import Site
-        from rosa_bench.processes import copy_from_first
+        from rosa_bench.modules.lowrank import LowRank, lowrank_sites
+        from rosa_bench.modules.singular import add_product
+        from rosa_bench.system.distributed import copy_from_first
+        from rosa_bench.system.threads import in_parallel
 
         def anew(module: LowRank, site: Site) -> tuple[torch.Tensor, ...]:
             A, B, W = module.A[site.role].data, module.B[site.role].data, module.weight_of(site).data
@@ -118,7 +118,7 @@ class Rosa(Method):
         """
         import torch
 
-        from rosa_bench.models.directions import add_product
+        from rosa_bench.modules.singular import add_product
 
         if self.variant in ("equal", "add"):
             how = self.sample, self.singular_values, self.solver
@@ -175,18 +175,18 @@ def factorize(
     """
     import torch
 
-    from rosa_bench.models import directions
+    from rosa_bench.modules import singular
 
     full = min(W_IO.shape)
     if not 1 <= rank <= full:
         raise ValueError(f"rank={rank} is not in 1..{full}, the full rank of a {tuple(W_IO.shape)} weight")
     W = W_IO.detach()
-    if not all(torch.isfinite(part).all() for part in W.split(directions.BLOCK)):
+    if not all(torch.isfinite(part).all() for part in W.split(singular.BLOCK)):
         raise ValueError("the weight has values that are not finite")
-    find = directions.by_gram if solver == "gram" else directions.by_svd
+    find = singular.by_gram if solver == "gram" else singular.by_svd
     U, values, Vh = find(W, choose(full, rank, generator, sample))
     left, right = (values, torch.ones_like(values)) if singular_values == "a" else (values.sqrt(), values.sqrt())
     A, B = (U * left).to(W.dtype), (Vh * right[:, None]).to(W.dtype)
     rest = W if in_place else W.clone()
-    directions.add_product(rest, A, B, -1.0)
+    singular.add_product(rest, A, B, -1.0)
     return rest, A, B

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from rosa_bench.core.method import Method
+from rosa_bench.core.schema import Count, configured
 from rosa_bench.errors import UsageError
-from rosa_bench.methods.base import Method
-from rosa_bench.schema import Count, configured
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,8 +34,8 @@ class TopLayers(Method):
         Raises:
             UsageError: if the backbone has fewer layers, or `final_norm` asks for a norm that it does not have.
         """
-        from rosa_bench.models.layers import final_norm, layers_of
         from rosa_bench.models.sites import freeze_backbone
+        from rosa_bench.modules.placement import final_norm, layers_of
 
         layers = layers_of(model)
         if self.layers > len(layers):

@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from rosa_bench.metrics import captions, meteor, mteval, ter
+from rosa_bench.metrics import meteor, mteval, rouge_cider, ter
 from rosa_bench.metrics.mteval import Segment
 from rosa_bench.tasks.data2text import Family
 
@@ -100,7 +100,7 @@ def score(
 
 
 def _e2e(convention: str, outputs: Outputs, references: References) -> dict[str, Callable[[], float]]:
-    tokenized = cache(lambda: captions.tokenized(outputs, references))  # once for three metrics
+    tokenized = cache(lambda: rouge_cider.tokenized(outputs, references))  # once for three metrics
     if convention == "official":
         segments = mteval.perl_segments(outputs, references)
         bleu, nist = mteval.bleu_perl, mteval.nist_perl
@@ -111,8 +111,8 @@ def _e2e(convention: str, outputs: Outputs, references: References) -> dict[str,
         "bleu": lambda: bleu(segments),
         "nist": lambda: nist(segments),
         "meteor": lambda: 100 * meteor.shared().score(*tokenized()),
-        "rouge_l": lambda: captions.rouge_l(*tokenized()),
-        "cider": lambda: captions.cider(*tokenized()),
+        "rouge_l": lambda: rouge_cider.rouge_l(*tokenized()),
+        "cider": lambda: rouge_cider.cider(*tokenized()),
     }
 
 

@@ -12,10 +12,10 @@ from functools import partial
 
 import numpy as np
 
-from rosa_bench.metrics import captions, conventions, meteor, mteval, ter
+from rosa_bench.metrics import conventions, meteor, mteval, rouge_cider, ter
 from rosa_bench.metrics.conventions import Outputs, References
-from rosa_bench.resampling import NoStatisticError, Statistic, mean, ratio, sums
-from rosa_bench.stats import Numbers
+from rosa_bench.stats.bootstrap import NoStatisticError, Statistic, mean, ratio, sums
+from rosa_bench.stats.summary import Numbers
 from rosa_bench.tasks.data2text import Family
 
 # METEOR 1.5's parameters for English: Denkowski and Lavie (2014), table 1 of its documentation.
@@ -46,12 +46,12 @@ def _e2e(convention: str, metric: str, outputs: Outputs, references: References)
         perl = convention == "official"
         segments = (mteval.perl_segments if perl else mteval.python_segments)(outputs, references)
         return (_bleu if metric == "bleu" else _nist)(segments, perl)
-    texts = captions.tokenized(outputs, references)
+    texts = rouge_cider.tokenized(outputs, references)
     if metric == "meteor":
         return _meteor(*texts, scale=100)
     scale = 100 if metric == "rouge_l" else 10
-    values = (captions.rouge_l_each if metric == "rouge_l" else captions.cider_each)(*texts)
-    return mean(scale * captions.total(values) / len(values), values, scale)
+    values = (rouge_cider.rouge_l_each if metric == "rouge_l" else rouge_cider.cider_each)(*texts)
+    return mean(scale * rouge_cider.total(values) / len(values), values, scale)
 
 
 def _triples(convention: str, metric: str, outputs: Outputs, references: References) -> Statistic:
@@ -63,10 +63,10 @@ def _triples(convention: str, metric: str, outputs: Outputs, references: Referen
     words, others = [conventions.words(text) for text in texts], [list(map(conventions.words, ref)) for ref in refs]
     if convention == "lora":
         rates = [ter.least_rate(ours, theirs) for ours, theirs in zip(words, others, strict=True)]
-        return mean(captions.total(rates) / len(rates), rates)
+        return mean(rouge_cider.total(rates) / len(rates), rates)
     edits = [ter.tercom(ours, theirs) for ours, theirs in zip(words, others, strict=True)]
     rows = [(segment.edits, segment.reference_length) for segment in edits]
-    whole = [captions.total(column) for column in zip(*rows, strict=True)]
+    whole = [rouge_cider.total(column) for column in zip(*rows, strict=True)]
     return sums(whole[0] / whole[1], rows, lambda total: ratio(total[:, 0], total[:, 1]))
 
 

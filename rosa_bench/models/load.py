@@ -10,9 +10,9 @@ import torch
 import transformers
 
 from rosa_bench.config import Model
+from rosa_bench.core.task import Task
 from rosa_bench.errors import UsageError
 from rosa_bench.models.identity import MADE, source_of
-from rosa_bench.tasks.base import Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -14,8 +14,8 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from rosa_bench.core.schema import Bias
 from rosa_bench.errors import UsageError
-from rosa_bench.schema import Bias
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

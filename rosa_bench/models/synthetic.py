@@ -15,7 +15,7 @@ from torch import nn
 from transformers.utils.generic import ModelOutput
 
 from rosa_bench.models.sites import features, weight_IO
-from rosa_bench.seeds import generator
+from rosa_bench.system.seeds import generator
 
 if TYPE_CHECKING:
     from rosa_bench.tasks.synthetic import Synthetic

@@ -13,10 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from rosa_bench.checked import short
-from rosa_bench.errors import UsageError
-from rosa_bench.schema import Count, FileName, Folder, configured
-from rosa_bench.tasks.base import (
+from rosa_bench.core.schema import Count, FileName, Folder, configured
+from rosa_bench.core.task import (
     IGNORED,
     Encoded,
     Example,
@@ -29,11 +27,13 @@ from rosa_bench.tasks.base import (
     identity_field,
     texts_field,
 )
+from rosa_bench.errors import UsageError
+from rosa_bench.system.strict_json import short
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from rosa_bench.resampling import Statistic
+    from rosa_bench.stats.bootstrap import Statistic
 
 
 @configured
@@ -156,7 +156,7 @@ class Choice(Task):
 
     def statistic(self, metric: str, predictions: Sequence[Prediction]) -> Statistic:
         """Both accuracies. Raises NoStatisticError as the base class."""
-        from rosa_bench.resampling import labelled
+        from rosa_bench.stats.bootstrap import labelled
 
         score, labels = self.score("", predictions).get(metric), [p.label for p in predictions]
         if metric == "accuracy_norm" and score is not None:

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from rosa_bench.errors import UsageError
-from rosa_bench.schema import Count, FileName, Folder, configured
-from rosa_bench.tasks.base import (
+from rosa_bench.core.schema import Count, FileName, Folder, configured
+from rosa_bench.core.task import (
     IGNORED,
     Encoded,
     Example,
@@ -25,13 +24,14 @@ from rosa_bench.tasks.base import (
     text_field,
     texts_field,
 )
+from rosa_bench.errors import UsageError
 
 Family = Literal["e2e", "triples"]
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from rosa_bench.resampling import Statistic
+    from rosa_bench.stats.bootstrap import Statistic
 
 SLOT = re.compile(r"\s*([^\[\],]+?)\s*\[([^\]]*)\]\s*(?:,|$)")
 

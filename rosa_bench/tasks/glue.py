@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from rosa_bench.errors import UsageError
-from rosa_bench.schema import Count, FileName, Folder, configured
-from rosa_bench.tasks.base import (
+from rosa_bench.core.schema import Count, FileName, Folder, configured
+from rosa_bench.core.task import (
     Encoded,
     Example,
     Hub,
@@ -21,6 +20,7 @@ from rosa_bench.tasks.base import (
     number_field,
     text_field,
 )
+from rosa_bench.errors import UsageError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from rosa_bench.checked import is_number
+from rosa_bench.core.schema import Count, FileName, Folder, configured
+from rosa_bench.core.task import Encoded, Example, Hub, Kind, Prediction, Task, class_field, field
 from rosa_bench.errors import UsageError
-from rosa_bench.schema import Count, FileName, Folder, configured
-from rosa_bench.tasks.base import Encoded, Example, Hub, Kind, Prediction, Task, class_field, field
+from rosa_bench.system.strict_json import is_number
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -8,8 +8,9 @@ from statistics import median
 from typing import Any
 
 from bench.harness import DEVICE, Found, Options, Target, number, quartiles, spread
-from rosa_bench import cli, decoding, evaluate
+from rosa_bench import cli
 from rosa_bench.data.source import load_split
+from rosa_bench.evaluation import predict, search
 from rosa_bench.models.load import load
 
 
@@ -47,14 +48,14 @@ def _rates(options: Options, beams: int) -> tuple[list[tuple[float, float]], int
 
 
 def _both_ways(task: Any, model: Any, tokenizer: Any, wanted: int, share: Any) -> tuple[tuple[float, float], int]:
-    batch = evaluate.decoding_batch(task, model, wanted)
-    how, limit = evaluate.how_to_search(task, tokenizer), model.config.n_positions
+    batch = predict.decoding_batch(task, model, wanted)
+    how, limit = predict.how_to_search(task, tokenizer), model.config.n_positions
     began = time.perf_counter()
-    ours = [str(p.value) for p in evaluate.decode(task, model, tokenizer, share, batch, limit)]
+    ours = [str(p.value) for p in predict.decode(task, model, tokenizer, share, batch, limit)]
     middle = time.perf_counter()
     prompts = {example.texts: task.prompt_ids(example, tokenizer) for example in share}
-    with evaluate.evaluating(model):
-        found = {key: decoding.generated(model, [ids], how)[0] for key, ids in prompts.items()}
+    with predict.evaluating(model):
+        found = {key: search.generated(model, [ids], how)[0] for key, ids in prompts.items()}
     theirs = {key: tokenizer.decode(ids, skip_special_tokens=True).strip() for key, ids in found.items()}
     ended = time.perf_counter()
     tokens = sum(len(ids) + 1 for ids in found.values())

@@ -7,7 +7,7 @@ from statistics import mean
 
 from bench.harness import Found, Options, Target, number, quartiles, ratios, seconds, spread
 from rosa_bench import cli, run
-from rosa_bench.record import Record
+from rosa_bench.records.record import Record
 
 RANKS = range(1, 9)
 STEPS = 150

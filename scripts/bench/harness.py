@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from rosa_bench.environment import environment, processor
-from rosa_bench.files import write_bytes, write_json
+from rosa_bench.records.environment import environment, processor
+from rosa_bench.system.files import write_bytes, write_json
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 Measured = dict[str, list[float]]

@@ -19,7 +19,7 @@ from bench.peers import Peer
 from bench.shapes import SIZES, even_rows, folder, size_of
 from bench.steps import METHODS
 from rosa_bench import cli
-from rosa_bench.measure import PeakMemory, saved_bytes
+from rosa_bench.system.memory import PeakMemory, saved_bytes
 
 PHASES = ("weights", "gradients", "optimizer", "activations")
 PEER = "peft's LoRA"

@@ -15,15 +15,15 @@ import torch
 from transformers import TrainerCallback
 
 from rosa_bench import cli
+from rosa_bench.core.task import Encoded
 from rosa_bench.data.batches import Rows
 from rosa_bench.data.source import load_split
-from rosa_bench.key import config_key, run_id
 from rosa_bench.models.load import load
-from rosa_bench.recorder import Recorder
+from rosa_bench.records.recorder import Recorder
+from rosa_bench.records.run_key import config_key, run_id
 from rosa_bench.run import Experiment
-from rosa_bench.seeds import seeds
-from rosa_bench.tasks.base import Encoded
-from rosa_bench.trainer import BenchTrainer, make_trainer
+from rosa_bench.system.seeds import seeds
+from rosa_bench.training.trainer import BenchTrainer, make_trainer
 
 Prepare = Callable[[BenchTrainer], None]
 

@@ -14,7 +14,7 @@ from transformers import AutoModelForSequenceClassification, Trainer, TrainingAr
 
 from bench.ours import Clock, forget
 from rosa_bench.config import Train
-from rosa_bench.tasks.base import Encoded
+from rosa_bench.core.task import Encoded
 
 
 def as_dataset(rows: Sequence[Encoded], pad_to: int | None, pad_id: int) -> datasets.Dataset:

@@ -14,10 +14,10 @@ import torch
 from bench.harness import Found, Options, Target, alternate, number, quartiles, ratios, spread
 from bench.ours import Ours, now
 from bench.shapes import SIZES, folder, size_of
-from rosa_bench.measure import PeakMemory
 from rosa_bench.methods.rosa import Rosa, factorize
-from rosa_bench.models.lowrank import lowrank_sites
-from rosa_bench.seeds import generator
+from rosa_bench.modules.lowrank import lowrank_sites
+from rosa_bench.system.memory import PeakMemory
+from rosa_bench.system.seeds import generator
 
 COLA = 8551  # training rows of the public set
 SAMPLED = 2  # matrices of a shape that a peer decomposes in a round, the time of the others being the same

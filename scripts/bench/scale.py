@@ -22,8 +22,8 @@ from rosa_bench import cli
 from rosa_bench.data.batches import EpochSampler
 from rosa_bench.data.encode import encode_split
 from rosa_bench.data.source import Split, load_split
-from rosa_bench.measure import PeakMemory
 from rosa_bench.models.identity import source_of
+from rosa_bench.system.memory import PeakMemory
 
 MODELS = ("mini", "small", "base", "large")
 RANKS = (1, 4, 16, 64, 256)

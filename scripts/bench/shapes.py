@@ -11,8 +11,8 @@ import torch
 import transformers
 
 from rosa_bench import cli
+from rosa_bench.core.task import Encoded
 from rosa_bench.models.identity import source_of
-from rosa_bench.tasks.base import Encoded
 
 # width, layers, heads, inner width
 SIZES = {

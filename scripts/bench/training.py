@@ -16,12 +16,13 @@ from bench.harness import Found, Options, Target, alternate, number, quartiles, 
 from bench.ours import Clock, Ours, losses_of
 from bench.peers import Peer
 from bench.shapes import folder, size_of
-from rosa_bench import evaluate, run
+from rosa_bench import run
 from rosa_bench.data.encode import encode_split
 from rosa_bench.data.source import load_split
+from rosa_bench.evaluation import predict
 from rosa_bench.models.load import load
-from rosa_bench.models.lowrank import lowrank_sites
-from rosa_bench.seeds import seeds
+from rosa_bench.modules.lowrank import lowrank_sites
+from rosa_bench.system.seeds import seeds
 
 ROWS, PADDED = 512, 512  # rows of an epoch; tokens of the reference code's rows
 MICRO = 8  # rows at a time where all have 512 tokens: 32 of them take more memory than many machines have
@@ -197,6 +198,6 @@ def _peer_score(cfg: Any, out: Path, seed: int) -> float:
     peer.train(rows, cfg.train, cfg.train.max_steps)
     scored = load_split(cfg.task, cfg.data, cfg.task.select_split, cfg.train.limit_eval)
     encoded = encode_split(cfg.task, tokenizer, scored, cfg.train.max_length)
-    values = evaluate.logits(peer.model, encoded, cfg.train.eval_batch_size, tokenizer.pad_token_id)[0]
-    predictions = evaluate.classify(cfg.task, scored.examples, values)
+    values = predict.logits(peer.model, encoded, cfg.train.eval_batch_size, tokenizer.pad_token_id)[0]
+    predictions = predict.classify(cfg.task, scored.examples, values)
     return float(cfg.task.score(cfg.task.select_split, predictions)[cfg.task.primary])

@@ -7,11 +7,11 @@ import torch
 import transformers
 from support import TASKS, composed
 
+from rosa_bench.core.task import IGNORED, Encoded
 from rosa_bench.data import encode
 from rosa_bench.data.batches import collate, epoch_order
 from rosa_bench.data.encode import encode_split
 from rosa_bench.data.source import load_split
-from rosa_bench.tasks.base import IGNORED, Encoded
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 import sacrebleu
+from slot_errors import slot_errors
 
 from rosa_bench.embedded import data2text
 from rosa_bench.embedded.data2text.relations import SEEN, UNSEEN
 from rosa_bench.embedded.data2text.restaurants import KEYS, meaning_string, parse_meaning
-from rosa_bench.embedded.realised import slot_errors
 from rosa_bench.embedded.reserve import reserved
 
 SCORED = ("validation", "test")

@@ -8,11 +8,11 @@ import torch
 import transformers
 from support import prepared, small, steps
 
-from rosa_bench import evaluate
 from rosa_bench.data.batches import collate
 from rosa_bench.errors import UsageError
+from rosa_bench.evaluation import predict
 from rosa_bench.methods.adapter import Adapter
-from rosa_bench.models.layers import layers_of, norms_of
+from rosa_bench.modules.placement import layers_of, norms_of
 from rosa_bench.run import run as run_experiment
 
 VARIANTS = ["houlsby", "pfeiffer", "lora_l"]
@@ -115,7 +115,7 @@ def test_a_layer_computes_what_the_paper_says(backbone, kind, variant):
 def test_every_variant_starts_at_the_backbone_and_learns(name, variant):
     run, model, _, rows = prepared("adapter", name, f"method.variant={variant}")
     plain = prepared("full", name)[1]
-    with evaluate.evaluating(model), evaluate.evaluating(plain):
+    with predict.evaluating(model), predict.evaluating(plain):
         batch = collate(rows, pad_id=1)
         assert torch.allclose(model(**batch).logits, plain(**batch).logits, atol=1e-5)
     losses = steps(run, model, rows, 20, 5e-3)

@@ -28,12 +28,14 @@ from support import (
     without_cost,
 )
 
-from rosa_bench import checkpoint, evaluate, methods
+from rosa_bench import methods
 from rosa_bench.data.batches import collate
 from rosa_bench.data.source import load_split
 from rosa_bench.errors import UsageError
+from rosa_bench.evaluation import predict
 from rosa_bench.models.load import load
-from rosa_bench.record import Record
+from rosa_bench.records import checkpoints
+from rosa_bench.records.record import Record
 from rosa_bench.run import run as run_experiment
 
 
@@ -73,7 +75,7 @@ def rate(run, name: str) -> float:
 def test_starts_at_the_backbone(method, name):
     run, model, _, rows = prepared(method, name)
     plain, _ = load(run.model, run.task, 3)
-    with evaluate.evaluating(model), evaluate.evaluating(plain):
+    with predict.evaluating(model), predict.evaluating(plain):
         batch = collate(rows, pad_id=1)
         expected = plain(**batch).logits
         difference = (model(**batch).logits - expected).abs().max()
@@ -89,7 +91,7 @@ def test_trains_and_leaves_the_frozen_alone(method, name):
     count, share = (40, 0.6) if name in MINIS else (6, 1.0)  # there is little to learn from random weights
     share = max(share, 0.9) if method in THIN else share  # prompts and shared factors learn slowly
     losses = steps(run, model, rows, count, rate(run, name))
-    with evaluate.evaluating(model):
+    with predict.evaluating(model):
         final = model(**collate(rows, pad_id=1)).loss.item()
     moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
     assert wanted
@@ -126,10 +128,10 @@ def other_process():
 def load_and_score(overrides: tuple[str, ...], folder: Path, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     run = composed(*overrides)
     model, _ = load(run.model, run.task, 3)
-    told = checkpoint.tensor_hash(dict(model.base_model.named_parameters()))
+    told = checkpoints.tensor_hash(dict(model.base_model.named_parameters()))
     run.method.attach(model, 3)
-    checkpoint.load_adapter(model, run.method, folder, told)
-    with evaluate.evaluating(model):
+    checkpoints.load_adapter(model, run.method, folder, told)
+    with predict.evaluating(model):
         return model(**batch).logits.clone()
 
 
@@ -138,12 +140,12 @@ def load_and_score(overrides: tuple[str, ...], folder: Path, batch: dict[str, to
 def test_saves_loads_and_merges(method, name, tmp_path, other_process):
     overrides = (f"method={method}", *on(name))
     run, model, _, rows = prepared(method, name)
-    told = checkpoint.tensor_hash(dict(load(run.model, run.task, 3)[0].base_model.named_parameters()))
+    told = checkpoints.tensor_hash(dict(load(run.model, run.task, 3)[0].base_model.named_parameters()))
     steps(run, model, rows, 3 if name in BASES else 12, rate(run, name))
     batch = {name: value for name, value in collate(rows, pad_id=1).items() if name != "labels"}
-    with evaluate.evaluating(model):
+    with predict.evaluating(model):
         expected = model(**batch).logits.clone()
-    checkpoint.save_adapters(model, run.method, tmp_path, told)
+    checkpoints.save_adapters(model, run.method, tmp_path, told)
     assert torch.equal(
         other_process.submit(load_and_score, overrides, tmp_path / "adapter", batch).result(600), expected
     )
@@ -151,7 +153,7 @@ def test_saves_loads_and_merges(method, name, tmp_path, other_process):
         methods.merge(model).save_pretrained(tmp_path / "merged")
         plain, report = type(model).from_pretrained(tmp_path / "merged", output_loading_info=True)
         assert not report["missing_keys"] and not report["unexpected_keys"]
-        with evaluate.evaluating(plain):
+        with predict.evaluating(plain):
             assert (plain(**batch).logits - expected).abs().max() < 2e-4
 
 
@@ -205,8 +207,8 @@ def test_generates_after_training(method):
     run, model, tokenizer, rows = prepared(method, "gpt2_mini")
     steps(run, model, rows, 2, 1e-4)
     examples = load_split(run.task, run.data, "test", 3).examples
-    together = evaluate.decode(run.task, model, tokenizer, examples, 3, 256)
-    alone = [evaluate.decode(run.task, model, tokenizer, [example], 1, 256)[0] for example in examples]
+    together = predict.decode(run.task, model, tokenizer, examples, 3, 256)
+    alone = [predict.decode(run.task, model, tokenizer, [example], 1, 256)[0] for example in examples]
     assert together == alone
 
 
@@ -214,21 +216,21 @@ def test_generates_after_training(method):
 @EACH
 def test_loads_nothing_of_others(method, name, tmp_path):
     run, model, _, _ = prepared(method, name)
-    checkpoint.save_adapters(model, run.method, tmp_path, "one backbone")
+    checkpoints.save_adapters(model, run.method, tmp_path, "one backbone")
     folder = tmp_path / "adapter"
-    shapes = {name: tensor.shape for name, tensor in checkpoint.trained_state(model, run.method).items()}
+    shapes = {name: tensor.shape for name, tensor in checkpoints.trained_state(model, run.method).items()}
     with pytest.raises(UsageError, match="another backbone"):
-        checkpoint.load_adapter(model, run.method, folder, "another one")
+        checkpoints.load_adapter(model, run.method, folder, "another one")
     neighbours = {"full", "lora", METHODS[METHODS.index(method) - 1]}
     for other in sorted(neighbours - {method}):
         if not refusal(other, name):
             theirs, model, _, _ = prepared(other, name)
             with pytest.raises(UsageError, match="another method"):
-                checkpoint.load_adapter(model, theirs.method, folder, "one backbone")
-            state = checkpoint.trained_state(model, theirs.method)
+                checkpoints.load_adapter(model, theirs.method, folder, "one backbone")
+            state = checkpoints.trained_state(model, theirs.method)
             if {name: tensor.shape for name, tensor in state.items()} != shapes:
                 with pytest.raises(UsageError, match="does not fit"):
-                    checkpoint.load_state(model, theirs.method, folder / "adapter.safetensors")
+                    checkpoints.load_state(model, theirs.method, folder / "adapter.safetensors")
 
 
 @pytest.mark.tried_on("roberta_mini")
@@ -250,7 +252,7 @@ def test_start_depends_on_the_seed_alone(method, name):
             prepared("lora", name, seed=99)
             torch.rand(7)
         run, model, _, _ = prepared(method, name, seed=seed)
-        return checkpoint.tensor_hash(checkpoint.trained_state(model, run.method))
+        return checkpoints.tensor_hash(checkpoints.trained_state(model, run.method))
 
     first = start(3)
     assert first == start(3, spoil=True)
@@ -259,6 +261,6 @@ def test_start_depends_on_the_seed_alone(method, name):
     # what trains weights of a language model as they are draws nothing, unless these are random themselves
     run, model, _, _ = prepared(method, name)
     known = dict(load(run.model, run.task, 3)[0].named_parameters())
-    trained = checkpoint.trained_state(model, run.method)
+    trained = checkpoints.trained_state(model, run.method)
     new_tensors = not trained.keys() <= known.keys() or BACKBONES[name] == "cola" or name in BASES
     assert (first != start(4)) == new_tensors

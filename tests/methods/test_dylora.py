@@ -8,13 +8,14 @@ import transformers
 from scipy import stats
 from support import prepared, small, steps
 
-from rosa_bench import checkpoint, evaluate
+from rosa_bench.core.method import Step
 from rosa_bench.data.batches import collate
 from rosa_bench.errors import UsageError
-from rosa_bench.methods.base import Step
+from rosa_bench.evaluation import predict
 from rosa_bench.methods.dylora import DyLora
 from rosa_bench.methods.lora import Lora
-from rosa_bench.models.lowrank import lowrank_sites
+from rosa_bench.modules.lowrank import lowrank_sites
+from rosa_bench.records import checkpoints
 from rosa_bench.run import run as run_experiment
 
 WIDE = {"targets": ["all"], "alpha": 12.0}
@@ -134,8 +135,8 @@ def test_ranks_in_the_wrong_order_are_refused(tmp_path):
 
 def test_a_record_holds_every_rank_from_one_pass(tmp_path, monkeypatch):
     batches = []
-    original = evaluate.collate
-    monkeypatch.setattr(evaluate, "collate", lambda rows, pad_id: batches.append(len(rows)) or original(rows, pad_id))
+    original = predict.collate
+    monkeypatch.setattr(predict, "collate", lambda rows, pad_id: batches.append(len(rows)) or original(rows, pad_id))
     run = small(tmp_path, "method=dylora", "method.rank_max=4", "train.eval_batch_size=8", "save=adapter")
     record = run_experiment(run)
     assert record.variant_names == ["r1", "r2", "r3", "r4"]
@@ -152,10 +153,10 @@ def test_a_record_holds_every_rank_from_one_pass(tmp_path, monkeypatch):
 def test_a_rank_is_exported_as_plain_lora(tmp_path, mini):
     run, model, _, rows = prepared("dylora", mini, "method.rank_max=4")
     steps(run, model, rows, 6, 1e-3)
-    checkpoint.save_adapters(model, run.method, tmp_path, "told")
+    checkpoints.save_adapters(model, run.method, tmp_path, "told")
     batch = collate(rows, pad_id=1)
     for rank in (1, 3, 4):
         plain, other, _, _ = prepared("lora", mini, f"method.rank={rank}")
-        checkpoint.load_adapter(other, plain.method, tmp_path / f"adapter-r{rank}", "told")
-        with evaluate.evaluating(model), evaluate.evaluating(other), run.method.active(model, f"r{rank}"):
+        checkpoints.load_adapter(other, plain.method, tmp_path / f"adapter-r{rank}", "told")
+        with predict.evaluating(model), predict.evaluating(other), run.method.active(model, f"r{rank}"):
             assert torch.allclose(model(**batch).logits, other(**batch).logits, atol=1e-5)

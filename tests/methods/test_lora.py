@@ -9,12 +9,13 @@ import torch
 import transformers
 from support import composed, prepared, small, steps
 
-from rosa_bench import checkpoint, methods
+from rosa_bench import methods
 from rosa_bench.errors import UsageError
-from rosa_bench.key import config_key
 from rosa_bench.methods.lora import Lora
-from rosa_bench.models.lowrank import LowRank, lowrank_sites
 from rosa_bench.models.sites import find_sites
+from rosa_bench.modules.lowrank import LowRank, lowrank_sites
+from rosa_bench.records import checkpoints
+from rosa_bench.records.run_key import config_key
 from rosa_bench.run import run as run_experiment
 
 TARGETS = {"roberta": ["query", "value"], "gpt2": ["c_attn"]}
@@ -252,9 +253,9 @@ def test_a_record_holds_the_lower_ranks_and_old_keys_stay(tmp_path):
 
 def test_an_adapter_from_before_a_field_existed_loads(tmp_path):
     run, model, _, _ = prepared("lora", "roberta_mini")
-    checkpoint.save_adapters(model, run.method, tmp_path, "told")
+    checkpoints.save_adapters(model, run.method, tmp_path, "told")
     path = tmp_path / "adapter" / "adapter.json"
     told = json.loads(path.read_text())
     assert told["method"].pop("score_ranks", 0) is None and told["method"].pop("score_scale")
     path.write_text(json.dumps(told))
-    checkpoint.load_adapter(model, run.method, tmp_path / "adapter", "told")
+    checkpoints.load_adapter(model, run.method, tmp_path / "adapter", "told")

@@ -10,11 +10,11 @@ import transformers
 from support import composed, small
 
 from rosa_bench.errors import UsageError
-from rosa_bench.measure import saved_bytes
 from rosa_bench.methods.meft import FACTORS, Meft
-from rosa_bench.models.halves import FAMILIES
-from rosa_bench.models.reversible import ReversibleStack, from_stream, grow, shrink, to_stream
+from rosa_bench.modules.layer_families import FAMILIES
+from rosa_bench.modules.reversible import ReversibleStack, from_stream, grow, shrink, to_stream
 from rosa_bench.run import run as run_experiment
+from rosa_bench.system.memory import saved_bytes
 
 VARIANTS = pytest.mark.parametrize("variant", FACTORS)
 

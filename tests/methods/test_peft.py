@@ -12,13 +12,14 @@ import torch
 from backbones import backbone_with_head
 from support import MINIS, NODES, THIN, composed, prepared, small, steps
 
-from rosa_bench import checkpoint, cli, methods
-from rosa_bench.annotations import check
+from rosa_bench import cli, methods
+from rosa_bench.core.annotations import check
+from rosa_bench.core.method import Step
 from rosa_bench.errors import UsageError
-from rosa_bench.methods.base import Step
 from rosa_bench.methods.peft import EXACT, OURS, Peft
 from rosa_bench.models.load import load
-from rosa_bench.models.tuners import tuner_of
+from rosa_bench.modules.peft_tuners import tuner_of
+from rosa_bench.records import checkpoints
 from rosa_bench.run import run as run_experiment
 
 peft = pytest.importorskip("peft")
@@ -96,9 +97,9 @@ def test_every_preset_trains_saves_and_merges(preset, mini, tmp_path):
     run, model, _, rows = prepared(preset, mini)
     losses = steps(run, model, rows, 6, run.method.lr["mini"])
     assert losses[-1] < losses[0]
-    checkpoint.save_adapters(model, run.method, tmp_path, "told")
+    checkpoints.save_adapters(model, run.method, tmp_path, "told")
     _, other, _, _ = prepared(preset, mini)
-    checkpoint.load_adapter(other, run.method, tmp_path / "adapter", "told")
+    checkpoints.load_adapter(other, run.method, tmp_path / "adapter", "told")
     inputs = {"input_ids": torch.arange(5, 15)[None], "attention_mask": torch.ones(1, 10, dtype=torch.long)}
     expected = model.eval()(**inputs).logits
     assert torch.equal(other.eval()(**inputs).logits, expected)
@@ -185,7 +186,7 @@ def test_new_tensors_are_drawn_from_the_seed_and_from_nothing_else(preset):
         run.method.attach(model, seed)
         assert torch.equal(torch.random.get_rng_state(), stream)
         torch.rand(7)
-        return checkpoint.tensor_hash(checkpoint.trained_state(model, run.method))
+        return checkpoints.tensor_hash(checkpoints.trained_state(model, run.method))
 
     first = start(3)
     assert first == start(3) and first != start(4)

@@ -9,10 +9,10 @@ from scipy import stats
 from support import small
 
 from rosa_bench import methods
-from rosa_bench.methods.base import Step
+from rosa_bench.core.method import Step
 from rosa_bench.methods.rosa import Rosa, choose, factorize
-from rosa_bench.models.lowrank import lowrank_sites
 from rosa_bench.models.sites import find_sites, weight_IO
+from rosa_bench.modules.lowrank import lowrank_sites
 from rosa_bench.run import run as run_experiment
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rosa_bench.metrics import captions, conventions, meteor, mteval
+from rosa_bench.metrics import conventions, meteor, mteval, rouge_cider
 from rosa_bench.metrics.conventions import METRICS, SIGNATURES, score
 
 NAMES = {"BLEU": "bleu", "NIST": "nist", "METEOR": "meteor", "ROUGE_L": "rouge_l", "CIDEr": "cider"}
@@ -34,7 +34,7 @@ def read(folder: Path) -> tuple[dict, list[str], list[dict]]:
 
 def listed(kind: str) -> list[str]:
     """The names of the cases of a data set; none where there is no oracle."""
-    from conftest import SHARED
+    from support import SHARED
 
     found = sorted(path.parent.name for path in (SHARED / "oracle" / "cases").glob("*/official.json"))
     return [name for name in found if kind in name] or [f"no case of {kind}"]
@@ -169,14 +169,14 @@ def test_rouge_and_cider_equal_the_published_code():
     """pycocoevalcap on the same tokens, with references of unequal number, duplicates and an empty output."""
     rouge = pytest.importorskip("pycocoevalcap.rouge.rouge")
     cider = pytest.importorskip("pycocoevalcap.cider.cider")
-    outputs, references = captions.tokenized(
+    outputs, references = rouge_cider.tokenized(
         [*OUTPUTS, "", "the the the"], [*REFERENCES, ["empty"], ["the", "the the"]]
     )
     told = [{i: [text] for i, text in enumerate(outputs)}, dict(enumerate(references))]
-    assert captions.rouge_l(outputs, references) == pytest.approx(
+    assert rouge_cider.rouge_l(outputs, references) == pytest.approx(
         100 * rouge.Rouge().compute_score(told[1], told[0])[0]
     )
-    assert captions.cider(outputs, references) == pytest.approx(cider.Cider().compute_score(told[1], told[0])[0])
+    assert rouge_cider.cider(outputs, references) == pytest.approx(cider.Cider().compute_score(told[1], told[0])[0])
 
 
 def test_the_end_of_the_outputs_as_the_tools_read_it():

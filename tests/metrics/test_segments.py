@@ -7,8 +7,8 @@ import random
 import numpy as np
 import pytest
 
-from rosa_bench.metrics import captions, conventions, meteor, mteval, segments
-from rosa_bench.resampling import NoStatisticError
+from rosa_bench.metrics import conventions, meteor, mteval, rouge_cider, segments
+from rosa_bench.stats.bootstrap import NoStatisticError
 
 CONVENTIONS = [(family, name, metric) for (family, name), all_of in conventions.SIGNATURES.items() for metric in all_of]
 WORDS = [
@@ -105,7 +105,7 @@ def test_nist_keeps_the_information_of_the_whole_set(convention, monkeypatch):
 
 def test_cider_keeps_the_document_frequencies_of_the_whole_set():
     outputs, references = texts(10, 20)
-    each = np.array(captions.cider_each(*captions.tokenized(outputs, references)))
+    each = np.array(rouge_cider.cider_each(*rouge_cider.tokenized(outputs, references)))
     counts = np.random.default_rng(2).multinomial(20, [1 / 20] * 20, 5).astype(float)
     found = segments.statistic("e2e", "official", "cider", outputs, references)
     assert found.resampled(counts) == pytest.approx(10 * counts @ each / 20)

@@ -8,10 +8,10 @@ import transformers
 from support import composed
 
 from rosa_bench.errors import UsageError
-from rosa_bench.evaluate import evaluating
+from rosa_bench.evaluation.predict import evaluating
 from rosa_bench.models.load import load, max_length
-from rosa_bench.models.lowrank import rank_of
 from rosa_bench.models.sites import ROLES, features, find_sites, freeze_backbone, weight_IO
+from rosa_bench.modules.lowrank import rank_of
 
 KINDS = ["roberta", "bert", "bart", "gpt2", "opt", "llama"]
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from support import composed
 
 from rosa_bench import cli, config
-from rosa_bench.composer import composer
+from rosa_bench.config.fast_compose import composer
+from rosa_bench.core.aliases import FOREIGN
 from rosa_bench.errors import UsageError
-from rosa_bench.hints import FOREIGN
 
 NODES = composer().nodes
 USUAL = composed().to_dict()

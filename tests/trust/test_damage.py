@@ -10,14 +10,15 @@ from pathlib import Path
 import pytest
 from support import composed, interrupt, small, without_cost
 
-from rosa_bench import checkpoint, console
 from rosa_bench.data import encode, source
 from rosa_bench.errors import UsageError
-from rosa_bench.journal import Journal
-from rosa_bench.key import finished
+from rosa_bench.evaluation.journal import Journal
 from rosa_bench.models.load import load
-from rosa_bench.record import COPY, read_record
+from rosa_bench.records import checkpoints
+from rosa_bench.records.record import COPY, read_record
+from rosa_bench.records.run_key import finished
 from rosa_bench.run import run as run_experiment
+from rosa_bench.system import console
 
 OVERRIDES = ("method=lora", "save=adapter")
 
@@ -83,26 +84,26 @@ def test_of_a_damaged_record_the_copy_is_used(copied, capsys):
 
 
 def test_every_changed_byte_of_a_checkpoint_is_noticed(copied):
-    newest, _ = checkpoint.checkpoints(one(copied, "parts/*/record.json").parent)
-    assert checkpoint.read_mark(newest) is not None
+    newest, _ = checkpoints.checkpoints(one(copied, "parts/*/record.json").parent)
+    assert checkpoints.read_mark(newest) is not None
     for path in sorted(newest.iterdir()):
         content = path.read_bytes()
-        own = path.name == checkpoint.MARK
+        own = path.name == checkpoints.MARK
         for damaged in damages(content, 1 if own else max(1, len(content) // 7)):
             path.write_bytes(damaged)
             if not own:
                 source._sha256.cache_clear()  # file systems' clocks are too coarse for two changes in a moment
-            assert checkpoint.read_mark(newest) is None, path.name
+            assert checkpoints.read_mark(newest) is None, path.name
         path.write_bytes(content)
         source._sha256.cache_clear()
-    assert checkpoint.read_mark(newest) is not None
+    assert checkpoints.read_mark(newest) is not None
     (newest / "optimizer.pt").unlink()
-    assert checkpoint.read_mark(newest) is None
+    assert checkpoints.read_mark(newest) is None
 
 
 def test_of_a_checkpoint_with_a_wrong_number_the_one_before_is_used(copied, capsys):
-    newest, before = checkpoint.checkpoints(one(copied, "parts/*/record.json").parent)
-    mark = newest / checkpoint.MARK
+    newest, before = checkpoints.checkpoints(one(copied, "parts/*/record.json").parent)
+    mark = newest / checkpoints.MARK
     mark.write_text(mark.read_text().replace('"examples": ', '"examples": 1'))  # what a rate would be made of
     record = run_experiment(small(copied / "parts", *OVERRIDES))
     told = capsys.readouterr().out
@@ -149,25 +150,25 @@ def test_a_damaged_adapter_is_refused(copied):
     run = small(copied / "whole", *OVERRIDES)
     folder = one(copied, "whole/*/adapter")
     model, _ = load(run.model, run.task, 1)
-    told = checkpoint.backbone_hash(model)
+    told = checkpoints.backbone_hash(model)
     run.method.attach(model, 1)
-    checkpoint.load_adapter(model, run.method, folder, told)
+    checkpoints.load_adapter(model, run.method, folder, told)
     path = folder / "adapter.safetensors"
     content = path.read_bytes()
     for damaged in damages(content, len(content) // 11):
         path.write_bytes(damaged)
         source._sha256.cache_clear()
         with pytest.raises(UsageError, match="is damaged: its checksum"):
-            checkpoint.load_adapter(model, run.method, folder, told)
+            checkpoints.load_adapter(model, run.method, folder, told)
 
 
 def test_the_score_of_a_best_epoch_whose_checkpoint_is_damaged_is_absent_and_that_is_said(
     tmp_path, monkeypatch, capsys
 ):
     losses = itertools.count(1.0)  # the first epoch is the best
-    monkeypatch.setattr("rosa_bench.evaluate.mean_losses", lambda *_: [next(losses)])
-    original, damaged = checkpoint.read_mark, {"checkpoint-2"}
-    monkeypatch.setattr(checkpoint, "read_mark", lambda path: None if path.name in damaged else original(path))
+    monkeypatch.setattr("rosa_bench.evaluation.predict.mean_losses", lambda *_: [next(losses)])
+    original, damaged = checkpoints.read_mark, {"checkpoint-2"}
+    monkeypatch.setattr(checkpoints, "read_mark", lambda path: None if path.name in damaged else original(path))
     record = run_experiment(small(tmp_path, "task=e2e", "train.limit_train=16", "train.max_steps=4"))
     assert record.primary["best_epoch"] == 1 and "best" not in record.primary and "last" in record.primary
     assert "of the best epoch, is damaged" in capsys.readouterr().err

@@ -9,12 +9,13 @@ import pytest
 import torch
 from support import EACH, MINIS, composed, on, skip_refused, small, without_cost
 
-from rosa_bench import checkpoint, evaluate
 from rosa_bench.data.encode import encode_split
 from rosa_bench.data.source import load_split
+from rosa_bench.evaluation import predict
 from rosa_bench.models.load import load, max_length
+from rosa_bench.records import checkpoints
 from rosa_bench.run import run as run_experiment
-from rosa_bench.seeds import seeds
+from rosa_bench.system.seeds import seeds
 
 TIE = 1e-4  # nats or logits: two answers nearer than this may change places with the evaluation batch
 APART = 2e-5  # of outputs with other batches around them
@@ -41,7 +42,7 @@ def trained(method: str, name: str, seed: int = 1) -> str:
     run = composed(f"method={method}", *on(name), f"seed={seed}")
     model, _ = load(run.model, run.task, seeds(seed).init)
     run.method.attach(model, seeds(seed).method)
-    return checkpoint.tensor_hash(checkpoint.trained_state(model, run.method))
+    return checkpoints.tensor_hash(checkpoints.trained_state(model, run.method))
 
 
 @EACH
@@ -92,7 +93,7 @@ def test_the_evaluation_batch_changes_no_file_of_predictions_beyond_ties(tmp_pat
 def test_the_evaluation_batch_moves_no_class_beyond_a_tie(task):
     run, model, tokenizer, split, sizes = scored(task, (1, 5, 24))
     rows = encode_split(run.task, tokenizer, split, max_length(model.config, 64))
-    first, *others = [evaluate.logits(model, rows, size, tokenizer.pad_token_id)[0] for size in sizes]
+    first, *others = [predict.logits(model, rows, size, tokenizer.pad_token_id)[0] for size in sizes]
     assert all((values - first).abs().max() < APART for values in others)
     if run.task.num_labels > 1:
         best = first.sort(-1).values
@@ -103,7 +104,7 @@ def test_the_evaluation_batch_moves_no_class_beyond_a_tie(task):
 def test_the_evaluation_batch_moves_no_choice_beyond_a_tie():
     run, model, tokenizer, split, sizes = scored("sciq", (1, 7, 96))
     rows = [item for e in split.examples for item in run.task.candidates(e, tokenizer, 64)]
-    first, *others = [evaluate.likelihoods(model, rows, size, tokenizer.pad_token_id)[0] for size in sizes]
+    first, *others = [predict.likelihoods(model, rows, size, tokenizer.pad_token_id)[0] for size in sizes]
     assert all((values - first).abs().max() < 50 * APART for values in others)  # a sum over tokens
     by_row = first.view(len(split.examples), -1)
     best = by_row.sort(-1).values
@@ -115,7 +116,5 @@ def test_the_evaluation_batch_moves_no_choice_beyond_a_tie():
 def test_the_evaluation_batch_changes_no_text():
     _, model, tokenizer, split, sizes = scored("e2e", (1, 4))
     task = composed("task=e2e", "task.max_new_tokens=12", "task.num_beams=3").task
-    texts = [
-        [p.value for p in evaluate.decode(task, model, tokenizer, split.examples[:8], size, 128)] for size in sizes
-    ]
+    texts = [[p.value for p in predict.decode(task, model, tokenizer, split.examples[:8], size, 128)] for size in sizes]
     assert texts[0] == texts[1] and any(texts[0])

@@ -13,9 +13,9 @@ import pytest
 from killing import DECODING, FINISHING, TRAINING, Place, arguments, at, command_line, differences, ended, result, start
 from support import METHODS, MINIS, skip_refused
 
-from rosa_bench import checkpoint
-from rosa_bench.interrupts import command
-from rosa_bench.record import read_record
+from rosa_bench.records import checkpoints
+from rosa_bench.records.record import read_record
+from rosa_bench.system.signals import command
 
 PLACES = {"roberta_mini": [*TRAINING, *FINISHING], "gpt2_mini": [*TRAINING, *DECODING, *FINISHING]}
 FEW = {"training", "checkpoint not yet declared whole", "evaluation", "half a batch of texts", "before the last record"}
@@ -70,7 +70,7 @@ def test_interrupted_at_every_kind_of_place(number, name, tmp_path):
         assert log.read_text().rstrip().endswith("the same command goes on from the last checkpoint"), place.name
         if place.name != "loading":
             (path,) = (tmp_path / "parts").glob("*/record.json")
-            assert read_record(path).status == "interrupted" and checkpoint.checkpoints(path.parent), place.name
+            assert read_record(path).status == "interrupted" and checkpoints.checkpoints(path.parent), place.name
     assert ended(start(command_line, parts, log=log)) == 0, log.read_text()
     found = result(tmp_path / "parts")
     found["curve"], expected["curve"] = ([e for e in r["curve"] if e["scores"]] for r in (found, expected))
@@ -81,7 +81,7 @@ def test_a_stop_at_the_last_step_of_an_epoch_forgets_no_evaluation(tmp_path):
     expected, _ = killing.whole(tmp_path / "whole", "lora", "roberta_mini")
     parts, log = arguments(tmp_path / "parts", "lora", "roberta_mini"), tmp_path / "parts.log"
     for step in (6, 3):  # the ends of both epochs: the second one three steps after the first
-        last = Place("last step of an epoch", "rosa_bench.trainer.BenchTrainer.training_step", step)
+        last = Place("last step of an epoch", "rosa_bench.training.trainer.BenchTrainer.training_step", step)
         assert ended(start(at, last, signal.SIGTERM, parts, log=log)) == 130, log.read_text()
     assert ended(start(command_line, parts, log=log)) == 0
     assert not differences(expected, result(tmp_path / "parts"))
@@ -91,7 +91,7 @@ def test_a_stop_between_the_last_step_and_its_evaluation_forgets_none(tmp_path):
     expected, _ = killing.whole(tmp_path / "whole", "lora", "roberta_mini")
     parts, log = arguments(tmp_path / "parts", "lora", "roberta_mini"), tmp_path / "parts.log"
     for count in (1, 1):
-        place = Place("end of an epoch", "rosa_bench.trainer.Loop.on_epoch_end", count)
+        place = Place("end of an epoch", "rosa_bench.training.trainer.Loop.on_epoch_end", count)
         assert ended(start(at, place, signal.SIGTERM, parts, log=log)) == 130, log.read_text()
     assert ended(start(command_line, parts, log=log)) == 0
     found = result(tmp_path / "parts")
@@ -102,7 +102,7 @@ def test_evaluating_again_after_a_kill_is_as_precise_as_training(tmp_path):
     more = ("train.precision=bf16",)
     expected, _ = killing.whole(tmp_path / "whole", "lora", "roberta_mini", *more)
     parts, log = arguments(tmp_path / "parts", "lora", "roberta_mini", *more), tmp_path / "parts.log"
-    place = Place("all steps done", "rosa_bench.scoring.Scorer.finish")
+    place = Place("all steps done", "rosa_bench.evaluation.scorer.Scorer.finish")
     assert ended(start(at, place, signal.SIGKILL, parts, log=log)) == -signal.SIGKILL
     assert ended(start(command_line, parts, log=log)) == 0, log.read_text()
     assert not differences(expected, result(tmp_path / "parts"))
@@ -120,7 +120,7 @@ def deaf(place: Place, seconds: int, arguments: list[str]) -> int:
 
 
 def test_a_call_that_does_not_come_back_is_ended_within_ten_seconds(tmp_path):
-    place = Place("training", "rosa_bench.trainer.BenchTrainer.training_step", 4)
+    place = Place("training", "rosa_bench.training.trainer.BenchTrainer.training_step", 4)
     parts, log = arguments(tmp_path / "parts", "lora", "roberta_mini"), tmp_path / "parts.log"
     process = start(deaf, place, 120, parts, log=log)
     deadline = time.monotonic() + 300
@@ -131,7 +131,7 @@ def test_a_call_that_does_not_come_back_is_ended_within_ten_seconds(tmp_path):
     os.kill(process.pid, signal.SIGTERM)
     assert ended(process, 60) == 130 and time.monotonic() - began < 10, log.read_text()
     (path,) = (tmp_path / "parts").glob("*/record.json")
-    assert read_record(path).status == "interrupted" and checkpoint.checkpoints(path.parent)
+    assert read_record(path).status == "interrupted" and checkpoints.checkpoints(path.parent)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

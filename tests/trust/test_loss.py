@@ -8,14 +8,14 @@ import pytest
 import torch
 from support import small
 
+from rosa_bench.core.task import Encoded
 from rosa_bench.data.batches import Rows, collate, collate_numbered, epoch_order
 from rosa_bench.data.encode import encode_split
 from rosa_bench.data.source import load_split
 from rosa_bench.models.load import load
 from rosa_bench.run import run as run_experiment
-from rosa_bench.seeds import seeds
-from rosa_bench.tasks.base import Encoded
-from rosa_bench.trainer import LossNotFiniteError
+from rosa_bench.system.seeds import seeds
+from rosa_bench.training.trainer import LossNotFiniteError
 
 
 def expected(run, step: int, micro: int) -> list[str]:

@@ -20,8 +20,8 @@ import pytest
 from killing import Place, arguments, command_line, ended, result, start
 from support import SMALL, composed
 
-from rosa_bench import console
-from rosa_bench.record import read_record
+from rosa_bench.records.record import read_record
+from rosa_bench.system import console
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_a_folder_that_can_only_be_read_still_tells_what_is_done(disk, tmp_path,
     assert ended(start(command_line, own, log=log)) == 0 and "done already" in plain(log)
     assert ended(start(command_line, [*own, "seed=2"], log=log)) == 2 and "cannot be written" in plain(log)
     assert ended(start(command_line, [*own, "force=true"], log=log)) == 2
-    from rosa_bench import suite
+    from rosa_bench.suite import __main__ as suite
 
     assert suite.main(["smoke", "--dry-run", *own]) == 0  # looks for locks there
 

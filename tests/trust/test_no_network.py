@@ -20,7 +20,8 @@ import psutil
 import pytest
 from support import SMALL
 
-from rosa_bench import hub, sync
+from rosa_bench import sync
+from rosa_bench.data import hub
 
 PATIENCE_S = 30
 ELSEWHERE = "192.0.2.1"  # an address that is nobody's, kept for documentation
@@ -154,7 +155,8 @@ def test_a_hub_that_answers_rightly_is_one():
 
 ASKING = """
 import sys, time
-from rosa_bench import cli, hub
+from rosa_bench import cli
+from rosa_bench.data import hub
 from rosa_bench.errors import UsageError
 run = cli.compose(sys.argv[1:])
 began = time.monotonic()
@@ -244,7 +246,9 @@ def mirrors(folder: Path) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if "rosa_bench.mirror" in process.cmdline() and any(str(folder) in word for word in process.cmdline()):
+            if "rosa_bench.tracking.mirror" in process.cmdline() and any(
+                str(folder) in word for word in process.cmdline()
+            ):
                 found.append(process)
     return found
 

@@ -14,16 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import composed
 
-from rosa_bench import comparisons, paired, tables
-from rosa_bench.checked import is_number
 from rosa_bench.errors import UsageError
-from rosa_bench.record import Record
-from rosa_bench.report import build as building
-from rosa_bench.report.collect import collect
-from rosa_bench.report.curves import curve_panels, reader
-from rosa_bench.report.others import file_name
-from rosa_bench.report.page import page
-from rosa_bench.report.text import comma_separated, latex, long_csv, markdown
+from rosa_bench.records.collect import collect
+from rosa_bench.records.record import Record
+from rosa_bench.system.strict_json import is_number
+from rosa_bench.tables import __main__ as tables
+from rosa_bench.tables import build as building
+from rosa_bench.tables import comparison_cache, paired_tests
+from rosa_bench.tables.backbone_table import file_name
+from rosa_bench.tables.figures.curves import curve_panels, reader
+from rosa_bench.tables.formats import comma_separated, latex, long_csv, markdown
+from rosa_bench.tables.html.page import page
 
 RUN = composed("method=lora", "task=cola").to_dict()
 
@@ -222,7 +223,7 @@ def test_stored_predictions(examples, tmp_path):
     def check(key, value):
         path.write_bytes(gzip.compress((json.dumps(row | {key: value}) + "\n").encode(), 1))
         try:
-            found = paired.read_predictions(path, 1)
+            found = paired_tests.read_predictions(path, 1)
         except UsageError as error:
             assert odd.is_plain(str(error))
         else:
@@ -236,7 +237,7 @@ def test_stored_predictions(examples, tmp_path):
 def test_damaged_comparisons_are_named(content, tmp_path):
     (tmp_path / "tests.json").write_bytes(content)
     with pytest.raises(UsageError, match=r"tests\.json"):
-        comparisons.load_tests(tmp_path / "tests.json")
+        comparison_cache.load_tests(tmp_path / "tests.json")
 
 
 def test_the_same_record_gives_the_same_files(tmp_path):

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from support import TASKS, composed
 
 from rosa_bench import embedded
-from rosa_bench.checked import is_number
+from rosa_bench.core.task import Example
 from rosa_bench.data import source
 from rosa_bench.data.source import json_lines, load_split
 from rosa_bench.errors import UsageError
-from rosa_bench.tasks.base import Example
+from rosa_bench.system.strict_json import is_number
 
 RUNS = {name: composed(f"task={name}") for name in TASKS}
 ROWS = {name: json.loads(json.dumps(next(iter(run.task.embedded("train"))))) for name, run in RUNS.items()}

@@ -14,12 +14,15 @@ import pytest
 import torch
 from support import composed, interrupt, small
 
-from rosa_bench import checkpoint, cli, config, foreign, paired
+from rosa_bench import cli, config
+from rosa_bench.config import untrusted
 from rosa_bench.data import encode
 from rosa_bench.data.source import file_sha256
 from rosa_bench.errors import UsageError
 from rosa_bench.models.load import load
+from rosa_bench.records import checkpoints
 from rosa_bench.run import run as run_experiment
+from rosa_bench.tables import paired_tests
 
 ROOT = Path(__file__).parent.parent.parent
 SOURCES = [*(ROOT / "rosa_bench").rglob("*.py"), *(ROOT / "scripts").glob("*.py")]
@@ -132,12 +135,12 @@ def test_a_pickle_in_place_of_an_adapter(tmp_path, mark):
     run = composed("method=lora")
     model, _ = load(run.model, run.task, 1)
     run.method.attach(model, 1)
-    checkpoint.save_adapters(model, run.method, tmp_path, "a hash")
+    checkpoints.save_adapters(model, run.method, tmp_path, "a hash")
     tensors, told = (tmp_path / "adapter" / name for name in ("adapter.safetensors", "adapter.json"))
     tensors.write_bytes(pickle.dumps(Payload(mark)))
     told.write_text(json.dumps(json.loads(told.read_text()) | {"sha256": file_sha256(tensors)}))
     with pytest.raises(UsageError, match="cannot be read"):
-        checkpoint.load_adapter(model, run.method, tmp_path / "adapter", "a hash")
+        checkpoints.load_adapter(model, run.method, tmp_path / "adapter", "a hash")
 
 
 @pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
@@ -149,8 +152,8 @@ def test_a_pickle_in_a_checkpoint(name, tmp_path, mark):
     told = json.loads((folder / "complete.json").read_text())
     (folder / "complete.json").unlink()
     torch.save({"state": Payload(mark)}, folder / name)
-    checkpoint.mark_complete(folder, {key: value for key, value in told.items() if key != "files"})
-    assert checkpoint.read_mark(folder)
+    checkpoints.mark_complete(folder, {key: value for key, value in told.items() if key != "files"})
+    assert checkpoints.read_mark(folder)
     with pytest.raises(pickle.UnpicklingError, match="Weights only"):
         run_experiment(run)
     (path,) = tmp_path.glob("*/record.json")
@@ -176,7 +179,7 @@ def test_a_module_that_a_configuration_names_is_not_imported(module, capsys):
     assert cli.main([f"method._target_={module}.Model"]) == 2
     assert "no class of this package" in capsys.readouterr().err
     with pytest.raises(UsageError, match="no class of this package"):
-        paired.task_of({"task": {"_target_": f"{module}.Model"}})
+        paired_tests.task_of({"task": {"_target_": f"{module}.Model"}})
     assert module not in sys.modules
 
 
@@ -207,7 +210,7 @@ def test_a_configuration_file_from_elsewhere_runs_nothing(name, tmp_path, mark, 
 
 def test_configurations_of_a_run_pass(tmp_path):
     (tmp_path / "config.yaml").write_text(config.repeatable_config(composed("method=lora")))
-    foreign.check(["-cp", str(tmp_path), f"--config-dir={config.config_dir()}"])
+    untrusted.check(["-cp", str(tmp_path), f"--config-dir={config.config_dir()}"])
 
 
 def test_texts_of_a_configuration_stay_texts(tmp_path):

@@ -19,12 +19,14 @@ import pytest
 from killing import arguments, command_line, ended, start
 from support import SMALL, small
 
-from rosa_bench import board, cli, lock, plan
+from rosa_bench import cli
 from rosa_bench.errors import EXIT_DONE, UsageError
-from rosa_bench.key import config_key, run_id
-from rosa_bench.lock import HeldError, Lock, LostError, claimed, held
-from rosa_bench.record import read_record, write_record
+from rosa_bench.records.record import read_record, write_record
+from rosa_bench.records.run_key import config_key, run_id
 from rosa_bench.run import run as run_experiment
+from rosa_bench.suite import plan, scheduler
+from rosa_bench.system import locks
+from rosa_bench.system.locks import HeldError, Lock, LostError, claimed, held
 
 ELSEWHERE = {"host": "another", "machine": "of another start", "pid": 1, "token": "theirs"}
 
@@ -48,7 +50,7 @@ def left_by(folder: Path, holder: dict, age_s: float) -> Path:
     path.write_text(json.dumps(holder))
     now = time.time()
     os.utime(path, (now - age_s, now - age_s))
-    lock.lock_path(folder).touch()
+    locks.lock_path(folder).touch()
     return path
 
 
@@ -63,7 +65,7 @@ def taken(folder: Path) -> bool:
 
 
 def test_one_at_a_time_and_the_other_is_told_by_whom(folder, monkeypatch):
-    monkeypatch.setattr(lock, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(locks, "PATIENCE_S", 0.1)
     with claimed(folder):
         assert held(folder) and not taken(folder)
         with pytest.raises(UsageError, match=f"another process.*process {os.getpid()} on ") as caught, claimed(folder):
@@ -75,31 +77,31 @@ def test_one_at_a_time_and_the_other_is_told_by_whom(folder, monkeypatch):
 def test_who_only_looks_keeps_nobody_out(folder):
     with claimed(folder):
         pass
-    descriptor = os.open(lock.lock_path(folder), os.O_RDONLY)
+    descriptor = os.open(locks.lock_path(folder), os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_SH)
     threading.Timer(0.3, os.close, [descriptor]).start()
     assert taken(folder)
 
 
 def test_a_dead_process_of_this_machine_is_forgotten_at_once(folder, gone):
-    left_by(folder, ELSEWHERE | {"machine": lock.machine(), "pid": gone}, 0)
+    left_by(folder, ELSEWHERE | {"machine": locks.machine(), "pid": gone}, 0)
     assert not held(folder) and taken(folder)
 
 
 @pytest.mark.parametrize(
     ("age_s", "free"),
-    [(5, False), (lock.SILENT_S + 60, True), (-365 * 86400, True)],
+    [(5, False), (locks.SILENT_S + 60, True), (-365 * 86400, True)],
     ids=["alive", "silent", "clock set back by a year"],
 )
 def test_a_process_of_another_machine_counts_as_long_as_it_gives_signs_of_life(folder, age_s, free, monkeypatch):
-    monkeypatch.setattr(lock, "SETTLE_S", 0.01)
+    monkeypatch.setattr(locks, "SETTLE_S", 0.01)
     left_by(folder, ELSEWHERE, age_s)
     assert held(folder) != free and taken(folder) == free
 
 
-@pytest.mark.parametrize(("age_s", "code"), [(5, 2), (lock.SILENT_S + 60, 0)], ids=["alive", "dead"])
+@pytest.mark.parametrize(("age_s", "code"), [(5, 2), (locks.SILENT_S + 60, 0)], ids=["alive", "dead"])
 def test_a_command_runs_where_a_dead_machine_has_left_its_lock(age_s, code, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(lock, "SETTLE_S", 0.01)
+    monkeypatch.setattr(locks, "SETTLE_S", 0.01)
     run = small(tmp_path, "method=lora")
     folder = tmp_path / run_id(run, config_key(run))
     holder = left_by(folder, ELSEWHERE, age_s)
@@ -112,17 +114,17 @@ def test_a_command_runs_where_a_dead_machine_has_left_its_lock(age_s, code, tmp_
         assert read_record(folder / "record.json").status == "done" and not holder.exists() and not told
 
 
-@pytest.mark.parametrize("reason", sorted(lock.NO_FLOCK))
+@pytest.mark.parametrize("reason", sorted(locks.NO_FLOCK))
 def test_on_a_file_system_without_locks_the_named_holder_counts(folder, reason, monkeypatch, gone):
     def refuse(*_):
         raise OSError(reason, os.strerror(reason))
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    monkeypatch.setattr(lock, "SETTLE_S", 0.01)
+    monkeypatch.setattr(locks, "SETTLE_S", 0.01)
     with claimed(folder):
         assert held(folder) and not taken(folder)
     assert not held(folder) and taken(folder)
-    left_by(folder, ELSEWHERE | {"machine": lock.machine(), "pid": gone}, 0)
+    left_by(folder, ELSEWHERE | {"machine": locks.machine(), "pid": gone}, 0)
     assert not held(folder) and taken(folder)
 
 
@@ -134,10 +136,10 @@ def test_another_fault_of_the_lock_is_one_plain_line(folder, monkeypatch):
 
 def test_of_two_that_claim_at_once_without_locks_one_has_it(folder, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOLCK, "no locks")))
-    monkeypatch.setattr(lock, "SETTLE_S", 0.3)
+    monkeypatch.setattr(locks, "SETTLE_S", 0.3)
     folder.mkdir()
-    monkeypatch.setattr(lock, "lives", lambda *_: False)  # both look before either has written
-    locks, outcomes = [Lock(folder) for _ in range(2)], []
+    monkeypatch.setattr(locks, "lives", lambda *_: False)  # both look before either has written
+    rivals, outcomes = [Lock(folder) for _ in range(2)], []
 
     def claim(own):
         try:
@@ -146,13 +148,13 @@ def test_of_two_that_claim_at_once_without_locks_one_has_it(folder, monkeypatch)
         except HeldError:
             outcomes.append(False)
 
-    threads = [threading.Thread(target=claim, args=(own,)) for own in locks]
+    threads = [threading.Thread(target=claim, args=(own,)) for own in rivals]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert sorted(outcomes) == [False, True]
-    for own in locks:
+    for own in rivals:
         own.release()
 
 
@@ -162,12 +164,12 @@ def test_children_of_a_dead_process_are_waited_for(folder, gone):
     own.acquire()
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(4)"], pass_fds=[own._descriptor])
     own.release()
-    left_by(folder, ELSEWHERE | {"machine": lock.machine(), "pid": gone}, 0)
+    left_by(folder, ELSEWHERE | {"machine": locks.machine(), "pid": gone}, 0)
     assert child.poll() is None and held(folder) and taken(folder) and child.wait() == 0
 
 
 def test_who_was_silent_too_long_learns_that_the_folder_is_anothers(folder, monkeypatch):
-    monkeypatch.setattr(lock, "BEAT_S", 0.01)
+    monkeypatch.setattr(locks, "BEAT_S", 0.01)
     with claimed(folder) as own:
         own.check()
         path = left_by(folder, ELSEWHERE, 0)
@@ -180,7 +182,7 @@ def test_who_was_silent_too_long_learns_that_the_folder_is_anothers(folder, monk
 
 
 def test_signs_of_life_are_given(folder, monkeypatch):
-    monkeypatch.setattr(lock, "BEAT_S", 0.01)
+    monkeypatch.setattr(locks, "BEAT_S", 0.01)
     with claimed(folder):
         path = folder.with_name(f".{folder.name}.holder")
         os.utime(path, (0, 0))
@@ -228,7 +230,8 @@ class Inline:
 
 def shared_suite(folder: str, log: str) -> int:
     """A suite whose cells run in this process, each start of a training being written down."""
-    from rosa_bench import run, suite
+    from rosa_bench import run
+    from rosa_bench.suite import __main__ as suite
 
     original = run.Experiment.train
 
@@ -290,6 +293,6 @@ def test_marking_a_killed_cell_leaves_one_that_runs_again_alone(tmp_path):
     record = run_experiment(cell.run)
     write_record(cell.folder, dataclasses.replace(record, status="running"))
     with claimed(cell.folder), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lock, "PATIENCE_S", 0.1)
-        assert not board._marked_killed(cell) and cell.record.status == "running"
-    assert board._marked_killed(cell) and cell.record.status == "failed"
+        patch.setattr(locks, "PATIENCE_S", 0.1)
+        assert not scheduler._marked_killed(cell) and cell.record.status == "running"
+    assert scheduler._marked_killed(cell) and cell.record.status == "failed"

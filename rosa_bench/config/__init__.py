@@ -1,0 +1,322 @@
+"""What a run is made of: typed, frozen configuration nodes, checked as a whole before anything heavy is imported.
+
+A yaml of `configs/` states only what differs from its dataclass; `_target_` names the dataclass and is the only
+registration there is. Imports nothing but the standard library, omegaconf and pydantic.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import Field
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from rosa_bench.core.aliases import meant
+from rosa_bench.core.method import Method
+from rosa_bench.core.schema import Count, Name, Share, configured, constructed
+from rosa_bench.core.task import Task
+from rosa_bench.errors import UsageError
+from rosa_bench.system.strict_json import short
+
+GROUPS = ("model", "method", "task", "data", "train", "tracker")
+
+
+LONGEST_PATH = 3000  # bytes of the output folder's: systems take 4096 with a run's folder and files
+PACKAGE = "rosa_bench."  # whose modules alone a configuration can make this program import
+
+
+def _check_folder(name: str, path: str) -> None:
+    """Raise ValueError unless there is such a folder and it may be looked into."""
+    try:
+        there = Path(path).is_dir() and os.access(path, os.R_OK | os.X_OK)
+    except (OSError, ValueError):  # too long a name, or a character that no path can have
+        there = False
+    if not there:
+        raise ValueError(f"{name}={short(path)} is not a folder that can be read")
+
+
+@configured
+class Model:
+    """The backbone: an embedded one by name, a hub repository, or any local folder that `transformers` can load."""
+
+    name: Name = "auto"
+    path: str | None = None  # a local folder; wins over `hub`
+    hub: str | None = None
+    revision: str | None = None
+    random_init: bool = False  # same class and size, weights drawn from the seed: the control of every PEFT claim
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the weights ship in the package."""
+        return self.path is None and self.hub is None
+
+    def __post_init__(self) -> None:
+        if self.path is not None:
+            _check_folder("path", self.path)
+
+
+@configured
+class Data:
+    """Where rows come from."""
+
+    source: Literal["embedded", "local", "hub"] = "embedded"
+    dir: str | None = None  # the folder of `local`
+
+    def __post_init__(self) -> None:
+        if self.source == "local" and self.dir is None:
+            raise ValueError("data=local needs data.dir=FOLDER")
+        if self.source == "local":
+            _check_folder("dir", str(self.dir))
+        elif self.dir is not None:
+            raise ValueError(f"dir={short(self.dir)} is read with data=local only, and this is data={self.source}")
+
+
+@configured
+class Train:
+    """Optimisation and evaluation. `batch_size` counts examples per optimiser step over all processes."""
+
+    epochs: Count | None = None  # filled from the task
+    max_steps: Count | None = None  # optimiser steps; wins over epochs
+    lr: Annotated[float, Field(gt=0, le=1e3)] | None = None  # peak; filled from the method
+    head_lr: Annotated[float, Field(gt=0, le=1e3)] | None = None  # peak of the task head's; null: as all others
+    batch_size: Count = 32
+    micro_batch_size: Count | None = None  # examples per forward pass and process; batch_size / processes if null
+    eval_batch_size: Count = 128
+    max_length: Annotated[int, Field(ge=8)] = 128  # tokens
+    schedule: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
+    warmup: Annotated[float, Field(ge=0, le=2**53)] = 0.06  # below 1 a share of all steps, else steps
+    weight_decay: Share = 0.0
+    beta1: Share = 0.9
+    beta2: Share = 0.999
+    adam_epsilon: Annotated[float, Field(gt=0, lt=1)] = 1e-8
+    max_grad_norm: Annotated[float, Field(ge=0)] = 1.0  # 0: no clipping
+    fused: bool = False  # AdamW in one pass over each weight: the same sums, rounded otherwise
+    label_smoothing: Share = 0.0
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # autocast; parameters stay in fp32
+    gradient_checkpointing: bool = False
+    bucket: bool = True  # batches of like length, in random order
+    limit_train: Count | None = None
+    limit_eval: Count | None = None
+    log_steps: Count = 25
+    checkpoint_steps: Count = 200
+    keep_checkpoints: bool = False
+    num_workers: Annotated[int, Field(ge=0, le=64)] = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: Count | None = None
+    matmul: Literal["auto", "torch"] = "auto"  # without a GPU: oneDNN where it is faster than what torch asks, or torch
+
+    def __post_init__(self) -> None:
+        if self.micro_batch_size and self.batch_size % self.micro_batch_size:
+            raise ValueError(f"micro_batch_size={self.micro_batch_size} does not divide batch_size={self.batch_size}")
+        if self.warmup >= 1 and self.warmup != int(self.warmup):
+            raise ValueError(f"warmup={self.warmup} is neither a share below 1 nor a whole number of steps")
+
+
+@configured
+class Tracker:
+    """The mirror of a run. `record.json` is the truth whatever happens here."""
+
+    name: Literal["wandb", "none"] = "wandb"
+    mode: Literal["offline", "online"] = "offline"
+    project: Name = "rosa_bench"
+    entity: str | None = None
+    tags: list[str] = Field(default_factory=list)
+
+
+@configured
+class Run:
+    """A whole, valid run: nothing in it is unknown, out of range or unresolved."""
+
+    model: Model
+    method: Method
+    task: Task
+    data: Data
+    train: Train
+    tracker: Tracker
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
+    output_dir: Name = "results/runs"
+    resume: Literal["auto", "never", "must"] = "auto"
+    force: bool = False
+    save: Literal["none", "adapter", "merged"] = "none"
+
+    def __post_init__(self) -> None:
+        sizes = [len(os.fsencode(part)) for part in Path(self.output_dir).absolute().parts]
+        if "\0" in self.output_dir or max(sizes) > 255 or sum(sizes) > LONGEST_PATH:
+            raise ValueError(f"output_dir={short(self.output_dir)} cannot be the name of a folder")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The resolved configuration as plain nested values, each node with its `_target_`; `resolve` reads it back."""
+        out: dict[str, Any] = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            out[field.name] = node_dict(value) if dataclasses.is_dataclass(value) else value
+        return out
+
+
+def node_dict(node: Any) -> dict[str, Any]:
+    """One configuration node as plain values with its `_target_`."""
+    cls = type(node)
+    return {"_target_": f"{cls.__module__}.{cls.__qualname__}"} | dataclasses.asdict(node)
+
+
+BASES: dict[str, type] = {
+    "model": Model,
+    "method": Method,
+    "task": Task,
+    "data": Data,
+    "train": Train,
+    "tracker": Tracker,
+}
+
+
+def target_class(group: str, target: str) -> type:
+    """The dataclass a yaml's `_target_` names. Raises UsageError unless it is a configuration class of that group.
+
+    A configuration may come from somebody else's record, and importing a module runs it: only modules of this package
+    are imported. A class of another program's is found if that program has imported it.
+    """
+    module, _, name = target.rpartition(".")
+    shown = f"{group}: _target_={short(target)[1:-1]}"
+    if not module.startswith(PACKAGE) and module not in sys.modules:
+        raise UsageError(f"{shown} cannot be imported: it is no class of this package")
+    try:
+        cls = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UsageError(f"{shown} cannot be imported ({error})") from error
+    if not (isinstance(cls, type) and issubclass(cls, BASES[group]) and dataclasses.is_dataclass(cls)):
+        raise UsageError(f"{shown} is not a {BASES[group].__name__} dataclass")
+    if inspect.isabstract(cls):
+        raise UsageError(f"{shown} is a base of others, nothing to be used itself")
+    return cls
+
+
+def defaults(cls: type) -> dict[str, Any]:
+    """The default values of a configuration class; a field without one is `???`, Hydra's mark of a missing value."""
+    out = {}
+    for field in dataclasses.fields(cls):
+        if field.default is not dataclasses.MISSING:
+            default = field.default
+            if isinstance(default, FieldInfo):
+                default = default.get_default(call_default_factory=True)
+            out[field.name] = "???" if default is PydanticUndefined else default
+        else:
+            out[field.name] = "???" if field.default_factory is dataclasses.MISSING else field.default_factory()
+    return out
+
+
+def config_dir() -> Path:
+    """The folder of the yaml files: beside the package in a checkout, inside it in an installed wheel."""
+    inside = Path(__file__).parent.parent / "configs"
+    return inside if inside.is_dir() else Path(__file__).parent.parent.parent / "configs"
+
+
+def choices(group: str) -> list[str]:
+    """The names of a group's yaml files."""
+    return sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
+
+
+def describe(group: str, name: str) -> str:
+    """What a choice is: the comment its yaml begins with."""
+    lines = (config_dir() / group / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    return lines[0].lstrip("# ") if lines and lines[0].startswith("#") else ""
+
+
+def group_nodes() -> Iterator[tuple[str, str, DictConfig]]:
+    """Every choice of every group as (group, name, node), the node filled with its dataclass's defaults.
+
+    A field that is a mapping takes keys that its yaml does not name.
+    """
+    for group in GROUPS:
+        for name in choices(group):
+            node = OmegaConf.load(config_dir() / group / f"{name}.yaml")
+            assert isinstance(node, DictConfig)
+            filled = OmegaConf.create(defaults(target_class(group, node["_target_"])))
+            whole = OmegaConf.merge(filled, node)
+            assert isinstance(whole, DictConfig)
+            for value in (whole._get_node(str(key)) for key in whole):
+                if isinstance(value, DictConfig):
+                    OmegaConf.set_struct(value, False)
+            yield group, name, whole
+
+
+def run_defaults() -> dict[str, Any]:
+    """The top-level keys that are no group, with their default values."""
+    return {key: value for key, value in defaults(Run).items() if key not in GROUPS}
+
+
+def resolve(cfg: DictConfig | Mapping[str, Any]) -> Run:
+    """Check a composed configuration as a whole and fill what is left to the task and the method.
+
+    Raises:
+        UsageError: with every fault found, each naming its key and the nearest valid names.
+    """
+    try:
+        plain: Any = (
+            OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True) if OmegaConf.is_config(cfg) else cfg
+        )
+        json.dumps(plain, ensure_ascii=False).encode()  # as the record will hold it
+    except OmegaConfBaseException as error:
+        raise UsageError(str(error).replace(f": {error.key}", f": {error.full_key}").splitlines()[0]) from error
+    except (ValueError, TypeError, RecursionError) as error:
+        raise UsageError(f"the configuration cannot be read ({short(str(error))[1:-1]})") from error
+    if not isinstance(plain, Mapping):
+        raise UsageError(f"a configuration is a mapping, not {type(plain).__name__}")
+    plain = {str(key): value for key, value in plain.items() if key != "hydra"}
+    faults: list[str] = []
+    nodes: dict[str, Any] = {}
+    for group in GROUPS:
+        node = plain.pop(group, None)
+        if not isinstance(node, Mapping) or "_target_" not in node:
+            faults.append(f"{group}: choose one of {', '.join(choices(group))}")
+            continue
+        values = {str(key): value for key, value in node.items() if key != "_target_"}
+        nodes[group], found = constructed(f"{group}.", target_class(group, str(node["_target_"])), values)
+        faults += found
+    if not faults:
+        run, faults = constructed("", Run, {**plain, **nodes})
+    else:
+        placeholders = dict.fromkeys(GROUPS)
+        known = {field.name for field in dataclasses.fields(Run)}
+        others = [key[:80] for key in plain if key not in known | placeholders.keys()]
+        faults += [f"{key} is not a key: {meant(key, known)}" for key in others]
+    if faults:
+        raise UsageError("; ".join(faults))
+    return filled(run)
+
+
+def filled(run: Run) -> Run:
+    """The run with the values that a null leaves open: the task's embedded backbone and epochs, the method's rate."""
+    model, train = run.model, run.train
+    if model.path is not None:
+        folder = Path(model.path).resolve().name or "root"
+        model = dataclasses.replace(model, name=model.name if model.name != "auto" else folder)
+    elif model.name == "auto":
+        model = dataclasses.replace(model, name=run.task.backbone)
+    if train.epochs is None:
+        train = dataclasses.replace(train, epochs=run.task.epochs)
+    if train.lr is None:
+        rate = run.task.lr or run.method.lr["mini" if model.embedded else "full_size"]
+        train = dataclasses.replace(train, lr=rate)
+    return dataclasses.replace(run, model=model, train=train)
+
+
+def repeatable_config(run: Run) -> str:
+    """The resolved configuration as a yaml that `python -m rosa_bench -cp FOLDER -cn config` runs again."""
+    own = OmegaConf.load(config_dir() / "config.yaml")
+    assert isinstance(own, DictConfig)
+    overrides = (
+        [item for item in own.defaults if any("override hydra" in str(key) for key in item)] if own.defaults else []
+    )
+    whole = {"defaults": [*overrides, "_self_"], "hydra": own.hydra, **run.to_dict()}
+    return OmegaConf.to_yaml(OmegaConf.create(whole))

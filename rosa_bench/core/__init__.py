@@ -1,0 +1,1 @@
+"""What a method, a task and a configuration node are."""

@@ -1,0 +1,104 @@
+"""Values for the keys of somebody else's dataclass, against its own annotations: it would take any, and fail later.
+
+An annotation that cannot be read lets every value pass.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import json
+import types
+from collections.abc import Collection, Mapping, Sequence
+from enum import Enum
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from rosa_bench.errors import UsageError, nearest
+from rosa_bench.system.strict_json import short
+
+
+def check(cls: type, values: Mapping[str, Any], prefix: str, kept: Collection[str] = ()) -> None:
+    """Check values for fields of a dataclass, and for those of dataclasses in it; `kept` fields are nobody's to set.
+
+    Raises:
+        UsageError: for a key that there is not, with the nearest ones, or a value that its annotation does not allow.
+    """
+    fields = {field.name: field for field in dataclasses.fields(cls) if field.init and field.name not in kept}
+    hints = _hints(cls)
+    for name, value in values.items():
+        key = f"{prefix}.{name}"
+        if name in kept:
+            raise UsageError(f"{key} is nothing to set: it follows from the model and the task")
+        if name not in fields:
+            near = nearest(key, [f"{prefix}.{known}" for known in fields])
+            raise UsageError(f"{key} is not a key of {cls.__name__} ({_origin(cls)}): {near}")
+        hint = hints.get(name, Any)
+        inner = [kind for kind in _members(hint) if isinstance(kind, type) and dataclasses.is_dataclass(kind)]
+        if inner and isinstance(value, Mapping):
+            check(inner[0], value, key)
+        elif not _fits(hint, json.dumps(value)) and (value is not None or fields[name].default is not None):
+            raise UsageError(f"{key}={short(value)} is not {_said(hint, value)}")
+
+
+def _origin(cls: type) -> str:
+    """The package that a class is from, with its version where it has one."""
+    package = cls.__module__.partition(".")[0]
+    try:
+        return f"{package} {importlib.metadata.version(package)}"
+    except importlib.metadata.PackageNotFoundError:
+        return package
+
+
+def _hints(cls: type) -> dict[str, Any]:
+    """The annotations of a class; those of them that cannot be read are left out."""
+    try:
+        return get_type_hints(cls)
+    except (NameError, TypeError, AttributeError):
+        return {field.name: field.type for field in dataclasses.fields(cls) if not isinstance(field.type, str)}
+
+
+def _members(hint: Any) -> list[Any]:
+    """What a union is of, else the annotation itself. A text beside an enumeration is one of its names."""
+    members = list(get_args(hint)) if get_origin(hint) in (Union, types.UnionType) else [hint]
+    return [kind for kind in members if kind is not str or not any(map(_names, members))]
+
+
+def _names(kind: Any) -> list[Any]:
+    """The values of an enumeration; none of anything else."""
+    is_class = isinstance(kind, type) and not get_args(kind)
+    return [member.value for member in kind] if is_class and issubclass(kind, Enum) else []
+
+
+def _choices(kind: Any) -> Sequence[Any]:
+    """The values that an annotation names one by one."""
+    return get_args(kind) if get_origin(kind) is Literal else _names(kind)
+
+
+def _fits(hint: Any, text: str) -> bool:
+    """Whether a value fits, given as JSON, where sets and tuples are lists and members of enumerations are names."""
+    for kind in _members(hint):
+        if dataclasses.is_dataclass(kind):
+            continue
+        adapter = TypeAdapter[Any](str if _is_open(kind) else kind, config=ConfigDict(arbitrary_types_allowed=True))
+        with contextlib.suppress(ValidationError):
+            adapter.validate_json(text, strict=True)
+            return True
+    return False
+
+
+def _is_open(kind: Any) -> bool:
+    """Whether not all names that an annotation allows are in it, as with `name_[number]`."""
+    return get_origin(kind) is Literal and any("[" in str(name) for name in get_args(kind))
+
+
+def _said(hint: Any, value: Any) -> str:
+    """What a value should have been."""
+    members = _members(hint)
+    names = [name for kind in members for name in _choices(kind)]
+    if names and isinstance(value, str):
+        return f"a name that is known: {nearest(value, map(str, names))}"
+    kinds = [kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind) for kind in members]
+    return "of type " + " or ".join("null" if kind == "NoneType" else kind.replace("typing.", "") for kind in kinds)

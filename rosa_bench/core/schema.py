@@ -1,0 +1,85 @@
+"""How a configuration node is declared and made: a frozen, keyword-only dataclass, checked strictly."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal, TypeVar, cast
+
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass
+from typing_extensions import dataclass_transform
+
+from rosa_bench.core.aliases import meant
+from rosa_bench.system.strict_json import short
+
+T = TypeVar("T")
+STRICT = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True, allow_inf_nan=False)
+
+LONGEST_MESSAGE = 600  # characters of one fault
+
+Count = Annotated[int, Field(ge=1, le=2**53)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Name = Annotated[str, Field(min_length=1)]
+
+
+def _file_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", value):
+        raise ValueError("must be up to 64 letters, digits, '_', '.' and '-', as it becomes part of a file's name")
+    return value
+
+
+def _inside(value: str) -> str:
+    path = PurePosixPath(value)
+    if path.is_absolute() or ".." in path.parts or not path.parts or not value.isprintable():
+        raise ValueError("must be a relative folder without '..'")
+    return value
+
+
+FileName = Annotated[str, AfterValidator(_file_name)]  # what becomes part of the names of a run's files
+Folder = Annotated[str, AfterValidator(_inside)]  # below another one
+Bias = Literal["none", "adapted", "all"]  # which biases of a backbone train; `adapted`: those of adapted modules
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def configured(cls: type[T]) -> type[T]:
+    """Make `cls` a configuration node: unknown keys, wrong types and values out of range raise a ValidationError."""
+    return cast(type[T], dataclass(frozen=True, kw_only=True, config=STRICT)(cls))
+
+
+def constructed(prefix: str, cls: type, values: Mapping[str, Any]) -> tuple[Any, list[str]]:
+    """A configuration node of values, or every fault of them, each as one phrase that begins with its key."""
+    try:
+        return cls(**values), []
+    except ValidationError as error:
+        return None, _phrases(prefix, cls, values, error)
+
+
+def _phrases(prefix: str, cls: Any, values: Mapping[str, Any], error: ValidationError) -> list[str]:
+    """The branches of a union type share one."""
+    names = [field.name for field in dataclasses.fields(cls)]
+    faults: dict[str, list[str]] = {}
+    for item in error.errors(include_url=False):
+        key = _place(values, item["loc"])
+        message = str(item["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+        if len(message) > LONGEST_MESSAGE:  # it shows a value
+            message = f"{message[: LONGEST_MESSAGE // 2]} ... {message[-LONGEST_MESSAGE // 2 :]}"
+        if item["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+            faults[f"{prefix}{key} is not a key"] = [meant(f"{prefix}{key}", [f"{prefix}{name}" for name in names])]
+        else:
+            said = f"{prefix}{key}={short(item.get('input'))}" if key else prefix.rstrip(".")
+            faults.setdefault(said, []).append(message)
+    return [f"{said}: {' or '.join(dict.fromkeys(messages))}".lstrip(": ") for said, messages in faults.items()]
+
+
+def _place(values: Mapping[str, Any], location: Sequence[int | str]) -> str:
+    """The keys that lead to a fault, without the types that pydantic names between them."""
+    node: Any = values
+    keys: list[str] = []
+    for step in location:
+        if not keys or (isinstance(node, Mapping) and step in node):
+            keys.append(str(step)[:80])
+            node = node.get(step)
+    return ".".join(keys)

@@ -1,0 +1,1 @@
+"""Predictions, decoding and scores of a trained model."""

@@ -1,0 +1,110 @@
+"""After training: is the merged model the trained one, and what did training do to the backbone's weights?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from rosa_bench import methods
+from rosa_bench.core.task import Encoded, Example, Task
+from rosa_bench.errors import UsageError
+from rosa_bench.evaluation import predict
+from rosa_bench.models.sites import find_sites, weight_IO
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+MERGE_BOUND = 1e-3  # merged and unmerged logits may differ by this share of the largest logit (at least 1)
+CHECKED = {"classify": 256, "regress": 256, "generate": 8, "choice": 8}  # examples by kind of task
+STARTED = {"classify": 64, "regress": 64, "generate": 16, "choice": 16}
+
+
+def start_outputs(
+    model: PreTrainedModel, task: Task, examples: Sequence[Example], rows: Sequence[Encoded], pad_id: int
+) -> tuple[torch.Tensor, float]:
+    """Final hidden states [tokens, width] of the first examples of a split, their score (or loss)."""
+    kept, told = rows[: STARTED[task.kind]], examples[: STARTED[task.kind]]
+    hidden = [
+        model.base_model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
+        .last_hidden_state.float()
+        .cpu()[inputs["attention_mask"].bool().cpu()]
+        for _, inputs in predict.batches(model, kept, len(kept), pad_id)
+    ]
+    return torch.cat(hidden), _outputs(model, task, told, kept, pad_id)[1]
+
+
+def start_facts(before: tuple[torch.Tensor, float], after: tuple[torch.Tensor, float]) -> dict[str, float]:
+    """How near the model is to its backbone before training: mean cosine of final hidden states, score difference."""
+    cosine = torch.nn.functional.cosine_similarity(before[0], after[0], dim=-1).mean()
+    return {"start_cosine": float(cosine), "start_score_abs_diff": abs(before[1] - after[1])}
+
+
+def merge_checked(
+    model: PreTrainedModel, task: Task, examples: Sequence[Example], rows: Sequence[Encoded], pad_id: int
+) -> dict[str, Any]:
+    """Merge the model in place; compare fp32 logits and score before and after on the first examples of a split.
+
+    Facts: `merge_max_abs_diff` of the logits, `merge_score_abs_diff` of the primary metric (of the loss of a language
+    model), and whether the logits keep `MERGE_BOUND`.
+    """
+    count = CHECKED[task.kind]
+    kept, told = rows[:count], examples[:count]
+    with predict.full_precision(model):
+        before, score = _outputs(model, task, told, kept, pad_id)
+        methods.merge(model)
+        after, merged_score = _outputs(model, task, told, kept, pad_id)
+    difference = max(float((a - b).abs().max()) for a, b in zip(before, after, strict=True))
+    largest = max(1.0, *(float(values.abs().max()) for values in before))
+    return {
+        "merge_max_abs_diff": difference,
+        "merge_score_abs_diff": abs(score - merged_score),
+        "merge_within_bound": difference <= MERGE_BOUND * largest,
+    }
+
+
+def _outputs(
+    model: PreTrainedModel, task: Task, examples: Sequence[Example], rows: Sequence[Encoded], pad_id: int
+) -> tuple[list[torch.Tensor], float]:
+    if task.num_labels:
+        values = predict.logits(model, rows, len(rows), pad_id)[0]
+        return [values], float(task.score(task.select_split, predict.classify(task, examples, values))[task.primary])
+    found = []
+    for _, inputs in predict.batches(model, rows, len(rows), pad_id):
+        inputs.pop("labels")
+        found.append(model(**inputs).logits.float().cpu()[inputs["attention_mask"].bool().cpu()])
+    return found, predict.mean_losses(model, rows, len(rows), pad_id)[0]
+
+
+@torch.no_grad()
+def update_facts(before: PreTrainedModel, after: PreTrainedModel) -> dict[str, Mapping[str, float]]:
+    """How the weights of transformer layers changed, for each that did, by site.
+
+    `update_rank`: singular values of W_end - W_0 above what rounding leaves (eps times the larger Frobenius norm).
+    `update_effective_rank`: exp of the entropy of the normalised singular values (Roy and Vetterli, 2007).
+    `update_relative_norm`: Frobenius norm of the difference over that of W_0.
+    """
+    ranks: dict[str, float] = {}
+    effective: dict[str, float] = {}
+    norms: dict[str, float] = {}
+    try:
+        sites = find_sites(before, ["all"])
+    except UsageError:  # a backbone whose layers have names that are not known
+        return {}
+    for site in sites:
+        old, new = (
+            weight_IO(model.get_submodule(site.name))[:, site.start : site.stop].double() for model in (before, after)
+        )
+        difference = new.to(old.device) - old
+        if not difference.any():
+            continue
+        values, norm = torch.linalg.svdvals(difference), float(old.norm())
+        shares = values / values.sum()
+        noise = torch.finfo(torch.float32).eps * max(norm, float(new.norm()))
+        ranks[site.label] = int((values > noise).sum())
+        effective[site.label] = float(torch.exp(-torch.xlogy(shares, shares).sum()))
+        norms[site.label] = float(difference.norm()) / norm
+    if not ranks:
+        return {}
+    return {"update_rank": ranks, "update_effective_rank": effective, "update_relative_norm": norms}

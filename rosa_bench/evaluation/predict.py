@@ -1,0 +1,238 @@
+"""From a trained model to predictions: logits to a class or score, a loss over references, a decoded text."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from rosa_bench.core.task import IGNORED, Encoded, Example, Prediction, Task
+from rosa_bench.data.batches import collate
+from rosa_bench.errors import UsageError
+from rosa_bench.evaluation import tree_cache
+from rosa_bench.evaluation.search import Search, generated, search
+from rosa_bench.models.load import max_length
+from rosa_bench.models.loss import StepLoss
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from rosa_bench.evaluation.journal import Journal
+
+
+@contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; the training mode is restored."""
+    was = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(was)
+
+
+@contextmanager
+def full_precision(model: torch.nn.Module) -> Iterator[None]:
+    """Without the autocast that training at a lower precision leaves around the model's `forward`."""
+    wrapped = model.__dict__.pop("forward", None)
+    try:
+        yield
+    finally:
+        if wrapped is not None:
+            model.__dict__["forward"] = wrapped
+
+
+def sorted_batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+    """Indices in batches of like length, longest first."""
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]
+
+
+SCORES = 2**28  # of words after tokens, to be computed at a time
+Active = Callable[[], AbstractContextManager[None]]  # makes the model one of its variants for a while
+
+
+def logits(
+    model: PreTrainedModel,
+    encoded: Sequence[Encoded],
+    batch_size: int,
+    pad_id: int,
+    variants: Sequence[Active] = (nullcontext,),
+) -> list[torch.Tensor]:
+    """The head's outputs [examples, outputs] of each variant, in fp32 on the CPU, in the order of `encoded`."""
+    out: list[torch.Tensor] = []
+    for i, batch, inputs, _ in passes(model, encoded, batch_size, pad_id, variants):
+        values = model(**inputs).logits.float().cpu()
+        if len(out) == i:
+            out.append(torch.empty(len(encoded), values.shape[-1]))
+        out[i][batch] = values
+    return out
+
+
+def mean_losses(
+    model: PreTrainedModel,
+    encoded: Sequence[Encoded],
+    batch_size: int,
+    pad_id: int,
+    variants: Sequence[Active] = (nullcontext,),
+) -> list[float]:
+    """The mean negative log-likelihood per target token of each variant, in nats."""
+    totals, tokens = [0.0] * len(variants), 0
+    total_loss = StepLoss("generate", 0.0)
+    for i, _, inputs, labels in passes(model, encoded, batch_size, pad_id, variants):
+        tokens += int((labels[:, 1:] != IGNORED).sum()) if i == 0 else 0
+        totals[i] += float(total_loss(model(**inputs), labels, 1))
+    return [total / tokens for total in totals]
+
+
+def likelihoods(
+    model: PreTrainedModel,
+    encoded: Sequence[Encoded],
+    batch_size: int,
+    pad_id: int,
+    variants: Sequence[Active] = (nullcontext,),
+) -> list[torch.Tensor]:
+    """The log-likelihood [rows] in nats of the target tokens of each row, by each variant, in fp32 on the CPU."""
+    out = [torch.empty(len(encoded)) for _ in variants]
+    longest, config = max(len(item.input_ids) for item in encoded), model.config
+    size = max(1, min(batch_size, SCORES // (longest * int(config.vocab_size))))
+    for i, batch, inputs, labels in passes(model, encoded, size, pad_id, variants):
+        targets = labels[:, 1:]
+        kept = targets != IGNORED
+        scores = model(**inputs).logits[:, :-1][kept].float()
+        told = scores.log_softmax(-1).gather(1, targets[kept][:, None])[:, 0]
+        out[i][batch] = told.new_zeros(len(batch)).index_add_(0, kept.nonzero()[:, 0], told).cpu()
+    return out
+
+
+def choose(examples: Sequence[Example], values: torch.Tensor) -> list[Prediction]:
+    """Log-likelihoods of all choices in a row, example by example, to the likeliest choice (first among equals)."""
+    out, given = [], values.tolist()
+    for example in examples:
+        choices = example.texts[1:]
+        told, given = tuple(given[: len(choices)]), given[len(choices) :]
+        best = told.index(max(told))
+        out.append(Prediction(example.id, best, example.label, logits=told, lengths=tuple(map(len, choices))))
+    return out
+
+
+def passes(
+    model: PreTrainedModel, encoded: Sequence[Encoded], batch_size: int, pad_id: int, variants: Sequence[Active]
+) -> Iterator[tuple[int, list[int], dict[str, torch.Tensor], torch.Tensor]]:
+    """Each of the `batches` once for every variant, which the model is then: its number, indices, inputs, labels."""
+    for batch, inputs in batches(model, encoded, batch_size, pad_id):
+        labels = inputs.pop("labels")
+        for i, active in enumerate(variants):
+            with active():
+                yield i, batch, inputs, labels
+
+
+def batches(
+    model: PreTrainedModel, encoded: Sequence[Encoded], batch_size: int, pad_id: int
+) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
+    """Indices and tensors of padded batches on the model's device, in evaluation mode without gradients."""
+    with evaluating(model):
+        for batch in sorted_batches([len(item.input_ids) for item in encoded], batch_size):
+            yield batch, to_device(collate([encoded[i] for i in batch], pad_id), model)
+
+
+def to_device(inputs: dict[str, torch.Tensor], model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """The tensors on the model's device."""
+    return {name: tensor.to(model.device) for name, tensor in inputs.items()}
+
+
+def classify(task: Task, examples: Sequence[Example], values: torch.Tensor) -> list[Prediction]:
+    """Logits to predictions: the class of the largest (first among equals), the score itself, or all outputs."""
+    rows = values.tolist()
+    if task.kind == "regress" and task.num_labels > 1:
+        return [Prediction(e.id, row, e.label) for e, row in zip(examples, rows, strict=True)]
+    best: list[Any] = values.argmax(-1).tolist() if task.kind == "classify" else values[:, 0].tolist()
+    return [
+        Prediction(example.id, value, example.label, logits=tuple(row))
+        for example, value, row in zip(examples, best, rows, strict=True)
+    ]
+
+
+def decoding_batch(task: Any, model: PreTrainedModel, wanted: int) -> int:
+    """Inputs to decode at a time: as many as fit into what keys, values and scores may take."""
+    on_cpu = model.device.type == "cpu"
+    beams: int = task.num_beams
+    if not tree_cache.supported(model):  # `generate` copies keys and values of every beam at every step
+        return max(1, min(wanted, 64, (160 if on_cpu else 640) // beams))
+    config: Any = model.config
+    floats: int = 2 * config.num_hidden_layers * config.hidden_size * (64 + 8 * beams) + 3 * beams * config.vocab_size
+    return max(1, min(wanted, 64, (2**28 if on_cpu else 2**31) // (4 * floats)))
+
+
+def decoder_of(model: PreTrainedModel) -> str:
+    """What searches for this model's outputs, for the record."""
+    return "rosa_bench.evaluation.search.search" if tree_cache.supported(model) else "transformers.generate"
+
+
+def tokens_held(config: Any, extra: int = 0) -> int:
+    """The most tokens, input and output, that a model of this configuration can hold beside `extra` virtual ones."""
+    return max_length(config, sys.maxsize, extra)
+
+
+def check_room(task: Any, config: Any, extra: int = 0) -> None:
+    """Raise UsageError if no token of an input would be left beside the longest output."""
+    if task.max_new_tokens >= (held := tokens_held(config, extra)):
+        raise UsageError(f"task.max_new_tokens={task.max_new_tokens}: the model holds {held} tokens")
+
+
+def decode(
+    task: Any,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[Example],
+    batch_size: int,
+    limit: int,
+    journal: Journal | None = None,
+) -> list[Prediction]:
+    """One output per example, in file order: batches of inputs of like length, greedy or beam search.
+
+    Equal inputs are decoded once. `limit` is the most tokens the model can hold; an input longer than
+    `limit - max_new_tokens` loses its head. What a `journal` holds already is not decoded again.
+    """
+    room = max(1, limit - task.max_new_tokens)
+    every = [tuple(task.prompt_ids(example, tokenizer)[-room:]) for example in examples]
+    prompts = list(dict.fromkeys(every))
+    texts = dict(journal.known) if journal else {}
+    with evaluating(model):
+        for batch in sorted_batches([len(ids) for ids in prompts], batch_size):
+            if not all(i in texts for i in batch):
+                found = dict(zip(batch, _generated(task, model, tokenizer, [prompts[i] for i in batch]), strict=True))
+                texts |= found
+                if journal:
+                    journal.add(found)
+    by_prompt = {prompt: texts[i] for i, prompt in enumerate(prompts)}
+    return [
+        Prediction(e.id, by_prompt[prompt], references=e.references, subset=e.subset)
+        for e, prompt in zip(examples, every, strict=True)
+    ]
+
+
+def how_to_search(task: Any, tokenizer: PreTrainedTokenizerBase) -> Search:
+    """The task's options of decoding."""
+    return Search(
+        num_beams=task.num_beams,
+        max_new_tokens=task.max_new_tokens,
+        no_repeat_ngram=task.no_repeat_ngram,
+        length_penalty=task.length_penalty,
+        repetition_penalty=task.repetition_penalty,
+        end=int(tokenizer.eos_token_id),
+    )
+
+
+def _generated(
+    task: Any, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[int]]
+) -> Iterator[str]:
+    """The outputs of one batch."""
+    find = search if tree_cache.supported(model) else generated
+    for tokens in find(model, prompts, how_to_search(task, tokenizer)):
+        yield str(tokenizer.decode(tokens, skip_special_tokens=True)).strip()

@@ -1,0 +1,233 @@
+"""Scores at epoch ends and at the end of a run, without evaluating anything twice."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from rosa_bench.config import Run
+from rosa_bench.core.task import Encoded, Example, Prediction, Task
+from rosa_bench.data.encode import encode_split
+from rosa_bench.data.source import Split
+from rosa_bench.evaluation import predict
+from rosa_bench.evaluation.journal import Journal
+from rosa_bench.records import checkpoints
+from rosa_bench.records.recorder import Recorder
+from rosa_bench.system.console import warn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Scores = dict[str, dict[str, float]]
+
+
+class Scorer:
+    """Scores one model on a run's splits. What an epoch end computed is kept for the final scores."""
+
+    def __init__(
+        self,
+        run: Run,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        splits: Mapping[str, Split],
+        max_length: int,
+    ) -> None:
+        self.run, self.task, self.model, self.tokenizer = run, run.task, model, tokenizer
+        self.splits, self.max_length = splits, max_length
+        self._encoded: dict[str, list[Encoded]] = {}
+        self._candidates: dict[str, list[Encoded]] = {}
+        self._latest: dict[str, list[Prediction]] = {}
+        if self.task.kind == "generate":
+            predict.check_room(run.task, model.config, run.method.extra_tokens)
+
+    def encoded(self, split: str) -> list[Encoded]:
+        """Token ids of a split; encoded once."""
+        if split not in self._encoded:
+            self._encoded[split] = encode_split(self.task, self.tokenizer, self.splits[split], self.max_length)
+        return self._encoded[split]
+
+    def candidates(self, split: str) -> list[Encoded]:
+        """Token ids of every choice of a split's examples, one after the other; encoded once.
+
+        They may be as long as the model holds, as texts to be decoded may: the length is one of training. A choice that
+        is cut would be likelier than it is.
+        """
+        if split not in self._candidates:
+            task: Any = self.task
+            limit = predict.tokens_held(self.model.config, self.run.method.extra_tokens)
+            found = (task.candidates(e, self.tokenizer, limit) for e in self.splits[split].examples)
+            self._candidates[split] = [item for choices in found for item in choices]
+        return self._candidates[split]
+
+    def epoch_scores(self) -> Scores:
+        """What is cheap to know at every epoch end: all scored splits of a classifier, the loss of a generator."""
+        main = self.run.method.variants()[-1]
+        if self.task.kind == "generate":
+            return {self.task.select_split: {"loss": self._losses([main])[main]}}
+        self._latest = {}
+        out: Scores = {}
+        for split in dict.fromkeys([self.task.select_split, *self.task.scored_splits]):
+            self._latest[split] = self._classified(split, [main])[main]
+            out[split] = dict(self.task.score(split, self._latest[split]))
+        return out
+
+    def finish(self, recorder: Recorder, history: Sequence[Mapping[str, Any]]) -> None:
+        """Final scores and predictions of every variant, and the primary score at the best and the last epoch."""
+        names = recorder.record.variant_names = self.run.method.variants()
+        if facts := self.task.scoring_facts(self.splits[self.task.scored_splits[0]].examples):
+            recorder.record.facts["scoring"] = facts
+        if self.task.kind == "generate":
+            self._finish_texts(recorder, names)
+        else:
+            self._finish_classes(recorder, names)
+        recorder.record.primary = self._primary(recorder, names[-1], history)
+
+    def _finish_classes(self, recorder: Recorder, names: Sequence[str]) -> None:
+        """The main variant was scored at the last epoch end; all others are in one pass over the rows."""
+        main = names[-1]
+        known = bool(self._latest)
+        for split in self.task.scored_splits:
+            predictions = {main: self._latest[split]} if known else {}
+            predictions |= self._classified(split, [name for name in names if name not in predictions])
+            for name in names:
+                recorder.predictions(split, name, predictions[name])
+                recorder.scores(split, name, self.task.score(split, predictions[name]))
+        if self.task.kind == "choice":
+            cut = sum(row.cut_target for split in self.task.scored_splits for row in self.candidates(split))
+            recorder.record.facts["cut_choices"] = cut
+
+    def _finish_texts(self, recorder: Recorder, names: Sequence[str]) -> None:
+        journals = []
+        recorder.record.facts["decoder"] = predict.decoder_of(self.model)
+        state = checkpoints.tensor_hash(checkpoints.trained_state(self.model, self.run.method))
+        for name in names:
+            with self.run.method.active(self.model, name):
+                for split in self.task.scored_splits:
+                    journals.append(self._journal(recorder, state, split, name))
+                    predictions = self._decoded(split, journals[-1])
+                    recorder.predictions(split, name, predictions)
+                    for part, scores in self.task.score_parts(split, predictions).items():
+                        recorder.scores(part, name, scores)
+        for line in samples(self.splits[split].examples, predictions):
+            recorder.show(line)
+        for journal in journals:
+            journal.close()
+        for name, loss in self._losses(names).items():
+            recorder.scores(self.task.select_split, name, {"loss": loss} | perplexity(loss))
+
+    def predicted(self, split: str, variants: Sequence[str]) -> Iterator[tuple[str, list[Prediction]]]:
+        """The predictions of variants on a split, one after the other."""
+        if self.task.kind != "generate":
+            yield from self._classified(split, variants).items()
+            return
+        for name in variants:
+            with self.run.method.active(self.model, name):
+                yield name, self._decoded(split)
+
+    def _actives(self, names: Sequence[str]) -> list[predict.Active]:
+        return [partial(self.run.method.active, self.model, name) for name in names]
+
+    def _classified(self, split: str, names: Sequence[str]) -> dict[str, list[Prediction]]:
+        """Predictions of several variants, all in one pass over the split."""
+        if not names:
+            return {}
+        size, pad = self.run.train.eval_batch_size, self.tokenizer.pad_token_id
+        choosing = self.task.kind == "choice"
+        outputs, rows = (
+            (predict.likelihoods, self.candidates(split)) if choosing else (predict.logits, self.encoded(split))
+        )
+        found = outputs(self.model, rows, size, pad, self._actives(names))
+        if not all(torch.isfinite(values).all() for values in found):
+            raise FloatingPointError(f"the model's outputs on {split} are not finite")
+        examples = self.splits[split].examples
+        predicted = predict.choose if choosing else partial(predict.classify, self.task)
+        return {n: predicted(examples, values) for n, values in zip(names, found, strict=True)}
+
+    def _losses(self, names: Sequence[str]) -> dict[str, float]:
+        """The loss of several variants on the selection split, all in one pass."""
+        size, pad = self.run.train.eval_batch_size, self.tokenizer.pad_token_id
+        rows = self.encoded(self.task.select_split)
+        found = predict.mean_losses(self.model, rows, size, pad, self._actives(names))
+        if not all(map(math.isfinite, found)):
+            raise FloatingPointError(f"the loss on {self.task.select_split} is not finite")
+        return dict(zip(names, found, strict=True))
+
+    def _journal(self, recorder: Recorder, state: str, split: str, variant: str) -> Journal:
+        """Where the outputs of a split are written down as they come, as those of this very state of the model."""
+        name = "-".join(part for part in ("decoding", split, variant) if part)
+        return Journal(recorder.folder / f"{name}.jsonl", f"{recorder.record.key} {state}")
+
+    def _decoded(self, split: str, journal: Journal | None = None) -> list[Prediction]:
+        limit = predict.tokens_held(self.model.config, self.run.method.extra_tokens)
+        examples = self.splits[split].examples
+        size = predict.decoding_batch(self.task, self.model, self.run.train.eval_batch_size)
+        return predict.decode(self.task, self.model, self.tokenizer, examples, size, limit, journal)
+
+    def _primary(self, recorder: Recorder, main: str, history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        task = self.task
+        split = task.judged_split
+        out: dict[str, Any] = {"metric": task.primary, "higher_is_better": task.higher_is_better, "split": split}
+        last = recorder.record.scores.get(split, {}).get(main, {}).get(task.primary)
+        if last is not None:
+            out["last"] = last
+        if (best := best_epoch(task, history)) is not None:
+            by = chosen_by(task)
+            out |= {"best_epoch": best["epoch"], "selected_by": f"{by} on {task.select_split}"}
+            if by == task.primary:
+                out |= {"best": best["evaluation"][split][by], "best_scores": best["evaluation"]}
+            elif best is history[-1]:
+                out["best"] = last
+            elif (score := self._score_at(recorder.folder / f"checkpoint-{best['step']}", split, main)) is not None:
+                out["best"] = score
+        return out
+
+    def _score_at(self, folder: Path, split: str, variant: str) -> float | None:
+        """The primary metric of a variant as it was at a checkpoint; None, which is said, if that is not whole."""
+        if checkpoints.read_mark(folder) is None:
+            warn(f"rosa_bench: {folder.name}, of the best epoch, is damaged or gone: its score is absent")
+            return None
+        method = self.run.method
+        last = {name: tensor.clone() for name, tensor in checkpoints.trained_state(self.model, method).items()}
+        checkpoints.load_state(self.model, method, folder / checkpoints.STATE)
+        with method.active(self.model, variant):
+            score = self.task.primary_score(split, self._decoded(split))
+        checkpoints.copy_state(self.model, method, last)
+        return score
+
+
+def perplexity(loss: float) -> dict[str, float]:
+    """The exponential of a mean loss per token in nats; absent where it is too large for a number."""
+    try:
+        return {"perplexity": math.exp(loss)}
+    except OverflowError:
+        return {}
+
+
+def samples(examples: Sequence[Example], predictions: Sequence[Prediction], count: int = 3) -> Iterator[str]:
+    """A few outputs to read: input, output, and the reference that is nearest to it in words."""
+    for example, prediction in list(zip(examples, predictions, strict=True))[:: max(1, len(examples) // count)][:count]:
+        said = set(str(prediction.value).split())
+        nearest = max(
+            prediction.references, key=lambda text: len(said & set(text.split())) / len(said | set(text.split()))
+        )
+        yield f"input      {example.texts[0]}"
+        yield f"output     {prediction.value}"
+        yield f"reference  {nearest}"
+
+
+def chosen_by(task: Task) -> str:
+    """The metric that chooses the best epoch: a generator's texts are too dear to decode at every one."""
+    return "loss" if task.kind == "generate" else task.primary
+
+
+def best_epoch(task: Task, history: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The evaluation of the best epoch on the selection split, the first among equals."""
+    by = chosen_by(task)
+    known = [entry for entry in history if by in entry["evaluation"].get(task.select_split, {})]
+    better = min if by == "loss" or not task.higher_is_better else max
+    return better(known, key=lambda entry: entry["evaluation"][task.select_split][by]) if known else None

@@ -1,0 +1,240 @@
+"""Greedy and beam search over many inputs at a time, with the outputs `transformers` finds for one input at a time.
+
+Letters of shapes: N inputs, K beams of each, V words, P tokens of the longest input, T new tokens so far.
+
+The rules are those of `transformers` 5 (`GenerationMixin._beam_search` with `early_stopping=False`; `_sample` without
+sampling), followed for every input by itself: 2K candidates a step, an end of text counts if it is among the first K, K
+finished texts are kept, and an input is done when the score of its best beam, divided by its length to the power of the
+penalty, is no better than the worst of K finished texts. Penalties see the input too. Where two scores are equal to the
+last bit, either one may come first, there and here.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn.functional import log_softmax
+
+from rosa_bench.evaluation.tree_cache import Tree, plain_attention
+from rosa_bench.models.onednn import forward_only
+
+NOTHING = -1.0e9  # the score of what is no hypothesis yet, as in `transformers`
+GROUPS = 32  # neighbours of which only the best is looked at first
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """How texts are searched for. The fields mean what `transformers.GenerationConfig` means by them."""
+
+    num_beams: int
+    max_new_tokens: int
+    no_repeat_ngram: int
+    length_penalty: float
+    repetition_penalty: float
+    end: int  # the end-of-text token
+
+
+def search(model: Any, prompts: Sequence[Sequence[int]], how: Search) -> list[list[int]]:
+    """The best continuation of each input, as tokens before the end of text. The model is in evaluation mode.
+
+    Inputs that are finished leave the batch at once.
+    """
+    with plain_attention(model), forward_only(model):
+        tree = Tree(model, prompts, how.num_beams)
+        front: Front = (Beams if how.num_beams > 1 else Greedy)(tree, how)
+        texts: list[list[int]] = [[] for _ in prompts]
+        logits = tree.begin()[:, None].expand(-1, how.num_beams, -1)
+        rows = torch.arange(len(prompts), device=logits.device)
+        while True:
+            tokens, parents, going = front.advance(logits)
+            if not bool(going.all()):
+                closed = (~going).nonzero()[:, 0]
+                for i, text in zip(rows[closed].tolist(), front.best(closed).tolist(), strict=True):
+                    texts[i] = text[: text.index(how.end)] if how.end in text else text
+                kept = _packed(going)
+                if not len(kept):
+                    return texts
+                tree.keep(kept)
+                front.keep(kept)
+                rows, tokens, parents = rows[kept], tokens[kept], parents[kept]
+            logits = tree.step(tokens, parents)
+
+
+def generated(model: Any, prompts: Sequence[Sequence[int]], how: Search) -> list[list[int]]:
+    """The same by `generate` of `transformers`, for models that cannot be read as a tree; much slower with beams.
+
+    Only inputs of equal length share a batch: padding would count among the n-grams.
+    """
+    options: dict[str, Any] = {"do_sample": False, "num_beams": how.num_beams, "max_new_tokens": how.max_new_tokens}
+    options |= {"no_repeat_ngram_size": how.no_repeat_ngram, "repetition_penalty": how.repetition_penalty}
+    options |= {"eos_token_id": how.end, "pad_token_id": how.end}
+    if how.num_beams > 1:
+        options["length_penalty"] = how.length_penalty
+    texts: list[list[int]] = [[] for _ in prompts]
+    for length in {len(ids) for ids in prompts}:
+        rows = [i for i, ids in enumerate(prompts) if len(ids) == length]
+        inputs = torch.tensor([list(prompts[i]) for i in rows], device=model.device)
+        found = model.generate(input_ids=inputs, attention_mask=torch.ones_like(inputs), **options)[:, length:]
+        for i, text in zip(rows, found.tolist(), strict=True):
+            texts[i] = text[: text.index(how.end)] if how.end in text else text
+    return texts
+
+
+def _packed(going: torch.Tensor) -> torch.Tensor:
+    """Rows that go on, those at the end in the places of those that do not: few have to be moved."""
+    count = int(going.sum())
+    rows = torch.arange(count, device=going.device)
+    rows[~going[:count]] = going[count:].nonzero()[:, 0] + count
+    return rows
+
+
+class Front(ABC):
+    """What a search knows of its inputs beside the tree: the tokens [N, K, P + T] of every beam and their scores."""
+
+    per_input: tuple[str, ...] = ("tokens", "padding")  # tensors with a row per input
+
+    def __init__(self, tree: Tree, how: Search) -> None:
+        n, self.width = tree.prompts.shape
+        self.how, self.length = how, 0
+        self.padding = self.width - tree.lengths
+        self.tokens = tree.prompts.new_empty(n, how.num_beams, self.width + how.max_new_tokens)
+        self.tokens[:, :, : self.width] = tree.prompts[:, None]
+
+    @abstractmethod
+    def advance(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Next tokens [N, K], the beams [N, K] they go on from, and which inputs [N] go on, from logits [N, K, V]."""
+
+    @abstractmethod
+    def best(self, rows: torch.Tensor) -> torch.Tensor:
+        """The texts [rows, T] of inputs that are done."""
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Go on with these inputs alone."""
+        for name in self.per_input:
+            setattr(self, name, getattr(self, name)[rows])
+
+    def penalised(self, scores: torch.Tensor) -> torch.Tensor:
+        """Scores [N * K, V] with the penalty for repeated words, and without those that repeat an n-gram; in place.
+
+        Padding repeats the first token of its input, which changes no set of words; n-grams that touch it do not count.
+        """
+        seen = self.tokens[:, :, : self.width + self.length].flatten(0, 1)
+        if self.how.repetition_penalty != 1.0:
+            factor, found = self.how.repetition_penalty, scores.gather(1, seen)
+            scores.scatter_(1, seen, torch.where(found < 0, found * factor, found / factor))
+        size = self.how.no_repeat_ngram
+        if 0 < size <= seen.shape[1]:
+            ends = seen[:, size - 1 :]
+            starts = torch.arange(ends.shape[1], device=seen.device)
+            repeats = starts >= self.padding.repeat_interleave(self.how.num_beams)[:, None]
+            for i in range(size - 1):
+                last = seen.shape[1] - size + 1 + i
+                repeats = repeats & (seen[:, i : i + ends.shape[1]] == seen[:, last : last + 1])
+            scores.scatter_add_(1, ends, torch.zeros_like(ends, dtype=scores.dtype).masked_fill_(repeats, -torch.inf))
+        return scores
+
+
+class Greedy(Front):
+    """The likeliest word at every step."""
+
+    def advance(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The penalties act on logits here, on log-probabilities in a beam search."""
+        chosen = self.penalised(logits[:, 0].clone()).argmax(-1, keepdim=True)
+        self.tokens[:, :, self.width + self.length] = chosen
+        self.length += 1
+        going = chosen[:, 0] != self.how.end
+        if self.length == self.how.max_new_tokens:
+            going = torch.zeros_like(going)
+        return chosen, torch.zeros_like(chosen), going
+
+    def best(self, rows: torch.Tensor) -> torch.Tensor:
+        """The only beam."""
+        return self.tokens[rows, 0, self.width : self.width + self.length]
+
+
+class Beams(Front):
+    """The K best beginnings of each input, and its K best finished texts."""
+
+    per_input = (*Front.per_input, "scores", "finished", "finished_scores", "is_finished")
+
+    def __init__(self, tree: Tree, how: Search) -> None:
+        super().__init__(tree, how)
+        n, beams, _ = self.tokens.shape
+        self.scores = torch.full((n, beams), NOTHING, device=self.tokens.device)
+        self.scores[:, 0] = 0.0  # the beams are equal at first: only one may be continued
+        self.finished = self.tokens.new_full((n, beams, how.max_new_tokens), how.end)
+        self.finished_scores = torch.full_like(self.scores, NOTHING)
+        self.is_finished = torch.zeros_like(self.scores, dtype=torch.bool)
+
+    def advance(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The scores are sums of log-probabilities."""
+        n, beams, words = logits.shape
+        found = self.penalised(log_softmax(logits.reshape(n * beams, words), -1))
+        values, index = largest(found.view(n, beams, words), self.scores, 2 * beams)
+        parents, tokens = index // words, index % words
+        self.length += 1
+        if self.length < self.how.max_new_tokens:
+            ends = tokens == self.how.end
+        else:
+            ends = torch.ones_like(tokens, dtype=torch.bool)
+        texts = _gathered(self.tokens[:, :, self.width : self.width + self.length], parents)
+        texts[:, :, -1] = tokens
+        running = values + ends * NOTHING
+        chosen = running.topk(beams).indices
+        self.scores = running.gather(1, chosen)
+        self.tokens[:, :, self.width : self.width + self.length] = _gathered(texts, chosen)
+        self._finish(values, texts, ends)
+        return tokens.gather(1, chosen), parents.gather(1, chosen), self._improvable() & ~ends.all(1)
+
+    def _finish(self, values: torch.Tensor, texts: torch.Tensor, ends: torch.Tensor) -> None:
+        """Put candidates that end here among the finished texts, if they are among the first K candidates."""
+        beams = self.how.num_beams
+        ends = ends & (torch.arange(2 * beams, device=ends.device) < beams)
+        values = values / self.length**self.how.length_penalty + ~ends * NOTHING
+        self.finished_scores, chosen = torch.cat([self.finished_scores, values], 1).topk(beams)
+        self.is_finished = torch.cat([self.is_finished, ends], 1).gather(1, chosen)
+        texts = torch.cat([self.finished[:, :, : self.length], texts], 1)
+        self.finished[:, :, : self.length] = _gathered(texts, chosen)
+
+    def _improvable(self) -> torch.Tensor:
+        """Whether the best beam could still be better than the worst of K finished texts, were it to end now."""
+        best: torch.Tensor = self.scores[:, :1] / self.length**self.how.length_penalty
+        worst = torch.where(self.is_finished, self.finished_scores.amin(1, keepdim=True), NOTHING)
+        better: torch.Tensor = best > worst
+        return better.any(1)
+
+    def best(self, rows: torch.Tensor) -> torch.Tensor:
+        """The finished text with the best score."""
+        return self.finished[rows, 0, : self.length]
+
+
+def _gathered(texts: torch.Tensor, beams: torch.Tensor) -> torch.Tensor:
+    """The texts [N, J, T] of beams [N, J] from texts [N, K, T]."""
+    return texts.gather(1, beams[..., None].expand(*beams.shape, texts.shape[2]))
+
+
+def largest(values: torch.Tensor, offsets: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The largest of values [N, K, V] + offsets [N, K] for each of N in order, and their indices in [K * V].
+
+    The largest numbers are in the groups with the largest maxima, so that most numbers are looked at once only.
+    """
+    n, beams, words = values.shape
+    part = words // GROUPS
+    if beams * part < count:
+        best = (values + offsets[..., None]).flatten(1).topk(count)
+        return best.values, best.indices
+    maxima = values[..., : part * GROUPS].unflatten(2, (GROUPS, part)).amax(2) + offsets[..., None]
+    groups = maxima.flatten(1).topk(count).indices
+    inside = groups // part * words + groups % part
+    device = values.device
+    index = (inside[..., None] + part * torch.arange(GROUPS, device=device)).flatten(1)
+    if rest := words - part * GROUPS:
+        last = torch.arange(beams, device=device)[:, None] * words + torch.arange(words - rest, words, device=device)
+        index = torch.cat([index, last.flatten().expand(n, -1)], 1)
+    candidates = values.flatten(1).gather(1, index) + offsets.gather(1, index // words)
+    found, chosen = candidates.topk(count)
+    return found, index.gather(1, chosen)

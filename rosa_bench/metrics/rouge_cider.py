@@ -1,0 +1,115 @@
+"""ROUGE-L and CIDEr as the E2E challenge computes them, with the code of the COCO caption evaluation.
+
+Both compare tokens of the Penn Treebank tokenizer (`rosa_bench.metrics.ptb_tokenizer`), lower-cased and without
+punctuation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from rosa_bench.metrics.mteval import check, ngrams
+from rosa_bench.metrics.ptb_tokenizer import tokenize_captions
+
+ROUGE_BETA = 1.2  # weight of recall
+CIDER_ORDER, CIDER_SIGMA = 4, 6.0
+Vector = dict[tuple[str, ...], float]
+
+
+def tokenized(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
+    """Texts as tokens joined by spaces. Raises ValueError if an output has no reference, or there are no outputs."""
+    check(outputs, references)
+    texts = iter(tokenize_captions([text for refs in references for text in refs]))  # one call, as the challenge's
+    return tokenize_captions(list(outputs)), [[next(texts) for _ in refs] for refs in references]
+
+
+def rouge_l(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+    """Mean over outputs of `rouge_l_each`, in points. Takes what `tokenized` returns."""
+    return 100 * total(rouge_l_each(outputs, references)) / len(outputs)
+
+
+def rouge_l_each(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
+    """The F score of the longest common subsequence of every output, a fraction.
+
+    Precision and recall are each the best over an output's references. Takes what `tokenized` returns.
+    """
+    scores = []
+    for output, refs in zip(outputs, references, strict=True):
+        words = output.split(" ")
+        common = [(_common(words, ref.split(" ")), len(ref.split(" "))) for ref in refs]
+        precision, recall = max(n for n, _ in common) / len(words), max(n / size for n, size in common)
+        both = (1 + ROUGE_BETA**2) * precision * recall
+        scores.append(both / (recall + ROUGE_BETA**2 * precision) if precision and recall else 0.0)
+    return scores
+
+
+def total(values: Iterable[float]) -> float:
+    """The sum, added up in order; not `sum`, which rounds otherwise from Python 3.12 on."""
+    found = 0.0
+    for value in values:
+        found += value
+    return found
+
+
+def _common(first: Sequence[str], second: Sequence[str]) -> int:
+    """The length of the longest common subsequence."""
+    row = [0] * (len(second) + 1)
+    for word in first:
+        diagonal = 0
+        for j, other in enumerate(second, start=1):
+            above = row[j]
+            row[j] = diagonal + 1 if word == other else max(above, row[j - 1])
+            diagonal = above
+    return row[-1]
+
+
+def cider(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+    """CIDEr-D (Vedantam et al., 2015), ten times the mean of `cider_each`. Takes what `tokenized` returns."""
+    return 10 * total(cider_each(outputs, references)) / len(outputs)
+
+
+def cider_each(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
+    """The mean cosine of every output with its references: idf from the references of these very outputs.
+
+    So scores of different sets or subsets do not compare, and a single output has 0. Takes what `tokenized` returns.
+    The length penalty compares numbers of bigrams, as the published code does.
+    """
+    cooked = [[_counts(ref) for ref in refs] for refs in references]
+    documents = Counter(ngram for refs in cooked for ngram in set().union(*refs))
+    size = math.log(len(cooked))
+
+    def vector(counts: Counter[tuple[str, ...]]) -> tuple[list[Vector], list[float], int]:
+        parts: list[Vector] = [{} for _ in range(CIDER_ORDER)]
+        for ngram, count in counts.items():
+            parts[len(ngram) - 1][ngram] = count * (size - math.log(max(1, documents[ngram])))
+        norms = [math.sqrt(sum(value * value for value in part.values())) for part in parts]
+        return parts, norms, sum(count for ngram, count in counts.items() if len(ngram) == 2)
+
+    scores = []
+    for output, refs in zip(outputs, cooked, strict=True):
+        hypothesis = vector(_counts(output))
+        scores.append(sum(_similarity(hypothesis, vector(ref)) for ref in refs) / len(refs))
+    return scores
+
+
+def _counts(text: str) -> Counter[tuple[str, ...]]:
+    words = tuple(text.split())
+    found: Counter[tuple[str, ...]] = Counter()
+    for order in range(1, CIDER_ORDER + 1):
+        found.update(ngrams(words, order))
+    return found
+
+
+def _similarity(
+    hypothesis: tuple[list[Vector], list[float], int], reference: tuple[list[Vector], list[float], int]
+) -> float:
+    """The mean over orders of the clipped cosine, less for lengths that differ."""
+    penalty = math.exp(-((hypothesis[2] - reference[2]) ** 2) / (2 * CIDER_SIGMA**2))
+    total = 0.0
+    for ours, theirs, norm, other in zip(hypothesis[0], reference[0], hypothesis[1], reference[1], strict=True):
+        if norm and other:
+            shared = sum(min(value, theirs[ngram]) * theirs[ngram] for ngram, value in ours.items() if ngram in theirs)
+            total += shared / (norm * other) * penalty
+    return total / CIDER_ORDER

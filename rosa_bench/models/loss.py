@@ -1,0 +1,36 @@
+"""The training loss as a mean over everything an optimiser step sees.
+
+A model's own loss is the mean of one micro-batch; with several of them, or several processes, the mean of such means
+weighs examples unequally, and `transformers` scales it wrongly for classifiers, which ignore `num_items_in_batch`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from rosa_bench.core.task import IGNORED, Kind
+
+
+class StepLoss:
+    """The sum of a micro-batch's losses over the number of items (examples, target tokens) of the whole step."""
+
+    def __init__(self, kind: Kind, label_smoothing: float) -> None:
+        self.kind, self.label_smoothing = kind, label_smoothing
+
+    def __call__(self, outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int) -> torch.Tensor:
+        """logits [examples, outputs] or [examples, length, vocabulary] and their labels to a scalar, in nats.
+
+        A regression's is the squared error; items are then the numbers in `labels`, [examples] or [examples, outputs].
+        """
+        logits = outputs.logits.float()
+        if self.kind == "regress":
+            return F.mse_loss(logits.view_as(labels), labels.float(), reduction="sum") / num_items_in_batch
+        if self.kind in ("generate", "choice"):
+            logits, labels = logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
+        total = F.cross_entropy(
+            logits, labels, ignore_index=IGNORED, reduction="sum", label_smoothing=self.label_smoothing
+        )
+        return total / num_items_in_batch

@@ -1,0 +1,1 @@
+"""The `nn.Module`s that methods insert into a backbone."""

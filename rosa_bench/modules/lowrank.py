@@ -1,0 +1,198 @@
+"""A linear map with trained low-rank terms on some of its outputs: y = x W + s (x A) B. Shapes: I in, O out, R rank."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import nn
+
+from rosa_bench.core.schema import Bias
+from rosa_bench.models.sites import Role, Site, features, find_sites, freeze_backbone, weight_IO
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class LowRank(nn.Module):
+    """Wraps a linear map `base` (nn.Linear or Conv1D) and adds `scale * (x A) B` to the outputs of each of its sites.
+
+    `A` [I, R] and `B` [R, O of the site] are kept per role, so that query, key and value of a fused map are adapted
+    separately. The base is frozen here and stays where it was otherwise: dtype, device and bias are its own.
+    """
+
+    def __init__(
+        self, base: nn.Module, sites: Sequence[Site], rank: Mapping[Role, int], scale: float, dropout: float
+    ) -> None:
+        super().__init__()
+        inputs, outputs = features(base)
+        weight = weight_IO(base)
+        self.base = base
+        weight.requires_grad_(False)
+        self.sites, self.scale, self.outputs = tuple(sites), scale, outputs
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+        self.A = nn.ParameterDict({s.role: weight.new_zeros(inputs, rank[s.role]) for s in sites})
+        self.B = nn.ParameterDict({s.role: weight.new_zeros(rank[s.role], s.stop - s.start) for s in sites})
+
+    def factors(self, role: Role) -> tuple[torch.Tensor, torch.Tensor]:
+        """The `A` and `B` of a role that act now."""
+        return self.A[role], self.B[role]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x [..., I] to y [..., O]."""
+        y: torch.Tensor = self.base(x)
+        dropped = self.dropout(x)
+        for site in self.sites:
+            A, B = self.factors(site.role)
+            y = self._add(y, site, self.scale * (dropped @ A) @ B)
+        return y
+
+    def _add(self, y: torch.Tensor, site: Site, term: torch.Tensor) -> torch.Tensor:
+        if site.stop - site.start == self.outputs:
+            return y + term
+        return y + nn.functional.pad(term, (site.start, self.outputs - site.stop))
+
+    def weight_of(self, site: Site) -> torch.Tensor:
+        """The base weight of a site as [I, O]: a view that can be written to."""
+        return weight_IO(self.base)[:, site.start : site.stop]
+
+    def update_of(self, site: Site) -> torch.Tensor:
+        """What the term adds to the weight of a site, [I, O] in fp64."""
+        A, B = self.factors(site.role)
+        return self.scale * (A.double() @ B.double())
+
+    @torch.no_grad()
+    def merged(self) -> nn.Module:
+        """The base with every low-rank term folded into its weight, summed in fp64."""
+        for site in self.sites:
+            weight = self.weight_of(site)
+            weight.copy_((weight.double() + self.update_of(site)).to(weight.dtype))
+        return self.base
+
+
+class Nested(LowRank):
+    """A term of which only the first `active` columns of A and rows of B act, scaled by alpha / active (DyLoRA)."""
+
+    def __init__(self, base: nn.Module, sites: Sequence[Site], rank: Mapping[Role, int], **options: Any) -> None:
+        self.alpha: float = options.pop("alpha")
+        self.frozen: bool = options.pop("frozen")
+        super().__init__(base, sites, rank, scale=1.0, **options)
+        self.held: dict[str, torch.Tensor] = {}
+        self.active = 0
+        self.activate(max(rank.values()))
+
+    def activate(self, rank: int) -> None:
+        """Let the first `rank` directions act."""
+        self.active, self.scale = rank, self.alpha / rank
+
+    def factors(self, role: Role) -> tuple[torch.Tensor, torch.Tensor]:
+        """The truncated pair; where `frozen`, gradients reach its last direction only."""
+        b, A, B = self.active, self.A[role], self.B[role]
+        if self.frozen and b > 1 and torch.is_grad_enabled():
+            return (
+                torch.cat([A[:, : b - 1].detach(), A[:, b - 1 : b]], dim=1),
+                torch.cat([B[: b - 1].detach(), B[b - 1 : b]]),
+            )
+        return A[:, :b], B[:b]
+
+    @torch.no_grad()
+    def hold(self) -> None:
+        """Remember the directions that the coming update has no business with."""
+        self.held = {name: p.clone() for name, p in self.named_parameters() if name.startswith(("A.", "B."))}
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Put them back: an update without a gradient still moves them, by momentum and by weight decay."""
+        first = self.active - 1 if self.frozen else 0
+        for role in self.A:
+            for factor, before in ((self.A[role].T, self.held[f"A.{role}"].T), (self.B[role], self.held[f"B.{role}"])):
+                factor[:first] = before[:first]
+                factor[self.active :] = before[self.active :]
+        self.held = {}
+
+
+class Resampled(LowRank):
+    """A term split off the weight itself (ROSA). A role whose rank is full trains the weight as it is, in `whole`."""
+
+    def __init__(self, base: nn.Module, sites: Sequence[Site], rank: Mapping[Role, int]) -> None:
+        inputs, _ = features(base)
+        complete = [s for s in sites if rank[s.role] >= min(inputs, s.stop - s.start)]
+        super().__init__(base, [s for s in sites if s not in complete], rank, scale=1.0, dropout=0.0)
+        self.complete = tuple(complete)
+        self.whole = nn.ParameterDict({s.role: self.weight_of(s).detach().clone() for s in complete})
+        for site in complete:
+            self.weight_of(site).data.zero_()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """x [..., I] to y [..., O]."""
+        y = super().forward(x)
+        for site in self.complete:
+            y = self._add(y, site, x @ self.whole[site.role])
+        return y
+
+    @torch.no_grad()
+    def merged(self) -> nn.Module:
+        """The base with everything that was split off it."""
+        for site in self.complete:
+            self.weight_of(site).copy_(self.whole[site.role])
+        return super().merged()
+
+
+class LowRankMethod(Protocol):
+    """What every method with low-rank terms has in its configuration."""
+
+    @property
+    def targets(self) -> Sequence[str]:
+        """Roles of the weights to adapt, or `all`."""
+
+    @property
+    def bias(self) -> Bias:
+        """Which biases of the backbone train."""
+
+    @property
+    def train_head(self) -> bool:
+        """Whether the task head trains."""
+
+
+def attach_lowrank(
+    model: PreTrainedModel,
+    method: LowRankMethod,
+    rank: int | float,
+    wrap: Callable[..., LowRank] = LowRank,
+    **options: Any,
+) -> None:
+    """Freeze the backbone and wrap the method's target weights in place with `wrap(module, sites, ranks, **options)`.
+
+    A float `rank` is a share of a site's full rank, at least 1. Raises UsageError if a target's role is missing.
+    """
+    sites = find_sites(model, method.targets)
+    freeze_backbone(model, method.train_head, method.bias, {site.name for site in sites})
+    by_module: dict[str, list[Site]] = {}
+    for site in sites:
+        by_module.setdefault(site.name, []).append(site)
+    for name, group in by_module.items():
+        base = model.get_submodule(name)
+        ranks = {site.role: rank_of(rank, features(base)[0], site.stop - site.start) for site in group}
+        model.set_submodule(name, wrap(base, group, ranks, **options))
+
+
+def rank_of(rank: int | float, inputs: int, outputs: int) -> int:
+    """A rank as an integer: itself, or a share of the full rank of an [inputs, outputs] weight."""
+    return rank if isinstance(rank, int) else max(1, round(rank * min(inputs, outputs)))
+
+
+def lowrank_sites(model: nn.Module) -> Iterator[tuple[LowRank, Site]]:
+    """Every adapted site with its wrapper, in the model's own order."""
+    for module in model.modules():
+        if isinstance(module, LowRank):
+            for site in module.sites:
+                yield module, site
+
+
+def merge(model: PreTrainedModel) -> PreTrainedModel:
+    """Fold every low-rank adapter into plain weights, in place."""
+    for name, module in list(model.named_modules()):
+        if isinstance(module, LowRank):
+            model.set_submodule(name, module.merged())
+    return model

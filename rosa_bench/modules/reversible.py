@@ -1,0 +1,281 @@
+"""Reversible layers whose inputs are rebuilt exactly from their outputs, bit for bit, however small the factors.
+
+A layer maps two streams h1, h2 [batch, length, width] to
+
+    y1 = lambda h1 + F(h2)        y2 = beta h2 + G(y1)
+
+and back by h2 = (y2 - G(y1)) / beta, h1 = (y1 - F(h2)) / lambda. In floating point the division multiplies rounding
+errors, tenfold per layer at the published factors; after some ten layers nothing is left of the input. Here the streams
+are integers (multiples of 2**-30 in 64 bits) and a factor is a fraction n/d: the integer division n h = d q + r leaves
+q in the stream and r, at most four bits per value for 1/10, on a tape. Both directions are then exact, as long as F and
+G give the same bits for the same input, which they do on one machine with one number of threads. What is kept per layer
+is r and the state of the random generators; all activations of F and G are computed again in the backward pass.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from rosa_bench.modules.bottleneck import Adapter
+from rosa_bench.modules.layer_families import Halves
+
+STEP = 2.0**-30  # the value of one in a stream
+
+
+def to_stream(values: torch.Tensor) -> torch.Tensor:
+    """Floats to the nearest integers in the stream."""
+    return (values.double() / STEP).round_().to(torch.int64)
+
+
+def from_stream(stream: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Integers of a stream to floats."""
+    return (stream.double() * STEP).to(dtype)
+
+
+def shrink(stream: torch.Tensor, factor: Fraction) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The stream times n/d rounded down, and the packed remainders (None where nothing is lost)."""
+    if factor == 1:
+        return stream, None
+    whole = stream * factor.numerator
+    quotient = torch.div(whole, factor.denominator, rounding_mode="floor")
+    rest = (whole - quotient * factor.denominator).to(torch.uint8)
+    return quotient, _pack(rest) if factor.denominator <= 16 else rest
+
+
+def grow(stream: torch.Tensor, factor: Fraction, rest: torch.Tensor | None) -> torch.Tensor:
+    """The stream that `shrink` made this one and these remainders from."""
+    if rest is None:
+        return stream
+    if factor.denominator <= 16:
+        rest = _unpack(rest, stream.numel()).view(stream.shape)
+    return (stream * factor.denominator + rest) // factor.numerator
+
+
+def _pack(rest: torch.Tensor) -> torch.Tensor:
+    """Two remainders below 16 to a byte."""
+    flat = rest.flatten()
+    if flat.numel() % 2:
+        flat = torch.cat([flat, flat.new_zeros(1)])
+    return flat[0::2] | (flat[1::2] << 4)
+
+
+def _unpack(packed: torch.Tensor, count: int) -> torch.Tensor:
+    return torch.stack([packed & 15, packed >> 4], dim=-1).flatten()[:count]
+
+
+class ReversibleLayer(nn.Module, ABC):
+    """F and G of one layer. Subclasses hold their modules; `call` carries what the layer gets beside its input."""
+
+    @abstractmethod
+    def F(self, h: torch.Tensor, call: Any) -> torch.Tensor:
+        """The function added to the first stream."""
+
+    @abstractmethod
+    def G(self, y: torch.Tensor, call: Any) -> torch.Tensor:
+        """The function added to the second stream."""
+
+
+class AdapterLayer(ReversibleLayer):
+    """The whole layer and an adapter of its own: MEFT1 (the layer is F) and MEFT2 (the layer is G)."""
+
+    def __init__(self, layer: nn.Module, adapter: Adapter, layer_first: bool) -> None:
+        super().__init__()
+        self.layer, self.adapter, self.layer_first = layer, adapter, layer_first
+
+    def F(self, h: torch.Tensor, call: Any) -> torch.Tensor:
+        """The layer in MEFT1, else the adapter."""
+        return self._layer(h, call) if self.layer_first else self._adapter(h)
+
+    def G(self, y: torch.Tensor, call: Any) -> torch.Tensor:
+        """The adapter in MEFT1, else the layer."""
+        return self._adapter(y) if self.layer_first else self._layer(y, call)
+
+    def _layer(self, h: torch.Tensor, call: Any) -> torch.Tensor:
+        out: torch.Tensor = self.layer(h, **call)
+        return out
+
+    def _adapter(self, h: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.adapter(h)
+        return out
+
+
+class HalvesLayer(ReversibleLayer):
+    """The attention half and the feed-forward half of a layer (MEFT3)."""
+
+    def __init__(self, layer: nn.Module, family: type[Halves]) -> None:
+        super().__init__()
+        self.layer, self.family = layer, family
+
+    def F(self, h: torch.Tensor, call: Any) -> torch.Tensor:
+        """The attention half."""
+        return self.family.attention(self.layer, h, call)
+
+    def G(self, y: torch.Tensor, call: Any) -> torch.Tensor:
+        """The feed-forward half."""
+        return self.family.feed_forward(self.layer, y)
+
+
+@dataclass
+class Random:
+    """The states of the generators that dropout draws from."""
+
+    cpu: torch.Tensor
+    device: torch.Tensor | None
+
+    @classmethod
+    def now(cls, like: torch.Tensor) -> Random:
+        """The states before the next draw."""
+        return cls(torch.get_rng_state(), torch.cuda.get_rng_state(like.device) if like.is_cuda else None)
+
+    @contextlib.contextmanager
+    def replayed(self, like: torch.Tensor) -> Iterator[None]:
+        """Draw again from these states; afterwards the global stream is where it was."""
+        with torch.random.fork_rng(devices=[like.device] if like.is_cuda else []):
+            torch.set_rng_state(self.cpu)
+            if self.device is not None:
+                torch.cuda.set_rng_state(self.device, like.device)
+            yield
+
+
+class ReversibleStack(nn.Module):
+    """Layers in a row. The first `reversible` of them keep no activations, the others are the same with plain autograd.
+
+    `switch` exchanges the streams after each layer; `weights` combine them at the end.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[ReversibleLayer],
+        factors: tuple[Fraction, Fraction],
+        switch: bool,
+        reversible: int,
+        weights: tuple[float, float],
+        bind: Callable[..., Any],
+    ) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.factors, self.switch, self.reversible, self.weights = factors, switch, reversible, weights
+        self.bind = bind
+        self.rebuilt: torch.Tensor | None = None  # filled in the backward pass while `keep_rebuilt`
+        self.keep_rebuilt = False
+
+    def forward(self, hidden: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """hidden [batch, length, width] to the combined streams, of the same shape."""
+        count = self.reversible if torch.is_grad_enabled() else 0
+        call = self.bind(*args, **kwargs)
+        first = second = hidden
+        if count:
+            trained = [p for p in self.layers[:count].parameters() if p.requires_grad]
+            first, second = _Reversible.apply(self, count, call, hidden, *trained)
+        for layer in self.layers[count:]:
+            first, second = self.step(layer, first, second, call)
+        return self.weights[0] * first + self.weights[1] * second
+
+    def step(
+        self, layer: nn.Module, first: torch.Tensor, second: torch.Tensor, call: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """One layer with plain autograd."""
+        assert isinstance(layer, ReversibleLayer)
+        y1 = float(self.factors[0]) * first + layer.F(second, call)
+        y2 = float(self.factors[1]) * second + layer.G(y1, call)
+        return (y2, y1) if self.switch else (y1, y2)
+
+
+class _Reversible(torch.autograd.Function):
+    """The reversible layers of a stack as one function of the hidden states and the trained parameters."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, stack: ReversibleStack, count: int, call: Any, hidden: torch.Tensor, *trained: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        kind, dtype = hidden.device.type, hidden.dtype
+        ctx.autocast = {"dtype": torch.get_autocast_dtype(kind), "enabled": torch.is_autocast_enabled(kind)}
+        first = second = to_stream(hidden)
+        finite = hidden.new_zeros(())
+        tape: list[tuple[Random, Random]] = []
+        rests: list[torch.Tensor | None] = []
+        with torch.autocast(kind, cache_enabled=False, **ctx.autocast):
+            for layer in stack.layers[:count]:
+                assert isinstance(layer, ReversibleLayer)
+                before_F = Random.now(hidden)
+                f = layer.F(from_stream(second, dtype), call)
+                y1, rest_1 = shrink(first, stack.factors[0])
+                y1 = y1 + to_stream(f)
+                before_G = Random.now(hidden)
+                g = layer.G(from_stream(y1, dtype), call)
+                y2, rest_2 = shrink(second, stack.factors[1])
+                y2 = y2 + to_stream(g)
+                # integers cannot be NaN: what is not finite is carried beside them
+                finite = finite + 0 * (f.sum() + g.sum()).to(dtype)
+                tape.append((before_F, before_G))
+                rests += [rest_1, rest_2]
+                first, second = (y2, y1) if stack.switch else (y1, y2)
+        ctx.stack, ctx.call, ctx.tape, ctx.dtype = stack, call, tape, dtype
+        ctx.lost = [rest is not None for rest in rests]
+        ctx.trained = trained
+        ctx.save_for_backward(first, second, *(rest for rest in rests if rest is not None))
+        return from_stream(first, dtype) + finite, from_stream(second, dtype) + finite
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        stack: ReversibleStack = ctx.stack
+        lambda_, beta = stack.factors
+        first, second, *kept = ctx.saved_tensors
+        rests = [kept.pop(0) if lost else None for lost in ctx.lost]
+        d_first, d_second = cotangents
+        found: dict[int, torch.Tensor] = {}
+        again = partial(_again, ctx, found)
+        for i in reversed(range(len(ctx.tape))):
+            layer = stack.layers[i]
+            assert isinstance(layer, ReversibleLayer)
+            before_F, before_G = ctx.tape[i]
+            y1, y2, d1, d2 = (second, first, d_second, d_first) if stack.switch else (first, second, d_first, d_second)
+            g, more = again(layer, layer.G, y1, d2, before_G, True)
+            d1 = d1 if more is None else d1 + more
+            second = grow(y2 - g, beta, rests[2 * i + 1])
+            f, more = again(layer, layer.F, second, d1, before_F, i > 0 or ctx.needs_input_grad[3])
+            d_second = float(beta) * d2 if more is None else float(beta) * d2 + more
+            first = grow(y1 - f, lambda_, rests[2 * i])
+            d_first = float(lambda_) * d1
+        if stack.keep_rebuilt:
+            stack.rebuilt = from_stream(first, ctx.dtype)
+        d_hidden = d_first + d_second if ctx.needs_input_grad[3] else None
+        return None, None, None, d_hidden, *(found.get(id(parameter)) for parameter in ctx.trained)
+
+
+def _again(
+    ctx: Any,
+    found: dict[int, torch.Tensor],
+    layer: ReversibleLayer,
+    function: Callable[[torch.Tensor, Any], torch.Tensor],
+    stream: torch.Tensor,
+    d: torch.Tensor,
+    before: Random,
+    wanted: bool,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """F or G once more, with gradients: its output as a stream, and the gradient of its input if `wanted`.
+
+    Gradients of parameters are added to `found`.
+    """
+    x = from_stream(stream, ctx.dtype).requires_grad_(wanted)
+    trained = [parameter for parameter in layer.parameters() if parameter.requires_grad]
+    with before.replayed(stream), torch.enable_grad(), torch.autocast(stream.device.type, **ctx.autocast):
+        value = function(x, ctx.call)
+    if not value.requires_grad:
+        return to_stream(value), None
+    sources = [*trained, *([x] if wanted else [])]
+    gradients = torch.autograd.grad(value, sources, d.to(value.dtype), allow_unused=True)
+    for parameter, gradient in zip(trained, gradients, strict=False):
+        if gradient is not None:
+            known = found.get(id(parameter))
+            found[id(parameter)] = gradient if known is None else known + gradient
+    return to_stream(value.detach()), gradients[-1] if wanted else None

@@ -1,0 +1,108 @@
+"""Chosen singular directions of a weight, without computing the others. Shapes: I inputs, O outputs, R chosen.
+
+A full singular value decomposition finds min(I, O) directions where ROSA wants R of them. Here the smaller Gram matrix
+of the weight is brought to tridiagonal form, whose eigenvalues are cheap to have all and whose eigenvectors can be had
+one by one (inverse iteration); the reflections that led there carry them back. Everything is in fp64, so that squaring
+the weight costs nothing that its own precision holds, and what was found is checked.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rosa_bench.modules.lapack import add_square, eigenvalues, tridiagonal
+
+BLOCK = 128  # rows or columns of a weight that are turned into fp64 at a time
+SMALLEST = 1e-4  # of the largest singular value; below it squares lose too much, and the weight itself is decomposed
+TOLERANCE = 1e-10  # of what is found, against the definition of an eigenvector
+Directions = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+def by_svd(W_IO: torch.Tensor, index: torch.Tensor) -> Directions:
+    """Left [I, R], values [R] and right [R, O] of the chosen singular directions, 0 the largest, in fp64."""
+    U, S, Vh = torch.linalg.svd(W_IO.double(), full_matrices=False)
+    index = index.to(S.device)
+    return U[:, index], S[index], Vh[index]
+
+
+def by_gram(W_IO: torch.Tensor, index: torch.Tensor) -> Directions:
+    """The same up to signs, computed on the CPU; by `by_svd` where a chosen value is too small for this way."""
+    inputs, outputs = W_IO.shape
+    W_LN = W_IO.detach().cpu() if inputs >= outputs else W_IO.detach().cpu().T  # L the longer side, N the shorter
+    found = _eigenvectors(_gram(W_LN), index)
+    if found is None:
+        return by_svd(W_IO, index)
+    squares, V_NR = found
+    largest = float(squares[-1])
+    image_LR = torch.cat([rows.double() @ V_NR for rows in W_LN.split(BLOCK)])
+    values = torch.linalg.vector_norm(image_LR, dim=0)
+    if not largest > 0 or float(values.min()) < SMALLEST * largest**0.5 or not _true(W_LN, image_LR, V_NR, largest):
+        return by_svd(W_IO, index)
+    unit_LR = image_LR / values
+    left, right = (unit_LR, V_NR.T) if inputs >= outputs else (V_NR, unit_LR.T)
+    return left.to(W_IO.device), values.to(W_IO.device), right.to(W_IO.device)
+
+
+def add_product(W_IO: torch.Tensor, A_IR: torch.Tensor, B_RO: torch.Tensor, sign: float = 1.0) -> None:
+    """W + sign A B in place, summed in fp64 a part of the longer side at a time, so that no second matrix is held."""
+    if W_IO.shape[0] > W_IO.shape[1]:
+        W_IO, A_IR, B_RO = W_IO.T, B_RO.T, A_IR.T
+    A = sign * A_IR.double()
+    for W, B in zip(W_IO.split(BLOCK, dim=1), B_RO.split(BLOCK, dim=1), strict=True):
+        W.copy_(torch.addmm(W.double(), A, B.double()))
+
+
+def _gram(W_LN: torch.Tensor) -> NDArray[np.float64]:
+    """W' W [N, N] in fp64, its lower triangle, in Fortran's order."""
+    N = W_LN.shape[1]
+    G: NDArray[np.float64] = np.zeros((N, N), order="F")
+    for rows in W_LN.split(BLOCK):
+        part = rows.double().numpy()
+        add_square(G, part if part.flags.forc else np.ascontiguousarray(part))
+    return G
+
+
+def _eigenvectors(G_NN: NDArray[np.float64], index: torch.Tensor) -> tuple[NDArray[np.float64], torch.Tensor] | None:
+    """All eigenvalues [N] in ascending order, and the eigenvectors [N, R] of the chosen ones, 0 the largest.
+
+    G, of which the lower triangle is read, is overwritten. None for a matrix too small, or where LAPACK gives up.
+    """
+    from scipy.linalg import lapack
+
+    N = len(G_NN)
+    if N < 3:
+        return None
+    form = tridiagonal(G_NN)
+    values = None if form is None else eigenvalues(*form[:2])
+    if form is None or values is None:
+        return None
+    diagonal, beside, tau = form
+    chosen = N - 1 - index.numpy()[::-1]  # ascending, as LAPACK wants them
+    one_block = np.ones(N, np.int32), np.r_[N, np.zeros(N - 1)].astype(np.int32)
+    Z, failed = lapack.dstein(diagonal, beside, values[chosen], *one_block)
+    if failed:
+        return None
+    # The reflectors stand below the diagonal, one row further down than `dormqr` wants them. Counted from the second
+    # number of the matrix on they are where it wants them, with a last row that has to be zero.
+    G_NN[0, 1:] = 0
+    reflectors = G_NN.reshape(-1, order="F")[1 : 1 + N * (N - 1)].reshape(N, N - 1, order="F")
+    moved = np.zeros_like(Z, order="F")
+    moved[:-1] = Z[1:]
+    moved, _, failed = lapack.dormqr("L", "N", reflectors, tau, moved, 64 * Z.shape[1], overwrite_c=1)
+    if failed:
+        return None
+    Z[1:] = moved[:-1]
+    return values, torch.from_numpy(Z[:, ::-1].copy())
+
+
+def _true(W_LN: torch.Tensor, image_LR: torch.Tensor, V_NR: torch.Tensor, largest: float) -> bool:
+    """Whether V is orthonormal and W' W V = V times values: inverse iteration can miss where eigenvalues coincide."""
+    again = sum(
+        (rows.double().T @ image for rows, image in zip(W_LN.split(BLOCK), image_LR.split(BLOCK), strict=True)),
+        torch.zeros_like(V_NR),
+    )
+    between = V_NR.T @ V_NR - torch.eye(V_NR.shape[1], dtype=V_NR.dtype)
+    off = again - V_NR * image_LR.square().sum(0)
+    return bool(between.abs().max() < TOLERANCE) and bool(off.abs().max() < TOLERANCE * largest)

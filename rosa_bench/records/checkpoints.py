@@ -1,0 +1,166 @@
+"""What a run leaves on disk of its model: only tensors that training changes, with checksums, strictly loaded.
+
+A checkpoint is complete when `complete.json` is there and every file it names has the hash it says. A run that was
+killed while writing one goes on from the one before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from rosa_bench.config import node_dict, target_class
+from rosa_bench.core.method import Method
+from rosa_bench.data.source import file_sha256
+from rosa_bench.errors import UsageError
+from rosa_bench.system.files import read_sealed_json, replacing, write_json, write_sealed_json
+from rosa_bench.system.strict_json import loads, short
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+STATE, MARK = "model.safetensors", "complete.json"
+MARKED = {"files", "key", "clocks", "measured", "tally"}  # what a mark says
+
+
+def trained_state(model: PreTrainedModel, method: Method) -> dict[str, torch.Tensor]:
+    """Every tensor that training changes, by name: parameters with gradients, those the method moves, and buffers.
+
+    A tensor shared under several names (tied embeddings) is listed once.
+    """
+    moved = method.moved(model)
+    named = {name: p for name, p in model.named_parameters() if p.requires_grad or name in moved}
+    persistent = model.state_dict().keys()
+    buffers = {name: buffer for name, buffer in model.named_buffers() if name in persistent}
+    return {name: tensor.detach() for name, tensor in (named | buffers).items()}
+
+
+def tensor_hash(tensors: Mapping[str, torch.Tensor]) -> str:
+    """A sha256 over names, shapes, types and bytes."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        digest.update(tensor.view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+    return digest.hexdigest()
+
+
+def backbone_hash(model: PreTrainedModel) -> str:
+    """The hash of a backbone's parameters, before a method is attached to it."""
+    return tensor_hash(dict(model.base_model.named_parameters()))
+
+
+def save_tensors(state: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Write tensors as safetensors, in one step."""
+    with replacing(path) as temporary:
+        own = {name: tensor.cpu().contiguous() for name, tensor in state.items()}
+        save_file(own, temporary, metadata={"format": "pt"})
+
+
+def load_state(model: PreTrainedModel, method: Method, path: Path) -> None:
+    """Copy trained tensors into the model, strictly.
+
+    Raises:
+        UsageError: if the file is damaged, or its names or shapes are not exactly those of this model and method.
+    """
+    try:
+        loaded = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise UsageError(f"{path} cannot be read ({error})") from error
+    state = trained_state(model, method)
+    missing, unexpected = sorted(state.keys() - loaded.keys()), sorted(loaded.keys() - state.keys())
+    wrong = [name for name in state.keys() & loaded.keys() if state[name].shape != loaded[name].shape]
+    if missing or unexpected or wrong:
+        parts = {"missing": missing, "unexpected": unexpected, "of another shape": sorted(wrong)}
+        said = "; ".join(f"{len(names)} {what} ({names[0]} ...)" for what, names in parts.items() if names)
+        raise UsageError(f"{path} does not fit this model and method: {said}")
+    copy_state(model, method, loaded)
+
+
+def copy_state(model: PreTrainedModel, method: Method, values: Mapping[str, torch.Tensor]) -> None:
+    """Copy values into every trained tensor of the model."""
+    with torch.no_grad():
+        for name, tensor in trained_state(model, method).items():
+            tensor.copy_(values[name])
+
+
+def mark_complete(folder: Path, more: Mapping[str, Any]) -> None:
+    """Declare a checkpoint whole: its files with their hashes, written last."""
+    files = {path.name: file_sha256(path) for path in sorted(folder.iterdir()) if path.is_file() and path.name != MARK}
+    write_sealed_json(folder / MARK, {"files": files, **more})
+
+
+def read_mark(folder: Path) -> dict[str, Any] | None:
+    """The content of `complete.json` if every file is as it says, else None."""
+    try:
+        mark = read_sealed_json(folder / MARK)
+        if not mark.keys() <= MARKED:  # of a mark whose checksum has lost its name, too
+            return None
+        whole = all(file_sha256(folder / name) == sha for name, sha in mark["files"].items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return mark if whole else None
+
+
+def is_marked(folder: Path) -> bool:
+    """Whether a checkpoint was once declared whole."""
+    return (folder / MARK).is_file()
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoint folders of a run, newest step first."""
+    found = [path for path in folder.glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit()]
+    return sorted(found, key=lambda path: -int(path.name.rpartition("-")[2]))
+
+
+def remove(folders: Iterable[Path]) -> None:
+    """Delete checkpoint folders."""
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def save_adapters(model: PreTrainedModel, method: Method, folder: Path, backbone_hash: str) -> None:
+    """Write what was trained below `folder`, with the method's configuration and the hash of its backbone."""
+    for name, owner, state in method.exports(trained_state(model, method)):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        save_tensors(state, tensors := folder / name / "adapter.safetensors")
+        told = {"method": node_dict(owner), "backbone_hash": backbone_hash, "sha256": file_sha256(tensors)}
+        write_json(folder / name / "adapter.json", told)
+
+
+def load_adapter(model: PreTrainedModel, method: Method, folder: Path, backbone_hash: str) -> None:
+    """Load one folder of what `save_adapters` wrote into a model to which the same method was attached.
+
+    Raises:
+        UsageError: if the folder holds another method's or another backbone's adapter, or is damaged.
+    """
+    try:
+        told = loads((folder / "adapter.json").read_text(encoding="utf-8"))
+        if not isinstance(told, dict):
+            raise ValueError("adapter.json is no mapping")
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{folder} holds no adapter ({error})") from error
+    if _with_defaults(told.get("method")) != node_dict(method):
+        raise UsageError(f"{folder} is an adapter of another method: {short(told.get('method'))}")
+    if told.get("backbone_hash") != backbone_hash:
+        raise UsageError(f"{folder} is an adapter of another backbone")
+    tensors = folder / "adapter.safetensors"
+    if "sha256" in told and tensors.is_file() and file_sha256(tensors) != told["sha256"]:
+        raise UsageError(f"{tensors} is damaged: its checksum is not the one in adapter.json")
+    load_state(model, method, tensors)
+
+
+def _with_defaults(node: Any) -> dict[str, Any] | None:
+    """A method's configuration as it was written, with fields that have come since; None if it is none."""
+    try:
+        values = dict(node)
+        return node_dict(target_class("method", values.pop("_target_"))(**values))
+    except (UsageError, ValueError, TypeError, KeyError, AttributeError):
+        return None

@@ -1,0 +1,103 @@
+"""The record of a run, as other programs read it: what was run, on what, with which result, at which cost."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from rosa_bench.errors import UsageError
+from rosa_bench.system.console import warn_once
+from rosa_bench.system.files import unsealed, write_sealed_json
+from rosa_bench.system.strict_json import depth, is_text
+
+SCHEMA = 1
+COPY = ".record.json"  # beside the record of a run that is done
+DEEPEST = 60  # levels; a record has about eight
+Status = Literal["running", "done", "failed", "oom", "interrupted"]
+
+
+@dataclass
+class Record:
+    """`record.json`, field for field (docs: the table in README). Absent means not measured."""
+
+    run_id: str
+    key: str
+    task: str
+    model: str
+    method: str
+    seed: int
+    config: dict[str, Any]
+    schema: int = SCHEMA
+    status: Status = "running"
+    started: str = ""
+    finished: str | None = None
+    error: str | None = None
+    variant_names: list[str] = field(default_factory=list)
+    data: dict[str, Any] = field(default_factory=dict)
+    scores: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    primary: dict[str, Any] = field(default_factory=dict)
+    params: dict[str, Any] = field(default_factory=dict)
+    cost: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    env: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; what is None is left out."""
+        return {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
+
+
+def seconds(record: Record) -> float:
+    """What a run took for training, the method's own work and evaluation."""
+    return sum(float(record.cost.get(name, 0.0)) for name in ("train_s", "method_s", "eval_s"))
+
+
+def lock_path(folder: Path) -> Path:
+    """The file that a process locks while it writes to the folder of a run; beside it, so that it can be deleted."""
+    return folder.with_name(f".{folder.name}.lock")
+
+
+def read_record(path: Path) -> Record:
+    """A record from its file; from the copy beside it, saying so, when the file is there and damaged.
+
+    Raises:
+        UsageError: that names the file when it is missing, of another schema, or damaged without a whole copy.
+    """
+    try:
+        return _parsed(path)
+    except UsageError as error:
+        if not path.is_file():
+            raise
+        try:
+            record = _parsed(path.with_name(COPY))
+        except UsageError:
+            raise error from None
+        warn_once(f"rosa_bench: {error}; the copy {COPY} beside it is used")
+        return record
+
+
+def _parsed(path: Path) -> Record:
+    try:
+        content = path.read_bytes()
+        value = unsealed(content)
+        if content.count(b"{") + content.count(b"[") > DEEPEST and depth(value) > DEEPEST:
+            raise ValueError(f"nested deeper than {DEEPEST} levels")
+        if b"\\u" in content and not is_text(value):
+            raise ValueError("half of a surrogate pair, which is no text")
+        if value.get("schema") != SCHEMA:
+            raise ValueError(f"schema {value.get('schema')!r}, wanted {SCHEMA}")
+        return Record(**value)
+    except (OSError, ValueError, TypeError) as error:
+        raise UsageError(f"{path} is not a record of this version ({str(error)[:200]})") from error
+
+
+def write_record(folder: Path, record: Record) -> None:
+    """Write a record whole or not at all, and of one that is done a copy, which outlives damage to it."""
+    write_sealed_json(folder / "record.json", record.to_dict())
+    if record.status == "done":
+        with contextlib.suppress(OSError):  # a disk that has just become full: the record itself is whole
+            write_sealed_json(folder / COPY, record.to_dict())
+    else:
+        (folder / COPY).unlink(missing_ok=True)

@@ -1,0 +1,291 @@
+"""What watches a run: its clocks, memory, events and status. The only place that catches failures."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import gc
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from rosa_bench.config import Run
+from rosa_bench.core.task import Prediction
+from rosa_bench.errors import UsageError
+from rosa_bench.records import checkpoints
+from rosa_bench.records.environment import environment
+from rosa_bench.records.record import Record, Status, write_record
+from rosa_bench.records.run_key import method_name
+from rosa_bench.system import distributed, memory
+from rosa_bench.system.console import tell, warn
+from rosa_bench.system.files import clear_temporaries, said_of, write_bytes, write_json_lines_gz
+from rosa_bench.system.locks import Lock, LostError
+from rosa_bench.system.signals import INTERRUPTED, Signals, interrupted
+
+
+def now() -> str:
+    """The time in UTC, to the second."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
+class Recorder:
+    """Writes a run's folder while it runs. `record.json` is written at every change of status, whole or not at all.
+
+    `lock` is held by the caller; None where another process of the same run writes.
+    """
+
+    def __init__(self, run: Run, run_id: str, key: str, lock: Lock | None) -> None:
+        self.folder = Path(run.output_dir) / run_id
+        self.record = Record(run_id, key, run.task.name, run.model.name, method_name(run), run.seed, run.to_dict())
+        self._device, self._dtype = run.train.device, run.train.precision
+        self.activations: int | None = None
+        self.stop_asked = False
+        self._clocks: dict[str, float] = {}
+        self._base: dict[str, float] = {}
+        self._tokens = self._cells = self._examples = 0
+        self._training_since: float | None = None
+        self._peak_open = True
+        self._processor = 0.0
+        self._writes = distributed.is_first()
+        self._lock = lock
+        self._signals = Signals(self._asked_to_stop, self._last_words)
+
+    def __enter__(self) -> Recorder:
+        gc.collect()
+        self._peak = memory.PeakMemory()
+        self._processor = time.process_time()
+        self.record.started = now()
+        self.record.env = environment(self._device) | {"dtype": self._dtype}
+        try:
+            if self._writes:
+                clear_temporaries(self.folder)
+            self.write()
+        except OSError as error:
+            self._peak.close()
+            raise UsageError(f"output_dir: {self.folder} cannot be written ({error.strerror or error})") from error
+        self._signals.begin()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._signals.ignore()
+        self.record.status = status_of(error)
+        if error is not None:
+            self.record.error = said_of(error, self.folder)[:2000]
+        self.record.finished = now()
+        self._cost()
+        try:
+            self._write_last(error)
+        finally:
+            self._peak.close()
+            self._signals.end()
+
+    def _write_last(self, error: BaseException | None) -> None:
+        """Write the final record; on a full disk the room of a half-written checkpoint is taken for it."""
+        if isinstance(error, LostError):
+            return
+        try:
+            self.write()
+        except OSError as unwritten:
+            if self._writes:
+                checkpoints.remove(p for p in checkpoints.checkpoints(self.folder) if not checkpoints.is_marked(p))
+            try:
+                self.write()
+            except OSError:
+                if error is None:
+                    raise
+                warn(f"rosa_bench: the record of {self.folder.name} cannot be written: {unwritten.strerror}")
+
+    def _asked_to_stop(self) -> bool:
+        """Whether the loop will stop by itself: after this step, keeping a checkpoint."""
+        if self.stop_asked or self._training_since is None:
+            return False
+        self.stop_asked = True
+        return True
+
+    def _last_words(self) -> None:
+        self.record.status, self.record.finished = status_of(KeyboardInterrupt()), now()
+        self.record.error = "KeyboardInterrupt: did not come to an end by itself"
+        warn(INTERRUPTED)
+        self.write()
+
+    def write(self) -> None:
+        """Write `record.json` in one step. Raises LostError if the folder is another machine's by now."""
+        if self._writes:
+            self.check()
+            write_record(self.folder, self.record)
+
+    def check(self) -> None:
+        """Raise LostError if the folder is another machine's by now."""
+        if self._lock is not None:
+            self._lock.check()
+
+    def show(self, line: str) -> None:
+        """One line of progress, with seconds since training began."""
+        if not self._writes:
+            return
+        since = "" if self._training_since is None else f"{time.perf_counter() - self._training_since:6.1f} s  "
+        tell(f"  {since}{line}")
+
+    # Clocks. `train_s` runs from the first step to the last, less what the others took.
+
+    @contextlib.contextmanager
+    def clock(self, name: str) -> Iterator[None]:
+        """Adds the seconds spent inside to a clock."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._clocks[name] = self._clocks.get(name, 0.0) + time.perf_counter() - start
+
+    def clocks(self) -> dict[str, float]:
+        """Every clock so far, and the counters behind the rates; kept in checkpoints."""
+        values = dict(self._clocks) | {"tokens": self._tokens, "cells": self._cells, "examples": self._examples}
+        if self._training_since is not None:
+            inside = sum(self._clocks.get(name, 0.0) - self._base.get(name, 0.0) for name in ("method_s", "eval_s"))
+            values["train_s"] = self._base.get("train_s", 0.0) + time.perf_counter() - self._training_since - inside
+        if self._peak_open:
+            values["cpu_s"] = self._base.get("cpu_s", 0.0) + time.process_time() - self._processor
+        return values
+
+    def measured(self) -> dict[str, Any]:
+        """What the first steps told of parameters and memory; kept in checkpoints."""
+        memory = dict(self.record.cost.get("memory", {}))
+        return {"params": self.record.params, "memory": memory, "activations": self.activations}
+
+    def continue_from(self, clocks: Mapping[str, float], measured: Mapping[str, Any]) -> None:
+        """Take over the clocks and measurements of the checkpoint that a resumed run goes on from."""
+        self.record.params, self.record.cost["memory"] = dict(measured["params"]), dict(measured["memory"])
+        self.activations = measured["activations"]
+        self._base = dict(clocks)
+        self._clocks |= {name: value for name, value in clocks.items() if name.endswith("_s")}
+        self._tokens, self._cells = int(clocks["tokens"]), int(clocks["cells"])
+        self._examples = int(clocks["examples"])
+
+    def training_begins(self, model: torch.nn.Module) -> None:
+        """Start the training clock and note the parameters."""
+        total = sum(p.numel() for p in model.parameters())
+        trainable = [p for p in model.parameters() if p.requires_grad]
+        count = sum(p.numel() for p in trainable)
+        self.record.params |= {"total": total, "trainable": count, "trainable_percent": 100 * count / total}
+        weights = sum(t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()])
+        gradients = sum(p.numel() * p.element_size() for p in trainable)
+        self.record.cost.setdefault("memory", {}).update(weights=weights, gradients=gradients)
+        self.write()
+        self._base |= {name: self._clocks.get(name, 0.0) for name in ("method_s", "eval_s")}
+        self._training_since = time.perf_counter()
+
+    def training_ends(self) -> None:
+        """Stop the training clock."""
+        self._clocks["train_s"] = self.clocks()["train_s"]
+        self._training_since = None
+        self._signals.orderly_end_over()
+
+    def optimizer_ready(self, optimizer: Any) -> None:
+        """Measure the optimiser's state once it exists."""
+        tensors = [
+            t for state in optimizer.state.values() for t in state.values() if isinstance(t, torch.Tensor) and t.dim()
+        ]
+        self.record.params["optimizer_elements"] = sum(t.numel() for t in tensors)
+        self.record.cost["memory"]["optimizer"] = sum(t.numel() * t.element_size() for t in tensors)
+
+    def count_batch(self, mask: torch.Tensor) -> None:
+        """Count examples, tokens and padding of a micro-batch from the masks [examples, longest] of all processes."""
+        examples, cells, tokens = distributed.total([mask.shape[0], mask.numel(), int(mask.sum())])
+        self._examples += examples
+        self._cells += cells
+        self._tokens += tokens
+
+    def _cost(self) -> None:
+        values, cost = self.clocks(), self.record.cost
+        cost |= {name: value for name, value in values.items() if name.endswith("_s")}
+        busy = values.get("train_s", 0.0) + values.get("method_s", 0.0)
+        if busy > 0 and self._examples:
+            cost["examples_per_s"], cost["tokens_per_s"] = self._examples / busy, self._tokens / busy
+            cost["padding_fraction"] = 1 - self._tokens / self._cells
+        if self.activations is not None and "memory" in cost:
+            cost["memory"]["activations"] = self.activations
+        if self._peak_open:
+            self.peak_ends()
+
+    def peak_ends(self) -> None:
+        """Note peak memory and processor time so far; what comes later is neither training nor scoring."""
+        self._clocks["cpu_s"] = self.clocks()["cpu_s"]  # of all threads, so it says more than seconds beside other work
+        self.record.cost |= self._peak.read()
+        self._peak_open = False
+
+    # Files beside the record.
+
+    def event(self, **values: Any) -> None:
+        """Append a line to the training curve."""
+        if not self._writes:
+            return
+        values |= self._rates()
+        line = json.dumps(values, allow_nan=False)
+        with (self.folder / "events.jsonl").open("a", encoding="utf-8") as stream:
+            stream.write(line + "\n")
+
+    def _rates(self) -> dict[str, float]:
+        values = self.clocks()
+        busy = values.get("train_s", 0.0) + values.get("method_s", 0.0)
+        return {"examples_per_s": self._examples / busy, "tokens_per_s": self._tokens / busy} if busy > 0 else {}
+
+    def rewind_events(self, step: int, scored: bool = True) -> None:
+        """Drop the lines that a resumed run is going to write again, and any half line: those after `step`.
+
+        Unless it was scored there before it stopped, that goes for the scores at `step` too.
+        """
+        if not self._writes:
+            return
+        path = self.folder / "events.jsonl"
+        kept = []
+        with contextlib.suppress(OSError):
+            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+                with contextlib.suppress(ValueError, TypeError, KeyError):
+                    told = json.loads(line)
+                    if told["step"] < step or (told["step"] == step and (scored or "scores" not in told)):
+                        kept.append(line + "\n")
+        write_bytes(path, "".join(kept).encode())
+
+    def predictions(self, split: str, variant: str, predictions: Sequence[Prediction]) -> None:
+        """Write every prediction of a split in file order."""
+        name = f"predictions-{split}" + (f"-{variant}" if variant else "") + ".jsonl.gz"
+        write_json_lines_gz(self.folder / name, map(prediction_row, predictions))
+
+    def scores(self, split: str, variant: str, scores: Mapping[str, float]) -> None:
+        """Enter the scores of a split and variant, and why a metric is missing."""
+        if absent := getattr(scores, "absent", None):
+            self.record.facts.setdefault("absent_metrics", {}).update(absent)
+        self.record.scores.setdefault(split, {}).setdefault(variant, {}).update(scores)
+
+
+def prediction_row(prediction: Prediction) -> dict[str, Any]:
+    """What a file of predictions holds of each of them."""
+    row: dict[str, Any] = {"id": prediction.id, "prediction": prediction.value}
+    if prediction.references:
+        row["references"] = list(prediction.references)
+    if prediction.label is not None:
+        row["label"] = prediction.label
+    if prediction.subset:
+        row["subset"] = prediction.subset
+    if prediction.logits:
+        row["logits"] = list(prediction.logits)
+    if prediction.lengths:
+        row["lengths"] = list(prediction.lengths)
+    return row
+
+
+def status_of(error: BaseException | None) -> Status:
+    """The status that an exception means."""
+    if error is None:
+        return "done"
+    if isinstance(error, SystemExit) or interrupted(error):
+        return "interrupted"
+    memory = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
+    return "oom" if memory else "failed"

@@ -1,1 +1,0 @@
-"""Records to tables, plots and one page: collect, place in a grid, compare, write."""

@@ -1,0 +1,1 @@
+"""Summaries, exact tests and the bootstrap. Pure functions."""

@@ -1,0 +1,183 @@
+"""`python -m rosa_bench.suite NAME`: every cell of configs/suite/NAME.yaml that is not done yet, in its own process.
+
+A cell is a run; its state is read from its record and its lock, never remembered, so a suite can be killed and started
+again, and several of them share the work. submitit starts the processes, here or on a Slurm cluster.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rosa_bench import cli, config
+from rosa_bench.data import hub
+from rosa_bench.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, UsageError
+from rosa_bench.records.collect import collect
+from rosa_bench.records.record import seconds
+from rosa_bench.records.run_key import run_name
+from rosa_bench.suite.plan import Cell, Suite, estimate, load, plan
+from rosa_bench.suite.scheduler import Board
+from rosa_bench.system.console import tell, warn
+from rosa_bench.system.signals import as_keyboard_interrupt, command
+
+
+def make_executor(cluster: str, folder: Path, name: str, options: Mapping[str, Any]) -> Any:
+    """submitit's executor; `options` are parameters of it, such as slurm_partition."""
+    try:
+        import submitit
+    except ImportError as error:
+        raise UsageError("the suite needs submitit: pip install submitit") from error
+    gpus = {}
+    if cluster == "local":
+        import torch
+
+        gpus = {"gpus_per_node": torch.cuda.device_count()}
+    try:
+        executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
+        executor.update_parameters(name=f"rosa_bench-{name}", timeout_min=7 * 24 * 60, **{**gpus, **options})
+    except (OSError, RuntimeError, ValueError, NameError, TypeError) as error:
+        raise UsageError(f"submitit cannot start processes (--cluster {cluster}): {str(error)[:200]}") from error
+    return executor
+
+
+def with_input(cells: Sequence[Cell]) -> tuple[list[Cell], list[str]]:
+    """The cells whose rows and weights are there, and a line for each other one. Raises UsageError if there is none."""
+    able, lines = [], []
+    lacking: UsageError | None = None
+    for cell in cells:
+        try:
+            cell.key  # noqa: B018 - reads what identifies rows and weights
+        except UsageError as error:
+            lacking = error
+            lines.append(f"  {'no input':12}{run_name(cell.run)}: {error}")
+        else:
+            able.append(cell)
+    if lacking is not None and not able:
+        raise lacking
+    return able, lines
+
+
+def summary(cells: Sequence[Cell], reasons: Mapping[str, str], lacking: Sequence[str] = ()) -> str:
+    """Seconds by method, and each cell that is not done with its reason, from its record or by its key."""
+    spent: dict[str, list[float]] = {}
+    failed = []
+    for cell in cells:
+        record = cell.record
+        if record is not None and record.status == "done":
+            spent.setdefault(record.method, []).append(seconds(record))
+        else:
+            status, error = ("not run", None) if record is None else (record.status, record.error)
+            error = error or reasons.get(cell.key, "")
+            failed.append(f"  {status:12}{cell.folder.name}: {' '.join(error.split())[:200]}".rstrip(": "))
+    failed += lacking
+    lines = [f"  {method:8}{len(times):4} done  {sum(times):9.1f} s" for method, times in sorted(spent.items())]
+    return "\n".join([*lines, *([f"{len(failed)} not done:", *failed] if failed else [])])
+
+
+def matches(cell: Cell, pattern: str) -> bool:
+    """Whether the overrides of a cell or its run id are of a pattern."""
+    if fnmatch.fnmatch(" ".join(cell.overrides), pattern):
+        return True
+    try:
+        return fnmatch.fnmatch(cell.folder.name, pattern)
+    except UsageError:  # its rows are nowhere to be had, so it has no id
+        return False
+
+
+def missing_hub(cells: Sequence[Cell]) -> str | None:
+    """A line to say if cells want a hub that does not answer; None if all is well."""
+    if not any(hub.wanted(cell.run) for cell in cells) or hub.answers(hub.endpoint()):
+        return None
+    return (
+        f"{hub.endpoint()} does not answer: only what was downloaded before is found; other ways: model.path=FOLDER, "
+        "data=local data.dir=FOLDER"
+    )
+
+
+def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m rosa_bench.suite", description=__doc__)
+    parser.add_argument("name", help="one of: " + ", ".join(config.choices("suite")))
+    parser.add_argument("overrides", nargs="*", help="key=value for every cell, e.g. output_dir=DIR")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes at a time (default 1)")
+    parser.add_argument("--cluster", choices=["local", "slurm"], default="local")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a submitit parameter")
+    parser.add_argument("--dry-run", action="store_true", help="list the cells and the estimate, run nothing")
+    parser.add_argument("--only", metavar="PATTERN", help="cells whose run id or overrides match, e.g. '*rosa*'")
+    parser.add_argument("--published-code", action="store_true", help="the authors' code's settings, not the paper's")
+    parser.add_argument("--retry-failed", action="store_true", help="run failed cells again")
+    args = parser.parse_intermixed_args(argv)
+    if args.jobs < 1:
+        parser.error("--jobs must be 1 or more")
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a suite; returns the exit code: 1 if any cell failed."""
+    args = parsed(argv)
+    try:
+        with as_keyboard_interrupt():
+            return run_suite(args)
+    except UsageError as error:
+        return cli.complain(str(error))
+    except OSError as error:
+        warn(f"rosa_bench: {cli.plain_os(error)}; what was finished stays, the same command goes on")
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        warn("rosa_bench: interrupted; the same command goes on")
+        return EXIT_INTERRUPTED
+
+
+def planned(suite: Suite, args: argparse.Namespace) -> list[Cell]:
+    """The cells that the command line asks for. Raises UsageError if there is none."""
+    cells = plan(suite, args.overrides, args.published_code)
+    if not cells:
+        raise UsageError(f"suite {args.name} knows no published code that differs from its paper")
+    if args.only:
+        cells = [cell for cell in cells if matches(cell, args.only)]
+        if not cells:
+            raise UsageError(f"--only {args.only} matches no cell of {args.name}")
+    if args.jobs > 1:
+        threads = max(1, (os.cpu_count() or 1) // args.jobs)
+        shared = [replace(c.run.train, threads=c.run.train.threads or threads) for c in cells]
+        cells = [replace(c, run=replace(c.run, train=train)) for c, train in zip(cells, shared, strict=True)]
+    return cells
+
+
+def run_suite(args: argparse.Namespace) -> int:
+    """Plan, tell, run, sum up."""
+    suite = load(args.name)
+    cells, lacking = with_input(planned(suite, args))
+    output = Path(cells[0].run.output_dir)
+    states = [cell.state for cell in cells]
+    counts = "  ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
+    missing = f"  {len(lacking)} without input" if lacking else ""
+    tell(f"{suite.title}: {len(cells) + len(lacking)} cells: {counts}{missing}")
+    pending = [cell for cell, state in zip(cells, states, strict=True) if state != "done"]
+    if pending:
+        tell(str(estimate(pending, collect([output]).records)))
+        if (line := missing_hub(pending)) is not None:
+            tell(line)
+    if args.dry_run:
+        listed = (f"  {state:10}{cell.folder.name}" for cell, state in zip(cells, states, strict=True))
+        tell("\n".join([*listed, *lacking]))
+        return EXIT_DONE
+    reasons: dict[str, str] = {}
+    if pending:
+        options = dict(item.partition("=")[::2] for item in args.set)
+        executor = make_executor(args.cluster, output / ".suite" / args.name, args.name, options)
+        board = Board(cells, executor, args.jobs, args.retry_failed)
+        board.run()
+        reasons = board.reasons
+    tell(summary(cells, reasons, lacking))
+    return EXIT_DONE if not lacking and all(cell.state == "done" for cell in cells) else EXIT_FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(command(main))

@@ -1,0 +1,250 @@
+"""The cells of a suite: planned from its yaml, their state read from records and locks, what they will take."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import Field, TypeAdapter, ValidationError
+from yaml import YAMLError
+
+from rosa_bench import cli, config
+from rosa_bench.config.fast_compose import composer
+from rosa_bench.core.schema import Name, configured
+from rosa_bench.errors import UsageError, nearest
+from rosa_bench.records.labels import cell_name
+from rosa_bench.records.record import Record, read_record, seconds
+from rosa_bench.records.run_key import config_key, identity_parts, method_name, run_id
+from rosa_bench.system.locks import held
+
+State = Literal["done", "failed", "elsewhere", "pending"]
+
+
+Overrides = dict[str, Any]  # keys as on the command line; a list of values is swept, a list is meant by a text, "[q,v]"
+
+
+@configured
+class Settings:
+    """Overrides of a block, and those of single tasks."""
+
+    run: Overrides = Field(default_factory=dict)
+    tasks: dict[str, Overrides] = Field(default_factory=dict)
+
+
+@configured
+class Block(Settings):
+    """Cells that share their settings: a row or some rows of a table. With `tasks` there is a cell for each of them."""
+
+    reported: str | None = None  # the paper's name of the row; {rank} and {variant} stand for the run's
+    incomparable: str | None = None  # why no run of it can be held against the paper's number
+    as_published_code: Settings | None = None  # what the authors' code has otherwise than the paper prints
+
+
+@configured
+class Column:
+    """One column of a suite's table: a metric of a task, and what the paper calls it."""
+
+    task: Name
+    metric: str | None = None  # the task's primary one
+    split: str | None = None  # the split the task is judged on
+    reported_task: str | None = None  # the same name
+    reported_metric: str | None = None
+    reported_scale: Annotated[float, Field(gt=0)] = 1.0  # a printed value times this is in the scale of records
+    incomparable: str | None = None
+
+
+@configured
+class Suite:
+    """What a file of configs/suite holds: the runs behind one table, how they are summed up, and what a paper says."""
+
+    name: str = ""  # the file's
+    title: Name
+    cells: list[Block] = Field(min_length=1)
+    common: Overrides = Field(default_factory=dict)  # overrides of every cell
+    seeds: list[int] = Field(default_factory=lambda: [1], min_length=1)
+    aggregate: Literal["mean", "median"] = "mean"  # over seeds
+    epoch: Literal["last", "best"] = "last"  # which one is summed up
+    printed_epoch: Literal["last", "best"] | None = None  # the one of the paper's numbers, where it is the other one
+    baseline: str | None = None  # the row that the others are tested against
+    columns: list[Column] = Field(default_factory=list)  # every task by its primary metric where there are none
+    paper: str | None = None  # as in results/papers/reported.csv
+    table: str | None = None
+    hardware: str | None = None  # what the paper ran on
+    incomparable: str | None = None  # why no run can be held against the paper's numbers
+    notes: list[str] = Field(default_factory=list)  # what a reader of the table has to know
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a suite."""
+
+    overrides: tuple[str, ...]
+    run: config.Run
+    block: Block
+    published_code: bool = False
+    also: tuple[Block, ...] = ()  # other blocks that ask for the same run, so that it stands in several rows
+
+    @cached_property
+    def key(self) -> str:
+        """The run's key. Raises UsageError where its rows are nowhere to be had, so that they cannot be told apart."""
+        return config_key(self.run)
+
+    @property
+    def folder(self) -> Path:
+        """Where its record is."""
+        return Path(self.run.output_dir) / run_id(self.run, self.key)
+
+    @property
+    def record(self) -> Record | None:
+        """Its record, if there is a whole one of this very run."""
+        try:
+            record = read_record(self.folder / "record.json")
+        except UsageError:
+            return None
+        return record if record.key == self.key else None
+
+    @property
+    def state(self) -> State:
+        """`elsewhere` while some process holds its lock; a run that was interrupted or killed is pending."""
+        record = self.record
+        if record is not None and record.status == "done":
+            return "done"
+        if held(self.folder):
+            return "elsewhere"
+        return "failed" if record is not None and record.status in ("failed", "oom") else "pending"
+
+    def __call__(self) -> int:
+        """Run it; what submitit calls in the new process."""
+        return cli.cell_code(self.run)
+
+    def checkpoint(self, *args: Any) -> Any:
+        """What submitit queues again when a cluster takes the machine away: the same cell, which resumes."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+
+def load(name: str) -> Suite:
+    """A suite by name. Raises UsageError for one that does not exist or is not as `Suite` says."""
+    path = config.config_dir() / "suite" / f"{name}.yaml"
+    if not path.is_file():
+        raise UsageError(f"suite {name} does not exist: {nearest(name, config.choices('suite'))}")
+    try:
+        values: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+        return TypeAdapter(Suite).validate_json(json.dumps({**values, "name": name}))  # JSON: mappings become classes
+    except ValidationError as error:
+        faults = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_url=False)]
+        raise UsageError(f"{path}: {'; '.join(faults)}") from error
+    except (OmegaConfBaseException, YAMLError, TypeError, OSError) as error:
+        raise UsageError(f"{path}: {' '.join(str(error).split())}") from error
+
+
+def expand(overrides: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """Every combination of the values of swept keys, as command-line overrides."""
+    values = [value if isinstance(value, list) else [value] for value in overrides.values()]
+    for chosen in itertools.product(*values):
+        yield tuple(f"{key}={_text(value)}" for key, value in zip(overrides, chosen, strict=True))
+
+
+def _text(value: Any) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def plan(suite: Suite, more: Sequence[str] = (), published_code: bool = False) -> list[Cell]:
+    """Every cell of a suite once, first those of the first seed, checked before anything runs; `more` overrides all.
+
+    With `published_code` only blocks whose settings the authors' code has otherwise, with its settings.
+    """
+    cells: dict[str, Cell] = {}
+    compose = composer()
+    for block in suite.cells:
+        if published_code and block.as_published_code is None:
+            continue
+        for settings in settled(block, published_code):
+            for overrides in expand({"seed": suite.seeds, **suite.common, **settings}):
+                asked = compose(overrides)
+                run = tagged(compose([*overrides, *more]) if more else asked, suite, asked)
+                cell = Cell((*overrides, *more), run, block, published_code)
+                found = cells.setdefault(identity(run), cell)
+                if block not in (found.block, *found.also):
+                    cells[identity(run)] = replace(found, also=(*found.also, block))
+    return sorted(
+        cells.values(), key=lambda cell: suite.seeds.index(cell.run.seed) if cell.run.seed in suite.seeds else 0
+    )
+
+
+def identity(run: config.Run) -> str:
+    """What tells the cells of a plan apart: what of a run can change its result, with model and rows as named."""
+    options = run.to_dict()
+    return json.dumps([identity_parts(options), options["model"], options["data"]], sort_keys=True)
+
+
+def tagged(run: config.Run, suite: Suite, asked: config.Run) -> config.Run:
+    """The run with the names of its suite and of its cell there as tags, by which trackers and tables find it.
+
+    `asked` is the cell as the suite has it, before overrides of the command line.
+    """
+    if not suite.name:
+        return run
+    cell = f"cell:{cell_name(asked.to_dict())}"
+    tags = [*run.tracker.tags, f"suite:{suite.name}", cell]
+    return replace(run, tracker=replace(run.tracker, tags=tags))
+
+
+def settled(block: Block, published_code: bool = False) -> Iterator[Overrides]:
+    """The overrides of a block, task by task; the authors' code's last where they are asked for."""
+    code = (block.as_published_code if published_code else None) or Settings()
+    for task in block.tasks or code.tasks or [None]:
+        chosen = {} if task is None else {"task": task, **block.tasks.get(task, {})}
+        yield {**block.run, **chosen, **code.run, **code.tasks.get(task or "", {})}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What the pending cells will take, from finished neighbours; None where there is none."""
+
+    seconds: float | None
+    peak_bytes: float | None
+    neighbours: int
+
+    def __str__(self) -> str:
+        if self.seconds is None:
+            return "no estimate yet: no cell has been finished on these models"
+        return f"about {duration(self.seconds)} of one process{self.memory} (from {self.neighbours} finished cells)"
+
+    @property
+    def memory(self) -> str:
+        """The most that a process will hold, as a phrase."""
+        return "" if self.peak_bytes is None else f", up to {self.peak_bytes / 1e9:.1f} GB per process"
+
+
+def estimate(pending: Sequence[Cell], known: Sequence[Record]) -> Estimate:
+    """For each cell the median of the nearest finished runs: of its model, if possible of its task and method too."""
+    total, peak, used = 0.0, 0.0, set()
+    for cell in pending:
+        model, task, method = cell.run.model.name, cell.run.task.name, method_name(cell.run)
+        own = [record for record in known if record.model == model]
+        on_task = [record for record in own if record.task == task]
+        alike = [r for r in on_task if r.method == method], on_task, [r for r in own if r.method == method], own
+        near = next((group for group in alike if group), None)
+        if near is None:
+            return Estimate(None, None, 0)
+        total += statistics.median(seconds(record) for record in near)
+        peak = max([peak, *(float(record.cost.get("peak_rss_bytes", 0)) for record in near)])
+        used |= {record.run_id for record in near}
+    return Estimate(total, peak or None, len(used))
+
+
+def duration(value: float) -> str:
+    """Seconds as people say them."""
+    if value < 90:
+        return f"{value:.0f} s"
+    return f"{value / 60:.0f} min" if value < 5400 else f"{value / 3600:.1f} h"

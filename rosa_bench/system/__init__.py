@@ -1,0 +1,1 @@
+"""Files, locks, signals, processes and memory: what a run needs of the machine."""

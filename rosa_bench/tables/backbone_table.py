@@ -1,0 +1,80 @@
+"""Tables of the runs that belong to no suite's: one for each backbone and data source."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+
+from rosa_bench.records.collect import Group
+from rosa_bench.records.labels import method_label, option_text
+from rosa_bench.records.record import Record
+from rosa_bench.tables.grid import Column, Epoch, Grid, Place, Row
+from rosa_bench.tables.place_scores import place
+
+
+def others(groups: Sequence[Group], epoch: Epoch) -> list[Grid]:
+    """A table for each backbone and data source; a row is a method, or one of its settings where it has several."""
+    tables: dict[tuple[str, str], list[Group]] = {}
+    for group in groups:
+        tables.setdefault((group.first.model, str(group.first.data.get("source"))), []).append(group)
+    return [_other(model, source, found, epoch) for (model, source), found in sorted(tables.items())]
+
+
+def _other(model: str, source: str, groups: Sequence[Group], epoch: Epoch) -> Grid:
+    columns: dict[str, Column] = {}
+    labels: dict[tuple[str, str], list[Group]] = {}
+    for group in sorted(groups, key=lambda group: (not group.records, group.first.run_id)):
+        record = group.first
+        labels.setdefault((method_label(record.config, record.method), record.task), []).append(group)
+        if record.task not in columns and (column := _column(record)) is not None:
+            columns[record.task] = column
+    rows: dict[str, dict[Column, Place]] = {}
+    sizes: dict[str, set[int]] = {}
+    for (label, task), found in sorted(labels.items(), key=lambda item: (by_number(item[0][0]), item[0][1])):
+        for group, particular in zip(found, particulars(found), strict=True):
+            row = f"{label}, {particular}" if particular else label
+            variant = (group.first.variant_names or [""])[-1]
+            if task in columns:
+                rows.setdefault(row, {})[columns[task]] = place(group, columns[task], variant)
+                sizes.setdefault(row, set()).update(r.params["trainable"] for r in group.records.values())
+    made = [Row(row, tuple(sorted(sizes[row])), "", places) for row, places in rows.items()]
+    rule = {"last": "last epoch", "best": "best epoch"}[epoch]
+    note = (
+        f"Mean ± standard deviation over n seeds, {rule}. Options in which runs of a method differ stand in its name."
+    )
+    title = f"{model} on {source}"
+    return Grid(file_name(title), title, [columns[task] for task in sorted(columns)], made, epoch, notes=[note])
+
+
+def _column(record: Record) -> Column | None:
+    """What a run is judged by; of one that ended without a result, what it would have been judged by."""
+    primary = record.primary
+    metric = primary.get("metric", record.config["task"].get("primary"))
+    if not isinstance(metric, str):
+        return None
+    return Column(record.task, metric, str(primary.get("split", "")), bool(primary.get("higher_is_better", True)))
+
+
+def by_number(label: str) -> list[str | int]:
+    """A name as what it is sorted by: its numbers by their size."""
+    return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", label))]
+
+
+def file_name(title: str) -> str:
+    """What the files of a table are called: its title, or what of it can stand in a name and a hash of the whole."""
+    plain = title.replace(" ", "_")
+    safe = re.sub(r"[^\w.+-]+", "_", plain).strip(".")[:100]
+    return plain if safe == plain else f"{safe}-{hashlib.sha256(title.encode()).hexdigest()[:8]}"
+
+
+def particulars(groups: Sequence[Group]) -> list[str]:
+    """For each of the groups the options in which they differ from one another; '' for a single one."""
+    flat = [
+        {f"{part}.{name}": value for part in ("method", "train", "task") for name, value in group.parts[part].items()}
+        | {"rows": group.first.data.get("sha256"), "backbone": group.first.facts.get("backbone_hash")}
+        for group in groups
+    ]
+    names = sorted(set().union(*flat))
+    differing = [name for name in names if len({str(options.get(name)) for options in flat}) > 1]
+    return ["; ".join(option_text(name, options.get(name)) for name in differing) for options in flat]

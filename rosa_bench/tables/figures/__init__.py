@@ -1,0 +1,1 @@
+"""Figures of a collection of records."""

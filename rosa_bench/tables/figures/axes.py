@@ -1,0 +1,143 @@
+"""One panel of a figure, drawn on matplotlib's axes: what is in the panel and nothing else."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from rosa_bench.tables.figures.series import Line, Panel, Point, front
+from rosa_bench.tables.figures.styles import Look
+
+Looks = Mapping[str, Look]
+DENSE = 25  # points of a line beyond which not each has a marker
+FAINT = 0.18  # opacity of bands
+
+
+def ranks(axis: Any, panel: Panel, looks: Looks) -> None:
+    """Score over rank, on an axis of powers of two; levels are horizontal lines."""
+    for line in panel.lines:
+        style = _style(looks[line.method])
+        if line.level:
+            _level(axis, line.points[0], looks[line.method])
+        else:
+            axis.plot([p.x for p in line.points], [p.mean for p in line.points], **style)
+            _bars(axis, line.points, looks[line.method])
+    known = sorted({point.x for line in panel.lines if not line.level for point in line.points})
+    axis.set_xscale("log", base=2)
+    axis.set_xlim(known[0] / 1.2, known[-1] * 1.2)
+    axis.set_xticks(named(known), [f"{rank:g}" for rank in named(known)], minor=False)
+    axis.set_xticks([], minor=True)
+    axis.set_xlabel("rank")
+    _values(axis, panel)
+
+
+def named(known: Sequence[float]) -> list[float]:
+    """Of some ranks those with a tick: powers of two and the last one, or all where these are few."""
+    chosen = [rank for rank in known if rank == known[-1] or math.log2(rank).is_integer()]
+    return chosen if len(chosen) > 2 else list(known)
+
+
+def _values(axis: Any, panel: Panel) -> None:
+    axis.locator_params(axis="y", nbins=6)
+    axis.yaxis.set_label_coords(-0.24, 0.5)
+    axis.set_ylabel(panel.axis if panel.higher_is_better or "loss" in panel.axis else f"{panel.axis} (less is better)")
+
+
+def _style(look: Look) -> dict[str, Any]:
+    return {"color": look.colour, "marker": look.marker, "linestyle": look.dash, "markersize": 4.5, "linewidth": 1.4}
+
+
+def _level(axis: Any, point: Point, look: Look) -> None:
+    axis.axhline(point.mean, color=look.colour, linestyle=look.dash, linewidth=1.4)
+    if point.bounds is not None:
+        axis.axhspan(*point.bounds, color=look.colour, alpha=FAINT / 2, linewidth=0)
+
+
+def _bars(axis: Any, points: Sequence[Point], look: Look) -> None:
+    """The interval of each point; of two seeds, which have none worth the name, the values."""
+    for point in points:
+        if point.bounds is not None:
+            axis.vlines(point.x, *point.bounds, color=look.colour, linewidth=1, alpha=0.7)
+        elif len(point.values) > 1:
+            axis.plot([point.x] * len(point.values), point.values, color=look.colour, marker="_", linestyle="none")
+
+
+def curves(axis: Any, panel: Panel, looks: Looks) -> None:
+    """Values over steps with a band from three seeds on."""
+    for line in panel.lines:
+        look, steps = looks[line.method], [point.x for point in line.points]
+        every = max(1, -(-len(steps) // (DENSE // 2))) if len(steps) > DENSE else 1
+        axis.plot(steps, [p.mean for p in line.points], **_style(look), markevery=every)
+        banded = [(p.x, *p.bounds) for p in line.points if p.bounds is not None]
+        if banded:
+            axis.fill_between(*zip(*banded, strict=True), color=look.colour, alpha=FAINT, linewidth=0)
+    axis.locator_params(axis="x", nbins=6, integer=True)
+    axis.set_xlabel("optimiser step")
+    _values(axis, panel)
+
+
+def memory(axis: Any, panel: Panel, looks: Looks) -> None:
+    """Score over memory; what no other beats is filled and joined by steps."""
+    points = [(line.points[0].x / 1e6, line.points[0].mean) for line in panel.lines]
+    best = front(points, panel.higher_is_better)
+    edge = [points[i] for i in best]
+    axis.step(*zip(*edge, strict=True), where="post", color="#777777", linestyle=(0, (2, 1.5)), linewidth=1, zorder=1)
+    methods = [line.method for line in panel.lines]
+    for i, line in enumerate(panel.lines):
+        look = looks[line.method]
+        face = look.colour if i in best else "white"
+        x, y = points[i]
+        _bars(axis, [Point(x, line.points[0].values)], look)
+        axis.plot(x, y, marker=look.marker, markersize=6, color=look.colour, markerfacecolor=face, linestyle="none")
+        if methods.count(line.method) > 1:
+            text = line.label.removeprefix(line.method).removeprefix(" r=")
+            axis.annotate(text, (x, y), xytext=(4, 4), textcoords="offset points", fontsize=6.5)
+    sizes = [x for x, _ in points]
+    if max(sizes) > 8 * min(sizes) > 0:
+        _logarithmic(axis)
+    else:
+        axis.locator_params(axis="x", nbins=6)
+    axis.margins(x=0.12, y=0.12)
+    axis.set_xlabel("measured memory in MB" + (", log scale" if axis.get_xscale() == "log" else ""))
+    _values(axis, panel)
+
+
+def _logarithmic(axis: Any) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_xscale("log")
+    axis.xaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.xaxis.set_minor_formatter(NullFormatter())
+
+
+def times(baseline: str | None) -> Callable[[Any, Panel, Looks], None]:
+    """Seconds of each method and rank: every seed as a dash, the mean as a marker, the ratio to the baseline's."""
+
+    def draw(axis: Any, panel: Panel, looks: Looks) -> None:
+        base = reference(panel, baseline)
+        for row, line in enumerate(panel.lines):
+            look, point = looks[line.method], line.points[0]
+            axis.plot([0, point.mean], [row, row], color=look.colour, linestyle=look.dash, linewidth=1.2, alpha=0.7)
+            axis.plot(point.values, [row] * len(point.values), marker="|", color="#555555", linestyle="none", zorder=3)
+            axis.plot(point.mean, row, marker=look.marker, markersize=6, color=look.colour, linestyle="none")
+            if base is not None:
+                ratio = "×1" if line is base else f"×{point.mean / base.points[0].mean:.2f}"
+                axis.text(1.01, row, ratio, transform=axis.get_yaxis_transform(), va="center", fontsize=7)
+        if base is not None:
+            axis.axvline(base.points[0].mean, color="#777777", linewidth=0.8, linestyle=(0, (2, 1.5)), zorder=0)
+        axis.set_yticks(range(len(panel.lines)), [line.label for line in panel.lines])
+        axis.set_ylim(len(panel.lines) - 0.5, -0.5)
+        axis.set_xlim(left=0)
+        axis.locator_params(axis="x", nbins=6)
+        axis.set_xlabel("seconds")
+
+    return draw
+
+
+def reference(panel: Panel, baseline: str | None) -> Line | None:
+    """The line of the baseline, by its label or as the first by label of its method; None where it is not there."""
+    found = [line for line in panel.lines if line.label == baseline]
+    found += sorted((line for line in panel.lines if line.method == baseline), key=lambda line: line.label)
+    return found[0] if found and found[0].points[0].mean > 0 else None

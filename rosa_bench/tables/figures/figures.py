@@ -1,0 +1,266 @@
+"""Figures of a collection of records, as PNG and PDF: the same records give the same bytes.
+
+Score over rank, learning curves, memory beside scores, and time, each for the backbones and sources of rows that have
+the most runs, a panel per task. matplotlib is the extra `plot`; without it there are none.
+"""
+
+from __future__ import annotations
+
+import gc
+import io
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rosa_bench.records.collect import Collection, Group
+from rosa_bench.system.files import write_bytes
+from rosa_bench.tables.figures import axes
+from rosa_bench.tables.figures.curves import Read, curve_panels, reader
+from rosa_bench.tables.figures.series import Panel, Sheet, memory_panel, rank_panel, sheets, time_panels
+from rosa_bench.tables.figures.styles import Look, looks
+
+COLUMNS, LEGEND = 3, 6  # panels beside each other, entries of a legend beside each other
+PANELS, LINES = 12, 24  # panels of a figure, lines or points of a panel: the rest is counted
+ALL = 60  # panels, after which no other backbone or source is begun
+NAMED = 5  # of what is left out
+WITHOUT = "no plots: matplotlib is not installed (pip install 'rosa_bench[plot]', or make setup)"
+STYLE: dict[str, Any] = {
+    "font.size": 8,
+    "axes.titlesize": 8.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "xtick.labelsize": 7.5,
+    "ytick.labelsize": 7.5,
+    "grid.alpha": 0.25,
+    "axes.formatter.useoffset": False,
+    "text.parse_math": False,  # a dollar in a name is a dollar
+}
+INTERVALS = "95 % interval of the mean over seeds where there are three or more"
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure that was drawn."""
+
+    png: Path
+    pdf: Path
+    caption: str  # what it shows and what was left out
+    alt: str  # what it says, for those who do not see it
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One sort of figure."""
+
+    name: str  # of its files
+    title: str
+    caption: str
+    draw: Callable[[Any, Panel, dict[str, Look]], None]
+    legend: bool = True
+
+
+def kinds(baseline: str | None) -> dict[str, Kind]:
+    """All sorts of figures by name."""
+    ratio = f"; beside it the ratio to {baseline}, the row of ×1" if baseline else ""
+    dots = f"The marker is the mean, the ticks are seeds{ratio}."
+    found = [
+        Kind("rank", "Score over rank", f"Mean at the last epoch; bars and bands: {INTERVALS}.", axes.ranks),
+        Kind("learning", "Scores at epoch ends", f"Mean; bands: {INTERVALS}.", axes.curves),
+        Kind("loss", "Training loss", f"Mean; bands: {INTERVALS}.", axes.curves),
+        Kind(
+            "memory",
+            "Memory and score",
+            "Weights, gradients, optimiser state and activations as measured, mean over seeds, and the mean score at "
+            f"the last epoch; bars: {INTERVALS}. Filled markers, dashed line: no other is better with as little. "
+            "Numbers beside markers: ranks.",
+            axes.memory,
+        ),
+        Kind("time-cpu", "Processor time", f"Seconds of all threads of a run. {dots}", axes.times(baseline), False),
+        Kind(
+            "time-gpu",
+            "Time on a GPU",
+            f"The clock's seconds for training, the method and evaluation. {dots}",
+            axes.times(baseline),
+            False,
+        ),
+    ]
+    return {kind.name: kind for kind in found}
+
+
+def draw(found: Collection, folder: Path, baseline: str | None = None) -> tuple[list[Plot], list[str]]:
+    """Draw all figures of the records into a folder; a line for each thing that was left out.
+
+    `baseline` is the method, or method and rank, to whose time others are held. Raises OSError if the folder cannot be
+    written.
+    """
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError:
+        return [], [WITHOUT]
+    every = sheets(found)
+    names = {group.first.method for sheet in every for groups in sheet.tasks.values() for group in groups}
+    drawn, styles, left = [], looks(names), []
+    folder.mkdir(parents=True, exist_ok=True)
+    count = 0
+    gc.freeze()  # records stay: the collector is not to look through them at every figure
+    try:
+        for sheet in every:
+            if count >= ALL:
+                left.append(f"{sheet.model} on {sheet.source}")
+                continue
+            for kind, panels in figures(sheet, reader(found), baseline):
+                drawn.append(_figure(kind, sheet, panels, styles, folder))
+                count += len(panels)
+    finally:
+        gc.unfreeze()
+    if left:
+        more = f" and {len(left) - NAMED} more" if len(left) > NAMED else ""
+        left = [f"not drawn, as others have more runs: {', '.join(left[:NAMED])}{more}"]
+    return drawn, left
+
+
+def figures(sheet: Sheet, read: Read, baseline: str | None) -> Iterator[tuple[Kind, list[Panel]]]:
+    """The figures of a backbone on a source of rows, each with its panels; none without any."""
+    tasks = sorted(sheet.tasks, key=lambda task: (-sum(len(g.records) for g in sheet.tasks[task]), task))
+    by_kind: dict[str, list[Panel | None]] = {name: [] for name in kinds(baseline)}
+    for task in sorted(tasks[:PANELS]):
+        for name, panel in _panels(sheet.tasks[task], read).items():
+            by_kind[name].append(panel)
+    for name, kind in kinds(baseline).items():
+        panels = [_cut(panel) for panel in by_kind[name] if panel is not None]
+        if panels:
+            dropped = f" Left out: {', '.join(sorted(tasks[PANELS:]))}." if len(tasks) > PANELS else ""
+            yield replace(kind, caption=kind.caption + dropped), panels
+
+
+def _panels(groups: Sequence[Group], read: Read) -> dict[str, Panel | None]:
+    score, loss = curve_panels(groups, read)
+    cpu, gpu = time_panels(groups)
+    found = {"rank": rank_panel(groups), "learning": score, "loss": loss}
+    return found | {"memory": memory_panel(groups), "time-cpu": cpu, "time-gpu": gpu}
+
+
+def _cut(panel: Panel) -> Panel:
+    return replace(panel, lines=panel.lines[:LINES], left_out=panel.left_out + max(0, len(panel.lines) - LINES))
+
+
+def _laid_out(kind: Kind, panels: Sequence[Panel]) -> tuple[Any, list[Any]]:
+    """A figure with axes for its panels. Margins are set, not searched for, which would take longer than drawing."""
+    from matplotlib.figure import Figure
+
+    columns = min(COLUMNS, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    longest = max(len(line.label) for panel in panels for line in panel.lines)
+    left, right = (0.85, 0.15) if kind.legend else (0.25 + 0.062 * min(longest, 40), 0.45)
+    inner = 1.9 if kind.legend else 0.24 * max(len(panel.lines) for panel in panels)
+    width = columns * (left + 2.8 + right)
+    entries = named(panels)
+    above, below, foot = 0.3, 0.5, 0.05 + 0.2 * math.ceil(len(entries) / per_row(entries, width)) * kind.legend
+    height = rows * (above + inner + below) + foot
+    figure = Figure(figsize=(width, height))
+    places = []
+    for i in range(len(panels)):
+        x, y = (
+            left + (i % columns) * width / columns,
+            foot + below + (rows - 1 - i // columns) * (above + inner + below),
+        )
+        places.append(figure.add_axes((x / width, y / height, 2.8 / width, inner / height)))
+    return figure, places
+
+
+def methods(panels: Sequence[Panel]) -> dict[str, set[str]]:
+    """The methods in some panels with the labels they have there."""
+    names: dict[str, set[str]] = {}
+    for line in (line for panel in panels for line in panel.lines):
+        names.setdefault(line.method, set()).add(line.label)
+    return dict(sorted(names.items()))
+
+
+def _figure(kind: Kind, sheet: Sheet, panels: Sequence[Panel], styles: dict[str, Look], folder: Path) -> Plot:
+    from matplotlib import style
+
+    with style.context(["default", STYLE]), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a letter that the font lacks
+        figure, places = _laid_out(kind, panels)
+        for axis, panel in zip(places, panels, strict=True):
+            kind.draw(axis, panel, styles)
+            axis.set_title(f"{panel.title} ({seeds(panel)})")
+        if kind.legend:
+            _legend(figure, panels, styles, kind.name != "memory")
+        name = "-".join("".join(c if c.isalnum() or c in "_." else "_" for c in part) for part in _parts(kind, sheet))
+        png, pdf = folder / f"{name}.png", folder / f"{name}.pdf"
+        _save(figure, png, {"Software": None})
+        _save(figure, pdf, {"CreationDate": None, "Producer": None, "Creator": None})
+    return Plot(png, pdf, caption(kind, sheet, panels), alt(kind, panels))
+
+
+def _parts(kind: Kind, sheet: Sheet) -> tuple[str, str, str]:
+    return kind.name, sheet.model, sheet.source
+
+
+def _save(figure: Any, path: Path, metadata: dict[str, Any]) -> None:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=path.suffix[1:], dpi=110, metadata=metadata)
+    write_bytes(path, buffer.getvalue())
+
+
+def _legend(figure: Any, panels: Sequence[Panel], styles: dict[str, Look], lines: bool) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = []
+    for method, label in (entries := named(panels)).items():
+        look = styles[method]
+        options: dict[str, Any] = {"linestyle": look.dash if lines else "none", "linewidth": 1.4, "markersize": 4.5}
+        handles.append(Line2D([], [], label=label, color=look.colour, marker=look.marker, **options))
+    columns = per_row(entries, figure.get_figwidth())
+    figure.legend(handles=handles, loc="lower center", ncols=columns, frameon=False, handlelength=4, columnspacing=1.2)
+
+
+def named(panels: Sequence[Panel]) -> dict[str, str]:
+    """What the legend calls each method: by its rank too where it has a single one."""
+    return {method: min(labels) if len(labels) == 1 else method for method, labels in methods(panels).items()}
+
+
+def per_row(entries: Mapping[str, str], width: float) -> int:
+    """Entries of the legend that fit side by side into `width` inches."""
+    longest = max((len(label) for label in entries.values()), default=0)
+    return max(1, min(LEGEND, len(entries), int(width / (0.75 + 0.065 * longest))))
+
+
+def seeds(panel: Panel) -> str:
+    """The number of seeds behind the points of a panel."""
+    counts = sorted(set().union(*(line.seeds for line in panel.lines)))
+    return f"n={counts[0]}" if len(counts) == 1 else f"n={counts[0]} to {counts[-1]}"
+
+
+def caption(kind: Kind, sheet: Sheet, panels: Sequence[Panel]) -> str:
+    """What a figure shows and what it leaves out."""
+    devices = sorted(set().union(*(panel.devices for panel in panels)))
+    ran = f" Run on {', '.join(devices)}." if devices else ""
+    hidden = sum(panel.left_out for panel in panels)
+    more = f" Other settings that are not shown: {hidden}; those with the most seeds are." if hidden else ""
+    return f"{kind.title}, {sheet.model} on {sheet.source}. {kind.caption}{ran}{more}"
+
+
+def alt(kind: Kind, panels: Sequence[Panel], shown: int = 4) -> str:
+    """The figure in words: the ends of each line of the first panels."""
+    told = []
+    for panel in panels[:shown]:
+        lines = "; ".join(f"{line.label} {_ends(kind, line.points)}" for line in panel.lines)
+        told.append(f"{panel.title} ({panel.axis}): {lines}.")
+    more = (
+        f" {len(panels) - shown} more panels: {', '.join(p.title for p in panels[shown:])}." if panels[shown:] else ""
+    )
+    return f"{kind.title}. {' '.join(told)}{more}"
+
+
+def _ends(kind: Kind, points: Sequence[Any]) -> str:
+    first, last = points[0], points[-1]
+    if kind.name == "memory":
+        return f"{first.mean:.4g} with {first.x / 1e6:.4g} MB"
+    return f"{last.mean:.4g}" if first is last else f"{first.mean:.4g} at {first.x:g} to {last.mean:.4g} at {last.x:g}"

@@ -1,0 +1,252 @@
+"""Two groups of runs on the same examples: do they differ, for new examples and for new seeds?
+
+Input are stored predictions (`predictions-<split>[-<variant>].jsonl.gz`) of a method's seeds and of a baseline's.
+docs/statistics.md says what each number means.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeGuard
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rosa_bench.config import target_class
+from rosa_bench.core.task import Prediction, Task
+from rosa_bench.data.source import json_lines
+from rosa_bench.errors import UsageError
+from rosa_bench.stats import significance
+from rosa_bench.stats.bootstrap import Statistic, differences
+from rosa_bench.system.strict_json import is_number
+
+ENOUGH_EXAMPLES = 10  # of fewer no bootstrap is drawn
+UNDEFINED = 0.01  # share of the resamples in which a metric may be undefined
+Kind = Literal["signs", "bootstrap"]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How two groups are compared by a metric: the test over examples, and which way is up."""
+
+    test: Kind = "bootstrap"
+    higher_is_better: bool = True
+
+
+RULES: dict[str, Rule] = {
+    "accuracy": Rule("signs"),
+    "accuracy_norm": Rule("signs"),
+    "matthews": Rule(),
+    "f1": Rule(),
+    "pearson": Rule(),
+    "spearman": Rule(),
+    "bleu": Rule(),
+    "nist": Rule(),
+    "meteor": Rule(),
+    "rouge_l": Rule(),
+    "cider": Rule(),
+    "ter": Rule(higher_is_better=False),
+    "mse": Rule(higher_is_better=False),
+    "r2": Rule(),
+}
+
+
+def rule(metric: str) -> Rule:
+    """The rule of a metric; one that is not known is tested by a bootstrap, and more of it is better."""
+    return RULES.get(metric, Rule())
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """One run's predictions of a split or of one of its subsets, in file order."""
+
+    path: Path
+    seed: int
+    rows: tuple[Prediction, ...]
+    _known: dict[tuple[str, str], Statistic] = field(default_factory=dict, repr=False, compare=False)
+
+    def statistic(self, task: Task, metric: str) -> Statistic:
+        """A metric of them; computed once."""
+        key = metric, repr(task)
+        if key not in self._known:
+            self._known[key] = task.statistic(metric, self.rows)
+        return self._known[key]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A method's mean score less the baseline's, in the metric's own unit.
+
+    `low` to `high` encloses the difference on new examples of the kind, with these very runs, with 95 %; `p` is of the
+    hypothesis that there is none. `seeds_low` to `seeds_high` encloses that of new seeds on these very examples. What
+    is absent is None; `test` and `seed_test` then say why, else how it was computed.
+    """
+
+    metric: str
+    difference: float
+    low: float | None
+    high: float | None
+    p: float | None
+    seeds_low: float | None
+    seeds_high: float | None
+    n_examples: int
+    n_seeds: int
+    test: str
+    seed_test: str = "absent"
+    n_seeds_baseline: int = 1
+
+    def holds(self, adjusted: float | None) -> bool:
+        """Whether the difference holds for new examples (p after Holm's correction) and for new seeds, same sign."""
+        if adjusted is None or adjusted >= significance.ALPHA or self.seeds_low is None or self.seeds_high is None:
+            return False
+        return self.seeds_low > 0 if self.difference > 0 else self.seeds_high < 0
+
+    def better(self) -> bool:
+        """Whether the method is the better one by this metric."""
+        return self.difference > 0 if rule(self.metric).higher_is_better else self.difference < 0
+
+
+def task_of(config: Mapping[str, Any]) -> Task:
+    """The task of a record's `config`. Raises UsageError if it is not one of this version."""
+    values = dict(config["task"])
+    cls = target_class("task", str(values.pop("_target_", "")))
+    try:
+        task: Task = cls(**values)
+    except ValueError as error:
+        raise UsageError(f"a record's task cannot be made again ({str(error).splitlines()[0]})") from error
+    return task
+
+
+def read_predictions(path: Path, seed: int, subset: str = "") -> Predictions:
+    """A run's stored predictions, or those of one subset of its split.
+
+    Raises:
+        UsageError: naming file and line, if it cannot be read, a row is not a prediction, or the subset has no rows.
+    """
+    rows = [_prediction(row, where) for row, where in json_lines(path)]
+    chosen = tuple(row for row in rows if not subset or row.subset == subset)
+    if not chosen:
+        raise UsageError(f"{path}: there are no predictions" + (f" of the subset {subset}" if rows else ""))
+    return Predictions(path, seed, chosen)
+
+
+def _prediction(row: Any, where: str) -> Prediction:
+    if not isinstance(row, dict) or not isinstance(row.get("id"), str) or row.get("prediction") is None:
+        raise UsageError(f"{where}: a prediction has an id (a text) and a prediction")
+    value, label, references = row["prediction"], row.get("label"), row.get("references")
+    if isinstance(value, str):
+        if not isinstance(references, list) or not references or not all(isinstance(text, str) for text in references):
+            raise UsageError(f"{where}: a predicted text has references, a list of texts")
+        return Prediction(row["id"], value, references=tuple(references), subset=str(row.get("subset", "")))
+    if not _numeric(value) or not _numeric(label) or np.size(value) != np.size(label):
+        raise UsageError(f"{where}: a prediction and its label are numbers, or lists of as many numbers")
+    logits, lengths = ([*told] if isinstance(told := row.get(name), list) else [] for name in ("logits", "lengths"))
+    if lengths and (len(logits) != len(lengths) or not all(map(is_number, [*logits, *lengths])) or min(lengths) <= 0):
+        raise UsageError(f"{where}: choices have as many log-likelihoods as lengths, numbers all")
+    kept = {"logits": tuple(logits), "lengths": tuple(lengths)} if lengths else {}
+    return Prediction(row["id"], value, label, subset=str(row.get("subset", "")), **kept)
+
+
+def _numeric(value: Any) -> TypeGuard[float | list[float]]:
+    values = value if isinstance(value, list) and value else [value]
+    return all(map(is_number, values))
+
+
+def compare(
+    task: Task,
+    metric: str,
+    method: Sequence[Predictions],
+    baseline: Sequence[Predictions],
+    resamples: int = significance.RESAMPLES,
+) -> Comparison:
+    """A method's runs against a baseline's by a metric of the task, one run per seed.
+
+    Raises:
+        UsageError: if a group has no run or two of one seed, or the runs are not of the same examples in the same
+            order; names both files.
+        NoStatisticError: if the metric is unknown, undefined for a run, or cannot be computed here.
+    """
+    same_examples([*method, *baseline])
+    for group in (method, baseline):
+        distinct_seeds(group)
+    ours, theirs = ([run.statistic(task, metric) for run in group] for group in (method, baseline))
+    scores = [{run.seed: run.statistic(task, metric).score for run in group} for group in (method, baseline)]
+    difference = float(np.mean(list(scores[0].values())) - np.mean(list(scores[1].values())))
+    low, high, p, test = examples_test(rule(metric).test, difference, ours, theirs, resamples)
+    seeds = significance.seed_interval(*scores)
+    return Comparison(
+        metric=metric,
+        difference=difference,
+        low=low,
+        high=high,
+        p=p,
+        seeds_low=seeds.low,
+        seeds_high=seeds.high,
+        n_examples=ours[0].examples,
+        n_seeds=len(method),
+        test=test,
+        seed_test=seeds.test,
+        n_seeds_baseline=len(baseline),
+    )
+
+
+def same_examples(runs: Sequence[Predictions]) -> None:
+    """Raise UsageError, naming two files and where they differ, unless all are of the same rows in the same order."""
+    for run in runs[1:]:
+        first = runs[0]
+        if len(run.rows) != len(first.rows):
+            raise UsageError(f"{first.path} has {len(first.rows)} predictions, {run.path} {len(run.rows)}")
+        for number, (a, b) in enumerate(zip(first.rows, run.rows, strict=True), start=1):
+            if a.id != b.id:
+                raise UsageError(f"{first.path} and {run.path}: prediction {number} is of {a.id} and of {b.id}")
+            if (a.label, a.references) != (b.label, b.references):
+                raise UsageError(f"{first.path} and {run.path}: {a.id} has other labels or references in each")
+
+
+def distinct_seeds(group: Sequence[Predictions]) -> None:
+    """Raise UsageError, naming two files, unless there are runs, each of another seed."""
+    if not group:
+        raise UsageError("a comparison needs predictions of a method and of a baseline")
+    by_seed: dict[int, Path] = {}
+    for run in group:
+        if run.seed in by_seed:
+            raise UsageError(f"{by_seed[run.seed]} and {run.path} are both of seed {run.seed}")
+        by_seed[run.seed] = run.path
+
+
+def examples_test(
+    kind: Kind, difference: float, ours: Sequence[Statistic], theirs: Sequence[Statistic], resamples: int
+) -> tuple[float | None, float | None, float | None, str]:
+    """Interval and p of a difference for new examples, and how they were computed.
+
+    Accuracies are tested by sign flips, the others by a bootstrap of examples; intervals are the bootstrap's.
+    """
+    p, test = signs(*(_correct(group) for group in (ours, theirs))) if kind == "signs" else (None, "")
+    examples = ours[0].examples
+    if examples < ENOUGH_EXAMPLES:
+        return None, None, p, test or f"absent: {examples} examples are too few for a bootstrap"
+    drawn = differences(ours, theirs, resamples)
+    defined = drawn[np.isfinite(drawn)]
+    if len(defined) < (1 - UNDEFINED) * len(drawn):
+        return None, None, p, test or f"absent: undefined in {len(drawn) - len(defined)} of {len(drawn)} resamples"
+    centred, low, high = significance.null_centred(difference, defined)
+    return low, high, centred if p is None else p, test or "paired bootstrap of examples"
+
+
+def _correct(group: Sequence[Statistic]) -> NDArray[np.int64]:
+    """Which examples [runs, E] each run has right."""
+    return np.stack([run.correct for run in group if run.correct is not None])
+
+
+def signs(ours: NDArray[np.int64], theirs: NDArray[np.int64]) -> tuple[float, str]:
+    """p and name of the permutation test of the difference in correctness [runs, E], averaged over each group's runs.
+
+    With one run each, examples that both have right or both have wrong drop out, and the signs of the others are a
+    binomial distribution of 1/2: McNemar's exact test.
+    """
+    runs = math.lcm(len(ours), len(theirs))  # differences of averages are whole multiples of 1 / runs
+    apart = ours.sum(0) * (runs // len(ours)) - theirs.sum(0) * (runs // len(theirs))
+    return significance.sign_flip(apart), "exact McNemar" if runs == 1 else "sign flips of examples"

@@ -1,0 +1,118 @@
+"""The numbers that the papers print, each with its table: results/papers. Light: no torch.
+
+`reported.csv` holds scores, one cell a row, and says nothing about what a paper leaves out; `sources.yaml` says where
+each table was read, its units, how it sums up seeds and what is misprinted, and holds tables that are not scores.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rosa_bench.errors import UsageError, nearest
+
+
+@dataclass(frozen=True)
+class Reported:
+    """One printed score. None where the paper says nothing."""
+
+    paper: str
+    table: str
+    model: str
+    method: str  # the row, as `Block.reported` names it
+    rank: int | None
+    task: str
+    metric: str
+    value: float | None  # in the table's own scale
+    std: float | None
+    trainable_params: str | None  # as printed, e.g. 0.35M
+    split: str | None
+    aggregation: str | None  # over seeds and epochs
+    note: str | None
+
+
+COLUMNS = [field.name for field in fields(Reported)]
+NEEDED = ("paper", "table", "model", "method", "task", "metric")
+
+
+def papers_dir() -> Path:
+    """The folder of both files: results/papers in a checkout, inside the package in an installed wheel."""
+    inside = Path(__file__).parent.parent / "results" / "papers"
+    return inside if inside.is_dir() else Path(__file__).parent.parent.parent / "results" / "papers"
+
+
+def reported(paper: str, table: str | None = None) -> list[Reported]:
+    """The printed scores of a paper, or of one of its tables, in the file's order; none of a table without scores."""
+    rows = read(papers_dir() / "reported.csv")
+    return [row for row in rows if row.paper == paper and table in (None, row.table)]
+
+
+def source(paper: str, table: str) -> Mapping[str, Any]:
+    """What is known of a table: `read_from`, `aggregation`, `units`, `misprints`, and `numbers` that are not scores.
+
+    Raises:
+        UsageError: for a table that results/papers/sources.yaml does not have.
+    """
+    path = papers_dir() / "sources.yaml"
+    tables = _yaml(path)["tables"]
+    name = f"{paper}/{table}"
+    if name not in tables:
+        raise UsageError(f"{path} has no table {name}: {nearest(name, tables)}")
+    found: Mapping[str, Any] = tables[name]
+    return found
+
+
+@functools.lru_cache(maxsize=4)
+def read(path: Path) -> tuple[Reported, ...]:
+    """Every row of a file like reported.csv. Raises UsageError that names file, line and column."""
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            lines = csv.DictReader(stream)
+            if lines.fieldnames != COLUMNS:
+                raise UsageError(f"{path}:1: the columns are {lines.fieldnames}, not {COLUMNS}")
+            return tuple(_row(line, f"{path}:{lines.line_num}") for line in lines)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"{path}: cannot be read ({error})") from error
+
+
+def _row(line: Mapping[str, str | None], where: str) -> Reported:
+    if None in line or None in line.values():
+        raise UsageError(f"{where}: not {len(COLUMNS)} cells")
+    cells: dict[str, Any] = {name: text or None for name, text in line.items()}
+    for name in NEEDED:
+        if cells[name] is None:
+            raise UsageError(f"{where}: column {name} is empty")
+    for name in ("value", "std"):
+        cells[name] = _number(cells[name], float, f"{where}: column {name}")
+    cells["rank"] = _number(cells["rank"], int, f"{where}: column rank")
+    return Reported(**cells)
+
+
+def _number(text: str | None, kind: type[int] | type[float], where: str) -> float | None:
+    if text is None:
+        return None
+    try:
+        value = kind(text)
+    except ValueError as error:
+        raise UsageError(f"{where} is {text!r}, not a number") from error
+    if not math.isfinite(value):
+        raise UsageError(f"{where} is {text!r}, not a number")
+    return value
+
+
+@functools.lru_cache(maxsize=4)
+def _yaml(path: Path) -> dict[str, Any]:
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"{path}: {' '.join(str(error).split())}") from error
+    if not isinstance(value, dict) or not isinstance(value.get("tables"), dict):
+        raise UsageError(f"{path}: no mapping with tables")
+    return value

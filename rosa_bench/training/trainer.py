@@ -1,0 +1,322 @@
+"""`transformers.Trainer` as the one loop for every method and task. Nothing here knows a method or a task by name.
+
+What happens, in order, and who is called:
+
+    attach is done, the optimizer is made from parameters that require gradients
+    for each epoch:                         EpochSampler gives the epoch's order from (seed, epoch)
+        for each optimizer step:
+            method.before_step              once, before the first micro-batch
+            forward, backward               for each micro-batch
+            clip
+            method.before_update
+            optimizer.step
+            method.after_update
+            scheduler.step, zero_grad, global_step += 1
+            [checkpoint every checkpoint_steps]
+        evaluate, then checkpoint
+
+Every hook is a function of (seed, global_step), so a resumed run does what the uninterrupted one did.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from rosa_bench.config import Run
+from rosa_bench.core.method import Step, tally
+from rosa_bench.data.batches import EpochSampler, Rows, collate_numbered
+from rosa_bench.evaluation.scorer import best_epoch
+from rosa_bench.models.loss import StepLoss
+from rosa_bench.records import checkpoints
+from rosa_bench.records.recorder import Recorder
+from rosa_bench.system import distributed, memory
+from rosa_bench.system.seeds import seeds
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+Scores = Mapping[str, Mapping[str, float]]
+# transformers renamed the argument in the course of version 5.
+_CHECKPOINTING = (
+    "activation_checkpointing" if hasattr(TrainingArguments, "activation_checkpointing") else "gradient_checkpointing"
+)
+
+
+NAMED = 8  # examples of a batch in an error; the record has all
+
+
+class LossNotFiniteError(Exception):
+    """The loss became NaN or infinite; training on would mean nothing."""
+
+
+def arguments(run: Run, folder: Path) -> TrainingArguments:
+    """The Trainer's arguments. Raises ValueError if the batch cannot be shared by the processes."""
+    train, world = run.train, distributed.world_size()
+    micro = train.micro_batch_size or max(1, train.batch_size // world)
+    if train.batch_size % (micro * world):
+        raise ValueError(
+            f"train.batch_size={train.batch_size} is not a multiple of {micro} examples x {world} processes"
+        )
+    checkpointing: dict[str, Any] = {_CHECKPOINTING: train.gradient_checkpointing}
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=train.batch_size // (micro * world),
+        num_train_epochs=train.epochs or 1,
+        max_steps=train.max_steps or -1,
+        learning_rate=train.lr or 0.0,
+        lr_scheduler_type=train.schedule,
+        warmup_steps=train.warmup,
+        weight_decay=train.weight_decay,
+        adam_beta1=train.beta1,
+        adam_beta2=train.beta2,
+        adam_epsilon=train.adam_epsilon,
+        max_grad_norm=train.max_grad_norm,
+        bf16=train.precision == "bf16",
+        fp16=train.precision == "fp16",
+        dataloader_num_workers=train.num_workers,
+        dataloader_pin_memory=torch.cuda.is_available() and train.device != "cpu",
+        use_cpu=train.device == "cpu" or not torch.accelerator.is_available(),
+        seed=seeds(run.seed).dropout,
+        optim="adamw_torch_fused" if train.fused else "adamw_torch",
+        logging_steps=train.log_steps,
+        logging_nan_inf_filter=False,
+        save_strategy="no",  # `Loop` decides
+        eval_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        log_level="error",
+        remove_unused_columns=False,
+        **checkpointing,
+    )
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1  # one process drives one device; torchrun starts more
+    return arguments
+
+
+def set_apart(optimizer: torch.optim.Optimizer, parameters: Sequence[torch.nn.Parameter], lr: float) -> None:
+    """Move some of an optimiser's parameters into groups that differ from their old ones in the rate alone."""
+    wanted = {id(p) for p in parameters}
+    for group in list(optimizer.param_groups):
+        moved = [p for p in group["params"] if id(p) in wanted]
+        group["params"] = [p for p in group["params"] if id(p) not in wanted]
+        if moved:
+            optimizer.add_param_group(group | {"params": moved, "lr": lr})
+
+
+class BenchTrainer(Trainer):
+    """The Trainer with this package's batches and checkpoints, and with measurements around a training step."""
+
+    def __init__(self, *, run: Run, sampler: EpochSampler, loop: Loop, **kwargs: Any) -> None:
+        self.run, self.sampler, self.recorder, self.loop = run, sampler, loop.recorder, loop
+        self.head: Sequence[torch.nn.Parameter] = ()  # of the task, where its rate is its own
+        super().__init__(callbacks=[loop], **kwargs)
+
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
+        """The Trainer's optimiser; a task head with a rate of its own has groups of its own, behind all others."""
+        made = self.optimizer is None
+        optimizer: torch.optim.Optimizer = super().create_optimizer(*args, **kwargs)
+        if made and self.run.train.head_lr is not None:
+            set_apart(optimizer, self.head, self.run.train.head_lr)
+        return optimizer
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
+        return self.sampler
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        if not self.args.should_save:  # the Trainer asks every process
+            return
+        folder = Path(str(output_dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        state = checkpoints.trained_state(cast("PreTrainedModel", self.model), self.run.method)
+        checkpoints.save_tensors(state, folder / checkpoints.STATE)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        checkpoints.load_state(
+            cast("PreTrainedModel", self.model), self.run.method, Path(resume_from_checkpoint) / checkpoints.STATE
+        )
+
+    def take_over(self, folder: Path) -> None:
+        """Weights and history of a checkpoint, without training on."""
+        self._load_from_checkpoint(str(folder))
+        self.accelerator.prepare_model(self.model, evaluation_mode=True)  # precision and device, as in training
+        self.state = TrainerState.load_from_json(str(folder / "trainer_state.json"))
+        self.loop.catch_up(self.state)
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """One micro-batch. Measures activations in the first one and counts tokens and padding in all.
+
+        Raises LossNotFiniteError, in all processes, if the loss of one of them is no finite number.
+        """
+        rows = inputs.pop("rows")
+        self.recorder.count_batch(inputs["attention_mask"])
+        measuring = self.recorder.activations is None
+        with memory.saved_bytes(model) if measuring else contextlib.nullcontext() as saved:
+            loss = super().training_step(model, inputs, num_items_in_batch)
+        if saved is not None:
+            self.recorder.activations = saved.bytes
+        broken = not math.isfinite(float(loss))
+        if distributed.any_of(broken):
+            raise self._not_finite(float(loss), distributed.joined(rows.tolist() if broken else []))
+        return loss
+
+    def _not_finite(self, loss: float, rows: list[int]) -> LossNotFiniteError:
+        """What to say of a loss, here or in another process; the record's facts name every example behind it."""
+        step, known = self.state.global_step, cast(Rows, self.train_dataset).ids
+        ids = [known[number] for number in rows]
+        self.recorder.record.facts["loss_not_finite"] = {"step": step, "examples": ids}
+        named = ", ".join(ids[:NAMED]) + (f" and {len(ids) - NAMED} more" if len(ids) > NAMED else "")
+        said = "not finite" if math.isfinite(loss) else str(loss)
+        return LossNotFiniteError(f"the loss is {said} at step {step}; the examples of the batch: {named}")
+
+
+class Loop(TrainerCallback):
+    """Calls the method's hooks, evaluates and checkpoints at epoch ends, shows progress, and stops when asked."""
+
+    def __init__(self, run: Run, recorder: Recorder, sampler: EpochSampler, evaluate: Callable[[], Scores]) -> None:
+        self.run, self.recorder, self.sampler, self.evaluate = run, recorder, sampler, evaluate
+        self.per_epoch = 1
+        self.shown = 0.0
+        self.stopping = False
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
+        """Learn the number of steps per epoch."""
+        self.per_epoch = max(1, math.ceil(len(kw["train_dataloader"]) / args.gradient_accumulation_steps))
+        self.recorder.training_begins(kw["model"])
+        self.catch_up(state)
+
+    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
+        """Set the epoch's order; fires again when a run goes on inside an epoch."""
+        self.sampler.epoch = state.global_step // self.per_epoch
+
+    def _step(self, state: TrainerState, kw: Mapping[str, Any]) -> Step:
+        seed = seeds(self.run.seed).method
+        return Step(kw["model"], kw["optimizer"], state.global_step, self.per_epoch, seed, state.max_steps)
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
+        """The method acts, on its own clock."""
+        with self.recorder.clock("method_s"):
+            self.run.method.before_step(self._step(state, kw))
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any
+    ) -> None:
+        """Gradients are complete and clipped."""
+        self.run.method.before_update(self._step(state, kw))
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any
+    ) -> None:
+        """The update is done; `global_step` still names it."""
+        self.run.method.after_update(self._step(state, kw))
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
+        """A checkpoint when one is due, together with a log line so that no loss is lost between them."""
+        if state.global_step == 1:
+            self.recorder.optimizer_ready(kw["optimizer"])
+        due = state.global_step % self.run.train.checkpoint_steps == 0 and state.global_step < state.max_steps
+        self.stopping = self.recorder.stop_asked = distributed.any_of(self.recorder.stop_asked)
+        control.should_save |= (due and state.global_step % self.per_epoch != 0) or self.stopping
+        control.should_log |= control.should_save or self._epoch_ends(state)
+        control.should_training_stop |= self.stopping
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
+        """Write the training curve and, now and then, a line for whoever watches."""
+        logs = kw.get("logs") or {}
+        if "loss" not in logs:
+            return
+        self.recorder.event(step=state.global_step, epoch=state.epoch, loss=logs["loss"], lr=logs["learning_rate"])
+        if time.monotonic() - self.shown > 5:
+            self.shown = time.monotonic()
+            self.recorder.show(f"step {state.global_step}/{state.max_steps}  loss {logs['loss']:.4f}")
+
+    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
+        """Evaluate and checkpoint; a run that stops has its checkpoint by now and is evaluated when it goes on."""
+        if self.stopping:
+            return
+        self._score(state)
+        control.should_save = True
+
+    def _epoch_ends(self, state: TrainerState) -> bool:
+        return state.global_step % self.per_epoch == 0 or state.global_step == state.max_steps
+
+    def catch_up(self, state: TrainerState) -> None:
+        """Evaluate at an epoch end at which a run was stopped before that."""
+        scored = {entry["step"] for entry in evaluations(state)}
+        if state.global_step and self._epoch_ends(state) and state.global_step not in scored:
+            self.recorder.rewind_events(state.global_step, scored=False)
+            self._score(state)
+
+    def _score(self, state: TrainerState) -> None:
+        """Evaluate, and remember the scores in the state that checkpoints hold."""
+        with self.recorder.clock("eval_s"):
+            scores = self.evaluate()
+        epoch = round(float(state.epoch or 0), 4)
+        state.log_history.append(cast(Any, {"evaluation": scores, "epoch": epoch, "step": state.global_step}))
+        self.recorder.event(step=state.global_step, epoch=epoch, scores=scores)
+        loss = next((entry["loss"] for entry in reversed(state.log_history) if "loss" in entry), math.nan)
+        shown = "  ".join(f"{name} {value:.2f}" for name, value in scores[self.run.task.select_split].items())
+        self.recorder.show(
+            f"epoch {epoch:g}/{state.num_train_epochs:g}  loss {loss:.4f}  {shown} ({self.run.task.select_split})"
+        )
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
+        """Declare the checkpoint whole and drop all but the one before it and, for generators, the best epoch's."""
+        folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+        distributed.wait()  # every process has written the state of its generators
+        if not state.is_world_process_zero:
+            return
+        recorder = self.recorder
+        recorder.check()
+        mark = {"key": recorder.record.key, "clocks": recorder.clocks(), "measured": recorder.measured()}
+        checkpoints.mark_complete(folder, mark | {"tally": tally(kw["model"])})
+        if not self.run.train.keep_checkpoints:
+            best = best_epoch(self.run.task, evaluations(state)) if self.run.task.kind == "generate" else None
+            kept = f"checkpoint-{best['step']}" if best else ""
+            checkpoints.remove(p for p in checkpoints.checkpoints(folder.parent)[2:] if p.name != kept)
+
+
+def make_trainer(
+    run: Run,
+    model: PreTrainedModel,
+    rows: Rows,
+    pad_id: int,
+    recorder: Recorder,
+    evaluate: Callable[[], Scores],
+) -> BenchTrainer:
+    """The trainer of a run: model with the method attached, encoded training rows, and what to do at epoch ends."""
+    sampler = EpochSampler(
+        [len(row.input_ids) for row in rows.encoded], run.train.batch_size, seeds(run.seed).data, run.train.bucket
+    )
+    trainer = BenchTrainer(
+        run=run,
+        sampler=sampler,
+        loop=Loop(run, recorder, sampler, evaluate),
+        model=model,
+        args=arguments(run, recorder.folder),
+        train_dataset=rows,
+        data_collator=partial(collate_numbered, pad_id=pad_id),
+        compute_loss_func=StepLoss(run.task.kind, run.train.label_smoothing),
+    )
+    trainer.remove_callback(_printer())
+    return trainer
+
+
+def _printer() -> type:
+    from transformers.trainer_callback import PrinterCallback
+
+    return PrinterCallback
+
+
+def evaluations(state: TrainerState) -> list[dict[str, Any]]:
+    """What was scored at each epoch end: dicts of `epoch`, `step` and `evaluation` ({split: {metric: value}})."""
+    return [entry for entry in state.log_history if "evaluation" in entry]

@@ -1,0 +1,68 @@
+"""Composing many runs: the same as Hydra composes, for what suites do and for what they do not."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from rosa_bench import cli
+from rosa_bench.config.fast_compose import composer
+from rosa_bench.errors import UsageError
+from rosa_bench.suite import plan
+
+RUNS = [
+    (),
+    ("task=mrpc", "method=lora", "method.rank=4", "seed=3", "train.lr=5e-4"),
+    ("method=dylora", "task=e2e", "method.frozen=true", "task.num_beams=10", "train.max_steps=null", "data=hub"),
+    ("method=rosa", "method=lora", "method.targets=[q,v,o]", "tracker.tags=[a,'b c']", "data=hub", "data=embedded"),
+    ("model=roberta_base", "model.revision='x y'", "output_dir='a b/ü'", "train.warmup=500"),
+    ("task=synthetic", "task.layers=2", "method.rank=0.05"),
+    ("model.name=abc", "train.batch_size=8", "train.batch_size=16"),
+    ("output_dir=${task.name}", "train.epochs=${seed}"),  # only Hydra knows
+    ("+tracker.entity=me",),
+    ("hydra.run.dir=x",),
+    ("method=dora", "method.config.r=4", "method.config.target_modules=[query]", "save=adapter"),
+    ("method=peft", "method.type=LOHA", "method.config={r: 2}"),
+]
+
+
+@pytest.mark.parametrize("overrides", RUNS, ids=" ".join)
+def test_a_run_is_as_hydra_composes_it(overrides):
+    try:
+        expected = cli.compose(overrides)
+    except UsageError as error:
+        with pytest.raises(UsageError) as found:
+            composer()(overrides)
+        assert str(found.value) == str(error)
+    else:
+        assert composer()(overrides) == expected
+
+
+def test_what_suites_say_needs_no_hydra(monkeypatch):
+    monkeypatch.setattr(cli, "compose", None)
+    for overrides in RUNS[:7]:
+        assert composer()(overrides).seed in (1, 3)
+
+
+@pytest.mark.parametrize("wrong", ["method.rnak=3", "train.lr=-1", "task=colla", "method={a: 1}", "seed=a b", "x=1,2"])
+def test_faults_are_said_as_hydra_says_them(wrong):
+    with pytest.raises(UsageError) as expected:
+        cli.compose(["method=lora", wrong])
+    with pytest.raises(UsageError) as found:
+        composer()(["method=lora", wrong])
+    assert str(found.value) == str(expected.value)
+
+
+def test_a_run_does_not_share_values_with_the_next():
+    first, second = (composer()(["method=lora"]) for _ in range(2))
+    first.method.targets.append("k")
+    assert second.method.targets == composer()(["method=lora"]).method.targets == ["q", "v"]
+
+
+def test_hundreds_of_cells_are_planned_in_about_a_second():
+    suite = plan.load("embedded")
+    plan.plan(suite)
+    began = time.process_time()
+    cells = plan.plan(suite)
+    assert len(cells) >= 250 and time.process_time() - began < 3  # 0.3 s alone; Hydra takes 60 s

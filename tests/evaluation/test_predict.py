@@ -1,0 +1,130 @@
+"""Decoding: one output per distinct input, batched like one by one, written down as it comes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+from support import EACH, prepared, skip_refused, small, steps, without_cost
+
+from rosa_bench.data.source import load_split
+from rosa_bench.evaluation import predict, scorer
+from rosa_bench.evaluation.journal import Journal
+from rosa_bench.evaluation.search import Search
+from rosa_bench.run import run as run_experiment
+
+BEAMS = ["task.num_beams=4", "task.no_repeat_ngram=4", "task.length_penalty=0.8", "task.repetition_penalty=1.1"]
+
+
+def decoded(run, model, tokenizer, examples, batch_size, journal=None):
+    return predict.decode(run.task, model, tokenizer, examples, batch_size, 256, journal)
+
+
+@EACH
+def test_beams_in_batches_are_beams_one_by_one(method):
+    skip_refused(method, "gpt2_mini")
+    run, model, tokenizer, rows = prepared(method, "gpt2_mini", "task.max_new_tokens=16", *BEAMS)
+    steps(run, model, rows, 2, 1e-4)
+    examples = load_split(run.task, run.data, "test", 5).examples
+    together = decoded(run, model, tokenizer, examples, 5)
+    assert together == [decoded(run, model, tokenizer, [example], 1)[0] for example in examples]
+    assert [prediction.id for prediction in together] == [example.id for example in examples]
+
+
+def test_every_option_of_decoding_is_used(monkeypatch):
+    run, model, tokenizer, _ = prepared("lora", "gpt2_mini", "task.max_new_tokens=9", *BEAMS)
+    seen = []
+    monkeypatch.setattr(predict, "search", lambda model, prompts, how: seen.append(how) or [[] for _ in prompts])
+    decoded(run, model, tokenizer, load_split(run.task, run.data, "test", 1).examples, 1)
+    options = {"num_beams": 4, "max_new_tokens": 9, "no_repeat_ngram": 4, "length_penalty": 0.8}
+    assert seen == [Search(**options, repetition_penalty=1.1, end=tokenizer.eos_token_id)]
+
+
+def test_equal_inputs_are_decoded_once(monkeypatch):
+    run, model, tokenizer, _ = prepared("lora", "gpt2_mini", "task.max_new_tokens=8")
+    examples = load_split(run.task, run.data, "test", 3).examples
+    again = [dataclasses.replace(examples[0], id="again", references=("other",))]
+    sizes = []
+    original = predict._generated
+    monkeypatch.setattr(predict, "_generated", lambda *a: sizes.append(len(a[3])) or original(*a))
+    found = decoded(run, model, tokenizer, [*examples, *again], 9)
+    assert sizes == [3] and found[3].value == found[0].value
+    assert (found[3].id, found[3].references) == ("again", ("other",))
+
+
+def test_a_journal_keeps_whole_batches_of_the_same_thing(tmp_path):
+    path = tmp_path / "decoding.jsonl"
+    journal = Journal(path, "this")
+    journal.add({3: "three\nlines", 1: "é"})
+    with path.open("a") as stream:
+        stream.write('{"2": "half a li')
+    assert Journal(path, "this").known == {3: "three\nlines", 1: "é"}
+    assert Journal(path, "another").known == {}
+    path.write_text('"this"\n[1, 2]\n')
+    assert Journal(path, "this").known == {}
+    journal.close()
+    assert not path.exists()
+
+
+def test_a_stopped_decoding_goes_on_where_it_was(tmp_path, monkeypatch):
+    overrides = ("task=e2e", "method=dylora", "method.rank_max=2", "train.eval_batch_size=8", "task.max_new_tokens=12")
+    whole = run_experiment(small(tmp_path / "whole", *overrides))
+    original, calls = predict._generated, []
+
+    def stopping(*arguments):
+        calls.append(len(arguments[3]))
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    monkeypatch.setattr(predict, "_generated", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment(small(tmp_path / "parts", *overrides))
+    resumed = run_experiment(small(tmp_path / "parts", *overrides, "resume=must"))
+    assert len(calls) == 7  # three batches for each of two variants, the fifth one twice
+    assert without_cost(resumed) == without_cost(whole)
+    assert resumed.params == whole.params and resumed.cost["memory"] == whole.cost["memory"]
+    assert resumed.cost["train_s"] > 0 and resumed.cost["examples_per_s"] > 0
+    for path in (tmp_path / "whole" / whole.run_id).glob("predictions*"):
+        assert path.read_bytes() == (tmp_path / "parts" / whole.run_id / path.name).read_bytes()
+    assert not list((tmp_path / "parts").rglob("decoding*"))
+
+
+def test_webnlg_is_scored_whole_seen_and_unseen(tmp_path):
+    """The last embedded test rows are of unseen categories."""
+    record = run_experiment(
+        small(
+            tmp_path, "task=webnlg", "method=lora", "train.max_steps=2", "task.max_new_tokens=8", "train.limit_eval=500"
+        )
+    )
+    assert set(record.scores) == {"test", "test_seen", "test_unseen", "validation"}
+    assert all({"bleu", "ter"} <= set(record.scores[split][""]) for split in ("test", "test_seen", "test_unseen"))
+    scoring_facts = json.loads((tmp_path / record.run_id / "record.json").read_text())["facts"]["scoring"]
+    assert scoring_facts["convention"] == "lora" and scoring_facts["references"] == "raw"
+
+
+def test_texts_that_lose_their_ends_are_counted_and_told(tmp_path, capsys):
+    options = ("method=lora", "train.max_steps=2", "task.max_new_tokens=4", "train.limit_eval=3")
+    record = run_experiment(small(tmp_path, "task=e2e", *options, "train.max_length=24"))
+    assert 0 < record.facts["cut_targets"] < record.facts["cut_examples"]
+    assert f"{record.facts['cut_targets']} of" in capsys.readouterr().out
+    assert record.facts["decoder"] == "rosa_bench.evaluation.search.search"
+
+
+def test_two_scored_splits(tmp_path):
+    options = ("method=lora", "train.max_steps=2", "task.max_new_tokens=4", "task.scored_splits=[test,validation]")
+    record = run_experiment(small(tmp_path, "task=e2e", *options, "train.limit_eval=3"))
+    assert {"bleu", "cider"} <= set(record.scores["test"][""]) & set(record.scores["validation"][""])
+    assert record.primary["split"] == "test"
+
+
+def test_samples_show_the_nearest_reference():
+    run, *_ = prepared("lora", "gpt2_mini")
+    examples = load_split(run.task, run.data, "test", 4).examples
+    predictions = [
+        scorer.Prediction(example.id, example.references[-1], references=example.references) for example in examples
+    ]
+    lines = list(scorer.samples(examples, predictions))
+    assert len(lines) == 9
+    assert lines[2].split(maxsplit=1)[1] == lines[1].split(maxsplit=1)[1] == examples[0].references[-1]

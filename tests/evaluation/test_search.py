@@ -1,0 +1,207 @@
+"""Search over many inputs at a time: what `transformers` finds for one input at a time, on models of random weights."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+import transformers
+from support import EACH, prepared, skip_refused, steps
+from torch import nn
+
+from rosa_bench.data.source import load_split
+from rosa_bench.evaluation import search as search_module
+from rosa_bench.evaluation import tree_cache
+from rosa_bench.evaluation.search import Search, generated, largest, search
+from rosa_bench.models import onednn
+
+END, WORDS = 3, 200
+SIZES = {
+    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 96},
+    "gptj": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 96, "rotary_dim": 4},
+    "gpt_bigcode": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 96},
+    "opt": {"ffn_dim": 64, "word_embed_proj_dim": 32},
+    **{kind: {"num_key_value_heads": 2} for kind in ("llama", "mistral", "qwen2", "starcoder2")},
+    "qwen3": {"num_key_value_heads": 2, "head_dim": 16},
+    "gpt_neo": {"num_layers": 2, "num_heads": 4, "attention_types": [[["global"], 2]]},
+}
+COMMON = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+
+
+def tiny(kind: str, seed: int = 0, deviation: float = 0.3) -> nn.Module:
+    """A decoder of random weights, large enough that what it says depends on what it has read."""
+    own = SIZES.get(kind, {})
+    common = {} if kind in ("gpt2", "gptj", "gpt_bigcode") else COMMON | {"max_position_embeddings": 96}
+    ids = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": END, "vocab_size": WORDS}
+    if kind in ("mistral", "starcoder2"):
+        own = own | {"sliding_window": None}
+    config = transformers.AutoConfig.for_model(kind, **common, **own, **ids)
+    torch.manual_seed(seed)
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            parameter.data.normal_(0, deviation)
+    return model
+
+
+def inputs(*lengths: int, seed: int = 1) -> list[list[int]]:
+    draw = torch.Generator().manual_seed(seed)
+    return [torch.randint(4, WORDS, (length,), generator=draw).tolist() for length in lengths]
+
+
+def options(**changes) -> Search:
+    usual = {"num_beams": 4, "max_new_tokens": 16, "no_repeat_ngram": 0, "length_penalty": 1.0}
+    return Search(**usual | {"repetition_penalty": 1.0, "end": END} | changes)
+
+
+def one_by_one(model, prompts, how):
+    with torch.inference_mode():
+        return [generated(model, [prompt], how)[0] for prompt in prompts]
+
+
+def together(model, prompts, how):
+    with torch.inference_mode():
+        return search(model, prompts, how)
+
+
+@pytest.fixture(scope="module")
+def gpt2():
+    return tiny("gpt2")
+
+
+@pytest.mark.parametrize(
+    ("beams", "ngram", "repetition", "length"),
+    [
+        *itertools.product((1, 4, 10), (0, 3, 4), (1.0, 1.3), (1.0,)),
+        *itertools.product((2, 10), (1, 2), (0.8,), (0.0, 0.8, 2.0, -1.0)),
+    ],
+)
+def test_the_outputs_are_those_of_transformers(gpt2, beams, ngram, repetition, length):
+    how = options(num_beams=beams, no_repeat_ngram=ngram, repetition_penalty=repetition, length_penalty=length)
+    prompts = inputs(7, 1, 12, 12, 5, 2)
+    assert together(gpt2, prompts, how) == one_by_one(gpt2, prompts, how)
+
+
+@pytest.mark.parametrize("beams", [1, 4, 10])
+@pytest.mark.parametrize("bias", [-30.0, 1.0, 6.0, 12.0])
+def test_texts_that_end_never_soon_or_at_once(beams, bias):
+    """A bias on the end of text; all texts together end at many different steps."""
+    model = tiny("gpt2", seed=5, deviation=0.15)
+    embeddings = model.lm_head.weight.data
+    model.lm_head.bias = nn.Parameter(torch.zeros(len(embeddings)))
+    model.lm_head.bias.data[END] = bias
+    prompts = inputs(*range(1, 24))
+    found = together(model, prompts, options(num_beams=beams, length_penalty=0.8))
+    assert found == one_by_one(model, prompts, options(num_beams=beams, length_penalty=0.8))
+    lengths = {len(text) for text in found}
+    assert {-30.0: lengths == {16}, 1.0: True, 6.0: min(lengths) < 16, 12.0: max(lengths) < 3}[bias]
+
+
+@pytest.mark.parametrize("new", [1, 2, 40])
+def test_how_long_a_text_may_be(gpt2, new):
+    prompts = inputs(3, 9, 4)
+    how = options(max_new_tokens=new, no_repeat_ngram=3)
+    found = together(gpt2, prompts, how)
+    assert found == one_by_one(gpt2, prompts, how) and max(map(len, found)) == new
+
+
+def test_one_input_and_many(gpt2):
+    prompts = inputs(*[1 + i % 20 for i in range(80)])
+    how = options(no_repeat_ngram=4, length_penalty=0.8)
+    found = together(gpt2, prompts, how)
+    assert found[:12] == [together(gpt2, [prompt], how)[0] for prompt in prompts[:12]]
+    assert found[40:52] == one_by_one(gpt2, prompts[40:52], how)
+
+
+@pytest.mark.parametrize("kind", tree_cache.KINDS)
+def test_every_kind_of_decoder_that_is_read_as_a_tree(kind):
+    model, prompts = tiny(kind), inputs(3, 9, 1, 9, 6)
+    assert tree_cache.supported(model)
+    for how in (options(no_repeat_ngram=2, repetition_penalty=1.2), options(num_beams=1, no_repeat_ngram=3)):
+        assert together(model, prompts, how) == one_by_one(model, prompts, how)
+
+
+def test_other_decoders_are_left_to_transformers():
+    model, prompts = tiny("gpt_neo"), inputs(3, 9, 1, 9)
+    assert not tree_cache.supported(model)
+    how = options(no_repeat_ngram=2)
+    with torch.inference_mode():
+        assert generated(model, prompts, how) == one_by_one(model, prompts, how)
+    windowed = tiny("mistral")
+    windowed.config.sliding_window = 8
+    assert not tree_cache.supported(windowed)
+
+
+@EACH
+def test_what_a_method_puts_into_a_model_acts(method):
+    skip_refused(method, "gpt2_mini")
+    run, model, tokenizer, rows = prepared(method, "gpt2_mini")
+    if not tree_cache.supported(model):
+        pytest.skip("behind virtual tokens transformers searches")
+    steps(run, model, rows, 3, 1e-2)
+    examples = load_split(run.task, run.data, "test", 6).examples
+    prompts = [run.task.prompt_ids(example, tokenizer) for example in examples]
+    how = options(num_beams=10, no_repeat_ngram=4, length_penalty=0.8, end=tokenizer.eos_token_id)
+    model.eval()
+    assert together(model, prompts, how) == one_by_one(model, prompts, how)
+
+
+def test_the_model_is_left_as_it_was(gpt2):
+    before = gpt2.config._attn_implementation
+    with pytest.raises(IndexError):
+        together(gpt2, inputs(90), options(max_new_tokens=20))  # more positions than the model has
+    assert gpt2.config._attn_implementation == before
+    assert not any("forward" in module.__dict__ for module in gpt2.modules())
+
+
+def test_padding_is_read_by_nobody(gpt2):
+    """The logits after an input do not depend on what it shares a batch with."""
+    short, long = inputs(2, 30)
+    with torch.inference_mode():
+        alone, both = (tree_cache.Tree(gpt2, prompts, 3).begin() for prompts in ([short], [short, long]))
+    torch.testing.assert_close(both[:1], alone, rtol=1e-5, atol=1e-5)
+
+
+def test_places_are_used_again(gpt2):
+    """Beams that share most of their past need far fewer places than they have tokens."""
+    seen = []
+
+    class Watched(tree_cache.Tree):
+        def step(self, tokens, parents):
+            logits = super().step(tokens, parents)
+            seen.append((self.used, int(self.visible.sum(2).max())))
+            return logits
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search_module, "Tree", Watched)
+        together(gpt2, inputs(5), options(num_beams=10, max_new_tokens=60, no_repeat_ngram=4, end=WORDS + 1))
+    assert [depth for _, depth in seen] == list(range(6, 65))
+    assert max(used for used, _ in seen) < 5 + 10 * 59 / 2
+
+
+@pytest.mark.parametrize("words", [7, 64, 65, 1000])
+def test_the_largest_of_sums(words):
+    draw = torch.Generator().manual_seed(words)
+    values, offsets = (torch.randn(*shape, generator=draw) for shape in ((3, 4, words), (3, 4)))
+    wanted = (values + offsets[..., None]).flatten(1).topk(8)
+    found, index = largest(values, offsets, 8)
+    assert torch.equal(found, wanted.values) and torch.equal(index, wanted.indices)
+
+
+@pytest.mark.skipif(not onednn.available(), reason="this torch has no oneDNN operator")
+def test_products_by_onednn_are_products():
+    _, model, *_ = prepared("lora", "gpt2_mini")
+    ids = torch.arange(4, 24).view(2, 10)
+    model.eval()
+    with torch.inference_mode():
+        usual = model(ids).logits
+        with onednn.forward_only(model):
+            assert "forward" in model.lm_head.__dict__
+            found = model(ids).logits
+            with torch.autocast("cpu", torch.bfloat16):
+                half = model(ids).logits
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(half, model(ids).logits)
+    torch.testing.assert_close(found, usual, rtol=1e-4, atol=1e-4)
+    assert "forward" not in model.lm_head.__dict__

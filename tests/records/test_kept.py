@@ -1,0 +1,87 @@
+"""Which records `scripts/keep_records.py` ships: those that are whole, and no damaged one."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from rosa_bench.records.record import COPY, Record, read_record, write_record
+from rosa_bench.records.run_key import method_name
+from rosa_bench.suite import plan
+
+
+@pytest.fixture
+def keep(monkeypatch, tmp_path):
+    """The script, in a working directory of its own, with plots left out."""
+    path = Path(__file__).parent.parent.parent / "scripts" / "keep_records.py"
+    spec = importlib.util.spec_from_file_location("keep_records", path)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    (tmp_path / "README.md").write_text("<!-- small: begin -->\n<!-- small: end -->\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("rosa_bench.tables.__main__.draw", lambda *_: ([], []))
+    return script.main
+
+
+@pytest.fixture
+def cells(monkeypatch) -> list[plan.Cell]:
+    """Those of a suite of two methods and two seeds, all done."""
+    block = plan.Block(run={"method": ["lora", "full"]})
+    suite = plan.Suite(title="small", name="small", cells=[block], seeds=[1, 2])
+    monkeypatch.setattr(plan, "load", lambda name: suite)
+    planned = plan.plan(suite)
+    for cell in planned:
+        run, score = cell.run, 50.0 + cell.run.seed
+        own = Record(cell.folder.name, cell.key, "cola", "roberta_mini", method_name(run), run.seed, run.to_dict())
+        own.status, own.variant_names, own.scores = "done", [""], {"validation": {"": {"matthews": score}}}
+        own.primary = {"metric": "matthews", "split": "validation", "last": score}
+        own.params, own.data = {"trainable": 1000}, {"source": "embedded v1", "sha256": {}, "rows": {}}
+        cell.folder.mkdir(parents=True)
+        write_record(cell.folder, own)
+    return planned
+
+
+def damaged(path: Path) -> bytes:
+    """Make of the score another one, which looks like any."""
+    content = path.read_bytes().replace(b'"matthews": 5', b'"matthews": 6').replace(b'"last": 5', b'"last": 6')
+    assert content != path.read_bytes()
+    path.write_bytes(content)
+    return content
+
+
+def test_whole_records_are_kept_as_they_are(keep, cells, capsys):
+    assert keep("small", []) == 0
+    for cell in cells:
+        kept = Path("results") / "small" / cell.folder.name / "record.json"
+        assert kept.read_bytes() == (cell.folder / "record.json").read_bytes()
+    assert "4 records of small" in capsys.readouterr().out and "51.50 ± 0.71 (n=2)" in Path("README.md").read_text()
+
+
+def test_of_a_damaged_record_the_whole_copy_is_kept(keep, cells, capsys):
+    first, whole = cells[0].folder / "record.json", cells[0].record
+    damaged(first)
+    assert keep("small", []) == 0
+    assert read_record(Path("results") / "small" / cells[0].folder.name / "record.json") == whole
+    assert str(first) in capsys.readouterr().err
+
+
+def test_a_damaged_record_without_a_whole_copy_is_named_and_left_out(keep, cells, capsys):
+    first = cells[0].folder / "record.json"
+    content = damaged(first)
+    (cells[0].folder / COPY).write_bytes(content)
+    assert keep("small", []) == 0
+    told = capsys.readouterr()
+    assert f"left out: {first} is not a record" in told.err and "3 records of small" in told.out
+    assert not (Path("results") / "small" / cells[0].folder.name).exists()
+    assert "| 52.00 (n=1) |" in Path("README.md").read_text()
+
+
+def test_without_a_whole_record_nothing_is_kept(keep, cells, capsys):
+    for cell in cells:
+        damaged(cell.folder / "record.json")
+        (cell.folder / COPY).unlink()
+    assert keep("small", []) == 2 and not (Path("results") / "small").exists()
+    told = capsys.readouterr().err
+    assert told.count("left out: ") == 4 and "no cell of small is done" in told

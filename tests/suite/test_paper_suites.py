@@ -1,0 +1,252 @@
+"""The suites of the papers' tables: settings as printed, and every row where the paper has it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib.util
+from pathlib import Path
+
+import backbones
+import pytest
+
+from rosa_bench import config
+from rosa_bench.records.labels import printed_name
+from rosa_bench.suite import plan
+from rosa_bench.suite.plan import Cell, Suite
+from rosa_bench.tables import papers
+from rosa_bench.tables.matching import targets
+
+NAMES = [name for name in config.choices("suite") if plan.load(name).paper]
+# Rows without a block: another backbone, a compression of the backbone, and rows that no run gives.
+NOT_RUN = {
+    "lora_table2": {"FT deberta-v2-xxlarge", "LoRA deberta-v2-xxlarge"},
+    "dylora_table2": {"LoRA@best", "DyLoRA_frozen@best", "DyLoRA@best"},
+    "dylora_table3": {"FLOP"},
+}
+# Printed counts that no setting of the method has, each with ours: the notes of the suites say so.
+OTHER_COUNTS = {
+    ("lora_table2", "AdapterP_3.0M_restricted"): 3_171_840,
+    ("lora_table2", "AdapterH_6.0M_restricted"): 6_343_680,
+    ("lora_table3", "AdapterH_11.09M"): 11_064_576,
+    ("lora_table13", "FT_Top2"): 25_192_448,
+    ("lora_table14", "FT_Top2"): 25_192_448,
+}
+COUNTED = ("Adapter", "BitFit", "TopLayers")  # methods whose counts are checked on models without weights
+
+
+@functools.lru_cache(maxsize=1)
+def planned(name: str) -> tuple[Suite, list[papers.Reported], list[Cell]]:
+    suite = plan.load(name)
+    assert suite.paper
+    return suite, papers.reported(suite.paper, suite.table) if suite.table else [], plan.plan(suite)
+
+
+def rows_of(cell: Cell) -> set[tuple[str, str, str]]:
+    """Rows, backbone and task that a cell stands for, as the paper calls them."""
+    options, model = cell.run.to_dict()["method"], cell.run.model.name.replace("_", "-")
+    task = cell.run.task.name
+    named = [block.reported for block in (cell.block, *cell.also) if block.reported]
+    variants = cell.run.method.variants()
+    return {(printed_name(template, options, v), model, task) for template in named for v in variants}
+
+
+def printed_rows(suite: Suite, rows: list[papers.Reported]) -> set[tuple[str, str, str]]:
+    ours = {column.reported_task or column.task: column.task for column in suite.columns}
+    return {(row.method, row.model, ours[row.task]) for row in rows if row.task in ours}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_row_that_a_suite_names_is_printed(name):
+    suite, rows, cells = planned(name)
+    printed = printed_rows(suite, rows)
+    for cell in cells:
+        if named := rows_of(cell):
+            assert printed & named, (cell.overrides, named)
+    assert rows or not any(block.reported for block in suite.cells)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_printed_row_is_run_or_known_not_to_be(name):
+    suite, rows, cells = planned(name)
+    missing = printed_rows(suite, rows) - {row for cell in cells for row in rows_of(cell)}
+    expected = NOT_RUN.get(name, set())
+    assert {f"{m} {b}" if f"{m} {b}" in expected else m for m, b, _ in missing} == expected
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_column_names_a_printed_metric(name):
+    suite, rows, cells = planned(name)
+    tasks = {cell.run.task.name: cell.run.task for cell in cells}
+    for column in suite.columns:
+        task = tasks[column.task]
+        assert (column.split or task.select_split).partition("_")[0] in ("validation", "test")
+        if rows:
+            wanted = (column.reported_task or column.task, column.reported_metric or column.metric)
+            assert wanted in {(row.task, row.metric) for row in rows}
+    assert not rows or {c.reported_task or c.task for c in suite.columns} == {row.task for row in rows}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_suite_says_of_its_paper_can_be_looked_up(name):
+    suite, rows, _ = planned(name)
+    assert suite.notes and all(len(note) > 20 for note in suite.notes)
+    assert suite.table is None or papers.source(suite.paper, suite.table)["read_from"]
+    assert suite.columns or name == "meft_memory" or not rows
+
+
+def cell(name: str, *wanted: str, code: bool = False) -> Cell:
+    """The one cell of a suite whose overrides hold all that is wanted, for its first seed."""
+    suite = plan.load(name)
+    cells = plan.plan(suite, (), code)
+    (found,) = [c for c in cells if c.run.seed == suite.seeds[0] and set(wanted) <= set(c.overrides)]
+    return found
+
+
+def train(found: Cell) -> tuple[object, ...]:
+    t = found.run.train
+    return (t.batch_size, t.epochs, t.lr, t.max_length, t.weight_decay)
+
+
+def test_lora_s_glue_settings_are_those_of_its_table_9_or_of_its_scripts():
+    base = ("model=roberta_base", "method=lora")
+    assert train(cell("lora_table2", *base, "task=cola")) == (32, 80, 4e-4, 512, 0.0)
+    assert train(cell("lora_table2", *base, "task=rte")) == (32, 80, 5e-4, 512, 0.0)
+    assert cell("lora_table2", *base, "task=cola").run.method.alpha == 8
+    code = cell("lora_table2", *base, "task=cola", code=True)
+    assert train(code) == (64, 80, 4e-4, 512, 0.1) and code.run.method.alpha == 16
+    large = ("model=roberta_large", "method=lora", "task=stsb")
+    assert train(cell("lora_table2", *large, "train.epochs=30")) == (8, 30, 2e-4, 512, 0.0)
+    assert train(cell("lora_table2", *large, code=True)) == (32, 10, 3e-4, 128, 0.1)
+
+
+@pytest.mark.parametrize("name", ["lora_table2", "lora_table3", "lora_table13", "lora_table14"])
+def test_baselines_train_as_many_parameters_as_the_paper_prints(name):
+    """Without the head, as the paper counts, and to the decimals that it prints."""
+    suite, rows, cells = planned(name)
+    printed = {(row.method, row.model): row.trainable_params for row in rows}
+    seen = {}
+    for found in cells:
+        method, model = found.run.method, found.run.model.name
+        if type(method).__name__ in COUNTED and (method, model) not in seen:
+            outline = backbones.outline(model)
+            dataclasses.replace(method, train_head=False).attach(outline)
+            seen[method, model] = sum(p.numel() for p in outline.parameters() if p.requires_grad)
+            for row, backbone, _ in rows_of(found):
+                told = printed[row, backbone].removesuffix("M")
+                if (expected := OTHER_COUNTS.get((name, row))) is not None:
+                    assert seen[method, model] == expected
+                    assert any(f"{expected / 1e6:.{digits}f}M" in note for note in suite.notes for digits in (1, 2))
+                else:
+                    assert f"{seen[method, model] / 1e6:.{len(told.partition('.')[2])}f}" == told, row
+    assert seen
+
+
+def test_no_number_of_virtual_tokens_has_the_count_printed_for_prefixes():
+    for width, layers, printed in ((1024, 24, 0.35), (1280, 36, 0.77)):
+        assert printed not in {round(tokens * 2 * layers * width / 1e6, 2) for tokens in range(1, 100)}
+
+
+def test_adapters_have_the_settings_of_lora_s_table_9_or_of_its_scripts():
+    large = ("model=roberta_large", "method=adapter")
+    p, h = ((*large, f"method.variant={variant}") for variant in ("pfeiffer", "houlsby"))
+    assert train(cell("lora_table2", *p, "method.bottleneck=64", "task=sst2")) == (32, 20, 3e-5, 128, 0.0)
+    assert train(cell("lora_table2", *p, "method.bottleneck=64", "task=qnli")) == (32, 10, 3e-4, 128, 0.0)
+    assert train(cell("lora_table2", *p, "method.bottleneck=16", "task=mnli")) == (32, 5, 3e-4, 128, 0.0)
+    assert train(cell("lora_table2", *h, "method.bottleneck=64", "task=mnli")) == (32, 10, 3e-5, 128, 0.0)
+    assert train(cell("lora_table2", *h, "method.bottleneck=8", "task=qqp")) == (32, 20, 3e-4, 128, 0.0)
+    code = cell("lora_table2", *h, code=True)
+    assert train(code) == (256, 5, 3e-4, 128, 0.0) and code.run.train.warmup == 0.1 and code.run.task.name == "mnli"
+
+
+def test_baselines_of_data_to_text_have_the_settings_of_the_paper_that_lora_s_refers_to():
+    medium, large = ("model=gpt2_medium",), ("model=gpt2_large", "method=adapter")
+    wanted = {
+        "lora_table3": ((5, 10, 8e-5), (5, 5, 5e-5), (10, 5, 5e-5), (10, 5, 8e-5)),
+        "lora_table13": ((5, 5, 8e-5), (5, 5, 5e-5), (5, 5, 5e-5), (5, 10, 5e-5)),
+        "lora_table14": ((5, 10, 5e-5), (5, 5, 5e-5), (9, 10, 5e-5), (5, 5, 5e-5)),
+    }
+    for name, (few, many, top, prefix) in wanted.items():
+        assert train(cell(name, *medium, "method.bottleneck=6"))[:3] == few
+        assert train(cell(name, *medium, "method.bottleneck=224"))[:3] == many
+        assert train(cell(name, *medium, "method=top_layers"))[:3] == top
+        assert train(cell(name, *medium, "method=prefix_tuning"))[:3] == prefix
+        assert {train(cell(name, *large, f"method.bottleneck={b}"))[1] for b in (8, 248)} == {5}
+
+
+@pytest.mark.parametrize("name, top", [("dylora_table2", 8), ("dylora_table6", 4), ("dylora_table9", 4)])
+def test_lora_is_trained_once_and_cut_to_every_rank(name, top):
+    _, _, cells = planned(name)
+    cut = [c for c in cells if "method=lora" in c.overrides]
+    assert cut and all(c.run.method.variants() == [f"r{rank}" for rank in range(1, top + 1)] for c in cut)
+    assert {(c.run.method.rank, c.run.method.score_scale) for c in cut} == {(top, "trained")}
+    beside = next(c for c in cells if "method=dylora" in c.overrides and c.run.task == cut[0].run.task)
+    assert beside.run.train == cut[0].run.train and beside.run.method.alpha == cut[0].run.method.alpha
+
+
+def test_a_run_that_two_rows_ask_for_stands_in_both():
+    found = cell("lora_table2", "model=roberta_large", "method=lora", "task=sst2", "train.batch_size=4")
+    assert {name for name, _, _ in rows_of(found)} == {"LoRA", "LoRA_restricted"}
+
+
+def test_generation_settings_are_those_of_lora_s_table_11_or_of_its_readme():
+    found = cell("lora_table3", "model=gpt2_medium", "method=lora")
+    task, t = found.run.task, found.run.train
+    assert (task.num_beams, task.no_repeat_ngram, task.length_penalty, task.scoring) == (10, 4, 0.9, "lora")
+    assert (t.lr, t.batch_size, t.warmup, t.epochs, t.label_smoothing, t.weight_decay) == (2e-4, 8, 500, 5, 0.1, 0.01)
+    code = cell("lora_table3", "model=gpt2_medium", code=True).run
+    assert (code.task.length_penalty, code.train.max_grad_norm) == (0.8, 0)
+    dart = cell("lora_table13", "model=gpt2_large", "method=lora").run
+    assert (dart.train.weight_decay, dart.train.label_smoothing, dart.method.dropout) == (0, 0, 0)
+
+
+def test_dylora_has_one_setting_for_all_tasks_and_its_script_one_for_each():
+    cells = [c for c in plan.plan(plan.load("dylora_table2")) if "method=dylora" in c.overrides]
+    assert {train(c) for c in cells} == {(32, 30, 4e-4, 512, 0.1)} and len(cells) == 2 * 8 * 4
+    code = plan.plan(plan.load("dylora_table2"), (), published_code=True)
+    assert len({train(c) for c in code}) == 8
+    dylora, lora = ([c.run.method for c in code if f"method={name}" in c.overrides] for name in ("dylora", "lora"))
+    assert len(dylora) == 2 * len(lora) == 64
+    assert not any(m.exact_update for m in dylora) and {m.score_scale for m in lora} == {"rank"}
+
+
+def test_rosa_s_published_code_is_expressed_by_options():
+    code = cell("rosa_glue", "task=cola", "method.rank=8", "method.sample=window", code=True).run.method
+    assert not code.train_head and code.every_epochs == 1
+    lora = cell("rosa_glue", "task=cola", "method.rank=8", "method.variant=random_add", code=True).run
+    ia3 = cell("rosa_glue", "task=cola", "method=ia3", code=True).run.method
+    assert not ia3.train_head and ia3.config["target_modules"] == ia3.config["feedforward_modules"]
+    assert lora.method.period(1) > lora.train.epochs and lora.method.targets == ["q", "k", "v", "o"]
+
+
+def test_the_hours_of_the_docs_are_those_of_the_script():
+    root = Path(__file__).parent.parent.parent
+    spec = importlib.util.spec_from_file_location("hours", root / "scripts" / "hours.py")
+    hours = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hours)
+    text = (root / "docs" / "reproduce.md").read_text(encoding="utf-8")
+    assert "\n".join(hours.lines()) in text
+    assert all(f"`{name}`" in text for name in NAMES)
+
+
+@pytest.mark.parametrize("name", config.choices("suite"))
+def test_no_two_cells_of_a_suite_share_a_place_of_its_table(name):
+    places: dict[tuple[str, str, str], set[str]] = {}
+    for target in targets(plan.load(name)):
+        places.setdefault((target.row, target.where[0], target.variant), set()).add(target.name)
+    assert [place for place, found in places.items() if len(found) > 1] == []
+
+
+def test_rows_of_a_grid_say_what_tells_them_apart():
+    assert {"meft b=8, variant=meft1", "full"} < {t.row for t in targets(plan.load("meft_glue"))}
+    assert "lora r=1, lr=0.0002" in {t.row for t in targets(plan.load("rosa_e2e"))}
+
+
+def test_the_synthetic_experiment_has_the_settings_of_its_published_commands():
+    for cell in plan.plan(plan.load("synthetic"), published_code=True):
+        run = cell.run
+        assert (run.seed, run.train.lr, run.train.batch_size) == (42, 1e-3, 64)
+        assert run.train.epochs == {1: 500, 2: 1000}[run.task.layers]
+        if getattr(run.method, "variant", None) == "equal":
+            assert run.method.every_epochs == run.train.epochs // run.task.perturbation
+            assert run.method.rank in (1, 2, 4, 6, 8)

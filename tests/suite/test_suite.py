@@ -1,0 +1,240 @@
+"""Suites: planned from yaml, run in processes of their own, resumable, shared."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from support import SMALL, composed
+
+from rosa_bench import config
+from rosa_bench.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, UsageError
+from rosa_bench.models.load import load
+from rosa_bench.records.record import Record, read_record, write_record
+from rosa_bench.run import run as run_experiment
+from rosa_bench.suite import __main__ as suite
+from rosa_bench.suite import plan, scheduler
+from rosa_bench.system.locks import Lock
+
+TINY = [*SMALL, "train.max_steps=2", "train.threads=1"]
+
+
+def small_suite(*cells: dict, **common) -> plan.Suite:
+    return plan.Suite(title="small", common=common, cells=[plan.Block(run=cell) for cell in cells])
+
+
+def test_lists_are_swept_and_texts_are_not():
+    found = list(plan.expand({"method": ["lora", "rosa"], "method.targets": "[q,v]", "seed": [1, 2], "force": False}))
+    assert len(found) == 4 and found[0] == ("method=lora", "method.targets=[q,v]", "seed=1", "force=false")
+
+
+@pytest.mark.parametrize("name", config.choices("suite"))
+def test_every_suite_is_made_of_valid_cells(name):
+    cells = plan.plan(plan.load(name))
+    if any((cell.run.task.name, cell.run.data.source) == ("webnlg", "hub") for cell in cells):  # planned all the same
+        with pytest.raises(UsageError, match=r"data=local data\.dir=FOLDER"):
+            [cell.folder for cell in cells]
+        cells = plan.plan(plan.load(name), ["data=embedded"])
+    assert len(cells) == len({cell.folder for cell in cells}) > 1
+    assert config.describe("suite", name)
+
+
+@pytest.mark.slow
+def test_every_cell_of_the_embedded_suite_can_be_attached():
+    cells = [cell for cell in plan.plan(plan.load("embedded")) if cell.run.seed == 1]
+    for run in {(repr(cell.run.method), cell.run.model.name): cell.run for cell in cells}.values():
+        run.method.check(run.task)
+        run.method.attach(load(run.model, run.task, 0)[0])
+
+
+def test_a_cell_named_twice_is_run_once():
+    assert len(plan.plan(small_suite({"seed": [1, 2]}, {"seed": [2, 3]}))) == 3
+
+
+def test_wrong_names_and_keys_are_one_plain_line():
+    with pytest.raises(UsageError, match="did you mean smoke"):
+        plan.load("smok")
+    with pytest.raises(UsageError, match=r"method\.rnak"):
+        plan.plan(small_suite({"method": "lora", "method.rnak": 3}))
+
+
+class Pretend:
+    """An executor that runs a cell at once, in this process, and counts."""
+
+    cluster = "local"
+
+    def __init__(self) -> None:
+        self.submitted: list[str] = []
+
+    def submit(self, cell):
+        self.submitted.append(cell.key)
+        code = cell()
+        paths = type("Paths", (), {"folder": Path("nowhere"), "stderr": "log"})
+        return type("Job", (), {"done": lambda _: True, "job_id": "0", "paths": paths, "result": lambda _: code})()
+
+
+def running(cells, **options):
+    executor = Pretend()
+    return scheduler.Board(cells, executor, options.pop("jobs", 2), options.pop("retry_failed", False)), executor
+
+
+def test_what_is_done_is_not_done_again(tmp_path, capsys):
+    cells = plan.plan(small_suite({"method": ["lora", "rosa"], "task": "cola"}), [*TINY, f"output_dir={tmp_path}"])
+    run_experiment(cells[0].run)
+    whole, executor = running(cells)
+    whole.run()
+    assert executor.submitted == [cells[1].key] and whole.counts()["done"] == 2
+    again, executor = running(cells)
+    again.run()
+    assert executor.submitted == []
+    assert "2 done" in capsys.readouterr().out
+
+
+def test_a_cell_that_another_process_has_is_waited_for(tmp_path, monkeypatch):
+    (cell,) = plan.plan(small_suite({"task": "cola"}), [*TINY, f"output_dir={tmp_path}"])
+    lock = Lock(cell.folder)
+    lock.acquire()
+    seen = []
+
+    def sleep(_):
+        seen.append(cell.state)
+        if len(seen) == 3:
+            lock.release()
+
+    monkeypatch.setattr(scheduler.time, "sleep", sleep)
+    whole, executor = running([cell])
+    whole.run()
+    assert seen[:2] == ["elsewhere"] * 2 and executor.submitted == [cell.key] and cell.state == "done"
+
+
+def test_a_failed_cell_is_a_row_and_is_tried_again_on_demand(tmp_path, monkeypatch, capsys):
+    cells = plan.plan(small_suite({"seed": [1, 2], "task": "cola"}), [*TINY, f"output_dir={tmp_path}"])
+    with monkeypatch.context() as patch:
+        patch.setattr("rosa_bench.training.trainer.make_trainer", None)
+        patch.setattr("rosa_bench.run.make_trainer", lambda *_: (_ for _ in ()).throw(MemoryError("no room")))
+        running(cells[:1])[0].run()
+    assert cells[0].state == "failed" and cells[0].record.status == "oom"
+    whole, executor = running(cells)
+    whole.run()
+    assert executor.submitted == [cells[1].key] and "1 failed" in capsys.readouterr().out
+    assert "no room" in suite.summary(cells, {})
+    whole, executor = running(cells, retry_failed=True)
+    whole.run()
+    assert executor.submitted == [cells[0].key] and whole.counts()["done"] == 2
+
+
+def test_a_killed_process_is_named_as_such(tmp_path):
+    (cell,) = plan.plan(small_suite({"task": "cola"}), [*TINY, f"output_dir={tmp_path}"])
+    record = run_experiment(cell.run)
+    path = cell.folder / "record.json"
+    write_record(cell.folder, dataclasses.replace(record, status="running"))
+    whole, executor = running([cell])
+    executor.submit = lambda cell: Pretend.submit(executor, type("Dies", (), {"key": cell.key, "__call__": int})())
+    whole.run()
+    assert cell.state == "failed" and "killed" in read_record(path).error and record.status == "done"
+
+
+def test_the_estimate_comes_from_the_nearest_neighbours(tmp_path):
+    cells = plan.plan(small_suite({"method": ["lora", "rosa"]}, {"task": "sst2"}), [*TINY, f"output_dir={tmp_path}"])
+    lora, rosa, other = (cell.run for cell in cells)
+
+    def record(run, seconds, peak):
+        name = type(run.method).__name__.lower()
+        cost = {"train_s": seconds, "peak_rss_bytes": peak}
+        return Record(f"{name}{seconds}", "", run.task.name, run.model.name, name, 1, {}, cost=cost)
+
+    known = [record(lora, 10.0, 5e8), record(lora, 30.0, 7e8), record(lora, 20.0, 6e8)]
+    assert plan.estimate(cells[:1], known).seconds == 20 and plan.estimate(cells[:1], known).peak_bytes == 7e8
+    assert plan.estimate(cells[:2], [*known, record(rosa, 50.0, 9e8)]).seconds == 70
+    assert plan.estimate(cells[1:2], known).seconds == 20  # another method on the same task and model
+    assert plan.estimate(cells[2:], known).seconds == 20 and other.task.name == "sst2"  # another task on the same model
+    foreign = dataclasses.replace(cells[0], run=composed("model=gpt2_mini", "task=e2e"))
+    assert plan.estimate([*cells, foreign], known).seconds is None
+
+
+def command(folder: Path, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "rosa_bench.suite", *arguments, *TINY, f"output_dir={folder}"]
+
+
+def test_cells_run_in_processes_of_their_own_two_suites_at_once(tmp_path):
+    wanted = command(tmp_path / "a b", "smoke", "--only", "*task=cola*method=[lr]o*", "--jobs", "2")
+    both = [subprocess.Popen(wanted, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    outputs = [process.communicate(timeout=240) for process in both]
+    assert [process.returncode for process in both] == [EXIT_DONE] * 2, outputs
+    records = [read_record(path) for path in (tmp_path / "a b").glob("*/record.json")]
+    assert {record.method for record in records} == {"lora", "rosa"}
+    assert all(record.status == "done" for record in records)
+    again = subprocess.run(wanted, capture_output=True, text=True, timeout=60)
+    assert again.returncode == EXIT_DONE and "2 cells: 2 done" in again.stdout and "running" not in again.stdout
+    assert not list((tmp_path / "a b" / ".suite").rglob("*.pkl"))
+
+
+def test_a_cell_that_cannot_run_ends_in_a_list_and_exit_1(tmp_path):
+    wanted = command(tmp_path, "smoke", "--only", "*task=cola method=lora*")
+    done = subprocess.run([*wanted, "train.precision=fp16"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == EXIT_FAILED and "1 not done" in done.stdout and "Traceback" not in done.stderr
+    log = Path(re.search(r"result; (\S+) may say why", done.stderr)[1])
+    assert "fp16 needs a GPU" in log.read_text() and "fp16 needs a GPU" in done.stdout
+
+
+def test_a_cell_without_rows_does_not_keep_the_others_from_running(tmp_path, monkeypatch, capsys):
+    rows = [{"sentence": f"The dog sees cat {i}.", "label": i % 2} for i in range(24)]
+    (tmp_path / "glue" / "cola").mkdir(parents=True)
+    for split in ("train", "validation"):
+        path = tmp_path / "glue" / "cola" / f"{split}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.setattr(suite, "load", lambda _: small_suite({"task": ["stsb", "cola"], "method": "lora"}))
+    monkeypatch.setattr(suite, "make_executor", lambda *_: Pretend())
+    wanted = ["smoke", *TINY, "data=local", f"data.dir={tmp_path}", f"output_dir={tmp_path / 'runs'}"]
+    assert suite.main([*wanted, "--dry-run"]) == EXIT_DONE
+    assert "2 cells: 1 pending  1 without input" in capsys.readouterr().out
+    assert suite.main(wanted) == EXIT_FAILED
+    told = capsys.readouterr().out.partition("1 not done:")[2]
+    assert "stsb-roberta_mini-lora-s1: " in told and "glue/stsb" in told
+    assert [read_record(path).task for path in (tmp_path / "runs").glob("*/record.json")] == ["cola"]
+
+
+def test_usage(tmp_path, capsys, monkeypatch, attempts):
+    blocked = tmp_path.parent / "a file"
+    blocked.write_text("")
+    wrong = [(["zz"], "choose from"), (["smoke", "--only", "zzz"], "matches no cell")]
+    wrong += [(["smoke", "--cluster", "slurm"], "--cluster slurm"), (["smoke", "--set", "walltime=3"], "walltime")]
+    for arguments, said in wrong:
+        done = subprocess.run(command(tmp_path, *arguments), capture_output=True, text=True, timeout=60)
+        assert done.returncode == EXIT_USAGE and said in done.stderr
+        assert "Traceback" not in done.stderr
+    wrong = [(["lora_table14"], "data=local data.dir=FOLDER"), (["smoke", "--published-code"], "no published code")]
+    for arguments, said in wrong:  # in this process, as starting one takes seconds
+        assert suite.main([*arguments, "--dry-run"]) == EXIT_USAGE and said in capsys.readouterr().err
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    wanted = ["dylora_table9", "--only", "*task=dart*", "--dry-run", f"output_dir={tmp_path}"]
+    assert suite.main(wanted) == EXIT_DONE
+    told = capsys.readouterr().out
+    assert "12 pending" in told and told.count("does not answer") == 1 and "webnlg-" not in told
+    done = subprocess.run(command(blocked, "smoke"), capture_output=True, text=True, timeout=60)
+    assert done.returncode == EXIT_USAGE and "a file" in done.stderr and "Traceback" not in done.stderr
+    done = subprocess.run(command(tmp_path, "smoke", "--dry-run"), capture_output=True, text=True, timeout=60)
+    assert done.returncode == EXIT_DONE and "19 pending" in done.stdout and not list(tmp_path.glob("*/record.json"))
+
+
+def test_stopped_and_started_again_it_goes_on(tmp_path):
+    wanted = [*command(tmp_path, "smoke", "--only", "*task=cola method=lora*"), "train.max_steps=400"]
+    process = subprocess.Popen(wanted, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("*/checkpoint-*/complete.json")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGTERM)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == EXIT_INTERRUPTED, error
+    (path,) = tmp_path.glob("*/record.json")
+    assert read_record(path).status == "interrupted"
+    done = subprocess.run(wanted, capture_output=True, text=True, timeout=240)
+    assert done.returncode == EXIT_DONE and read_record(path).status == "done", done.stderr

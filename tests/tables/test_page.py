@@ -1,0 +1,325 @@
+"""The page: one file that loads nothing, numbers as in the grid and none for what is missing, every text escaped."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import pytest
+from made import BETTER, COLA, MSE, NOT_COMPARABLE, OPEN, WORSE, grid, place, record, score
+
+from rosa_bench.tables.figures.figures import Plot
+from rosa_bench.tables.formats import comma_separated, escaped, latex, markdown
+from rosa_bench.tables.grid import Against, Column, Place, Printed, Verdict
+from rosa_bench.tables.html.details import common, dumped
+from rosa_bench.tables.html.page import page
+
+EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>&\"'"
+VOID = {"meta", "input", "img", "br"}
+
+
+class Reader(HTMLParser):
+    """The page as a browser without scripts has it: cells of tables as text, and every element with its attributes."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.stack: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.rows: list[list[str]] = []
+        self.scripts: list[str] = []
+        self.feed(text)
+        self.close()
+        assert not self.stack, "an element is not closed"
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+        if tag == "script":
+            self.scripts.append("")
+        if tag not in VOID:
+            self.stack.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.stack.pop() == tag
+
+    def handle_data(self, data):
+        if self.stack and self.stack[-1] == "script":
+            self.scripts[-1] += data
+        elif {"td", "th"} & set(self.stack):
+            self.rows[-1][-1] += data
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    @property
+    def panels(self):
+        return json.loads(self.scripts[0])
+
+
+def read(*rows, columns=(COLA,), **more):
+    return Reader(page([grid(*rows, columns=columns, **more)]))
+
+
+def test_a_cell_shows_mean_spread_count_and_interval_of_both_epochs():
+    rows = read(("lora", place(50.0, 52.0, 57.0))).rows
+    assert rows[0] == ["method", "trainable", "cola matthewsvalidation"]
+    assert rows[1][:2] == ["lora", "1,000"]
+    last, best = "53.00 ± 3.61 (n=3)95 % interval 45.79 to 60.21", "54.00 ± 3.61 (n=3)95 % interval 46.79 to 61.21"
+    assert rows[1][2] == last + best
+
+
+def test_the_median_is_shown_where_a_table_sums_up_by_it():
+    reader = read(("lora", place(50.0, 52.0, 57.0)), aggregate="median")
+    assert reader.rows[1][2].startswith("52.00 ±")
+
+
+def test_what_is_missing_is_a_dash_without_a_number_to_sort_by():
+    reader = read(("none",), ("one seed", place(50.0)), ("last only", Place({"last": score(50.0)})))
+    assert [row[2] for row in reader.rows[1:4]] == ["–", "50.00 (n=1)51.00 (n=1)", "50.00 (n=1)–"]
+    cells = reader.all("td")
+    assert [set(cell) for cell in cells[1:6:2]] == [{"class"}, {"data-last", "data-best"}, {"data-last"}]
+
+
+def test_an_empty_place_invents_nothing():
+    assert read(("printed", Place(printed=Printed(60.0, None, 1)))).rows[1][2] == "––paper 60.0"
+
+
+def test_the_value_to_sort_by_is_exact():
+    third = read(("lora", place(1 / 3, best=[2 / 3]))).all("td")[1]
+    assert float(third["data-last"]) == 1 / 3 and float(third["data-best"]) == 2 / 3
+
+
+def test_a_paper_stands_beside_ours_with_its_mark_and_why():
+    text = page([grid(("a", place(50.0, **NOT_COMPARABLE)), ("b", place(63.0, **NOT_COMPARABLE)))])
+    cell = Reader(text).rows[1][2]
+    assert cell.startswith("50.0 (n=1)") and cell.endswith("paper 63.4 ± 1.2−13.4 not comparable [a,b]")
+    assert text.count(">[a] other model size</li>") == text.count(">[b] other data</li>") == 1  # one line for both rows
+    lines = Reader(text).panels["places"][0]["lines"]
+    assert "Paper: 63.4 ± 1.2 (median of five)." in lines
+    assert "Ours less the paper’s, last epoch: −13.4, not comparable: other model size; other data." in lines
+
+
+@pytest.mark.parametrize("mark", ["matched", "off"])
+def test_marks_are_words(mark):
+    more = {"printed": Printed(63.0, None, 1), "verdict": Verdict(0.1, mark)}
+    assert read(("a", place(63.1, **more))).rows[1][2].endswith(f"paper 63.0+0.1 {mark}")
+
+
+@pytest.mark.parametrize(
+    ("against", "shown"), [(BETTER, "<strong>50.00</strong> "), (WORSE, "50.00 † "), (OPEN, "50.00 ")]
+)
+def test_bold_and_dagger_only_where_a_difference_holds_and_at_the_epoch_it_was_tested_at(against, shown):
+    text = page([grid(("rosa", place(50.0, **against)), baseline="lora")])
+    assert f'<span class="at-last">{shown}' in text and '<span class="at-best">51.00 ' in text
+    words = "does not hold" if against is OPEN else "holds"
+    assert f"paired bootstrap, p = {against['against'].p}" in Reader(text).panels["places"][0]["lines"][-1]
+    assert Reader(text).panels["places"][0]["lines"][-1].endswith(f"the difference {words}.")
+
+
+def test_a_test_without_a_p_value_says_none():
+    more = {"against": Against("lora", 1.0, None, better=True, holds=False, test="McNemar")}
+    lines = read(("rosa", place(50.0, **more))).panels["places"][0]["lines"]
+    assert lines[-1] == "Against lora: +1.00, McNemar; the difference does not hold."
+
+
+def test_columns_sort_by_what_is_better_first():
+    heads = read(("a",), columns=(COLA, MSE)).all("th")[:4]
+    assert [head["data-first"] for head in heads] == ["ascending", "ascending", "descending", "ascending"]
+    assert {head["aria-sort"] for head in heads} == {"none"} and {head["scope"] for head in heads} == {"col"}
+
+
+def test_a_column_is_called_by_its_split_where_others_share_task_and_metric():
+    seen, unseen = (Column("webnlg", "bleu", f"test_{part}") for part in ("seen", "unseen"))
+    made = grid(("a", place(1.0), place(2.0), place(3.0)), columns=(seen, unseen, COLA))
+    heads = ["method", "trainable", "webnlg bleu (test_seen)", "webnlg bleu (test_unseen)", "cola matthews"]
+    assert next(csv.reader(comma_separated(made).splitlines())) == heads
+    assert f"| {' | '.join(heads)} |" in markdown(made) and " & ".join(map(escaped, heads)) in latex(made)
+    reader = Reader(page([made]))
+    assert [attributes["data-name"] for attributes in reader.all("th")[:5]] == heads
+    assert reader.rows[0][2:] == ["webnlg bleutest_seen", "webnlg bleutest_unseen", "cola matthewsvalidation"]
+
+
+def test_the_panel_holds_the_runs_and_their_configuration_once():
+    first, second = record(seed=1, last=50.0), record(seed=2, last=52.0)
+    second.config["train"]["device"] = "cuda"
+    second.env = {"device": "A100"}
+    panels = read(("lora", Place({"last": score(50.0, 52.0)}, records=(first, second)))).panels
+    (shown,) = panels["places"]
+    assert shown["runs"] == [[1, first.run_id, first.key, 50.0, None], [2, second.run_id, second.key, 52.0, None]]
+    assert shown["differs"] == {"train.device": ["cpu", "cuda"]}
+    part = panels["parts"]
+    assert {name: part[number] for name, number in shown["config"].items()} == {
+        "": {"output_dir": "results/runs"},
+        "model": first.config["model"],
+        "method": first.config["method"],
+        "task": {"name": "cola"},
+        "data": {"source": "embedded"},
+        "train": {"lr": 0.1},
+    }
+    assert [(part[number], seeds) for number, seeds in shown["env"]] == [(first.env, [1]), (second.env, [2])]
+    assert [(part[number], seeds) for number, seeds in shown["data"]] == [(first.data, [1, 2])]
+
+
+def test_common_settings_and_those_that_only_some_have():
+    shared, differing = common([{"seed": 1, "a": {"b": 1, "c": 2}}, {"seed": 2, "a": {"b": 1, "d": 3}}])
+    assert shared == {"a": {"b": 1}} and differing == {"a.c": [2, "(absent)"], "a.d": ["(absent)", 3]}
+
+
+def test_a_number_that_is_not_finite_is_still_json():
+    assert json.loads(dumped({"lr": [float("nan"), 1.5]})) == {"lr": ["nan", 1.5]}
+
+
+def test_other_settings_are_told():
+    lines = read(("lora", place(50.0, other_settings=3))).panels["places"][0]["lines"]
+    assert lines[-1] == "3 runs of other settings are not in this number."
+
+
+def test_runs_that_ended_without_a_result_are_told():
+    oom, failed = (tuple(record(seed=seed, status=status) for seed in (3, 4)) for status in ("oom", "failed"))
+    reader = read(("lora", place(50.0, ended=oom)), ("rosa", Place(ended=failed[:1])))
+    assert [row[2] for row in reader.rows[1:3]] == ["50.00 (n=1)51.00 (n=1)oom (n=2)", "––failed (n=1)"]
+    assert reader.panels["places"][0]["lines"][-1] == "2 of the runs ended with status oom."
+
+
+def test_the_panel_of_a_place_without_a_result_holds_the_runs_and_why():
+    ended = record(seed=3, status="oom", error="no room", scores={}, primary={})
+    panels = read(("lora", Place(ended=(ended,)))).panels
+    (shown,) = panels["places"]
+    assert shown["runs"] == [[3, ended.run_id, ended.key, None, None, "oom: no room"]]
+    assert panels["parts"][shown["config"]["train"]] == {"lr": 0.1, "device": "cpu"}
+
+
+def test_where_numbers_come_from_is_told_without_scripts():
+    rows = read(("lora", place(50.0, 51.0))).rows
+    assert ["cola", "embedded v1", "2", "train aa11validation bb22"] in rows
+    assert ["2", "device cpu (made), python 3.11", "torch 2.6"] in rows
+
+
+def test_a_run_in_two_tables_counts_once():
+    grids = [grid(("lora", place(50.0, 51.0))), grid(("lora", place(50.0, 51.0)))]
+    assert "2 tables from 2 runs." in page(grids)
+
+
+def evil_page(tmp_path):
+    bad = record(last=50.0, run_id=EVIL, key=EVIL, status="failed", error=EVIL, settings={EVIL: EVIL})
+    bad.data, bad.env = {"source": EVIL, "sha256": {EVIL: EVIL}}, {"device": EVIL, "packages": {EVIL: EVIL}}
+    bad.task = EVIL
+    more = {"printed": Printed(1.0, None, 1, EVIL), "verdict": Verdict(1.0, "not comparable", (EVIL,))}
+    against = Against(EVIL, 1.0, 0.5, better=True, holds=True, test=EVIL)
+    column = type(COLA)(EVIL, EVIL, EVIL)
+    cell = Place({"last": score(50.0)}, records=(bad,), against=against, **more)
+    made = grid((EVIL, cell), columns=(column,), title=EVIL, baseline=EVIL, notes=[EVIL])
+    (tmp_path / "p.png").write_bytes(b"\x89PNG")
+    return page([made], [Plot(tmp_path / "p.png", tmp_path / "p.pdf", EVIL, EVIL)], [EVIL])
+
+
+def test_no_text_becomes_markup(tmp_path):
+    text = evil_page(tmp_path)
+    reader = Reader(text)
+    assert len(reader.scripts) == 2 and [image.get("onerror") for image in reader.all("img")] == [None]
+    assert "<script>alert" not in text and text.count("</script") == 2
+    run = reader.panels["places"][0]["runs"][0]
+    assert run == [1, EVIL, EVIL, 50.0, None, f"failed: {EVIL}"]  # whole for those who read it
+    assert any(row[0] == EVIL for row in reader.rows) and reader.all("img")[0]["alt"] == EVIL
+
+
+def test_a_placeholder_in_data_is_not_filled_in():
+    assert read(("{{script}}",)).rows[1][0] == "{{script}}"
+
+
+def test_half_a_surrogate_pair_does_not_stop_the_page():
+    page([grid(("\ud800", place(50.0)))]).encode()
+
+
+def test_nothing_can_be_loaded_and_no_foreign_script_can_run(tmp_path):
+    text = evil_page(tmp_path)
+    reader = Reader(text)
+    policy = next(m["content"] for m in reader.all("meta") if m.get("http-equiv") == "Content-Security-Policy")
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    assert rules["default-src"] == "'none'" and rules["img-src"] == "data:" and "unsafe" not in policy
+    own = base64.b64encode(hashlib.sha256(reader.scripts[1].encode()).digest()).decode()
+    style = base64.b64encode(
+        hashlib.sha256(re.search("<style>(.*?)</style>", text, re.S)[1].encode()).digest()
+    ).decode()
+    assert rules["script-src"] == f"'sha256-{own}'" and rules["style-src"] == f"'sha256-{style}'"
+    targets = [a[name] for _, a in reader.elements for name in ("src", "href", "action", "data") if a.get(name)]
+    assert targets and all(target.startswith(("#", "data:image/png;base64,")) for target in targets)
+    assert "http" not in text.replace("http-equiv", "") and "@import" not in text and "url(" not in text
+    assert not [a for _, a in reader.elements if any(n.startswith("on") or n == "style" for n in a)]
+
+
+def test_links_lead_somewhere_and_ids_are_unique(tmp_path):
+    reader = Reader(page([grid(("a", place(1.0, **NOT_COMPARABLE))), grid(("b",))]))
+    ids = [a["id"] for _, a in reader.elements if "id" in a]
+    assert len(ids) == len(set(ids)) and {a["href"][1:] for a in reader.all("a")} <= set(ids)
+
+
+@pytest.mark.parametrize(("value", "shown"), [(88.125, "88.12"), (8.6, "8.600"), (0.45, "0.450"), (1.5e-5, "1.50e−05")])
+def test_numbers_have_as_many_decimals_as_their_column_needs(value, shown):
+    assert read(("a", Place({"last": score(value)}))).rows[1][2].startswith(f"{shown} (n=1)")
+
+
+def test_the_same_grids_give_the_same_page():
+    rows = ("a", place(50.0, 51.0, **NOT_COMPARABLE)), ("b", place(49.0))
+    assert page([grid(*rows)]) == page([grid(*rows)])
+
+
+def test_configurations_are_written_once_for_many_places():
+    few, many = (len(page([grid(*[(f"row {i}", place(50.0, 51.0)) for i in range(n)])])) for n in (100, 200))
+    assert (many - few) / 200 < 600  # bytes per run
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+PROBE = """
+const out = [];
+const head = document.querySelectorAll("thead th")[2];
+const labels = () => [...document.querySelector("tbody").rows].map((row) => row.cells[0].dataset.text).join(" ");
+const click = (element) => element.dispatchEvent(new MouseEvent("click", { bubbles: true }));
+click(head.querySelector("button")); out.push(head.getAttribute("aria-sort"), labels());
+click(head.querySelector("button")); out.push(head.getAttribute("aria-sort"), labels());
+document.getElementById("filter").value = "HIGH"; document.getElementById("filter").dispatchEvent(new Event("input"));
+out.push([...document.querySelector("tbody").rows].filter((row) => !row.hidden).length);
+click(document.querySelectorAll(".place")[1]);
+out.push(document.getElementById("panel").open, document.getElementById("panel-body").textContent.includes("alert(1)"));
+document.documentElement.dataset.out = out.join("|");
+"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
+def test_sorting_filter_and_panel_in_a_browser(tmp_path):
+    bad = record(last=60.0, run_id=EVIL)
+    rows = ("low", place(10.0)), ("none",), ("high", Place({"last": score(60.0)}, records=(bad,)))
+    text = page([grid(*rows)])
+    digest = base64.b64encode(hashlib.sha256(PROBE.encode()).digest()).decode()  # or the page would not let it run
+    text = text.replace("script-src ", f"script-src 'sha256-{digest}' ").replace(
+        "</body>", f"<script>{PROBE}</script></body>"
+    )
+    (tmp_path / "index.html").write_text(text, encoding="utf-8")
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    flags += [
+        "--disable-component-update",
+        "--disable-sync",
+        "--disable-quic",
+        f"--user-data-dir={tmp_path / 'profile'}",
+        "--dump-dom",
+    ]
+    done = subprocess.run(
+        [CHROMIUM, *flags, (tmp_path / "index.html").as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=os.environ | {"HOME": str(tmp_path)},
+    )
+    found = re.search(r'data-out="([^"]*)"', done.stdout)
+    assert found, done.stderr[-2000:]
+    assert found[1] == "descending|high low none|ascending|low high none|1|true|true"
