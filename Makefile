@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 RUN = $(BIN)/python -m rosa_bench
 
-.PHONY: help setup run test test-slow test-oldest test-newest lint format tables bench lock clean
+.PHONY: help setup run test test-slow test-oldest test-newest golden lint format tables bench lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,6 +31,9 @@ test-oldest: ## the test suite with the oldest versions that pyproject.toml allo
 
 test-newest: ## the test suite with the newest versions that the index has, in an environment of its own
 	@PYTHON=$(PYTHON) scripts/versions.sh newest
+
+golden: setup ## compare results with the previous commit on small cells, byte for byte (COMMIT=REV: with another one)
+	@$(BIN)/python scripts/golden.py $(if $(COMMIT),--commit $(COMMIT))
 
 lint: setup ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
