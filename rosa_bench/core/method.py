@@ -72,6 +72,9 @@ class Method(ABC):
     def attach(self, model: PreTrainedModel, seed: int = 0) -> None:
         """Change `model` in place and set `requires_grad`; new tensors are drawn from `seed`, not the global stream."""
 
+    def optimizer_made(self, model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> None:
+        """Called once when the optimizer exists and has no state yet. May add parameters to its groups."""
+
     def before_step(self, step: Step) -> None:
         """Called once before the forward pass of an optimiser step, before its first micro-batch."""
 

@@ -4,9 +4,11 @@ One LoRA of width `rank_max` that can be cut to any rank afterwards. Every optim
 for all layers, micro-batches and processes; the forward pass uses the first b directions, scaled by alpha / b. The
 update is of all of them, or with `frozen` of direction b alone (the paper's faster variant, equation 10).
 
-Where the authors' code differs: directions without a gradient still move there, by AdamW's momentum and weight decay
-(`exact_update: false`); each process draws its own rank; evaluation in training runs at whatever rank was drawn last,
-here at `rank_max`. Their GLUE script hard-codes `frozen`.
+Differences from the authors' code (huawei-noah/Efficient-NLP, `DyLoRA/loralib`): there AdamW also moves directions
+without a gradient, by momentum and weight decay, and lets their moments decay (`exact_update: false` does the same).
+Here the optimizer sees only a direction's own steps, in its moments and in its step count. Their processes draw their
+own ranks, and they evaluate during training at the last drawn rank; here all processes share a rank and evaluation
+during training is at `rank_max`. Their GLUE script hard-codes `frozen`.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ class DyLora(Method):
     distribution: Literal["uniform", "geometric"] = "uniform"  # of the rank that a step trains
     geometric_p: Annotated[float, Field(gt=0, lt=1)] = 0.15  # chance of rank_min under `geometric`, before the cut
     frozen: bool = False  # update direction b only
-    exact_update: bool = True  # directions that a step does not train stay where they are
+    exact_update: bool = True  # for a direction that a step does not train, the step does not happen
     alpha: Annotated[float, Field(gt=0)] = 16.0
     dropout: Share = 0.0
     targets: list[Target] = targets_field("q", "v")
@@ -55,6 +57,9 @@ class DyLora(Method):
     def _ordered(self) -> DyLora:
         if self.rank_min > self.rank_max:
             raise ValueError(f"rank_min={self.rank_min} is above rank_max={self.rank_max}")
+        if self.frozen and self.rank_min > 1:
+            below = f"rank_min={self.rank_min}"
+            raise ValueError(f"frozen=true never trains the directions below {below}; set rank_min=1 or frozen=false")
         for rank in self.score_ranks or []:
             if not self.rank_min <= rank <= self.rank_max or (self.score_ranks or []).count(rank) > 1:
                 raise ValueError(f"score_ranks={self.score_ranks}: different ranks from rank_min to rank_max")
@@ -85,17 +90,29 @@ class DyLora(Method):
         """Activate the rank of this step."""
         _activate(step.model, self.rank_at(step.seed, step.index))
 
-    def before_update(self, step: Step) -> None:
-        """Remember what the update may not move."""
+    def optimizer_made(self, model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> None:
+        """Let the optimizer update each direction on its own, so that it skips those that a step does not train."""
+        from rosa_bench.modules.lowrank import Directions
+
         if self.exact_update:
-            for module in _nested(step.model):
-                module.hold()
+            model.__dict__["_directions"] = Directions(model, optimizer)
+
+    def trained(self, rank: int) -> range:
+        """The directions, from 0, that a step of this rank trains."""
+        return range(rank - 1 if self.frozen else 0, rank)
+
+    def before_update(self, step: Step) -> None:
+        """Hand the gradients of the directions that this step trains to the optimizer."""
+        if self.exact_update:
+            directions = step.model.__dict__.get("_directions")
+            if directions is None or not directions.belong_to(step.optimizer):
+                self.optimizer_made(step.model, step.optimizer)
+            step.model.__dict__["_directions"].gather(self.trained(self.rank_at(step.seed, step.index)))
 
     def after_update(self, step: Step) -> None:
-        """Put it back, and activate the full width for whatever is evaluated or saved now."""
+        """Take the updated directions back, and activate the full width for whatever is evaluated or saved now."""
         if self.exact_update:
-            for module in _nested(step.model):
-                module.restore()
+            step.model.__dict__["_directions"].scatter()
         _activate(step.model, self.rank_max)
 
     def variants(self) -> list[str]:

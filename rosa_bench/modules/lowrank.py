@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -78,7 +78,6 @@ class Nested(LowRank):
         self.alpha: float = options.pop("alpha")
         self.frozen: bool = options.pop("frozen")
         super().__init__(base, sites, rank, scale=1.0, **options)
-        self.held: dict[str, torch.Tensor] = {}
         self.active = 0
         self.activate(max(rank.values()))
 
@@ -96,20 +95,79 @@ class Nested(LowRank):
             )
         return A[:, :b], B[:b]
 
-    @torch.no_grad()
-    def hold(self) -> None:
-        """Remember the directions that the coming update has no business with."""
-        self.held = {name: p.clone() for name, p in self.named_parameters() if name.startswith(("A.", "B."))}
+
+class Directions:
+    """Gives the optimizer one parameter per direction of all `Nested` terms, in place of the factors A and B.
+
+    Optimizers skip a parameter whose gradient is None. So for a direction that a step does not train, that step does
+    not happen, whatever state the optimizer keeps (moments, step counts) and whatever it adds (weight decay). Direction
+    i of all factors of one shape is one parameter [sites * width]: the optimizer handles fewer tensors, and copying
+    from and to the factors takes a few operations for each shape. An update that is not element by element (Adafactor
+    clips by the root mean square of a tensor) thus sees a direction of all sites as one tensor.
+
+    The factors stay the model's parameters and stay in the optimizer's groups, where gradient scaling and `zero_grad`
+    find them. In `optimizer.step` they have no gradient, so the optimizer keeps no state for them.
+    """
+
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        nested = [module for module in model.modules() if isinstance(module, Nested)]
+        columns = {id(A) for module in nested for A in module.A.values()}
+        rows = {id(B) for module in nested for B in module.B.values()}
+        self.stacks: list[_Stack] = []
+        for group in optimizer.param_groups:
+            alike: dict[Any, list[nn.Parameter]] = {}
+            for p in group["params"]:
+                if id(p) in columns or id(p) in rows:
+                    alike.setdefault((id(p) in columns, p.shape, p.dtype, p.device), []).append(p)
+            for (is_A, *_), factors in alike.items():
+                self.stacks.append(_Stack(factors, is_A))
+                group["params"] += self.stacks[-1].directions
+
+    def belong_to(self, optimizer: torch.optim.Optimizer) -> bool:
+        """Whether this optimizer updates them."""
+        own = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        return all(id(p) in own for stack in self.stacks for p in stack.directions)
+
+    def gather(self, trained: Iterable[int]) -> None:
+        """Copy values and gradients from the factors; only the directions `trained` (from 0) get their gradient."""
+        for stack in self.stacks:
+            stack.gather(trained)
+
+    def scatter(self) -> None:
+        """Copy the values back to the factors after the update."""
+        for stack in self.stacks:
+            stack.scatter()
+
+
+class _Stack:
+    """Factors of one shape, all A [I, R] or all B [R, O], as R parameters [sites * I] or [sites * O]."""
+
+    def __init__(self, factors: Sequence[nn.Parameter], is_A: bool) -> None:
+        self.factors: list[torch.Tensor] = list(factors)
+        self.is_A, self.sites = is_A, len(factors)
+        rank, width = factors[0].T.shape if is_A else factors[0].shape
+        self.held = factors[0].new_zeros(rank, 2 * self.sites, width)  # values, then gradients
+        self.directions = [nn.Parameter(part[: self.sites].view(-1)) for part in self.held]
 
     @torch.no_grad()
-    def restore(self) -> None:
-        """Put them back: an update without a gradient still moves them, by momentum and by weight decay."""
-        first = self.active - 1 if self.frozen else 0
-        for role in self.A:
-            for factor, before in ((self.A[role].T, self.held[f"A.{role}"].T), (self.B[role], self.held[f"B.{role}"])):
-                factor[:first] = before[:first]
-                factor[self.active :] = before[self.active :]
-        self.held = {}
+    def gather(self, trained: Iterable[int]) -> None:
+        tensors = [*self.factors, *(torch.zeros_like(p) if p.grad is None else p.grad for p in self.factors)]
+        if self.is_A:
+            self.held.copy_(torch.stack(tensors).permute(2, 0, 1))
+        else:
+            torch.stack(tensors, dim=1, out=self.held)
+        for i in trained:
+            self.directions[i].grad = self.held[i, self.sites :].view(-1)
+        for p in self.factors:
+            p.grad = None
+
+    @torch.no_grad()
+    def scatter(self) -> None:
+        values = self.held[:, : self.sites]
+        values = values.permute(1, 2, 0) if self.is_A else values.transpose(0, 1)
+        torch._foreach_copy_(self.factors, list(values.contiguous().unbind()))
+        for direction in self.directions:
+            direction.grad = None
 
 
 class Resampled(LowRank):

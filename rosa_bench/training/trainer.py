@@ -127,6 +127,8 @@ class BenchTrainer(Trainer):
         optimizer: torch.optim.Optimizer = super().create_optimizer(*args, **kwargs)
         if made and self.run.train.head_lr is not None:
             set_apart(optimizer, self.head, self.run.train.head_lr)
+        if made:
+            self.run.method.optimizer_made(cast("PreTrainedModel", self.model), optimizer)
         return optimizer
 
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
@@ -221,7 +223,7 @@ class Loop(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
         """A checkpoint when one is due, together with a log line so that no loss is lost between them."""
-        if state.global_step == 1:
+        if state.global_step == 1 or self._epoch_ends(state):  # a parameter's state begins with its first gradient
             self.recorder.optimizer_ready(kw["optimizer"])
         due = state.global_step % self.run.train.checkpoint_steps == 0 and state.global_step < state.max_steps
         self.stopping = self.recorder.stop_asked = distributed.any_of(self.recorder.stop_asked)

@@ -14,7 +14,8 @@ from rosa_bench.errors import UsageError
 from rosa_bench.evaluation import predict
 from rosa_bench.methods.dylora import DyLora
 from rosa_bench.methods.lora import Lora
-from rosa_bench.modules.lowrank import lowrank_sites
+from rosa_bench.models.sites import Site
+from rosa_bench.modules.lowrank import Nested, lowrank_sites
 from rosa_bench.records import checkpoints
 from rosa_bench.run import run as run_experiment
 
@@ -104,6 +105,126 @@ def test_the_published_update_drifts(backbone):
     assert (module.A[site.role] != before[names[id(module.A[site.role])]]).any(dim=0).all()
 
 
+OPTIMIZERS = {
+    "adamw": lambda params: torch.optim.AdamW(params, 0.01, weight_decay=0.1),
+    "amsgrad": lambda params: torch.optim.AdamW(params, 0.01, amsgrad=True),
+    "sgd": lambda params: torch.optim.SGD(params, 0.05, momentum=0.9, weight_decay=0.1, nesterov=True),
+    "adagrad": lambda params: torch.optim.Adagrad(params, 0.01, lr_decay=0.1),
+}
+
+
+def trained_by(step: int, method: DyLora) -> range:
+    rank = method.rank_at(5, step)
+    return range(rank - 1 if method.frozen else 0, rank)
+
+
+@pytest.mark.parametrize("micro_batches", [1, 3])
+@pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.parametrize(
+    ("kind", "name"), [("roberta", name) for name in OPTIMIZERS] + [("bert", "adamw"), ("gpt2", "adamw")]
+)
+def test_a_direction_is_updated_as_by_an_optimizer_of_its_own(backbone, kind, name, frozen, micro_batches):
+    """Every direction of every site has an optimizer that only ever sees the steps which train it."""
+    method, make = DyLora(rank_max=6, frozen=frozen, **WIDE), OPTIMIZERS[name]
+    ours, expected = (loaded(backbone(kind), method) for _ in range(2))
+    expected.load_state_dict(ours.state_dict())
+    together = make([p for p in ours.parameters() if p.requires_grad])
+    sites = [(module.A[site.role], module.B[site.role]) for module, site in lowrank_sites(expected)]
+    apart = [[(A.data[:, i].clone(), B.data[i].clone()) for i in range(6)] for A, B in sites]
+    alone = [[make(pair) for pair in directions] for directions in apart]
+    factors = {id(p) for pair in sites for p in pair}
+    others = make([p for p in expected.parameters() if p.requires_grad and id(p) not in factors])
+    for index in range(14):
+        step = Step(ours, together, index, 10, 5)
+        method.before_step(step)
+        for module, _ in lowrank_sites(expected):
+            module.activate(method.rank_at(5, index))
+        for model in (ours, expected):
+            for micro in range(micro_batches):
+                model(**batch_at(100 * index + micro)).loss.backward()
+        method.before_update(step)
+        together.step()
+        method.after_update(step)
+        together.zero_grad()
+        others.step()
+        for (A, B), directions, optimizers in zip(sites, apart, alone, strict=True):
+            for i in trained_by(index, method):
+                directions[i][0].grad, directions[i][1].grad = A.grad[:, i].clone(), B.grad[i].clone()
+                optimizers[i].step()
+                A.data[:, i], B.data[i] = directions[i]
+        expected.zero_grad()
+    for (label, p), q in zip(ours.named_parameters(), expected.parameters(), strict=True):
+        assert torch.equal(p, q), label
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_under_a_constant_gradient_a_direction_moves_by_the_rate_in_each_of_its_steps(backbone, frozen):
+    """Adam's first and second moment cancel, whatever happens to other directions in between."""
+    method = DyLora(rank_max=8, frozen=frozen, targets=["q"])
+    model = loaded(backbone("roberta"), method)
+    module, site = next(lowrank_sites(model))
+    A, B = module.A[site.role], module.B[site.role]
+    before = A.detach().clone(), B.detach().clone()
+    optimizer = torch.optim.AdamW([A, B], 1e-3, weight_decay=0, eps=1e-12)
+    for index in range(400):
+        step = Step(model, optimizer, index, 10, 5)
+        method.before_step(step)
+        A.grad, B.grad = torch.full_like(A, 0.3), torch.full_like(B, -0.02)
+        method.before_update(step)
+        optimizer.step()
+        method.after_update(step)
+    own = torch.tensor([sum(i in trained_by(index, method) for index in range(400)) for i in range(8)])
+    assert own.min() > 30
+    assert torch.allclose(A, before[0] - 1e-3 * own, atol=2e-5)
+    assert torch.allclose(B, before[1] + 1e-3 * own[:, None], atol=2e-5)
+
+
+class PublishedLinear(torch.nn.Module):
+    """The authors' layer restated: both factors are cut and scaled by sqrt(r / b), the term by alpha / r."""
+
+    def __init__(self, base, A, B, alpha, frozen):
+        super().__init__()
+        self.base, self.alpha, self.frozen, self.rank = base, alpha, frozen, A.shape[0]
+        self.lora_A, self.lora_B = torch.nn.Parameter(A), torch.nn.Parameter(B)  # [R, I], [O, R]
+
+    def cut(self, factor):
+        b = self.b
+        kept = torch.cat([factor[:, : b - 1].detach(), factor[:, b - 1 : b]], dim=1) if self.frozen else factor[:, :b]
+        return kept * (self.rank / b) ** 0.5
+
+    def forward(self, x):
+        A, B = self.cut(self.lora_A.T).T, self.cut(self.lora_B)
+        return self.base(x) + x @ A.T @ B.T * self.alpha / self.rank
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_without_exact_updates_it_is_the_published_layer_under_plain_adamw(frozen):
+    torch.manual_seed(0)
+    method = DyLora(rank_max=6, alpha=12.0, frozen=frozen, exact_update=False)
+    base = torch.nn.Linear(10, 7).requires_grad_(False)
+    ours = Nested(base, [Site("base", "q", 0, 7)], {"q": 6}, alpha=12.0, frozen=frozen, dropout=0.0)
+    ours.A["q"].data.normal_()
+    published = PublishedLinear(base, ours.A["q"].data.T.clone(), ours.B["q"].data.T.clone(), 12.0, frozen)
+    pairs = [(model, torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 0.01, weight_decay=0.1))
+             for model in (ours, published)]  # fmt: skip
+    for index in range(60):
+        x, y = torch.randn(5, 10), torch.randn(5, 7)
+        step = Step(ours, pairs[0][1], index, 10, 5)
+        method.before_step(step)
+        published.b = method.rank_at(5, index)
+        for model, optimizer in pairs:
+            (model(x) - y).square().mean().backward()
+            if model is ours:
+                method.before_update(step)
+            optimizer.step()
+            if model is ours:
+                method.after_update(step)
+            optimizer.zero_grad()
+    assert torch.allclose(ours.A["q"].T, published.lora_A, atol=1e-5)
+    assert torch.allclose(ours.B["q"].T, published.lora_B, atol=1e-5)
+    assert (ours.B["q"].abs() > 0.01).any()
+
+
 def test_every_rank_is_the_truncated_product_scaled_by_its_own_rank(backbone):
     method = DyLora(rank_max=5, targets=["q"], alpha=12.0)
     model = loaded(backbone("roberta"), method)
@@ -133,6 +254,12 @@ def test_ranks_in_the_wrong_order_are_refused(tmp_path):
         small(tmp_path, "method=dylora", "method.rank_min=5", "method.rank_max=4")
 
 
+def test_frozen_is_refused_where_it_would_leave_directions_untrained(tmp_path):
+    with pytest.raises(UsageError, match=r"frozen=true never trains the directions below rank_min=3"):
+        small(tmp_path, "method=dylora", "method.rank_min=3", "method.frozen=true")
+    small(tmp_path, "method=dylora", "method.rank_min=3")
+
+
 def test_a_record_holds_every_rank_from_one_pass(tmp_path, monkeypatch):
     batches = []
     original = predict.collate
@@ -140,6 +267,7 @@ def test_a_record_holds_every_rank_from_one_pass(tmp_path, monkeypatch):
     run = small(tmp_path, "method=dylora", "method.rank_max=4", "train.eval_batch_size=8", "save=adapter")
     record = run_experiment(run)
     assert record.variant_names == ["r1", "r2", "r3", "r4"]
+    assert record.params["optimizer_elements"] == 2 * record.params["trainable"]
     assert set(record.scores["validation"]) == set(record.variant_names)
     assert record.primary["last"] == record.scores["validation"]["r4"]["matthews"]
     passes = 2 + 1  # two epoch ends, then all other ranks at once
