@@ -23,10 +23,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from rosa_bench import cli, config
+from rosa_bench import config
 from rosa_bench.data import hub
 from rosa_bench.errors import EXIT_DONE, UsageError, nearest
-from rosa_bench.system.console import tell
+from rosa_bench.system.console import complain, tell
 from rosa_bench.system.files import unwritable
 from rosa_bench.system.signals import command
 
@@ -171,7 +171,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         scores = {name: run.task.score_parts(split, predictions) for name, predictions in found.items()}
         facts = run.task.scoring_facts(scorer.splits[split].examples)
     except UsageError as error:
-        return cli.complain(str(error))
+        return complain(str(error))
     by_split = {part: {name: scores[name][part] for name in variants} for part in scores[variants[0]]}
     told = {"run": str(args.run), "task": run.task.name, "rows": len(scorer.splits[split].examples)}
     absent = {k: v for parts in scores.values() for s in parts.values() for k, v in getattr(s, "absent", {}).items()}

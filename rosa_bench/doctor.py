@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from rosa_bench import cli, config
+from rosa_bench import config
+from rosa_bench.config.compose import compose
 from rosa_bench.data import hub
 from rosa_bench.errors import EXIT_DONE, EXIT_USAGE, UsageError
-from rosa_bench.system.console import tell
+from rosa_bench.system.console import complain, tell
 from rosa_bench.system.files import unwritable
 from rosa_bench.system.signals import command
 
@@ -114,10 +115,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Check a run's configuration and everything it needs; exit code 0 or 2."""
     overrides = list(sys.argv[1:] if argv is None else argv)
     try:
-        run = cli.compose(overrides)
+        run = compose(overrides)
         hub.prepare(run)
     except UsageError as error:
-        return cli.complain(str(error))
+        return complain(str(error))
     well = True
     tell(f"ok    config   {run.task.name} · {run.model.name} · {run.method!r}")
     for name, check in CHECKS.items():

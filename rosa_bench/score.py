@@ -17,12 +17,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rosa_bench import cli
+from rosa_bench.config.compose import compose
 from rosa_bench.core.task import MOST, Example, Prediction, Task, texts_field
 from rosa_bench.data import hub
 from rosa_bench.data.source import json_lines, load_split
 from rosa_bench.errors import EXIT_DONE, UsageError
-from rosa_bench.system.console import tell
+from rosa_bench.system.console import complain, tell
 from rosa_bench.system.signals import command
 from rosa_bench.system.strict_json import is_number, short
 from rosa_bench.tasks.data2text import seen
@@ -140,7 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parsed(argv)
     try:
         convention = [f"task.scoring={args.scoring}"] if args.scoring else []
-        run = cli.compose([f"task={args.task}", *convention, *args.overrides])
+        run = compose([f"task={args.task}", *convention, *args.overrides])
         split = args.split or run.task.scored_splits[0]
         if args.references is not None:
             examples = read_references(args.references, run.task)
@@ -150,7 +150,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         scores = scored(run.task, split, predictions(args.predictions, examples, run.task))
         facts = run.task.scoring_facts(examples)
     except UsageError as error:
-        return cli.complain(str(error))
+        return complain(str(error))
     absent = {name: reason for found in scores.values() for name, reason in getattr(found, "absent", {}).items()}
     if args.json:
         told = {"task": run.task.name, "rows": len(examples), "scores": scores, "absent": absent, "scoring": facts}

@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from subprocess import DEVNULL
 
-from rosa_bench import cli
 from rosa_bench.data import hub
 from rosa_bench.errors import EXIT_DONE, EXIT_FAILED
-from rosa_bench.system.console import tell
+from rosa_bench.system.console import complain, tell
 from rosa_bench.system.signals import command
 
 SERVER = "https://api.wandb.ai"
@@ -59,9 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_DONE
     server = os.environ.get("WANDB_BASE_URL", SERVER)
     if not hub.answers(server):
-        return cli.complain(f"{server} cannot be reached; the runs stay where they are, try again later")
+        return complain(f"{server} cannot be reached; the runs stay where they are, try again later")
     if not hub.speaks(f"{server.rstrip('/')}/graphql", QUESTION):
-        return cli.complain(f"{server} does not answer as wandb does; the runs stay where they are")
+        return complain(f"{server} does not answer as wandb does; the runs stay where they are")
     failed = 0
     for folder in found:
         reason = send(folder)

@@ -1,51 +1,59 @@
-"""Copies `record.json` of a suite's finished cells to results/NAME, and draws its tables there: what a checkout ships.
+"""Archives the finished runs of a suite in results/NAME.jsonl.gz: the records a checkout ships.
 
     python -m rosa_bench.suite embedded --jobs 2
     python scripts/keep_records.py embedded [output_dir=DIR]
 
-A damaged record is named and left out, unless the copy beside it is whole, which is then used. Predictions stay where
-they are; what was computed from them, the comparisons with the baseline, is kept as tests.json.
-README.md gets the table as well, between its lines <!-- NAME: begin --> and <!-- NAME: end -->.
+The archive holds records, training curves and the paired tests computed from the runs' predictions; predictions stay in
+the runs. A damaged record is named and left out, unless the copy beside it is whole. README.md gets the suite's table
+between its lines <!-- NAME: begin --> and <!-- NAME: end -->.
 """
 
 from __future__ import annotations
 
-import shutil
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rosa_bench.errors import EXIT_DONE, EXIT_USAGE, UsageError
+from rosa_bench.records.archive import SUFFIX, read_archive, write_archive
 from rosa_bench.records.record import Record, read_record
 from rosa_bench.records.validate import checked
 from rosa_bench.suite import plan
-from rosa_bench.system.files import write_bytes, write_sealed_json
+from rosa_bench.system.files import write_bytes
+from rosa_bench.system.strict_json import loads
 from rosa_bench.tables import __main__ as tables
+from rosa_bench.tables.comparison_cache import load_tests, plain_tests
 
 
 def main(name: str, overrides: list[str]) -> int:
-    """Copy, and draw."""
-    kept = dict(whole(plan.plan(plan.load(name), overrides)))
-    if not kept:
+    """Archive the runs and draw their table."""
+    cells = plan.plan(plan.load(name), overrides)
+    finished = dict(whole(cells))
+    if not finished:
         print(f"no cell of {name} is done; run: python -m rosa_bench.suite {name}", file=sys.stderr)
         return EXIT_USAGE
-    target = Path("results") / name
-    for folder, record in kept.items():
-        (target / folder.name).mkdir(parents=True, exist_ok=True)
-        write_sealed_json(target / folder.name / "record.json", record.to_dict())
-    runs = str(next(iter(kept)).parent)
-    code = tables.main(["--runs", runs, "--runs", str(target), "--out", str(target / "tables"), "--suite", name])
-    if code != EXIT_DONE:
-        return code
-    if (target / "tables" / "tests.json").is_file():
-        shutil.move(target / "tables" / "tests.json", target / "tests.json")
-    put_into_readme(name, (target / "tables" / f"{name}.md").read_text(encoding="utf-8"))
-    print(f"{len(kept)} records of {name}: {target}")
+    target = Path("results") / f"{name}{SUFFIX}"
+    runs = next(iter(finished)).parent
+    archived = read_archive(target)
+    wanted = {cell.key for cell in cells}
+    records = {record.key: record for record in archived.records if record.key in wanted}
+    records |= {record.key: record for record in finished.values()}
+    events = archived.events | {folder.name: curve(folder) for folder in finished}
+    write_archive(target, records.values(), events, archived.comparisons)
+    with tempfile.TemporaryDirectory() as out:
+        code = tables.main(["--runs", str(runs), "--runs", str(target), "--out", out, "--suite", name, "--no-plots"])
+        if code != EXIT_DONE:
+            return code
+        tests = load_tests(target) | load_tests(Path(out))
+        write_archive(target, records.values(), events, plain_tests(tests))
+        put_into_readme(name, (Path(out) / f"{name}.md").read_text(encoding="utf-8"))
+    print(f"{len(records)} records of {name}: {target}")
     return EXIT_DONE
 
 
 def whole(cells: Sequence[plan.Cell]) -> Iterator[tuple[Path, Record]]:
-    """Folder and record of each cell that is done and whose checksum fits; one that is damaged is named."""
+    """Folder and record of each cell that is done and whose checksum fits; a damaged one is named."""
     for cell in cells:
         path = cell.folder / "record.json"
         if not path.is_file():
@@ -59,8 +67,14 @@ def whole(cells: Sequence[plan.Cell]) -> Iterator[tuple[Path, Record]]:
             yield cell.folder, record
 
 
+def curve(folder: Path) -> list[dict[str, object]]:
+    """The training curve of a run; empty if it has none."""
+    path = folder / "events.jsonl"
+    return [loads(line) for line in path.read_bytes().splitlines()] if path.is_file() else []
+
+
 def put_into_readme(name: str, table: str) -> None:
-    """The table as it was printed, without its title."""
+    """Replace the table of README.md, without its title."""
     path = Path("README.md")
     text = path.read_text(encoding="utf-8")
     begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"

@@ -14,7 +14,7 @@ from typing import Any
 import rosa_theory as theory
 import torch
 
-from rosa_bench import cli
+from rosa_bench.config.compose import compose
 from rosa_bench.methods.rosa import Rosa
 from rosa_bench.models.synthetic import world
 from rosa_bench.records.collect import collect
@@ -38,7 +38,7 @@ def errors(records: list[Record], layers: int) -> dict[str, dict[int, float]]:
 
 def linear() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Training vectors and labels of the one-layer task, and its start weight [I, O], the bias taken off the labels."""
-    task: Any = cli.compose(["task=synthetic"]).task
+    task: Any = compose(["task=synthetic"]).task
     drawn = world(task)
     start = drawn.start.network["fc1"]
     rows = slice(0, task.train_rows)
@@ -80,7 +80,7 @@ def main() -> int:
     axes[0].set_ylabel("training error / error at the start")
     axes[0].legend(loc=(0.28, 0.3))
     two = errors(records, 2)
-    task: Any = cli.compose(["task=synthetic", "task.layers=2"]).task
+    task: Any = compose(["task=synthetic", "task.layers=2"]).task
     drawn = world(task)
     with torch.no_grad():
         before = drawn.start(torch.arange(task.train_rows)[:, None]).logits - drawn.labels[: task.train_rows]

@@ -24,7 +24,7 @@ from pydantic_core import PydanticUndefined
 
 from rosa_bench.core.aliases import meant
 from rosa_bench.core.method import Method
-from rosa_bench.core.schema import Count, Name, Share, configured, constructed
+from rosa_bench.core.schema import NEUTRAL, Added, Count, Name, Share, configured, constructed
 from rosa_bench.core.task import Task
 from rosa_bench.errors import UsageError
 from rosa_bench.system.strict_json import short
@@ -89,10 +89,10 @@ class Train:
     epochs: Count | None = None  # filled from the task
     max_steps: Count | None = None  # optimiser steps; wins over epochs
     lr: Annotated[float, Field(gt=0, le=1e3)] | None = None  # peak; filled from the method
-    head_lr: Annotated[float, Field(gt=0, le=1e3)] | None = None  # peak of the task head's; null: as all others
+    head_lr: Annotated[Annotated[float, Field(gt=0, le=1e3)] | None, Added(None)] = None  # of the task head; null: lr
     batch_size: Count = 32
-    micro_batch_size: Count | None = None  # examples per forward pass and process; batch_size / processes if null
-    eval_batch_size: Count = 128
+    micro_batch_size: Annotated[Count | None, NEUTRAL] = None  # per forward pass; null: batch_size / processes
+    eval_batch_size: Annotated[Count, NEUTRAL] = 128
     max_length: Annotated[int, Field(ge=8)] = 128  # tokens
     schedule: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
     warmup: Annotated[float, Field(ge=0, le=2**53)] = 0.06  # below 1 a share of all steps, else steps
@@ -101,20 +101,20 @@ class Train:
     beta2: Share = 0.999
     adam_epsilon: Annotated[float, Field(gt=0, lt=1)] = 1e-8
     max_grad_norm: Annotated[float, Field(ge=0)] = 1.0  # 0: no clipping
-    fused: bool = False  # AdamW in one pass over each weight: the same sums, rounded otherwise
+    fused: Annotated[bool, NEUTRAL] = False  # AdamW in one pass over each weight: the same sums, rounded otherwise
     label_smoothing: Share = 0.0
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # autocast; parameters stay in fp32
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: Annotated[bool, NEUTRAL] = False
     bucket: bool = True  # batches of like length, in random order
     limit_train: Count | None = None
     limit_eval: Count | None = None
-    log_steps: Count = 25
-    checkpoint_steps: Count = 200
-    keep_checkpoints: bool = False
-    num_workers: Annotated[int, Field(ge=0, le=64)] = 0
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: Count | None = None
-    matmul: Literal["auto", "torch"] = "auto"  # without a GPU: oneDNN where it is faster than what torch asks, or torch
+    log_steps: Annotated[Count, NEUTRAL] = 25
+    checkpoint_steps: Annotated[Count, NEUTRAL] = 200
+    keep_checkpoints: Annotated[bool, NEUTRAL] = False
+    num_workers: Annotated[int, Field(ge=0, le=64), NEUTRAL] = 0
+    device: Annotated[Literal["auto", "cpu", "cuda"], NEUTRAL] = "auto"
+    threads: Annotated[Count | None, NEUTRAL] = None
+    matmul: Annotated[Literal["auto", "torch"], NEUTRAL] = "auto"  # on the CPU; auto: oneDNN where faster
 
     def __post_init__(self) -> None:
         if self.micro_batch_size and self.batch_size % self.micro_batch_size:
@@ -145,10 +145,11 @@ class Run:
     train: Train
     tracker: Tracker
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
-    output_dir: Name = "results/runs"
-    resume: Literal["auto", "never", "must"] = "auto"
-    force: bool = False
-    save: Literal["none", "adapter", "merged"] = "none"
+    output_dir: Annotated[Name, NEUTRAL] = "results/runs"
+    resume: Annotated[Literal["auto", "never", "must"], NEUTRAL] = "auto"
+    force: Annotated[bool, NEUTRAL] = False
+    save: Annotated[Literal["none", "adapter", "merged"], NEUTRAL] = "none"
+    choices: dict[str, str] = Field(default_factory=dict)  # the name of each group's choice; filled by composing
 
     def __post_init__(self) -> None:
         sizes = [len(os.fsencode(part)) for part in Path(self.output_dir).absolute().parts]

@@ -1,4 +1,4 @@
-"""Composes many runs as fast as one: what a suite of hundreds of cells needs. The result is that of `cli.compose`.
+"""Composes many runs as fast as one: what a suite of hundreds of cells needs. The result is that of `compose`.
 
 Hydra takes a quarter of a second for a run, most of it to read every yaml again. Here the yamls are read once, and
 overrides that choose a group or set a key that exists, which is what suites are made of, are applied to plain values.
@@ -17,7 +17,8 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from rosa_bench import cli, config
+from rosa_bench import config
+from rosa_bench.config.compose import compose, top_config
 from rosa_bench.errors import UsageError
 
 
@@ -34,21 +35,21 @@ class Composer:
     def __init__(self) -> None:
         nodes = list(config.group_nodes())
         self.nodes = {(group, name): OmegaConf.to_container(node) for group, name, node in nodes}
-        chosen = {group: choice for entry in cli.top_config().defaults for group, choice in _items(entry)}
+        chosen = {group: choice for entry in top_config().defaults for group, choice in _items(entry)}
         self.usual = {group: chosen[group] for group in config.GROUPS}
         self.top = config.run_defaults()
         self.parser = OverridesParser.create()
         self.parsed = functools.lru_cache(maxsize=None)(self._parsed)
 
     def __call__(self, overrides: Sequence[str]) -> config.Run:
-        """The run that these overrides mean. Raises UsageError like `cli.compose`."""
+        """The run that these overrides mean. Raises UsageError like `compose`."""
         plain = self.plain(overrides)
         if plain is not None:
             try:
                 return config.resolve(plain)
             except UsageError:
                 pass  # Hydra says it better, if it is a fault at all
-        return cli.compose(overrides)
+        return compose(overrides)
 
     def plain(self, overrides: Sequence[str]) -> dict[str, Any] | None:
         """The configuration as nested values; None where only Hydra knows."""
@@ -66,6 +67,7 @@ class Composer:
         for override in found:
             if override.key_or_group not in choices and not _put(whole, override):
                 return None
+        whole["choices"] = choices
         return None if _open(whole) else whole
 
     def _parsed(self, text: str) -> Override:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
@@ -19,6 +20,24 @@ T = TypeVar("T")
 STRICT = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True, allow_inf_nan=False)
 
 LONGEST_MESSAGE = 600  # characters of one fault
+
+
+@dataclasses.dataclass(frozen=True)
+class Neutral:
+    """Marks a field that cannot change a result. A run's key leaves it out."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Added:
+    """Marks a field that is younger than existing records. A run's key leaves it out while it has this value.
+
+    The value must be the one under which a run gives the result it gave before the field existed.
+    """
+
+    value: Any
+
+
+NEUTRAL = Neutral()
 
 Count = Annotated[int, Field(ge=1, le=2**53)]
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -83,3 +102,16 @@ def _place(values: Mapping[str, Any], location: Sequence[int | str]) -> str:
             keys.append(str(step)[:80])
             node = node.get(step)
     return ".".join(keys)
+
+
+@functools.cache
+def key_marks(cls: type) -> tuple[frozenset[str], Mapping[str, Any]]:
+    """The fields of a configuration class that are marked `Neutral`, and the values of those marked `Added`."""
+    neutral, added = set(), {}
+    for name, field in cast(Any, cls).__pydantic_fields__.items():
+        for mark in field.metadata:
+            if isinstance(mark, Neutral):
+                neutral.add(name)
+            elif isinstance(mark, Added):
+                added[name] = mark.value
+    return frozenset(neutral), added

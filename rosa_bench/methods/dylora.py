@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from rosa_bench.core.method import Method, Step
-from rosa_bench.core.schema import Bias, Count, Share, configured
+from rosa_bench.core.schema import Added, Bias, Count, Share, configured
 from rosa_bench.methods.lora import Init, Lora, Target, draw_factors, targets_field
 from rosa_bench.system.seeds import generator
 
@@ -49,7 +49,7 @@ class DyLora(Method):
     init: Init = "loralib"
     bias: Bias = "none"
     train_head: bool = True
-    score_ranks: Annotated[list[Count], Field(min_length=1)] | None = None  # all if null; the largest is the main one
+    score_ranks: Annotated[Annotated[list[Count], Field(min_length=1)] | None, Added(None)] = None  # null: all
 
     lr: ClassVar[Mapping[str, float]] = {"mini": 1e-3, "full_size": 4e-4}
 

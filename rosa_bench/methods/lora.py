@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from rosa_bench.core.method import Method
-from rosa_bench.core.schema import Bias, Count, Share, configured
+from rosa_bench.core.schema import Added, Bias, Count, Share, configured
 from rosa_bench.system.seeds import generator
 
 if TYPE_CHECKING:
@@ -45,8 +45,10 @@ class Lora(Method):
     init: Init = "loralib"
     bias: Bias = "none"  # which biases of the backbone train: none, those of adapted modules, all
     train_head: bool = True
-    score_ranks: list[Count] | None = None  # lower ranks at which the trained model is scored too, as variants r1 ...
-    score_scale: Literal["trained", "rank"] = "trained"  # of a cut term: alpha / rank as in training, or over its own
+    score_ranks: Annotated[list[Count] | None, Added(None)] = None  # lower ranks to score too (variants r1 ...)
+    score_scale: Annotated[Literal["trained", "rank"], Added("trained")] = (
+        "trained"  # alpha over the trained or own rank
+    )
 
     lr: ClassVar[Mapping[str, float]] = {"mini": 2e-3, "full_size": 4e-4}
 

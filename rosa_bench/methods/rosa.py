@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field
 
 from rosa_bench.core.method import Method, Step, tally
-from rosa_bench.core.schema import Bias, Count, configured
+from rosa_bench.core.schema import NEUTRAL, Bias, Count, configured
 from rosa_bench.methods.lora import Target, targets_field
 from rosa_bench.system.seeds import generator
 
@@ -45,7 +45,7 @@ class Rosa(Method):
     variant: Literal["equal", "add", "random_add", "projection"] = "equal"
     sample: Sample = "random"  # which singular directions, for `equal` and `add`
     singular_values: Values = "a"  # all in A, or their roots in both (the workshop version)
-    solver: Solver = "gram"  # chosen directions alone, or a full decomposition: the same but for rounding and signs
+    solver: Annotated[Solver, NEUTRAL] = "gram"  # chosen directions alone, or a full SVD
     moments: Literal["reset", "keep"] = "reset"  # Adam's state of A and B at a new split
     bias: Bias = "none"  # which biases of the backbone train: none, those of adapted modules, all
     train_head: bool = True

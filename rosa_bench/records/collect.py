@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rosa_bench.errors import UsageError
+from rosa_bench.records.archive import is_archive, read_archive
 from rosa_bench.records.record import Record, read_record
 from rosa_bench.records.run_key import identity_parts
 from rosa_bench.records.validate import checked
@@ -52,6 +53,7 @@ class Collection:
     groups: list[Group]
     folders: dict[int, Path]
     broken: list[str]
+    events: dict[int, list[dict[str, Any]]] = field(default_factory=dict)  # training curves that archives hold
 
     @property
     def records(self) -> list[Record]:
@@ -87,14 +89,9 @@ def collect(roots: Sequence[Path]) -> Collection:
     chosen = _Choice(found, roots)
     with _without_collector():
         for root in roots:
-            for path in record_files(root):
-                try:
-                    record = checked(read_record(path), path)
-                except UsageError as error:
-                    found.broken.append(f"left out: {error}")
-                    continue
+            for record, folder in _read(root, found):
                 if record.status in ("done", *UNFINISHED):
-                    found.folders[id(record)] = path.parent
+                    found.folders[id(record)] = folder
                     chosen.put(taken, record.key, record)
         for record in taken.values():
             setting, parts, record.config = _shared(record, settings)
@@ -102,6 +99,31 @@ def collect(roots: Sequence[Path]) -> Collection:
             chosen.put(group.records if record.status == "done" else group.unfinished, record.seed, record)
     found.groups = list(by_setting.values())
     return found
+
+
+def _read(root: Path, found: Collection) -> Iterator[tuple[Record, Path]]:
+    """The whole records below a folder or in an archive, each with its folder; the others are named in `broken`."""
+    if is_archive(root):
+        archive = read_archive(root)
+        found.broken += archive.broken
+        for record in archive.records:
+            folder = root / record.run_id
+            try:
+                checked(record, folder)
+            except UsageError as error:
+                found.broken.append(f"left out: {error}")
+                continue
+            if record.run_id in archive.events:
+                found.events[id(record)] = archive.events[record.run_id]
+            yield record, folder
+        return
+    for path in record_files(root):
+        try:
+            record = checked(read_record(path), path)
+        except UsageError as error:
+            found.broken.append(f"left out: {error}")
+            continue
+        yield record, path.parent
 
 
 @dataclass(frozen=True)

@@ -85,12 +85,23 @@ def _parsed(path: Path) -> Record:
         if content.count(b"{") + content.count(b"[") > DEEPEST and depth(value) > DEEPEST:
             raise ValueError(f"nested deeper than {DEEPEST} levels")
         if b"\\u" in content and not is_text(value):
-            raise ValueError("half of a surrogate pair, which is no text")
-        if value.get("schema") != SCHEMA:
-            raise ValueError(f"schema {value.get('schema')!r}, wanted {SCHEMA}")
-        return Record(**value)
+            raise ValueError("contains an unpaired surrogate")
+        return parse_record(value)
     except (OSError, ValueError, TypeError) as error:
         raise UsageError(f"{path} is not a record of this version ({str(error)[:200]})") from error
+
+
+def parse_record(value: Any) -> Record:
+    """A record from plain values.
+
+    Raises:
+        ValueError: for another schema.
+        TypeError: for unknown or missing fields.
+    """
+    if not isinstance(value, dict) or value.get("schema") != SCHEMA:
+        schema = value.get("schema") if isinstance(value, dict) else None
+        raise ValueError(f"schema {schema!r}, wanted {SCHEMA}")
+    return Record(**value)
 
 
 def write_record(folder: Path, record: Record) -> None:

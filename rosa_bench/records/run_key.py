@@ -8,10 +8,12 @@ import json
 import re
 import shutil
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from rosa_bench.config import Run
+from rosa_bench.config import GROUPS, Run, target_class
+from rosa_bench.core.schema import key_marks
 from rosa_bench.data.source import fingerprint
 from rosa_bench.errors import UsageError
 from rosa_bench.models.identity import identity
@@ -19,44 +21,44 @@ from rosa_bench.records.record import Record, read_record
 from rosa_bench.system.console import warn_once
 from rosa_bench.system.files import clear_temporaries
 
-# Keys that change where, how fast or how visibly a run is done, but not its result.
-NEUTRAL_TOP = {"output_dir", "resume", "force", "save", "tracker", "model", "data"}
-NEUTRAL_TRAIN = {
-    "micro_batch_size",
-    "eval_batch_size",
-    "log_steps",
-    "checkpoint_steps",
-    "keep_checkpoints",
-    "num_workers",
-    "device",
-    "threads",
-    "gradient_checkpointing",
-    "matmul",
-    "fused",
-}
-NEUTRAL_METHOD = {"solver"}  # ROSA's way to the same directions
-NEUTRAL_TASK = {"folder"}
-# Fields younger than the records that exist, each with the value under which a run is what it was before them. While a
-# field has that value it is left out, so that a new option leaves finished runs finished.
-LATER: dict[tuple[str, str], Any] = {
-    ("train", "head_lr"): None,
-    ("method", "score_ranks"): None,
-    ("method", "score_scale"): "trained",
-}
+APART = {"model", "data", "tracker"}  # groups that a key holds by content, or not at all
+NAMED = {"method", "task"}  # groups whose choices have classes of their own
 
 
 def identity_parts(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a resolved configuration can change a result; model and rows apart, which are known by content."""
-    kept = {key: value for key, value in config.items() if key not in NEUTRAL_TOP}
-    kept["train"] = {key: value for key, value in config["train"].items() if key not in NEUTRAL_TRAIN}
-    kept["method"] = {key: value for key, value in config["method"].items() if key not in NEUTRAL_METHOD}
-    kept["task"] = {key: value for key, value in config["task"].items() if key not in NEUTRAL_TASK}
-    for (group, name), old in LATER.items():
-        if name in kept[group] and kept[group][name] == old:
-            kept[group] = {key: value for key, value in kept[group].items() if key != name}
-    if kept["train"].get("max_steps") is not None and kept["train"].get("epochs") is not None:
-        kept["train"].pop("epochs")  # max_steps wins
-    return kept
+    """The part of a resolved configuration that can change a result, without model and data.
+
+    Model and data enter the key by content (`config_key`). A group is known by the name of its choice, never by where
+    its class lives. Fields are left out that their class marks as `Neutral`, or as `Added` while they have that value.
+    """
+    top = _kept(config, Run)
+    parts = {name: value for name, value in top.items() if name not in GROUPS and name != "choices"}
+    choices = config.get("choices") or {}
+    for group in GROUPS:
+        if group not in APART:
+            node = config[group]
+            target = str(node.get("_target_", ""))
+            parts[group] = _kept(node, _class_of(group, target))
+            if group in NAMED:
+                parts[group]["choice"] = choices.get(group) or target.rpartition(".")[2].lower()
+    if parts["train"].get("max_steps") is not None:
+        parts["train"].pop("epochs", None)  # max_steps wins
+    return parts
+
+
+def _kept(node: Mapping[str, Any], cls: type | None) -> dict[str, Any]:
+    neutral, added = key_marks(cls) if cls is not None else (frozenset(), {})
+    dropped = {name for name, value in added.items() if name in node and node[name] == value}
+    return {name: value for name, value in node.items() if name != "_target_" and name not in neutral | dropped}
+
+
+@cache
+def _class_of(group: str, target: str) -> type | None:
+    """The configuration class; None for a record's that this program does not have."""
+    try:
+        return target_class(group, target)
+    except UsageError:
+        return None
 
 
 def config_key(run: Run) -> str:

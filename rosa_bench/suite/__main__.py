@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rosa_bench import cli, config
+from rosa_bench import config
 from rosa_bench.data import hub
 from rosa_bench.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, UsageError
 from rosa_bench.records.collect import collect
@@ -23,7 +23,7 @@ from rosa_bench.records.record import seconds
 from rosa_bench.records.run_key import run_name
 from rosa_bench.suite.plan import Cell, Suite, estimate, load, plan
 from rosa_bench.suite.scheduler import Board
-from rosa_bench.system.console import tell, warn
+from rosa_bench.system.console import complain, plain_os, tell, warn
 from rosa_bench.system.signals import as_keyboard_interrupt, command
 
 
@@ -125,9 +125,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         with as_keyboard_interrupt():
             return run_suite(args)
     except UsageError as error:
-        return cli.complain(str(error))
+        return complain(str(error))
     except OSError as error:
-        warn(f"rosa_bench: {cli.plain_os(error)}; what was finished stays, the same command goes on")
+        warn(f"rosa_bench: {plain_os(error)}; what was finished stays, the same command goes on")
         return EXIT_FAILED
     except KeyboardInterrupt:
         warn("rosa_bench: interrupted; the same command goes on")

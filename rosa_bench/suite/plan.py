@@ -16,13 +16,14 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import Field, TypeAdapter, ValidationError
 from yaml import YAMLError
 
-from rosa_bench import cli, config
+from rosa_bench import config
 from rosa_bench.config.fast_compose import composer
 from rosa_bench.core.schema import Name, configured
 from rosa_bench.errors import UsageError, nearest
 from rosa_bench.records.labels import cell_name
 from rosa_bench.records.record import Record, read_record, seconds
 from rosa_bench.records.run_key import config_key, identity_parts, method_name, run_id
+from rosa_bench.suite.worker import cell_code
 from rosa_bench.system.locks import held
 
 State = Literal["done", "failed", "elsewhere", "pending"]
@@ -123,7 +124,7 @@ class Cell:
 
     def __call__(self) -> int:
         """Run it; what submitit calls in the new process."""
-        return cli.cell_code(self.run)
+        return cell_code(self.run)
 
     def checkpoint(self, *args: Any) -> Any:
         """What submitit queues again when a cluster takes the machine away: the same cell, which resumes."""

@@ -1,4 +1,6 @@
-"""A cell of a sweep in a process of its own, so that nothing of one run, its peak of memory least of all, is another's.
+"""Runs one cell, here or in a process of its own, and turns how it ended into an exit code and plain lines.
+
+In a process of its own nothing of one run, its peak of memory least of all, is another's.
 
 The processes are forked from one that has imported everything and computed nothing, so a start costs little.
 """
@@ -7,16 +9,89 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
+import os
 import signal
 import sys
 from collections.abc import Iterator
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
-from rosa_bench import cli
 from rosa_bench.config import Run
-from rosa_bench.errors import EXIT_FAILED, EXIT_INTERRUPTED
-from rosa_bench.system.console import warn
+from rosa_bench.data import hub
+from rosa_bench.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, UsageError
+from rosa_bench.records.display import result_table
+from rosa_bench.records.record import Record, read_record
+from rosa_bench.records.run_key import clear_finished, config_key, finished, run_id
+from rosa_bench.system.console import complain, plain_os, tell, warn
+from rosa_bench.system.distributed import is_first
+from rosa_bench.system.files import said_of
+from rosa_bench.system.locks import held
+from rosa_bench.system.signals import as_keyboard_interrupt
+
+
+def cell_code(run: Run) -> int:
+    """Run one cell, saying what went wrong; returns its exit code."""
+    try:
+        with as_keyboard_interrupt():
+            return run_cell(run)
+    except UsageError as error:
+        return complain(str(error))
+    except OSError as error:
+        return complain(plain_os(error))
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+
+
+def told_if_done(run: Run) -> int | None:
+    """Say so and return the exit code if a run is done already; None if it is not."""
+    key = config_key(run)
+    folder = Path(run.output_dir) / run_id(run, key)
+    if (record := finished(run, folder, key)) is None:
+        return None
+    if is_first() and not held(folder):
+        clear_finished(folder, bool(record.config["train"].get("keep_checkpoints")))
+    tell(f"done already, nothing to do ({record.finished}); force=true runs it again")
+    tell(result_table([record], [folder]))
+    return EXIT_DONE
+
+
+def run_cell(run: Run) -> int:
+    """Run one cell, or say that it is done already; returns its exit code."""
+    if (code := told_if_done(run)) is not None:
+        return code
+    folder = Path(run.output_dir) / run_id(run, config_key(run))
+    if is_first():
+        tell(f"{folder.name}: {run.method!r}")
+    hub.prepare(run)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from rosa_bench.run import run as run_experiment
+
+    try:
+        record: Record | None = run_experiment(run)
+    except UsageError:
+        raise
+    except Exception as error:
+        recorded = _failed(folder)
+        said = said_of(error, folder) if recorded is None else str(recorded.error)
+        warn(f"rosa_bench: failed: {' '.join(said.split())[:400]}")
+        if recorded is not None:
+            warn(f"rosa_bench: the record says more: {folder / 'record.json'}")
+        if os.environ.get("ROSA_BENCH_TRACEBACK"):
+            raise
+        return EXIT_FAILED
+    if record is not None and is_first():
+        tell(result_table([record], [folder]))
+    return EXIT_DONE
+
+
+def _failed(folder: Path) -> Record | None:
+    """The record of a run that failed, if it says so; on a full disk it may not have been written."""
+    try:
+        record = read_record(folder / "record.json")
+    except UsageError:
+        return None
+    return record if record.status in ("failed", "oom") else None
 
 
 def run_apart(run: Run) -> int:
@@ -64,4 +139,4 @@ def _passing_on(process: BaseProcess) -> Iterator[None]:
 
 
 def _child(run: Run) -> None:
-    sys.exit(cli.cell_code(run))
+    sys.exit(cell_code(run))

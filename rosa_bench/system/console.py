@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from functools import cache
+from pathlib import Path
 from typing import TextIO
+
+from rosa_bench.errors import EXIT_USAGE
 
 
 def in_utf8() -> None:
@@ -44,3 +47,18 @@ def _print(text: str, stream: TextIO) -> None:
             print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # what is printed from now on goes nowhere
+
+
+def complain(line: str) -> int:
+    """One plain line on standard error."""
+    warn(f"rosa_bench: {' '.join(line.split())}")
+    return EXIT_USAGE
+
+
+def plain_os(error: OSError) -> str:
+    """What a file or folder refused, as one line."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return "the working directory does not exist any more; go to another one"
+    return f"{error.filename or 'a file'}: {error.strerror or error}"

@@ -8,11 +8,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rosa_bench import cli, config
+from rosa_bench import config
 from rosa_bench.errors import EXIT_DONE, UsageError, nearest
+from rosa_bench.records.archive import SUFFIX
 from rosa_bench.records.collect import Collection, collect
 from rosa_bench.suite import plan
-from rosa_bench.system.console import tell
+from rosa_bench.system.console import complain, tell
 from rosa_bench.system.files import write_bytes
 from rosa_bench.system.signals import command
 from rosa_bench.tables.against_baseline import Comparer, is_baseline, known_tests
@@ -23,15 +24,14 @@ from rosa_bench.tables.formats import comma_separated, latex, long_csv, markdown
 from rosa_bench.tables.grid import Grid
 from rosa_bench.tables.html.page import page
 
-ROOTS = [Path("results/runs"), Path("results/embedded")]  # a user's own runs, and those that ship
 PRINTED = 10  # tables that are shown on the terminal; all are written
 
 
 def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m rosa_bench.tables", description=__doc__)
-    told = "a folder of records; may be given several times (default: results/runs and the records that ship)"
-    parser.add_argument("--runs", type=Path, action="append", metavar="DIR", help=told)
+    told = "a folder of runs or an archive; repeatable (default: results/runs and results/*.jsonl.gz)"
+    parser.add_argument("--runs", type=Path, action="append", metavar="PLACE", help=told)
     parser.add_argument("--out", type=Path, default=Path("results/tables"), metavar="DIR")
     parser.add_argument("--epoch", choices=["last", "best"], help="in place of each suite's own rule")
     parser.add_argument("--baseline", metavar="ROW", help="the row or method that the others are tested against")
@@ -45,14 +45,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return render(parsed(argv))
     except UsageError as error:
-        return cli.complain(str(error))
+        return complain(str(error))
     except OSError as error:
-        return cli.complain(f"{error.filename or '--out'}: {error.strerror or error}")
+        return complain(f"{error.filename or '--out'}: {error.strerror or error}")
 
 
 def render(args: argparse.Namespace) -> int:
     """Collect, build, compare, write."""
-    roots = args.runs or ROOTS
+    roots = args.runs or [Path("results/runs"), *sorted(Path("results").glob(f"*{SUFFIX}"))]
     found = collect(roots)
     for line in found.broken:
         print(line, file=sys.stderr)

@@ -122,12 +122,12 @@ def _with(place: Place, against: Against | None) -> Place:
 
 
 def known_tests(folders: Sequence[Path]) -> tuple[dict[str, comparison_cache.Test], list[str]]:
-    """What `tests.json` files hold, and a line for each that cannot be read."""
+    """The comparisons that folders and archives hold, and a line for each that cannot be read."""
     known: dict[str, comparison_cache.Test] = {}
     complaints = []
     for folder in folders:
         try:
-            known |= comparison_cache.load_tests(folder / "tests.json")
+            known |= comparison_cache.load_tests(folder)
         except UsageError as error:
             complaints.append(str(error))
     return known, complaints

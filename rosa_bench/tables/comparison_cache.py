@@ -16,11 +16,13 @@ from typing import Any
 
 from rosa_bench.data.source import file_sha256
 from rosa_bench.errors import UsageError
+from rosa_bench.records.archive import is_archive, read_archive
 from rosa_bench.system.files import write_json
 from rosa_bench.system.strict_json import is_number, loads
 from rosa_bench.tables.paired_tests import Comparison
 
 SCHEMA = 1
+FILE = "tests.json"
 
 
 @dataclass(frozen=True)
@@ -57,16 +59,19 @@ def content(method: Sequence[Path], baseline: Sequence[Path]) -> str | None:
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
-def load_tests(path: Path) -> dict[str, Test]:
-    """The comparisons of a file by their identity; none if there is no file.
+def load_tests(place: Path) -> dict[str, Test]:
+    """The comparisons that a folder (in `tests.json`) or an archive holds, by their identity.
 
     Raises:
         UsageError: naming the file, if it is damaged or of another version.
     """
+    path = place if is_archive(place) else place / FILE
     if not path.exists():
         return {}
     try:
-        whole = loads(path.read_text(encoding="utf-8"))
+        whole = read_archive(path).comparisons if is_archive(path) else loads(path.read_text(encoding="utf-8"))
+        if whole == {}:
+            return {}
         if not isinstance(whole, dict) or whole.get("schema") != SCHEMA:
             raise ValueError(f"schema is not {SCHEMA}")
         return {key: _test(entry) for key, entry in whole["tests"].items()}
@@ -91,15 +96,19 @@ def _test(entry: Mapping[str, Any]) -> Test:
 
 
 def save_tests(path: Path, tests: Mapping[str, Test]) -> None:
-    """Write comparisons in one step, by task, split, metric, baseline and method; what is absent is left out."""
+    """Write comparisons in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, plain_tests(tests))
+
+
+def plain_tests(tests: Mapping[str, Test]) -> dict[str, Any]:
+    """Comparisons as plain values, by task, split, metric, baseline and method; what is absent is left out."""
 
     def order(item: tuple[str, Test]) -> tuple[str, ...]:
         key, test = item
         return test.task, test.split, test.comparison.metric, test.baseline, test.method, key
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    entries = {key: _entry(test) for key, test in sorted(tests.items(), key=order)}
-    write_json(path, {"schema": SCHEMA, "tests": entries})
+    return {"schema": SCHEMA, "tests": {key: _entry(test) for key, test in sorted(tests.items(), key=order)}}
 
 
 def _entry(test: Test) -> dict[str, Any]:

@@ -14,8 +14,9 @@ from typing import Any, Literal, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
+from omegaconf import OmegaConf
 
-from rosa_bench.config import target_class
+from rosa_bench.config import choices, config_dir, target_class
 from rosa_bench.core.task import Prediction, Task
 from rosa_bench.data.source import json_lines
 from rosa_bench.errors import UsageError
@@ -112,7 +113,10 @@ class Comparison:
 def task_of(config: Mapping[str, Any]) -> Task:
     """The task of a record's `config`. Raises UsageError if it is not one of this version."""
     values = dict(config["task"])
-    cls = target_class("task", str(values.pop("_target_", "")))
+    target, choice = str(values.pop("_target_", "")), (config.get("choices") or {}).get("task")
+    if choice in choices("task"):  # the class may have moved since
+        target = str(dict(OmegaConf.load(config_dir() / "task" / f"{choice}.yaml"))["_target_"])
+    cls = target_class("task", target)
     try:
         task: Task = cls(**values)
     except ValueError as error:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import string
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from rosa_bench.core.schema import Count, FileName, Folder, configured
+from rosa_bench.core.schema import NEUTRAL, Count, FileName, Folder, configured
 from rosa_bench.core.task import (
     IGNORED,
     Encoded,
@@ -45,7 +45,7 @@ class Choice(Task):
     """
 
     name: FileName
-    folder: Folder
+    folder: Annotated[Folder, NEUTRAL]
     prompt: str  # with fields of a row in braces; a choice follows after a space
     answers: list[str] = Field(default_factory=list)
     right: str | None = None

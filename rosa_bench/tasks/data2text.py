@@ -6,11 +6,11 @@ import dataclasses
 import re
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from rosa_bench.core.schema import Count, FileName, Folder, configured
+from rosa_bench.core.schema import NEUTRAL, Count, FileName, Folder, configured
 from rosa_bench.core.task import (
     IGNORED,
     Encoded,
@@ -41,7 +41,7 @@ class DataToText(Task):
     """Generation from a linearised input. Subclasses say how a raw row is read."""
 
     name: FileName
-    folder: Folder
+    folder: Annotated[Folder, NEUTRAL]
     primary: Literal["bleu"] = "bleu"
     scoring: str  # the convention of its metrics: rosa_bench/metrics/conventions.py
     select_split: FileName = "validation"  # the epoch with the least loss there is the best one

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from rosa_bench.core.schema import Count, FileName, Folder, configured
+from rosa_bench.core.schema import NEUTRAL, Count, FileName, Folder, configured
 from rosa_bench.core.task import (
     Encoded,
     Example,
@@ -33,7 +33,7 @@ class Glue(Task):
     """A GLUE task. Without `labels` it is a regression over `score_range`."""
 
     name: FileName
-    folder: Folder
+    folder: Annotated[Folder, NEUTRAL]
     texts: list[str] = Field(min_length=1, max_length=2)  # fields that hold the one or two texts
     labels: list[str] = Field(default_factory=list)  # names of the classes, in the order of their integers
     score_range: list[float] = Field(default_factory=lambda: [0.0, 5.0], min_length=2, max_length=2)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from rosa_bench.core.schema import Count, FileName, Folder, configured
+from rosa_bench.core.schema import NEUTRAL, Count, FileName, Folder, configured
 from rosa_bench.core.task import Encoded, Example, Hub, Kind, Prediction, Task, class_field, field
 from rosa_bench.errors import UsageError
 from rosa_bench.system.strict_json import is_number
@@ -28,7 +28,7 @@ class Synthetic(Task):
     """One (`linear`) or two linear layers. Sizes are the published ones; everything is drawn from `world_seed`."""
 
     name: FileName = "synthetic"
-    folder: Folder = "synthetic"
+    folder: Annotated[Folder, NEUTRAL] = "synthetic"
     layers: Annotated[int, Field(ge=1, le=2)] = 1
     inputs: Count = 512
     hidden: Count = 64  # outputs of the first of two layers, a ReLU after it

@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 from bench.harness import DEVICE, Found, Options, Target, number, quartiles, spread
-from rosa_bench import cli
+from rosa_bench.config.compose import compose
 from rosa_bench.data.source import load_split
 from rosa_bench.evaluation import predict, search
 from rosa_bench.models.load import load
@@ -37,7 +37,7 @@ def _rates(options: Options, beams: int) -> tuple[list[tuple[float, float]], int
     """Tokens per second both ways in each round, the number of inputs, and how many outputs differ."""
     source = ["data=local", f"data.dir={options.data}"] if options.data else []
     how = [f"task.num_beams={beams}", f"task.no_repeat_ngram={4 * (beams > 1)}"]
-    run = cli.compose([f"task={options.task}", f"method={options.method}", "tracker=none", *how, *source])
+    run = compose([f"task={options.task}", f"method={options.method}", "tracker=none", *how, *source])
     model, tokenizer = load(run.model, run.task, 0)
     run.method.attach(model, 0)
     model.to(DEVICE)

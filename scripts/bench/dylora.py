@@ -6,7 +6,8 @@ import tempfile
 from statistics import mean
 
 from bench.harness import Found, Options, Target, number, quartiles, ratios, seconds, spread
-from rosa_bench import cli, run
+from rosa_bench import run
+from rosa_bench.config.compose import compose
 from rosa_bench.records.record import Record
 
 RANKS = range(1, 9)
@@ -25,7 +26,7 @@ def measure(options: Options) -> Found:
 
         def timed(*overrides: str) -> tuple[float, Record]:
             kept: list[Record] = []
-            cfg = cli.compose([*common, f"output_dir={out}", *overrides])
+            cfg = compose([*common, f"output_dir={out}", *overrides])
             return seconds(lambda: kept.append(run.run(cfg))), kept[0]
 
         for seed in range(1, options.rounds + 1):

@@ -18,7 +18,7 @@ from bench.ours import Ours
 from bench.peers import Peer
 from bench.shapes import SIZES, even_rows, folder, size_of
 from bench.steps import METHODS
-from rosa_bench import cli
+from rosa_bench.config.compose import compose
 from rosa_bench.system.memory import PeakMemory, saved_bytes
 
 PHASES = ("weights", "gradients", "optimizer", "activations")
@@ -49,7 +49,7 @@ def measure_one(name: str, model: Path, options: Options) -> dict[str, int]:
 
 def _of_peer(model: Path, out: Path, rows: Any, few: tuple[str, ...]) -> dict[str, int]:
     """The same counts of the peer's objects."""
-    peer, train = Peer(model, out, lora=True), cli.compose(["task=cola", f"model.path={model}", *few]).train
+    peer, train = Peer(model, out, lora=True), compose(["task=cola", f"model.path={model}", *few]).train
     found: dict[str, int] = {}
     kept: list[Any] = []
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from rosa_bench import cli
+from rosa_bench.config.compose import compose
 from rosa_bench.core.task import Encoded
 from rosa_bench.data.batches import Rows
 from rosa_bench.data.source import load_split
@@ -73,7 +73,7 @@ class Ours:
     ) -> None:
         where = [f"model.path={model}"] if model else []
         usual = ["task=cola", "tracker=none", "train.limit_eval=8", "resume=never", f"output_dir={out}"]
-        self.run = cli.compose([*usual, *where, *overrides])
+        self.run = compose([*usual, *where, *overrides])
         self.recorder = self._recorder()
         splits = {
             split: load_split(

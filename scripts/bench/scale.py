@@ -18,7 +18,7 @@ from bench.harness import Found, Options, Target, alternate, number, seconds, sp
 from bench.ours import Ours
 from bench.shapes import even_rows, folder, size_of
 from bench.steps import step_seconds
-from rosa_bench import cli
+from rosa_bench.config.compose import compose
 from rosa_bench.data.batches import EpochSampler
 from rosa_bench.data.encode import encode_split
 from rosa_bench.data.source import Split, load_split
@@ -102,7 +102,7 @@ def _rows(options: Options, found: Found) -> None:
 
 def encode_rows(count: int) -> dict[str, float]:
     """Seconds to tokenise rows, to read them from the cache, to order an epoch in buckets; growth of the process."""
-    run = cli.compose(["task=cola", "tracker=none"])
+    run = compose(["task=cola", "tracker=none"])
     tokenizer: Any = transformers.AutoTokenizer.from_pretrained(source_of(run.model))
     some = load_split(run.task, run.data, "train").examples
     peak = PeakMemory()

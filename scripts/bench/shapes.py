@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 import transformers
 
-from rosa_bench import cli
+from rosa_bench.config.compose import compose
 from rosa_bench.core.task import Encoded
 from rosa_bench.models.identity import source_of
 
@@ -41,7 +41,7 @@ def folder(size: str, layers: int | None = None) -> Iterator[Path]:
         hidden_size=width, num_hidden_layers=layers or usual, num_attention_heads=heads, intermediate_size=inner,
         vocab_size=VOCABULARY, max_position_embeddings=POSITIONS, type_vocab_size=1, num_labels=2,
     )  # fmt: skip
-    tokenizer = transformers.AutoTokenizer.from_pretrained(source_of(cli.compose(["task=cola"]).model))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(source_of(compose(["task=cola"]).model))
     transformers.utils.logging.disable_progress_bar()
     with tempfile.TemporaryDirectory(prefix="rosa_bench-") as name:
         torch.manual_seed(0)

@@ -17,6 +17,7 @@ from bench.ours import Clock, Ours, losses_of
 from bench.peers import Peer
 from bench.shapes import folder, size_of
 from rosa_bench import run
+from rosa_bench.config.compose import compose
 from rosa_bench.data.encode import encode_split
 from rosa_bench.data.source import load_split
 from rosa_bench.evaluation import predict
@@ -182,9 +183,8 @@ def _scores(options: Options, found: Found) -> None:
 
 
 def _composed(overrides: list[str]) -> Any:
-    from rosa_bench import cli
 
-    return cli.compose(overrides)
+    return compose(overrides)
 
 
 def _peer_score(cfg: Any, out: Path, seed: int) -> float:

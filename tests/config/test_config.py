@@ -9,6 +9,7 @@ import pytest
 from support import METHODS, TASKS, composed
 
 from rosa_bench import cli, config
+from rosa_bench.config.compose import compose
 from rosa_bench.config.fast_compose import composer
 from rosa_bench.errors import UsageError
 from rosa_bench.records.run_key import config_key, run_id
@@ -18,7 +19,7 @@ from rosa_bench.records.run_key import config_key, run_id
 def test_every_choice_composes(group, name, tmp_path):
     more = {"local": [f"data.dir={tmp_path}"], "peft": ["method.type=LORA"]}.get(name, [])
     overrides = [f"{group}={name}", *more]
-    assert cli.compose(overrides) == composer()(overrides)
+    assert compose(overrides) == composer()(overrides)
 
 
 def test_resolved_configuration_reads_back():

@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from rosa_bench import cli
+from rosa_bench.config import fast_compose
+from rosa_bench.config.compose import compose
 from rosa_bench.config.fast_compose import composer
 from rosa_bench.errors import UsageError
 from rosa_bench.suite import plan
@@ -30,7 +31,7 @@ RUNS = [
 @pytest.mark.parametrize("overrides", RUNS, ids=" ".join)
 def test_a_run_is_as_hydra_composes_it(overrides):
     try:
-        expected = cli.compose(overrides)
+        expected = compose(overrides)
     except UsageError as error:
         with pytest.raises(UsageError) as found:
             composer()(overrides)
@@ -40,7 +41,7 @@ def test_a_run_is_as_hydra_composes_it(overrides):
 
 
 def test_what_suites_say_needs_no_hydra(monkeypatch):
-    monkeypatch.setattr(cli, "compose", None)
+    monkeypatch.setattr(fast_compose, "compose", None)
     for overrides in RUNS[:7]:
         assert composer()(overrides).seed in (1, 3)
 
@@ -48,7 +49,7 @@ def test_what_suites_say_needs_no_hydra(monkeypatch):
 @pytest.mark.parametrize("wrong", ["method.rnak=3", "train.lr=-1", "task=colla", "method={a: 1}", "seed=a b", "x=1,2"])
 def test_faults_are_said_as_hydra_says_them(wrong):
     with pytest.raises(UsageError) as expected:
-        cli.compose(["method=lora", wrong])
+        compose(["method=lora", wrong])
     with pytest.raises(UsageError) as found:
         composer()(["method=lora", wrong])
     assert str(found.value) == str(expected.value)

@@ -7,7 +7,7 @@ import csv
 import json
 from pathlib import Path
 
-from rosa_bench import cli
+from rosa_bench.config.compose import compose
 from rosa_bench.records.collect import collect
 from rosa_bench.records.record import Record
 from rosa_bench.suite import plan
@@ -21,7 +21,7 @@ RUNS: dict[tuple[str, ...], dict] = {}  # composed configurations by their overr
 def config(*overrides: str) -> dict:
     """The resolved configuration of a run, composed once."""
     if overrides not in RUNS:
-        RUNS[overrides] = cli.compose(overrides).to_dict()
+        RUNS[overrides] = compose(overrides).to_dict()
     return copy.deepcopy(RUNS[overrides])
 
 

@@ -72,7 +72,7 @@ def test_a_missing_library_is_one_plain_line(monkeypatch, tmp_path, capsys):
 
 def test_composing_imports_no_peft():
     code = (
-        "import sys; from rosa_bench.cli import compose\n"
+        "import sys; from rosa_bench.config.compose import compose\n"
         "run = compose(['method=dora', 'method.config.r=4', 'method.config.target_modules=[query]'])\n"
         "assert run.method.config['r'] == 4 and run.method.config['target_modules'] == ['query']\n"
         "assert run.method.config['use_dora'] is True and run.method.name == 'dora'\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rosa_bench import cli
+from rosa_bench.config.compose import compose
 from rosa_bench.methods.rosa import factorize
 from rosa_bench.modules import singular
 from rosa_bench.records.run_key import config_key
@@ -98,7 +98,7 @@ def test_a_product_is_added_in_place_as_in_one_piece():
 
 def test_what_changes_rounding_alone_leaves_a_key_as_it_is():
     for options in (("method.solver=gram", "method.solver=svd"), ("train.fused=false", "train.fused=true")):
-        assert len({config_key(cli.compose(["method=rosa", option])) for option in options}) == 1
+        assert len({config_key(compose(["method=rosa", option])) for option in options}) == 1
 
 
 def test_a_part_of_an_fp64_weight(monkeypatch):

@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from rosa_bench.records.record import COPY, Record, read_record, write_record
+from rosa_bench.records.archive import read_archive
+from rosa_bench.records.record import COPY, Record, write_record
 from rosa_bench.records.run_key import method_name
 from rosa_bench.suite import plan
+
+ARCHIVE = Path("results/small.jsonl.gz")
 
 
 @pytest.fixture
@@ -53,9 +56,8 @@ def damaged(path: Path) -> bytes:
 
 def test_whole_records_are_kept_as_they_are(keep, cells, capsys):
     assert keep("small", []) == 0
-    for cell in cells:
-        kept = Path("results") / "small" / cell.folder.name / "record.json"
-        assert kept.read_bytes() == (cell.folder / "record.json").read_bytes()
+    archived = {record.key: record for record in read_archive(ARCHIVE).records}
+    assert archived == {cell.key: cell.record for cell in cells}
     assert "4 records of small" in capsys.readouterr().out and "51.50 ± 0.71 (n=2)" in Path("README.md").read_text()
 
 
@@ -63,7 +65,7 @@ def test_of_a_damaged_record_the_whole_copy_is_kept(keep, cells, capsys):
     first, whole = cells[0].folder / "record.json", cells[0].record
     damaged(first)
     assert keep("small", []) == 0
-    assert read_record(Path("results") / "small" / cells[0].folder.name / "record.json") == whole
+    assert whole in read_archive(ARCHIVE).records
     assert str(first) in capsys.readouterr().err
 
 
@@ -74,7 +76,7 @@ def test_a_damaged_record_without_a_whole_copy_is_named_and_left_out(keep, cells
     assert keep("small", []) == 0
     told = capsys.readouterr()
     assert f"left out: {first} is not a record" in told.err and "3 records of small" in told.out
-    assert not (Path("results") / "small" / cells[0].folder.name).exists()
+    assert cells[0].key not in {record.key for record in read_archive(ARCHIVE).records}
     assert "| 52.00 (n=1) |" in Path("README.md").read_text()
 
 
@@ -82,6 +84,6 @@ def test_without_a_whole_record_nothing_is_kept(keep, cells, capsys):
     for cell in cells:
         damaged(cell.folder / "record.json")
         (cell.folder / COPY).unlink()
-    assert keep("small", []) == 2 and not (Path("results") / "small").exists()
+    assert keep("small", []) == 2 and not ARCHIVE.exists()
     told = capsys.readouterr().err
     assert told.count("left out: ") == 4 and "no cell of small is done" in told

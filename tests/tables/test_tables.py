@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import csv
 import gzip
 import json
@@ -10,9 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
-from recorded import built, cells, changed, config, record
+from recorded import built, cells, changed, record
 
-from rosa_bench import cli
+from rosa_bench.config.compose import compose
 from rosa_bench.errors import EXIT_DONE, EXIT_USAGE
 from rosa_bench.records import run_key
 from rosa_bench.records.collect import collect
@@ -278,18 +277,8 @@ def test_a_label_names_ranks_and_a_note_the_scoring(tmp_path):
 
 def test_the_rules_of_metrics_agree_with_the_tasks():
     for name in ("cola", "stsb", "rte", "e2e", "synthetic"):
-        task = cli.compose([f"task={name}"]).task
+        task = compose([f"task={name}"]).task
         assert paired_tests.rule(task.primary).higher_is_better == task.higher_is_better
-
-
-def test_a_configuration_with_a_later_field_is_the_same_setting(monkeypatch):
-    monkeypatch.setitem(run_key.LATER, ("train", "new"), 0)
-    own = config("method=lora")
-    later = copy.deepcopy(own)
-    later["train"]["new"] = 0
-    assert run_key.identity_parts(own) == run_key.identity_parts(later)
-    later["train"]["new"] = 1
-    assert run_key.identity_parts(own) != run_key.identity_parts(later)
 
 
 @pytest.mark.slow
@@ -339,5 +328,5 @@ def test_one_suites_table_alone(tmp_path, capsys):
     ],
 )
 def test_a_label_names_what_sets_the_size(overrides, label):
-    run = cli.compose([*overrides, "tracker=none"])
+    run = compose([*overrides, "tracker=none"])
     assert method_label(run.to_dict(), run_key.method_name(run)) == label

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from support import composed
 
 from rosa_bench import cli, config
+from rosa_bench.config.compose import compose
 from rosa_bench.config.fast_compose import composer
 from rosa_bench.core.aliases import FOREIGN
 from rosa_bench.errors import UsageError
@@ -94,7 +95,7 @@ def test_odd_groups_and_unknown_keys(examples):
 @odd.tried(40, 1_500)
 def test_odd_overrides_on_the_command_line(examples, monkeypatch):
     """Through Hydra's own grammar, where texts need quotes and brackets have a meaning."""
-    cli.compose([])
+    compose([])
     monkeypatch.setattr(cli, "register", lambda: None)  # done; reading all yamls again takes most of the time
     names = st.sampled_from([f"{group}.{key}" if group else key for group, _, key in KEYS])
     values = st.one_of(odd.PLAIN.map(str), st.text("[]{}(),=:$'\"\\~+%#. ax1\n", max_size=12))
@@ -103,7 +104,7 @@ def test_odd_overrides_on_the_command_line(examples, monkeypatch):
     @given(sign=st.sampled_from(["", "+", "++", "~"]), key=st.one_of(names, st.text(max_size=6)), value=values)
     def check(sign, key, value):
         try:
-            run = cli.compose([f"{sign}{key}={value}"])
+            run = compose([f"{sign}{key}={value}"])
         except UsageError as error:
             assert str(error).strip() and len(str(error)) <= odd.SAID
         else:

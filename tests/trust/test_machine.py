@@ -163,7 +163,7 @@ def test_rows_and_weights_that_vanish_are_one_line_and_the_run_goes_on_when_they
     expected, _ = killing.whole(tmp_path / "whole", "lora", "roberta_mini", *more)
     own = arguments(tmp_path / "parts", "lora", "roberta_mini", *more)
     for folder, place in [
-        (data, Place("rows", "rosa_bench.cli.told_if_done")),
+        (data, Place("rows", "rosa_bench.suite.worker.told_if_done")),
         (data, Place("rows", "rosa_bench.run.load_split", 2)),
         (model, Place("weights", "rosa_bench.run.load")),
         (model, Place("weights", "rosa_bench.run.Experiment._merge")),  # read once more, to measure the update

@@ -158,13 +158,14 @@ import sys, time
 from rosa_bench import cli
 from rosa_bench.data import hub
 from rosa_bench.errors import UsageError
-run = cli.compose(sys.argv[1:])
+run = compose(sys.argv[1:])
 began = time.monotonic()
 hub.prepare(run)
 waited = time.monotonic() - began
 import datasets, transformers
 from rosa_bench.data.source import load_split
 from rosa_bench.models.load import load
+from rosa_bench.config.compose import compose
 began = time.monotonic()
 try:
     load_split(run.task, run.data, "train")

@@ -10,21 +10,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rosa_bench import cli, score
+from rosa_bench import score
 from rosa_bench.errors import EXIT_DONE, EXIT_USAGE
 from rosa_bench.metrics import meteor
 
 KINDS = {"cola": "label", "stsb": "label", "e2e": "references", "dart": "references", "sciq": "label"}
 
 
-compose = cli.compose
+compose = score.compose
 composed = functools.cache(lambda overrides: compose(list(overrides)))
 
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     """Configurations are composed once. METEOR, a Java program, is reached by the odd texts of a test of their own."""
-    monkeypatch.setattr("rosa_bench.cli.compose", lambda overrides: composed(tuple(overrides)))
+    monkeypatch.setattr("rosa_bench.score.compose", lambda overrides: composed(tuple(overrides)))
     monkeypatch.setattr("rosa_bench.metrics.meteor.missing", lambda: "left out here")
 
 

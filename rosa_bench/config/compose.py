@@ -1,0 +1,110 @@
+"""From command-line overrides to a checked run, by Hydra; every fault becomes one plain line."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+
+from rosa_bench.config import GROUPS, Run, config_dir, group_nodes, resolve, run_defaults
+from rosa_bench.config.untrusted import FLAGS
+from rosa_bench.core.aliases import meant
+from rosa_bench.errors import UsageError, nearest
+
+
+def compose(overrides: Sequence[str]) -> Run:
+    """The run that these command-line overrides mean, without running it. Raises UsageError like the command line."""
+    return resolve(composed(overrides))
+
+
+def composed(overrides: Sequence[str]) -> DictConfig:
+    """The configuration that Hydra composes of these overrides, not yet checked."""
+    GlobalHydra.instance().clear()
+    try:
+        register()
+        with hydra.initialize(version_base="1.3", config_path=None):
+            cfg = hydra.compose(config_name="run", overrides=list(overrides), return_hydra_config=True)
+            return with_choices(cfg, cfg.hydra.runtime.choices)
+    except UsageError:
+        raise
+    except Exception as error:  # what Hydra's grammar and its lists of defaults stumble over has no class of its own
+        raise UsageError(plain(error)) from error
+
+
+def with_choices(cfg: DictConfig, chosen: Mapping[str, Any]) -> DictConfig:
+    """The configuration without Hydra's own part, and with the name of the choice of every group."""
+    names = {group: str(chosen[group]) for group in GROUPS if group in chosen}
+    plain = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+    OmegaConf.set_struct(plain, False)
+    plain["choices"] = {**(plain.get("choices") or {}), **names}
+    OmegaConf.set_struct(plain, True)
+    return plain
+
+
+def register() -> None:
+    """Give Hydra every yaml of `configs/`, each filled with the defaults of its dataclass."""
+    store = ConfigStore.instance()
+    for group, name, node in group_nodes():
+        store.store(group=group, name=name, node=node, provider="rosa_bench")
+    top = OmegaConf.merge(OmegaConf.create(run_defaults()), top_config())
+    store.store(name="run", node=top, provider="rosa_bench")
+
+
+def top_config() -> DictConfig:
+    """`configs/config.yaml` as it stands: the default choice of every group."""
+    return cast(DictConfig, OmegaConf.load(config_dir() / "config.yaml"))
+
+
+def absolute_paths(arguments: Sequence[str]) -> list[str]:
+    """Hydra takes a relative config folder from the package; a user means the working directory."""
+    out = []
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        flag, equals, value = argument.partition("=")
+        if equals and flag in FLAGS and Path(value).is_dir():
+            argument = f"{flag}={Path(value).resolve()}"
+        elif before in FLAGS and Path(argument).is_dir():
+            argument = str(Path(argument).resolve())
+        out.append(argument)
+    return out
+
+
+def plain(error: Exception) -> str:
+    """Hydra's or OmegaConf's error as one line with the nearest valid names."""
+    text = f"{error}\n{error.__cause__ or ''!s}"
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = str(error.missing_cfg_file).rpartition("/")
+        return f"{group or 'config'}={name} is not a choice: {nearest(name, error.options or [])}"
+    if (match := re.search(r"Could not override '([^']+)'", text)) is not None:
+        return unknown_key(match.group(1))
+    if (match := re.search(r"Key '[^']*' is not in struct\s+full_key: (\S+)", text)) is not None:
+        return unknown_key(match.group(1))
+    if isinstance(error, RecursionError):
+        return "a value is nested too deep to be read"
+    if (match := re.search(r"LexerNoViableAltException: (.{1,200})", text)) is not None:
+        key, _, value = match.group(1).strip().partition("=")
+        return f"{key}={value} cannot be read; quote what is more than letters, digits and a path: \"{key}='VALUE'\""
+    said = str(error).split("\nSee https")[0].split("\nEnvironment")[0][:400]
+    return said if said.strip() else f"the command line cannot be read ({type(error).__name__})"
+
+
+def unknown_key(key: str) -> str:
+    """What to say of a key that no configuration has."""
+    group = key.rpartition(".")[0]
+    usual = next((entry[group] for entry in top_config().defaults if group and group in entry), "")
+    given = (argument.partition("=")[2] for argument in reversed(sys.argv) if argument.startswith(f"{group}="))
+    chosen = next(given, usual).split(",")
+    nodes = list(group_nodes())
+    top = {*GROUPS, *run_defaults()}
+    others = top | {f"{g}.{k!s}" for g, _, node in nodes if g != group for k in node if k != "_target_"}
+    if group and group not in GROUPS:
+        return f"{key} is not a key: {meant(key, GROUPS, others)}"
+    known = {f"{g}.{k!s}" for g, name, node in nodes if g == group and name in chosen for k in node if k != "_target_"}
+    return f"{key} is not a key of this choice: {meant(key, known or top, others)}"

@@ -1,0 +1,51 @@
+"""Records as a short table for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rosa_bench.records.record import Record, seconds
+
+
+def result_table(records: Sequence[Record], folders: Sequence[Path]) -> str:
+    """A few lines: scores with metric and split, trainable share, time, peak memory, and where the record is."""
+    head = ("task", "model", "method", "seed", "score", "trainable", "time", "peak memory")
+    rows = [head, *map(_result_row, records)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    more = [line for record in records for line in _all_scores(record)]
+    return "\n".join(["", *lines, *more, "", *(f"record: {folder / 'record.json'}" for folder in folders)])
+
+
+def _all_scores(record: Record) -> list[str]:
+    """A line per split of every metric of the main variant, where there is more to tell than the primary score."""
+    main = record.variant_names[-1] if record.variant_names else ""
+    scores = {split: by_variant[main] for split, by_variant in record.scores.items() if main in by_variant}
+    if sum(map(len, scores.values())) < 2:
+        return []
+    told = [
+        f"{split}: " + "  ".join(f"{name} {value:.4g}" for name, value in found.items())
+        for split, found in scores.items()
+    ]
+    absent = record.facts.get("absent_metrics", {})
+    return ["", *told, *(f"{name} is absent: {reason}" for name, reason in absent.items())]
+
+
+def _result_row(record: Record) -> tuple[str, ...]:
+    params, cost = record.params, record.cost
+    trainable = f"{params['trainable_percent']:.2f} % ({params['trainable']:,})" if params else "–"
+    memory = f"{cost['peak_rss_bytes'] / 1e6:,.0f} MB" if "peak_rss_bytes" in cost else "–"
+    names = (record.task, record.model, record.method, str(record.seed))
+    return (*names, score_text(record), trainable, f"{seconds(record):.0f} s", memory)
+
+
+def score_text(record: Record) -> str:
+    """The primary score at the last and, where known, the best epoch."""
+    primary = record.primary
+    if "last" not in primary:
+        return "–"
+    text = f"{primary['metric']} {primary['last']:.2f} ({primary['split']})"
+    if "best" in primary and primary["best"] != primary["last"]:
+        text += f", best epoch {primary['best']:.2f}"
+    return text
