@@ -35,8 +35,8 @@ test-newest: ## the test suite with the newest versions that the index has, in a
 golden: setup ## compare results with the previous commit on small cells, byte for byte (COMMIT=REV: with another one)
 	@$(BIN)/python scripts/golden.py $(if $(COMMIT),--commit $(COMMIT))
 
-lint: setup ## ruff and mypy
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+lint: setup ## ruff, mypy and the layers of the rooms
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 
 format: setup ## rewrite the code in the house format
 	@$(BIN)/ruff check --fix-only . && $(BIN)/ruff format .

@@ -89,6 +89,7 @@ def restored(run: config.Run, folder: Path, split: str) -> Scorer:
 
     from rosa_bench.data.source import load_split
     from rosa_bench.evaluation.scorer import Scorer
+    from rosa_bench.models import hashing
     from rosa_bench.models.load import load, max_length
     from rosa_bench.records import checkpoints
     from rosa_bench.system.seeds import seeds
@@ -99,7 +100,7 @@ def restored(run: config.Run, folder: Path, split: str) -> Scorer:
         torch.set_num_threads(run.train.threads)
     splits = {split: load_split(run.task, run.data, split, run.train.limit_eval)}
     model, tokenizer = load(run.model, run.task, seeds(run.seed).init)
-    backbone_hash = checkpoints.backbone_hash(model)
+    backbone_hash = hashing.backbone_hash(model)
     run.method.attach(model, seeds(run.seed).method)
     checkpoints.load_adapter(model, run.method, folder / "adapter", backbone_hash)
     if run.train.device == "cuda" or (run.train.device == "auto" and torch.cuda.is_available()):
@@ -110,7 +111,7 @@ def restored(run: config.Run, folder: Path, split: str) -> Scorer:
 
 def write(path: Path, found: Found) -> None:
     """The predictions: one text a line of one variant, or JSON lines of any number of them."""
-    from rosa_bench.records.recorder import prediction_row
+    from rosa_bench.records.predictions import prediction_row
     from rosa_bench.system.files import write_bytes, write_json_lines_gz
 
     if not path.name.endswith((".jsonl", ".jsonl.gz")):

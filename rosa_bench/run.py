@@ -19,7 +19,7 @@ from rosa_bench.data.source import Split, fingerprint, load_split
 from rosa_bench.errors import UsageError
 from rosa_bench.evaluation import diagnostics, predict
 from rosa_bench.evaluation.scorer import Scorer
-from rosa_bench.models import onednn
+from rosa_bench.models import hashing, onednn
 from rosa_bench.models.load import load, max_length
 from rosa_bench.models.sites import task_head
 from rosa_bench.records import checkpoints
@@ -125,7 +125,7 @@ class Experiment:
     def attach(self) -> None:
         """Attach the method; a method that does not start at its backbone is compared with it."""
         method, facts = self.run.method, self.record.facts
-        facts["backbone_hash"] = checkpoints.backbone_hash(self.model)
+        facts["backbone_hash"] = hashing.backbone_hash(self.model)
         before = None if method.exact_at_start else self._start()
         head = task_head(self.model)
         with self.recorder.clock("method_s"):
@@ -136,7 +136,7 @@ class Experiment:
             raise UsageError(f"train.head_lr={self.run.train.head_lr}: with {told} no task head trains")
         if before is not None:
             facts |= diagnostics.start_facts(before, self._start())
-        facts["init_hash"] = checkpoints.tensor_hash(checkpoints.trained_state(self.model, method))
+        facts["init_hash"] = hashing.tensor_hash(checkpoints.trained_state(self.model, method))
 
     def _start(self) -> tuple[torch.Tensor, float]:
         split = self.run.task.select_split

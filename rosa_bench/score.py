@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from rosa_bench.config.compose import compose
-from rosa_bench.core.task import MOST, Example, Prediction, Task, texts_field
+from rosa_bench.core.fields import MOST, texts_field
+from rosa_bench.core.task import Example, Prediction, Task
 from rosa_bench.data import hub
 from rosa_bench.data.source import json_lines, load_split
 from rosa_bench.errors import EXIT_DONE, UsageError

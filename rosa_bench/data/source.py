@@ -7,13 +7,14 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rosa_bench.config import Data
 from rosa_bench.core.task import Example, Task
 from rosa_bench.errors import UsageError
+from rosa_bench.system.files import file_sha256
 from rosa_bench.system.strict_json import is_text, loads
 
 LONGEST_LINE = 2**24  # bytes; a row of any task has thousands
@@ -147,18 +148,3 @@ def fingerprint(task: Task, data: Data) -> dict[str, str]:
         return {"source": "hub", "repository": task.hub.repository, "revision": task.hub.revision}
     files = {split: split_file(task, str(data.dir), split) for split in task.splits}
     return {"source": "local"} | {split: file_sha256(path) for split, path in files.items()}
-
-
-def file_sha256(path: Path) -> str:
-    """The sha256 of a file's bytes, remembered as long as its size and time of change stay."""
-    status = path.stat()
-    return _sha256(str(path), status.st_size, status.st_mtime_ns)
-
-
-@lru_cache(maxsize=256)
-def _sha256(path: str, size: int, mtime_ns: int) -> str:
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from rosa_bench.config import Run
-from rosa_bench.core.task import Encoded, Example, Prediction, Task
+from rosa_bench.core.task import Encoded, Example, Prediction
 from rosa_bench.data.encode import encode_split
 from rosa_bench.data.source import Split
 from rosa_bench.evaluation import predict
 from rosa_bench.evaluation.journal import Journal
+from rosa_bench.models import hashing
 from rosa_bench.records import checkpoints
 from rosa_bench.records.recorder import Recorder
+from rosa_bench.records.selection import best_epoch, chosen_by
 from rosa_bench.system.console import warn
 
 if TYPE_CHECKING:
@@ -104,7 +106,7 @@ class Scorer:
     def _finish_texts(self, recorder: Recorder, names: Sequence[str]) -> None:
         journals = []
         recorder.record.facts["decoder"] = predict.decoder_of(self.model)
-        state = checkpoints.tensor_hash(checkpoints.trained_state(self.model, self.run.method))
+        state = hashing.tensor_hash(checkpoints.trained_state(self.model, self.run.method))
         for name in names:
             with self.run.method.active(self.model, name):
                 for split in self.task.scored_splits:
@@ -218,16 +220,3 @@ def samples(examples: Sequence[Example], predictions: Sequence[Prediction], coun
         yield f"input      {example.texts[0]}"
         yield f"output     {prediction.value}"
         yield f"reference  {nearest}"
-
-
-def chosen_by(task: Task) -> str:
-    """The metric that chooses the best epoch: a generator's texts are too dear to decode at every one."""
-    return "loss" if task.kind == "generate" else task.primary
-
-
-def best_epoch(task: Task, history: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """The evaluation of the best epoch on the selection split, the first among equals."""
-    by = chosen_by(task)
-    known = [entry for entry in history if by in entry["evaluation"].get(task.select_split, {})]
-    better = min if by == "loss" or not task.higher_is_better else max
-    return better(known, key=lambda entry: entry["evaluation"][task.select_split][by]) if known else None

@@ -15,11 +15,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rosa_bench.metrics import meteor, mteval, rouge_cider, ter
 from rosa_bench.metrics.mteval import Segment
-from rosa_bench.tasks.data2text import Family
 
 if TYPE_CHECKING:
     from sacrebleu.metrics.bleu import BLEU
@@ -60,6 +59,9 @@ SIGNATURES["e2e", "lora"] = SIGNATURES["e2e", "official"] | {
     "bleu": "pymteval rules, lower case, closest length, points",
     "nist": "pymteval rules, order 5, lower case",
 }
+
+
+Family = Literal["e2e", "triples"]
 
 
 class Scores(dict[str, float]):

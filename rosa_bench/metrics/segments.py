@@ -13,10 +13,9 @@ from functools import partial
 import numpy as np
 
 from rosa_bench.metrics import conventions, meteor, mteval, rouge_cider, ter
-from rosa_bench.metrics.conventions import Outputs, References
+from rosa_bench.metrics.conventions import Family, Outputs, References
 from rosa_bench.stats.bootstrap import NoStatisticError, Statistic, mean, ratio, sums
 from rosa_bench.stats.summary import Numbers
-from rosa_bench.tasks.data2text import Family
 
 # METEOR 1.5's parameters for English: Denkowski and Lavie (2014), table 1 of its documentation.
 METEOR_ALPHA, METEOR_BETA, METEOR_GAMMA, METEOR_DELTA = 0.85, 0.2, 0.6, 0.75

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from rosa_bench.config import Model
-from rosa_bench.data.source import file_sha256
 from rosa_bench.errors import UsageError
+from rosa_bench.system.files import file_sha256
 
 MADE = {"synthetic"}  # made from the task's configuration, not read
 EMBEDDED = Path(__file__).parent.parent / "embedded" / "models"

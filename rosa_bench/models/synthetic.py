@@ -6,7 +6,7 @@ import copy
 import itertools
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import tokenizers
 import torch
@@ -17,8 +17,33 @@ from transformers.utils.generic import ModelOutput
 from rosa_bench.models.sites import features, weight_IO
 from rosa_bench.system.seeds import generator
 
-if TYPE_CHECKING:
-    from rosa_bench.tasks.synthetic import Synthetic
+
+class Sizes(Protocol):
+    """What a world needs to know of its task: the fields of `task=synthetic`."""
+
+    @property
+    def layers(self) -> int: ...
+
+    @property
+    def inputs(self) -> int: ...
+
+    @property
+    def hidden(self) -> int: ...
+
+    @property
+    def outputs(self) -> int: ...
+
+    @property
+    def perturbation(self) -> int: ...
+
+    @property
+    def train_rows(self) -> int: ...
+
+    @property
+    def validation_rows(self) -> int: ...
+
+    @property
+    def world_seed(self) -> int: ...
 
 
 class SyntheticConfig(transformers.PretrainedConfig):
@@ -72,7 +97,7 @@ class World:
     true: SyntheticModel
 
 
-def world(task: Synthetic) -> World:
+def world(task: Sizes) -> World:
     """What the task's sizes and its `world_seed` mean; drawn once."""
     widths = (task.inputs, *([task.hidden] if task.layers == 2 else []), task.outputs)
     return _world(widths, task.perturbation, task.train_rows + task.validation_rows, task.world_seed)
@@ -103,7 +128,7 @@ def draw_weights(model: SyntheticModel, seed: int) -> None:
             tensor.uniform_(-bound, bound, generator=draw)
 
 
-def build(task: Synthetic, random_init: bool, seed: int) -> tuple[SyntheticModel, transformers.PreTrainedTokenizerBase]:
+def build(task: Sizes, random_init: bool, seed: int) -> tuple[SyntheticModel, transformers.PreTrainedTokenizerBase]:
     """The start model, drawn anew from `seed` for `random_init`, and a tokenizer whose words are row numbers."""
     model = copy.deepcopy(world(task).start)
     if random_init:

@@ -14,7 +14,7 @@ from unittest import mock
 import torch
 from torch import nn
 
-from rosa_bench.records.checkpoints import tensor_hash
+from rosa_bench.models.hashing import tensor_hash
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

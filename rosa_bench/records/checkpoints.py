@@ -6,7 +6,6 @@ killed while writing one goes on from the one before.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -18,9 +17,8 @@ from safetensors.torch import load_file, save_file
 
 from rosa_bench.config import node_dict, target_class
 from rosa_bench.core.method import Method
-from rosa_bench.data.source import file_sha256
 from rosa_bench.errors import UsageError
-from rosa_bench.system.files import read_sealed_json, replacing, write_json, write_sealed_json
+from rosa_bench.system.files import file_sha256, read_sealed_json, replacing, write_json, write_sealed_json
 from rosa_bench.system.strict_json import loads, short
 
 if TYPE_CHECKING:
@@ -40,21 +38,6 @@ def trained_state(model: PreTrainedModel, method: Method) -> dict[str, torch.Ten
     persistent = model.state_dict().keys()
     buffers = {name: buffer for name, buffer in model.named_buffers() if name in persistent}
     return {name: tensor.detach() for name, tensor in (named | buffers).items()}
-
-
-def tensor_hash(tensors: Mapping[str, torch.Tensor]) -> str:
-    """A sha256 over names, shapes, types and bytes."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-        digest.update(tensor.view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
-    return digest.hexdigest()
-
-
-def backbone_hash(model: PreTrainedModel) -> str:
-    """The hash of a backbone's parameters, before a method is attached to it."""
-    return tensor_hash(dict(model.base_model.named_parameters()))
 
 
 def save_tensors(state: Mapping[str, torch.Tensor], path: Path) -> None:

@@ -54,11 +54,6 @@ def seconds(record: Record) -> float:
     return sum(float(record.cost.get(name, 0.0)) for name in ("train_s", "method_s", "eval_s"))
 
 
-def lock_path(folder: Path) -> Path:
-    """The file that a process locks while it writes to the folder of a run; beside it, so that it can be deleted."""
-    return folder.with_name(f".{folder.name}.lock")
-
-
 def read_record(path: Path) -> Record:
     """A record from its file; from the copy beside it, saying so, when the file is there and damaged.
 

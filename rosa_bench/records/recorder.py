@@ -19,6 +19,7 @@ from rosa_bench.core.task import Prediction
 from rosa_bench.errors import UsageError
 from rosa_bench.records import checkpoints
 from rosa_bench.records.environment import environment
+from rosa_bench.records.predictions import prediction_row
 from rosa_bench.records.record import Record, Status, write_record
 from rosa_bench.records.run_key import method_name
 from rosa_bench.system import distributed, memory
@@ -263,22 +264,6 @@ class Recorder:
         if absent := getattr(scores, "absent", None):
             self.record.facts.setdefault("absent_metrics", {}).update(absent)
         self.record.scores.setdefault(split, {}).setdefault(variant, {}).update(scores)
-
-
-def prediction_row(prediction: Prediction) -> dict[str, Any]:
-    """What a file of predictions holds of each of them."""
-    row: dict[str, Any] = {"id": prediction.id, "prediction": prediction.value}
-    if prediction.references:
-        row["references"] = list(prediction.references)
-    if prediction.label is not None:
-        row["label"] = prediction.label
-    if prediction.subset:
-        row["subset"] = prediction.subset
-    if prediction.logits:
-        row["logits"] = list(prediction.logits)
-    if prediction.lengths:
-        row["lengths"] = list(prediction.lengths)
-    return row
 
 
 def status_of(error: BaseException | None) -> Status:

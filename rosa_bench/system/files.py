@@ -13,6 +13,7 @@ import re
 import shutil
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -113,3 +114,18 @@ def write_json_lines_gz(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
         for row in rows:
             stream.write((json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n").encode())
     write_bytes(path, buffer.getvalue())
+
+
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file's bytes, remembered as long as its size and time of change stay."""
+    status = path.stat()
+    return _sha256(str(path), status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _sha256(path: str, size: int, mtime_ns: int) -> str:
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 from rosa_bench.errors import UsageError
-from rosa_bench.records.record import lock_path
 from rosa_bench.system.files import write_json
 
 BEAT_S = 10.0  # between two signs of life
@@ -33,6 +32,11 @@ PATIENCE_S = 2.0  # with those who only look whether a folder is held
 ORPHANS_S = 15.0  # with processes that a dead holder has started and that end after it
 NO_FLOCK = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK}
 Holder = dict[str, Any]
+
+
+def lock_path(folder: Path) -> Path:
+    """The file that a process locks while it writes to the folder of a run; beside it, so that it can be deleted."""
+    return folder.with_name(f".{folder.name}.lock")
 
 
 class HeldError(Exception):

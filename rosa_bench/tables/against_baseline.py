@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rosa_bench.errors import UsageError
+from rosa_bench.records import predictions
 from rosa_bench.records.collect import Collection
 from rosa_bench.stats import significance
 from rosa_bench.stats.bootstrap import NoStatisticError
@@ -87,10 +88,10 @@ class Comparer:
         name = f"predictions-{file_split(column.split)}{variant}.jsonl.gz"
         return [self.found.folder(record) / name for record in place.records]
 
-    def _read(self, place: Place, column: Column, paths: Sequence[Path]) -> list[paired_tests.Predictions]:
+    def _read(self, place: Place, column: Column, paths: Sequence[Path]) -> list[predictions.Predictions]:
         subset = column.split.removeprefix(file_split(column.split)).removeprefix("_")
         return [
-            paired_tests.read_predictions(path, record.seed, subset)
+            predictions.read_predictions(path, record.seed, subset)
             for record, path in zip(place.records, paths, strict=True)
         ]
 

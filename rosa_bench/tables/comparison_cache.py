@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rosa_bench.data.source import file_sha256
 from rosa_bench.errors import UsageError
 from rosa_bench.records.archive import is_archive, read_archive
-from rosa_bench.system.files import write_json
+from rosa_bench.system.files import file_sha256, write_json
 from rosa_bench.system.strict_json import is_number, loads
 from rosa_bench.tables.paired_tests import Comparison
 

@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeGuard
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
 from rosa_bench.config import choices, config_dir, target_class
-from rosa_bench.core.task import Prediction, Task
-from rosa_bench.data.source import json_lines
+from rosa_bench.core.task import Task
 from rosa_bench.errors import UsageError
+from rosa_bench.records.predictions import Predictions
 from rosa_bench.stats import significance
 from rosa_bench.stats.bootstrap import Statistic, differences
-from rosa_bench.system.strict_json import is_number
 
 ENOUGH_EXAMPLES = 10  # of fewer no bootstrap is drawn
 UNDEFINED = 0.01  # share of the resamples in which a metric may be undefined
@@ -58,23 +57,6 @@ RULES: dict[str, Rule] = {
 def rule(metric: str) -> Rule:
     """The rule of a metric; one that is not known is tested by a bootstrap, and more of it is better."""
     return RULES.get(metric, Rule())
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """One run's predictions of a split or of one of its subsets, in file order."""
-
-    path: Path
-    seed: int
-    rows: tuple[Prediction, ...]
-    _known: dict[tuple[str, str], Statistic] = field(default_factory=dict, repr=False, compare=False)
-
-    def statistic(self, task: Task, metric: str) -> Statistic:
-        """A metric of them; computed once."""
-        key = metric, repr(task)
-        if key not in self._known:
-            self._known[key] = task.statistic(metric, self.rows)
-        return self._known[key]
 
 
 @dataclass(frozen=True)
@@ -122,41 +104,6 @@ def task_of(config: Mapping[str, Any]) -> Task:
     except ValueError as error:
         raise UsageError(f"a record's task cannot be made again ({str(error).splitlines()[0]})") from error
     return task
-
-
-def read_predictions(path: Path, seed: int, subset: str = "") -> Predictions:
-    """A run's stored predictions, or those of one subset of its split.
-
-    Raises:
-        UsageError: naming file and line, if it cannot be read, a row is not a prediction, or the subset has no rows.
-    """
-    rows = [_prediction(row, where) for row, where in json_lines(path)]
-    chosen = tuple(row for row in rows if not subset or row.subset == subset)
-    if not chosen:
-        raise UsageError(f"{path}: there are no predictions" + (f" of the subset {subset}" if rows else ""))
-    return Predictions(path, seed, chosen)
-
-
-def _prediction(row: Any, where: str) -> Prediction:
-    if not isinstance(row, dict) or not isinstance(row.get("id"), str) or row.get("prediction") is None:
-        raise UsageError(f"{where}: a prediction has an id (a text) and a prediction")
-    value, label, references = row["prediction"], row.get("label"), row.get("references")
-    if isinstance(value, str):
-        if not isinstance(references, list) or not references or not all(isinstance(text, str) for text in references):
-            raise UsageError(f"{where}: a predicted text has references, a list of texts")
-        return Prediction(row["id"], value, references=tuple(references), subset=str(row.get("subset", "")))
-    if not _numeric(value) or not _numeric(label) or np.size(value) != np.size(label):
-        raise UsageError(f"{where}: a prediction and its label are numbers, or lists of as many numbers")
-    logits, lengths = ([*told] if isinstance(told := row.get(name), list) else [] for name in ("logits", "lengths"))
-    if lengths and (len(logits) != len(lengths) or not all(map(is_number, [*logits, *lengths])) or min(lengths) <= 0):
-        raise UsageError(f"{where}: choices have as many log-likelihoods as lengths, numbers all")
-    kept = {"logits": tuple(logits), "lengths": tuple(lengths)} if lengths else {}
-    return Prediction(row["id"], value, label, subset=str(row.get("subset", "")), **kept)
-
-
-def _numeric(value: Any) -> TypeGuard[float | list[float]]:
-    values = value if isinstance(value, list) and value else [value]
-    return all(map(is_number, values))
 
 
 def compare(

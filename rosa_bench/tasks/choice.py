@@ -13,20 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
+from rosa_bench.core.fields import class_field, field, identity_field, texts_field
 from rosa_bench.core.schema import NEUTRAL, Count, FileName, Folder, configured
-from rosa_bench.core.task import (
-    IGNORED,
-    Encoded,
-    Example,
-    Hub,
-    Kind,
-    Prediction,
-    Task,
-    class_field,
-    field,
-    identity_field,
-    texts_field,
-)
+from rosa_bench.core.task import IGNORED, Encoded, Example, Hub, Kind, Prediction, Task
 from rosa_bench.errors import UsageError
 from rosa_bench.system.strict_json import short
 

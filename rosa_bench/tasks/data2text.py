@@ -10,23 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from rosa_bench.core.fields import field, identity_field, text_field, texts_field
 from rosa_bench.core.schema import NEUTRAL, Count, FileName, Folder, configured
-from rosa_bench.core.task import (
-    IGNORED,
-    Encoded,
-    Example,
-    Hub,
-    Kind,
-    Prediction,
-    Task,
-    field,
-    identity_field,
-    text_field,
-    texts_field,
-)
+from rosa_bench.core.task import IGNORED, Encoded, Example, Hub, Kind, Prediction, Task
 from rosa_bench.errors import UsageError
-
-Family = Literal["e2e", "triples"]
+from rosa_bench.metrics.conventions import Family
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -7,19 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
+from rosa_bench.core.fields import class_field, identity_field, number_field, text_field
 from rosa_bench.core.schema import NEUTRAL, Count, FileName, Folder, configured
-from rosa_bench.core.task import (
-    Encoded,
-    Example,
-    Hub,
-    Kind,
-    Prediction,
-    Task,
-    class_field,
-    identity_field,
-    number_field,
-    text_field,
-)
+from rosa_bench.core.task import Encoded, Example, Hub, Kind, Prediction, Task
 from rosa_bench.errors import UsageError
 
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from rosa_bench.core.fields import class_field, field
 from rosa_bench.core.schema import NEUTRAL, Count, FileName, Folder, configured
-from rosa_bench.core.task import Encoded, Example, Hub, Kind, Prediction, Task, class_field, field
+from rosa_bench.core.task import Encoded, Example, Hub, Kind, Prediction, Task
 from rosa_bench.errors import UsageError
 from rosa_bench.system.strict_json import is_number
 

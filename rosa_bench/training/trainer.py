@@ -34,10 +34,10 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from rosa_bench.config import Run
 from rosa_bench.core.method import Step, tally
 from rosa_bench.data.batches import EpochSampler, Rows, collate_numbered
-from rosa_bench.evaluation.scorer import best_epoch
 from rosa_bench.models.loss import StepLoss
 from rosa_bench.records import checkpoints
 from rosa_bench.records.recorder import Recorder
+from rosa_bench.records.selection import best_epoch
 from rosa_bench.system import distributed, memory
 from rosa_bench.system.seeds import seeds
 

@@ -33,6 +33,7 @@ from rosa_bench.data.batches import collate
 from rosa_bench.data.source import load_split
 from rosa_bench.errors import UsageError
 from rosa_bench.evaluation import predict
+from rosa_bench.models import hashing
 from rosa_bench.models.load import load
 from rosa_bench.records import checkpoints
 from rosa_bench.records.record import Record
@@ -128,7 +129,7 @@ def other_process():
 def load_and_score(overrides: tuple[str, ...], folder: Path, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     run = composed(*overrides)
     model, _ = load(run.model, run.task, 3)
-    told = checkpoints.tensor_hash(dict(model.base_model.named_parameters()))
+    told = hashing.tensor_hash(dict(model.base_model.named_parameters()))
     run.method.attach(model, 3)
     checkpoints.load_adapter(model, run.method, folder, told)
     with predict.evaluating(model):
@@ -140,7 +141,7 @@ def load_and_score(overrides: tuple[str, ...], folder: Path, batch: dict[str, to
 def test_saves_loads_and_merges(method, name, tmp_path, other_process):
     overrides = (f"method={method}", *on(name))
     run, model, _, rows = prepared(method, name)
-    told = checkpoints.tensor_hash(dict(load(run.model, run.task, 3)[0].base_model.named_parameters()))
+    told = hashing.tensor_hash(dict(load(run.model, run.task, 3)[0].base_model.named_parameters()))
     steps(run, model, rows, 3 if name in BASES else 12, rate(run, name))
     batch = {name: value for name, value in collate(rows, pad_id=1).items() if name != "labels"}
     with predict.evaluating(model):
@@ -252,7 +253,7 @@ def test_start_depends_on_the_seed_alone(method, name):
             prepared("lora", name, seed=99)
             torch.rand(7)
         run, model, _, _ = prepared(method, name, seed=seed)
-        return checkpoints.tensor_hash(checkpoints.trained_state(model, run.method))
+        return hashing.tensor_hash(checkpoints.trained_state(model, run.method))
 
     first = start(3)
     assert first == start(3, spoil=True)

@@ -17,6 +17,7 @@ from rosa_bench.core.annotations import check
 from rosa_bench.core.method import Step
 from rosa_bench.errors import UsageError
 from rosa_bench.methods.peft import EXACT, OURS, Peft
+from rosa_bench.models import hashing
 from rosa_bench.models.load import load
 from rosa_bench.modules.peft_tuners import tuner_of
 from rosa_bench.records import checkpoints
@@ -186,7 +187,7 @@ def test_new_tensors_are_drawn_from_the_seed_and_from_nothing_else(preset):
         run.method.attach(model, seed)
         assert torch.equal(torch.random.get_rng_state(), stream)
         torch.rand(7)
-        return checkpoints.tensor_hash(checkpoints.trained_state(model, run.method))
+        return hashing.tensor_hash(checkpoints.trained_state(model, run.method))
 
     first = start(3)
     assert first == start(3) and first != start(4)

@@ -14,12 +14,13 @@ from support import composed
 from rosa_bench.core.task import Prediction
 from rosa_bench.errors import UsageError
 from rosa_bench.metrics import glue
-from rosa_bench.records.recorder import prediction_row
+from rosa_bench.records import predictions
+from rosa_bench.records.predictions import prediction_row, read_predictions
 from rosa_bench.stats.bootstrap import NoStatisticError
 from rosa_bench.system.files import write_json_lines_gz
-from rosa_bench.tables import comparison_cache, paired_tests
+from rosa_bench.tables import comparison_cache
 from rosa_bench.tables.comparison_cache import Test, content, identity, load_tests, save_tests
-from rosa_bench.tables.paired_tests import Comparison, compare, read_predictions, task_of
+from rosa_bench.tables.paired_tests import Comparison, compare, task_of
 
 N = 120
 LABELS = np.random.default_rng(0).integers(0, 2, N)
@@ -38,7 +39,7 @@ def right(share: float, seed: int) -> np.ndarray:
     return np.where(np.random.default_rng(seed).random(N) < share, LABELS, 1 - LABELS)
 
 
-def group(folder: Path, name: str, share: float, seeds) -> list[paired_tests.Predictions]:
+def group(folder: Path, name: str, share: float, seeds) -> list[predictions.Predictions]:
     folder.mkdir(exist_ok=True)
     return [
         read_predictions(stored(folder / f"{name}-{seed}.jsonl.gz", right(share, seed + len(name))), seed)

@@ -16,6 +16,7 @@ from rosa_bench.errors import UsageError
 from rosa_bench.evaluation.predict import choose, evaluating, likelihoods
 from rosa_bench.evaluation.scorer import Scorer
 from rosa_bench.models.load import load
+from rosa_bench.records import predictions
 from rosa_bench.run import run as run_experiment
 from rosa_bench.tables import paired_tests
 
@@ -176,7 +177,7 @@ def test_a_run_scores_stores_and_can_be_compared(tmp_path):
     paths = [tmp_path / r.run_id / "predictions-test.jsonl.gz" for r in records]
     rows = [json.loads(line) for line in gzip.decompress(paths[0].read_bytes()).splitlines()]
     assert all(len(row["logits"]) == len(row["lengths"]) == 4 for row in rows)
-    first, second = (paired_tests.read_predictions(path, 1) for path in paths)
+    first, second = (predictions.read_predictions(path, 1) for path in paths)
     for metric in ("accuracy", "accuracy_norm"):
         found = paired_tests.compare(run.task, metric, [first], [second])
         expected = [record.scores["test"][""][metric] for record in records]
@@ -184,7 +185,7 @@ def test_a_run_scores_stores_and_can_be_compared(tmp_path):
     rows[0]["lengths"] = [1, 2]
     (tmp_path / "bad.jsonl").write_text(json.dumps(rows[0]) + "\n")
     with pytest.raises(UsageError, match="as many log-likelihoods as lengths"):
-        paired_tests.read_predictions(tmp_path / "bad.jsonl", 1)
+        predictions.read_predictions(tmp_path / "bad.jsonl", 1)
 
 
 def test_answers_of_any_system_are_scored(tmp_path, capsys):

@@ -13,6 +13,7 @@ from support import composed, interrupt, small, without_cost
 from rosa_bench.data import encode, source
 from rosa_bench.errors import UsageError
 from rosa_bench.evaluation.journal import Journal
+from rosa_bench.models import hashing
 from rosa_bench.models.load import load
 from rosa_bench.records import checkpoints
 from rosa_bench.records.record import COPY, read_record
@@ -150,7 +151,7 @@ def test_a_damaged_adapter_is_refused(copied):
     run = small(copied / "whole", *OVERRIDES)
     folder = one(copied, "whole/*/adapter")
     model, _ = load(run.model, run.task, 1)
-    told = checkpoints.backbone_hash(model)
+    told = hashing.backbone_hash(model)
     run.method.attach(model, 1)
     checkpoints.load_adapter(model, run.method, folder, told)
     path = folder / "adapter.safetensors"

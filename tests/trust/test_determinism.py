@@ -12,6 +12,7 @@ from support import EACH, MINIS, composed, on, skip_refused, small, without_cost
 from rosa_bench.data.encode import encode_split
 from rosa_bench.data.source import load_split
 from rosa_bench.evaluation import predict
+from rosa_bench.models import hashing
 from rosa_bench.models.load import load, max_length
 from rosa_bench.records import checkpoints
 from rosa_bench.run import run as run_experiment
@@ -42,7 +43,7 @@ def trained(method: str, name: str, seed: int = 1) -> str:
     run = composed(f"method={method}", *on(name), f"seed={seed}")
     model, _ = load(run.model, run.task, seeds(seed).init)
     run.method.attach(model, seeds(seed).method)
-    return checkpoints.tensor_hash(checkpoints.trained_state(model, run.method))
+    return hashing.tensor_hash(checkpoints.trained_state(model, run.method))
 
 
 @EACH

@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from support import composed
 
 from rosa_bench.errors import UsageError
+from rosa_bench.records import predictions
 from rosa_bench.records.collect import collect
 from rosa_bench.records.record import Record
 from rosa_bench.system.strict_json import is_number
 from rosa_bench.tables import __main__ as tables
 from rosa_bench.tables import build as building
-from rosa_bench.tables import comparison_cache, paired_tests
+from rosa_bench.tables import comparison_cache
 from rosa_bench.tables.backbone_table import file_name
 from rosa_bench.tables.figures.curves import curve_panels, reader
 from rosa_bench.tables.formats import comma_separated, latex, long_csv, markdown
@@ -223,7 +224,7 @@ def test_stored_predictions(examples, tmp_path):
     def check(key, value):
         path.write_bytes(gzip.compress((json.dumps(row | {key: value}) + "\n").encode(), 1))
         try:
-            found = paired_tests.read_predictions(path, 1)
+            found = predictions.read_predictions(path, 1)
         except UsageError as error:
             assert odd.is_plain(str(error))
         else:

@@ -17,11 +17,11 @@ from support import composed, interrupt, small
 from rosa_bench import cli, config
 from rosa_bench.config import untrusted
 from rosa_bench.data import encode
-from rosa_bench.data.source import file_sha256
 from rosa_bench.errors import UsageError
 from rosa_bench.models.load import load
 from rosa_bench.records import checkpoints
 from rosa_bench.run import run as run_experiment
+from rosa_bench.system.files import file_sha256
 from rosa_bench.tables import paired_tests
 
 ROOT = Path(__file__).parent.parent.parent

@@ -1,0 +1,21 @@
+"""Which epoch of a run is its best."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rosa_bench.core.task import Task
+
+
+def chosen_by(task: Task) -> str:
+    """The metric that chooses the best epoch: a generator's texts are too dear to decode at every one."""
+    return "loss" if task.kind == "generate" else task.primary
+
+
+def best_epoch(task: Task, history: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The evaluation of the best epoch on the selection split, the first among equals."""
+    by = chosen_by(task)
+    known = [entry for entry in history if by in entry["evaluation"].get(task.select_split, {})]
+    better = min if by == "loss" or not task.higher_is_better else max
+    return better(known, key=lambda entry: entry["evaluation"][task.select_split][by]) if known else None
