@@ -93,9 +93,7 @@ def update_facts(before: PreTrainedModel, after: PreTrainedModel) -> dict[str, M
     except UsageError:  # a backbone whose layers have names that are not known
         return {}
     for site in sites:
-        old, new = (
-            weight_IO(model.get_submodule(site.name))[:, site.start : site.stop].double() for model in (before, after)
-        )
+        old, new = (site.take(weight_IO(model.get_submodule(site.name))).double() for model in (before, after))
         difference = new.to(old.device) - old
         if not difference.any():
             continue

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -131,6 +131,12 @@ class DyLora(Method):
             yield
         finally:
             _activate(model, self.rank_max)
+
+    def facts(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> Mapping[str, Any]:
+        """Weights of the layers that `targets=[all]` left as they are, if there are any."""
+        from rosa_bench.modules.lowrank import skipped_facts
+
+        return skipped_facts(model)
 
     def exports(self, state: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, Method, Mapping[str, torch.Tensor]]]:
         """The adapter as it is, and every rank as an adapter of plain LoRA."""

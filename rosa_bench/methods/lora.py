@@ -23,6 +23,7 @@ from rosa_bench.system.seeds import generator
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    import torch
     from transformers import PreTrainedModel
 
 Target = Literal["q", "k", "v", "o", "ffn_in", "ffn_out", "all"]
@@ -82,6 +83,12 @@ class Lora(Method):
             yield
         finally:
             self._cut(model, self.rank)
+
+    def facts(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> Mapping[str, Any]:
+        """Weights of the layers that `targets=[all]` left as they are, if there are any."""
+        from rosa_bench.modules.lowrank import skipped_facts
+
+        return skipped_facts(model)
 
     def _cut(self, model: PreTrainedModel, rank: int) -> None:
         from rosa_bench.modules.lowrank import Nested

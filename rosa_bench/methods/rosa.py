@@ -13,7 +13,7 @@ The other ways to split that the code offers are values of `variant`.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -102,8 +102,11 @@ class Rosa(Method):
             return W, A, B
 
         began = time.perf_counter()
-        for parts in in_parallel(anew, lowrank_sites(model)):
+        sites = list(lowrank_sites(model))
+        for (module, site), parts in zip(sites, in_parallel(anew, sites), strict=True):
             copy_from_first(parts)
+            if site.groups > 1:  # else the parts are views of the weight
+                module.set_weight(site, parts[0])
         counts = tally(model)
         counts["refactorizations"] = counts.get("refactorizations", 0) + 1
         counts["refactorization_s"] = counts.get("refactorization_s", 0.0) + time.perf_counter() - began
@@ -131,9 +134,11 @@ class Rosa(Method):
         add_product(W_IO, A, B, -1.0)
         return A, B
 
-    def facts(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> Mapping[str, float]:
-        """How often the weights were split, the start included, and the seconds that took."""
-        return dict(tally(model))
+    def facts(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> Mapping[str, Any]:
+        """How often the weights were split, the start included, the seconds that took, and weights `all` left out."""
+        from rosa_bench.modules.lowrank import skipped_facts
+
+        return tally(model) | skipped_facts(model)
 
 
 def choose(full: int, rank: int, generator: torch.Generator, sample: Sample = "random") -> torch.Tensor:

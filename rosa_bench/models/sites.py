@@ -1,14 +1,16 @@
 """Where a backbone's weights are, by role. Shapes: I inputs, O outputs.
 
-`nn.Linear` keeps its weight as [O, I], GPT-2's `Conv1D` as [I, O], and GPT-2 fuses query, key and value into one
-`c_attn`. A `Site` makes them look alike: a slice of outputs of one module, with its weight seen as [I, O].
+`nn.Linear` stores its weight as [O, I], GPT-2's `Conv1D` as [I, O], and many models compute query, key and value in
+one map, stacked or interleaved by head. A `Site` hides the difference: some outputs of one linear map, with their
+weight as [I, O].
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import nn
@@ -20,57 +22,177 @@ from rosa_bench.errors import UsageError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-Role = Literal["q", "k", "v", "o", "ffn_in", "ffn_out"]
-ROLES: tuple[Role, ...] = ("q", "k", "v", "o", "ffn_in", "ffn_out")
+Role = Literal["q", "k", "v", "o", "ffn_in", "ffn_out", "other"]
+ROLES: tuple[Role, ...] = ("q", "k", "v", "o", "ffn_in", "ffn_out")  # that `targets` can name; `all` is more
 
-# The last parts of a module's dotted name, and the roles its outputs have. Longest match wins.
-NAMES: dict[str, tuple[Role, ...]] = {
-    # BERT, RoBERTa
-    "attention.self.query": ("q",),
-    "attention.self.key": ("k",),
-    "attention.self.value": ("v",),
-    "attention.output.dense": ("o",),
-    "intermediate.dense": ("ffn_in",),
-    "output.dense": ("ffn_out",),
-    # GPT-2
-    "attn.c_attn": ("q", "k", "v"),
-    "attn.c_proj": ("o",),
-    "mlp.c_fc": ("ffn_in",),
-    "mlp.c_proj": ("ffn_out",),
-    # Llama and its kin; OPT, BART
-    "q_proj": ("q",),
-    "k_proj": ("k",),
-    "v_proj": ("v",),
-    "o_proj": ("o",),
-    "self_attn.out_proj": ("o",),
-    "encoder_attn.out_proj": ("o",),
-    "gate_proj": ("ffn_in",),
-    "up_proj": ("ffn_in",),
-    "down_proj": ("ffn_out",),
-    "fc1": ("ffn_in",),
-    "fc2": ("ffn_out",),
+# Roles of maps with one role each, by the last parts of their dotted names. The longest match wins.
+NAMES: dict[str, Role] = {
+    # BERT, RoBERTa, ELECTRA, ESM, Longformer
+    "attention.self.query": "q",
+    "attention.self.key": "k",
+    "attention.self.value": "v",
+    "attention.output.dense": "o",
+    "intermediate.dense": "ffn_in",
+    "output.dense": "ffn_out",
+    # DeBERTa-v2
+    "attention.self.query_proj": "q",
+    "attention.self.key_proj": "k",
+    "attention.self.value_proj": "v",
+    # MPNet
+    "attention.attn.q": "q",
+    "attention.attn.k": "k",
+    "attention.attn.v": "v",
+    "attention.attn.o": "o",
+    # ALBERT
+    "attention.query": "q",
+    "attention.key": "k",
+    "attention.value": "v",
+    "attention.dense": "o",
+    "ffn": "ffn_in",
+    "ffn_output": "ffn_out",
+    # DistilBERT, XLM
+    "q_lin": "q",
+    "k_lin": "k",
+    "v_lin": "v",
+    "out_lin": "o",
+    "lin1": "ffn_in",
+    "lin2": "ffn_out",
+    # GPT-2, GPT-Neo, StarCoder2
+    "attn.c_proj": "o",
+    "mlp.c_fc": "ffn_in",
+    "mlp.c_proj": "ffn_out",
+    # GPT-NeoX (its attention.dense is above), BLOOM, Falcon, Persimmon, Phi
+    "self_attention.dense": "o",
+    "self_attn.dense": "o",
+    "dense_h_to_4h": "ffn_in",
+    "dense_4h_to_h": "ffn_out",
+    # Llama and its relatives, Phi-3, GLM; OPT, BART, GPT-J, CodeGen, MPT
+    "q_proj": "q",
+    "k_proj": "k",
+    "v_proj": "v",
+    "o_proj": "o",
+    "attn.out_proj": "o",
+    "self_attn.out_proj": "o",
+    "encoder_attn.out_proj": "o",
+    "attn.attention.out_proj": "o",
+    "gate_proj": "ffn_in",
+    "up_proj": "ffn_in",
+    "gate_up_proj": "ffn_in",
+    "down_proj": "ffn_out",
+    "fc1": "ffn_in",
+    "fc2": "ffn_out",
+    "fc_in": "ffn_in",
+    "fc_out": "ffn_out",
+    # CTRL
+    "multi_head_attention.Wq": "q",
+    "multi_head_attention.Wk": "k",
+    "multi_head_attention.Wv": "v",
+    "multi_head_attention.dense": "o",
+    # MobileBERT, whose bottlenecks are named like attention
+    "bottleneck.attention.dense": "other",
+    # ModernBERT
+    "attn.Wo": "o",
+    "mlp.Wi": "ffn_in",
+    "mlp.Wo": "ffn_out",
 }
+
+
+class Heads(NamedTuple):
+    """Attention heads of a layer."""
+
+    query: int
+    key_value: int
+    size: int
+
+
+class Layout(NamedTuple):
+    """The outputs of a fused map: `groups` times the parts one after the other, each a role and a width."""
+
+    groups: int
+    parts: tuple[tuple[Role, int], ...]
+
+
+def _stacked(heads: Heads) -> Layout:
+    """All queries, then all keys, then all values."""
+    kv = heads.key_value * heads.size
+    return Layout(1, (("q", heads.query * heads.size), ("k", kv), ("v", kv)))
+
+
+def _by_head(heads: Heads) -> Layout:
+    """For every key-value head its queries, its key and its value."""
+    queries = heads.query // heads.key_value * heads.size
+    return Layout(heads.key_value, (("q", queries), ("k", heads.size), ("v", heads.size)))
+
+
+def _quarters(heads: Heads) -> Layout:
+    """Four blocks, each of queries, values and keys (CodeGen was trained on four TPU cores)."""
+    width = heads.query * heads.size // 4
+    return Layout(4, (("q", width), ("v", width), ("k", width)))
+
+
+def _gated(heads: Heads) -> Layout:
+    """For every head its query and its output gate."""
+    return Layout(heads.query, (("q", heads.size), ("other", heads.size)))
+
+
+# Fused maps: model types, the last part of a map's name, and how its outputs are laid out, as the classes of
+# `transformers` split them.
+FUSED: tuple[tuple[tuple[str, ...], str, Callable[[Heads], Layout]], ...] = (
+    (("gpt2", "openai-gpt"), "attn.c_attn", _stacked),
+    (("phi3",), "qkv_proj", _stacked),
+    (("modernbert", "mpt"), "attn.Wqkv", _stacked),
+    (("gpt_neox", "gpt_neox_japanese", "bloom", "falcon", "persimmon"), "query_key_value", _by_head),
+    (("gpt_bigcode",), "attn.c_attn", _by_head),
+    (("deberta",), "attention.self.in_proj", _by_head),
+    (("codegen",), "attn.qkv_proj", _quarters),
+    (("qwen3_next",), "self_attn.q_proj", _gated),
+)
+SAME_PRODUCT = {"FalconLinear"}  # subclasses of nn.Linear that compute what it computes
+FUSED_NAME = re.compile(r"qkv|query_key_value|c_attn|kv_?proj|q_?k_?v|W_pack", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Site:
-    """One weight to adapt: outputs `start:stop` of the module called `name`."""
+    """One weight to adapt: outputs `start:stop` of each of the `groups` of the module called `name`."""
 
     name: str
     role: Role
     start: int
     stop: int
+    groups: int = 1
 
     @property
     def label(self) -> str:
         """A name for records and checkpoints, unique in a model."""
         return f"{self.name}:{self.role}"
 
+    @property
+    def width(self) -> int:
+        """The number of its outputs."""
+        return self.groups * (self.stop - self.start)
 
-def roles_of(name: str) -> tuple[Role, ...]:
-    """The roles of a module by its dotted name; none if it is not part of a transformer layer."""
-    matches = [ending for ending in NAMES if name.endswith(f".{ending}")]
-    return NAMES[max(matches, key=len)] if matches else ()
+    def take(self, values: torch.Tensor) -> torch.Tensor:
+        """Its part [..., width] of the module's outputs [..., O]; a view where it is contiguous."""
+        if self.groups == 1:
+            return values[..., self.start : self.stop]
+        part: torch.Tensor = values.unflatten(-1, (self.groups, -1))[..., self.start : self.stop].flatten(-2)
+        return part
+
+    def put(self, values: torch.Tensor, part: torch.Tensor) -> None:
+        """Write its part [..., width] into the module's outputs [..., O], in place."""
+        if self.groups > 1:
+            values, part = values.unflatten(-1, (self.groups, -1)), part.unflatten(-1, (self.groups, -1))
+        values[..., self.start : self.stop].copy_(part)
+
+    def spread(self, part: torch.Tensor, outputs: int) -> torch.Tensor:
+        """Its part [..., width] among `outputs` [..., O] that are zero elsewhere."""
+        if self.width == outputs:
+            return part
+        if self.groups == 1:
+            return nn.functional.pad(part, (self.start, outputs - self.stop))
+        grouped = part.unflatten(-1, (self.groups, -1))
+        padded = nn.functional.pad(grouped, (self.start, outputs // self.groups - self.stop))
+        return padded.flatten(-2)
 
 
 def features(module: nn.Module) -> tuple[int, int]:
@@ -91,27 +213,131 @@ def weight_IO(module: nn.Module) -> torch.Tensor:
 def find_sites(model: PreTrainedModel, targets: Iterable[str]) -> list[Site]:
     """The weights of the wanted roles, in the model's own order. `targets` are roles, or `all`.
 
+    `all` is every linear map of the layers, whatever its role; a fused map in a layout that is not known is one site.
+
     Raises:
-        UsageError: if the model has no weight of a wanted role; names the roles it has.
+        UsageError: if the model has no weight of a wanted role, or has it in a fused map whose layout is not known.
     """
     everything = "all" in targets or getattr(model, "every_target", False)
-    wanted: set[str] = set(ROLES) if everything else set(targets)
+    wanted: set[str] = {*ROLES, "other"} if everything else set(targets)
     sites: list[Site] = []
-    seen: set[Role] = set()
-    for name, module in model.named_modules():
-        if not isinstance(module, (nn.Linear, Conv1D)):
-            continue
-        roles = roles_of(name)
-        seen.update(roles)
-        width = features(module)[1] // max(1, len(roles))
-        sites += [Site(name, role, i * width, (i + 1) * width) for i, role in enumerate(roles) if role in wanted]
-    missing = set() if everything and seen else wanted - seen
-    if missing:
-        have = ", ".join(role for role in ROLES if role in seen) or "none that is known"
+    seen: set[tuple[str, Role]] = set()  # attention or feed-forward module, role
+    unknown: list[str] = []
+    for name, module in _linear_maps(model):
+        layout = _layout(model, name, module)
+        if layout is None:
+            unknown.append(name)
+            layout = Layout(1, (("other", features(module)[1]),))
+        start = 0
+        for role, width in layout.parts:
+            if role in wanted and (role != "other" or _in_layers(name)):
+                sites.append(Site(name, role, start, start + width, layout.groups))
+            seen.add((name.rpartition(".")[0], role))
+            start += width
+    cls = type(model).__name__
+    if everything:
+        if not sites:
+            raise UsageError(f"{cls} has no linear maps in its layers; {_by_name('MODULE')}")
+        return sites
+    for name in unknown:
+        if any((name.rpartition(".")[0], role) not in seen for role in wanted & {"q", "k", "v"}):
+            raise UsageError(f"{cls} fuses projections in {name}, in a layout that is not known; {_by_name(name)}")
+    if missing := sorted(wanted - {role for _, role in seen}):
+        have = ", ".join(role for role in ROLES if any(role == r for _, r in seen)) or "none that is known"
         raise UsageError(
-            f"{type(model).__name__} has no weight of role {', '.join(sorted(missing))}; roles it has: {have}"
+            f"{cls} has no weight of role {', '.join(missing)}; roles it has: {have}; {_by_name('MODULE')}"
         )
     return sites
+
+
+def _by_name(module: str) -> str:
+    return (
+        "adapt whole modules by name with "
+        f"method=peft method.type=LORA method.config.target_modules=[{module.rpartition('.')[2]}]"
+    )
+
+
+def skipped_weights(model: PreTrainedModel, sites: Iterable[Site]) -> dict[str, int]:
+    """Matrices in the layers that no site is part of, embeddings and norms aside: names with `*` for numbers, counts.
+
+    Such as the experts of a mixture, which are one tensor of three dimensions, or convolutions.
+    """
+    adapted = {f"{site.name}.weight" for site in sites}
+    counts: dict[str, int] = {}
+    for name, parameter in _base(model).named_parameters():
+        full = f"{_prefix(model)}{name}"
+        owner = model.get_submodule(full.rpartition(".")[0])
+        if parameter.ndim < 2 or full in adapted or not _in_layers(full) or isinstance(owner, nn.Embedding):
+            continue
+        pattern = re.sub(r"(?<=\.)\d+(?=\.)", "*", full)
+        counts[pattern] = counts.get(pattern, 0) + 1
+    return counts
+
+
+def _linear_maps(model: PreTrainedModel) -> Iterator[tuple[str, nn.Module]]:
+    """Every linear map of the backbone, by its name in the model. A subclass with another product is none."""
+    for name, module in _base(model).named_modules(prefix=_prefix(model).rstrip(".")):
+        if type(module) in (nn.Linear, Conv1D) or type(module).__name__ in SAME_PRODUCT:
+            yield name, module
+
+
+def _base(model: PreTrainedModel) -> nn.Module:
+    base: nn.Module = getattr(model, "base_model", model)
+    return base
+
+
+def _prefix(model: PreTrainedModel) -> str:
+    return next((f"{name}." for name, module in model.named_modules() if name and module is _base(model)), "")
+
+
+def _in_layers(name: str) -> bool:
+    """Whether a module is in a list of layers: a part of its name is a number."""
+    return any(part.isdigit() for part in name.split("."))
+
+
+def _layout(model: PreTrainedModel, name: str, module: nn.Module) -> Layout | None:
+    """How the outputs of a linear map are laid out; None if they are fused in a way that is not known."""
+    outputs, config = features(module)[1], getattr(model, "config", None)
+    heads = _heads(config, model.get_submodule(name.rpartition(".")[0]))
+    for kinds, ending, layout in FUSED:
+        if getattr(config, "model_type", None) in kinds and name.endswith(f".{ending}"):
+            found = layout(heads) if heads is not None else Layout(1, ())
+            return found if found.groups * sum(width for _, width in found.parts) == outputs else None
+    role = role_of(name)
+    if heads is not None and role in ("q", "k", "v"):
+        expected = (heads.query if role == "q" else heads.key_value) * heads.size
+        return Layout(1, ((role, outputs),)) if outputs == expected else None
+    if role is None and FUSED_NAME.search(name.rpartition(".")[2]):
+        return None
+    return Layout(1, ((role or "other", outputs),))
+
+
+def role_of(name: str) -> Role | None:
+    """The role of a module by its dotted name; None if the name is not known."""
+    matches = [ending for ending in NAMES if name.endswith(f".{ending}")]
+    return NAMES[max(matches, key=len)] if matches else None
+
+
+def _heads(config: Any, attention: nn.Module) -> Heads | None:
+    """The heads of an attention module: its own numbers, else those of the configuration; None if neither has any."""
+
+    def number(*names: str) -> int | None:
+        for holder in (attention, config):
+            for name in names:
+                value = getattr(holder, name, None)
+                if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+                    return value
+        return None
+
+    query = number("num_heads", "num_attention_heads", "n_heads", "n_head")
+    width = number("hidden_size")
+    size = number("qk_head_dim", "head_dim", "attention_head_size", "head_size") or (
+        width // query if width and query else None
+    )
+    if query is None or size is None:
+        return None
+    key_value = number("kv_heads", "num_key_value_heads", "num_kv_heads") or query
+    return Heads(query, key_value, size)
 
 
 def task_head(model: PreTrainedModel) -> list[nn.Parameter]:

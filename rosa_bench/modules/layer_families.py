@@ -46,7 +46,7 @@ class Halves(ABC):
 
 
 class PostNorm(Halves):
-    """BERT and RoBERTa."""
+    """BERT, RoBERTa and ELECTRA."""
 
     is_decoder = False
     path = ("encoder", "layer")
@@ -166,7 +166,7 @@ def _norm_before(layer: Any) -> bool:
     return bool(getattr(layer, "do_layer_norm_before", False))
 
 
-FAMILIES: dict[str, type[Halves]] = {"bert": PostNorm, "roberta": PostNorm, "gpt2": PreNorm}
+FAMILIES: dict[str, type[Halves]] = {"bert": PostNorm, "roberta": PostNorm, "electra": PostNorm, "gpt2": PreNorm}
 FAMILIES |= {"opt": Opt, "bart": BartEncoder}
 
 
@@ -174,7 +174,10 @@ def family_of(model: PreTrainedModel) -> type[Halves]:
     """The family of a backbone. Raises UsageError that names those that are known."""
     kind = model.config.model_type
     if kind not in FAMILIES:
-        raise UsageError(f"layers of {kind} are not known in halves; known are: {', '.join(FAMILIES)}")
+        raise UsageError(
+            f"this method needs the attention and feed-forward halves of a layer, which are known for "
+            f"{', '.join(FAMILIES)}, not for {kind}; use method=lora, or method=adapter method.variant=lora_l"
+        )
     return FAMILIES[kind]
 
 

@@ -9,7 +9,17 @@ import torch
 from torch import nn
 
 from rosa_bench.core.schema import Bias
-from rosa_bench.models.sites import Role, Site, features, find_sites, freeze_backbone, weight_IO
+from rosa_bench.errors import UsageError
+from rosa_bench.models.sites import (
+    Role,
+    Site,
+    features,
+    find_sites,
+    freeze_backbone,
+    skipped_weights,
+    weight_IO,
+)
+from rosa_bench.system.console import warn_once
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -33,7 +43,7 @@ class LowRank(nn.Module):
         self.sites, self.scale, self.outputs = tuple(sites), scale, outputs
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
         self.A = nn.ParameterDict({s.role: weight.new_zeros(inputs, rank[s.role]) for s in sites})
-        self.B = nn.ParameterDict({s.role: weight.new_zeros(rank[s.role], s.stop - s.start) for s in sites})
+        self.B = nn.ParameterDict({s.role: weight.new_zeros(rank[s.role], s.width) for s in sites})
 
     def factors(self, role: Role) -> tuple[torch.Tensor, torch.Tensor]:
         """The `A` and `B` of a role that act now."""
@@ -45,17 +55,17 @@ class LowRank(nn.Module):
         dropped = self.dropout(x)
         for site in self.sites:
             A, B = self.factors(site.role)
-            y = self._add(y, site, self.scale * (dropped @ A) @ B)
+            y = y + site.spread(self.scale * (dropped @ A) @ B, self.outputs)
         return y
 
-    def _add(self, y: torch.Tensor, site: Site, term: torch.Tensor) -> torch.Tensor:
-        if site.stop - site.start == self.outputs:
-            return y + term
-        return y + nn.functional.pad(term, (site.start, self.outputs - site.stop))
-
     def weight_of(self, site: Site) -> torch.Tensor:
-        """The base weight of a site as [I, O]: a view that can be written to."""
-        return weight_IO(self.base)[:, site.start : site.stop]
+        """The base weight of a site as [I, O]; a view where its outputs are contiguous."""
+        return site.take(weight_IO(self.base))
+
+    @torch.no_grad()
+    def set_weight(self, site: Site, weight: torch.Tensor) -> None:
+        """Write the base weight [I, O] of a site."""
+        site.put(weight_IO(self.base).data, weight)
 
     def update_of(self, site: Site) -> torch.Tensor:
         """What the term adds to the weight of a site, [I, O] in fp64."""
@@ -67,7 +77,7 @@ class LowRank(nn.Module):
         """The base with every low-rank term folded into its weight, summed in fp64."""
         for site in self.sites:
             weight = self.weight_of(site)
-            weight.copy_((weight.double() + self.update_of(site)).to(weight.dtype))
+            self.set_weight(site, (weight.double() + self.update_of(site)).to(weight.dtype))
         return self.base
 
 
@@ -175,25 +185,25 @@ class Resampled(LowRank):
 
     def __init__(self, base: nn.Module, sites: Sequence[Site], rank: Mapping[Role, int]) -> None:
         inputs, _ = features(base)
-        complete = [s for s in sites if rank[s.role] >= min(inputs, s.stop - s.start)]
+        complete = [s for s in sites if rank[s.role] >= min(inputs, s.width)]
         super().__init__(base, [s for s in sites if s not in complete], rank, scale=1.0, dropout=0.0)
         self.complete = tuple(complete)
         self.whole = nn.ParameterDict({s.role: self.weight_of(s).detach().clone() for s in complete})
         for site in complete:
-            self.weight_of(site).data.zero_()
+            self.set_weight(site, torch.zeros_like(self.whole[site.role]))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """x [..., I] to y [..., O]."""
         y = super().forward(x)
         for site in self.complete:
-            y = self._add(y, site, x @ self.whole[site.role])
+            y = y + site.spread(x @ self.whole[site.role], self.outputs)
         return y
 
     @torch.no_grad()
     def merged(self) -> nn.Module:
         """The base with everything that was split off it."""
         for site in self.complete:
-            self.weight_of(site).copy_(self.whole[site.role])
+            self.set_weight(site, self.whole[site.role])
         return super().merged()
 
 
@@ -222,17 +232,56 @@ def attach_lowrank(
 ) -> None:
     """Freeze the backbone and wrap the method's target weights in place with `wrap(module, sites, ranks, **options)`.
 
-    A float `rank` is a share of a site's full rank, at least 1. Raises UsageError if a target's role is missing.
+    A float `rank` is a share of a site's full rank, at least 1. A module that stands in several places is wrapped once.
+
+    Raises:
+        UsageError: if a target's role is missing, a weight belongs to two modules, or the backbone reads the weight of
+            a wrapped module instead of calling it.
     """
     sites = find_sites(model, method.targets)
     freeze_backbone(model, method.train_head, method.bias, {site.name for site in sites})
+    if "all" in method.targets and (skipped := skipped_weights(model, sites)):
+        model.__dict__["_skipped_weights"] = skipped
+        warn_once(f"rosa_bench: targets=[all] leaves {sum(skipped.values())} weights as they are: {', '.join(skipped)}")
+    places: dict[int, list[str]] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        places.setdefault(id(module), []).append(name)
     by_module: dict[str, list[Site]] = {}
     for site in sites:
         by_module.setdefault(site.name, []).append(site)
+    owners: dict[int, str] = {}
     for name, group in by_module.items():
         base = model.get_submodule(name)
-        ranks = {site.role: rank_of(rank, features(base)[0], site.stop - site.start) for site in group}
-        model.set_submodule(name, wrap(base, group, ranks, **options))
+        if (owner := owners.setdefault(id(base.weight), name)) != name:
+            raise UsageError(f"{type(model).__name__}: {owner} and {name} share one weight; adapt one of them")
+        ranks = {site.role: rank_of(rank, features(base)[0], site.width) for site in group}
+        wrapped = wrap(base, group, ranks, **options)
+        for place in places[id(base)]:
+            model.set_submodule(place, wrapped)
+    if any(site.role == "other" for site in sites):
+        _try_out(model)
+
+
+def _try_out(model: PreTrainedModel) -> None:
+    """Read a short text. Raises UsageError if the backbone wants more of an adapted module than its output."""
+    was = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            model.base_model(input_ids=torch.full((1, 2), 5, device=model.device))
+    except AttributeError as error:
+        raise UsageError(
+            f"{type(model).__name__} reads weights of adapted modules directly ({error}); name roles in targets, "
+            "or use method=peft method.type=LORA method.config.target_modules=[MODULE]"
+        ) from error
+    finally:
+        model.train(was)
+
+
+def skipped_facts(model: nn.Module) -> dict[str, dict[str, int]]:
+    """What `targets=[all]` left as it is, for the record: names of weights with `*` for numbers, and counts."""
+    skipped = model.__dict__.get("_skipped_weights")
+    return {"skipped_weights": skipped} if skipped else {}
 
 
 def rank_of(rank: int | float, inputs: int, outputs: int) -> int:

@@ -48,11 +48,19 @@ def norms_of(model: PreTrainedModel) -> list[nn.Module]:
 class AfterLayer(Adapted):
     """After a whole layer, residual and norm included: y + adapter(y)."""
 
-    def forward(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """The layer's output, adapted."""
-        y = self.base(*args, **kwargs)
-        out: torch.Tensor = y + self.adapter(y)
-        return out
+    def __getattr__(self, name: str) -> Any:
+        """What a backbone asks of its layers, such as their kind of attention."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("base"), name)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The layer's output, adapted; of a tuple its first element, the hidden states."""
+        out = self.base(*args, **kwargs)
+        y = out[0] if isinstance(out, tuple) else out
+        adapted: torch.Tensor = y + self.adapter(y)
+        return (adapted, *out[1:]) if isinstance(out, tuple) else adapted
 
 
 class AroundNorm(Adapted):
