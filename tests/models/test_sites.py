@@ -171,4 +171,4 @@ def test_roles_of_finished_runs_stay():
         "mlp.c_fc:ffn_in",
         "mlp.c_proj:ffn_out",
     ]
-    assert labels == [f"transformer.h.0.{name}" for name in names.split()]
+    assert labels == [f"transformer.h.0.{name}" for name in names]
