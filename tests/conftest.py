@@ -11,7 +11,7 @@ from pathlib import Path
 
 import backbones
 import pytest
-from support import SHARED
+from beside import SHARED
 
 BLOCKED = Path(__file__).parent / "helpers" / "blocked"
 ATTEMPTS = Path(tempfile.mkstemp(prefix="rosa_bench-attempts-")[1])  # of this process and of those it starts

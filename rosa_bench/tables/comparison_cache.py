@@ -69,7 +69,7 @@ def load_tests(place: Path) -> dict[str, Test]:
         return {}
     try:
         whole = read_archive(path).comparisons if is_archive(path) else loads(path.read_text(encoding="utf-8"))
-        if whole == {}:
+        if is_archive(path) and not whole:
             return {}
         if not isinstance(whole, dict) or whole.get("schema") != SCHEMA:
             raise ValueError(f"schema is not {SCHEMA}")

@@ -46,7 +46,6 @@ SMALL = [
     "train.log_steps=2",
     "train.checkpoint_steps=2",
 ]
-SHARED = Path(__file__).parents[3] / "shared"  # real rows and official scores, where they are beside the checkout
 
 
 def composed(*overrides: str) -> config.Run:

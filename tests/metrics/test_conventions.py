@@ -34,7 +34,7 @@ def read(folder: Path) -> tuple[dict, list[str], list[dict]]:
 
 def listed(kind: str) -> list[str]:
     """The names of the cases of a data set; none where there is no oracle."""
-    from support import SHARED
+    from beside import SHARED
 
     found = sorted(path.parent.name for path in (SHARED / "oracle" / "cases").glob("*/official.json"))
     return [name for name in found if kind in name] or [f"no case of {kind}"]

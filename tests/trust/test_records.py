@@ -238,7 +238,7 @@ def test_stored_predictions(examples, tmp_path):
 def test_damaged_comparisons_are_named(content, tmp_path):
     (tmp_path / "tests.json").write_bytes(content)
     with pytest.raises(UsageError, match=r"tests\.json"):
-        comparison_cache.load_tests(tmp_path / "tests.json")
+        comparison_cache.load_tests(tmp_path)
 
 
 def test_the_same_record_gives_the_same_files(tmp_path):
