@@ -6,7 +6,8 @@ import re
 from collections import Counter
 
 import pytest
-from support import SHARED, small
+from beside import SHARED
+from support import small
 
 from rosa_bench.data.source import load_split, split_file
 from rosa_bench.metrics.glue import scores

@@ -7,7 +7,8 @@ import json
 
 import pytest
 import torch
-from support import SHARED, composed, prepared, small
+from beside import SHARED
+from support import composed, prepared, small
 
 from rosa_bench import embedded, score
 from rosa_bench.core.task import IGNORED, Example, Prediction
