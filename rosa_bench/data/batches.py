@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -92,7 +93,18 @@ def collate(batch: Sequence[Encoded], pad_id: int) -> dict[str, torch.Tensor]:
     return out
 
 
-def collate_numbered(batch: Sequence[tuple[int, Encoded]], pad_id: int) -> dict[str, torch.Tensor]:
-    """What `collate` makes of `Rows`, and their numbers as `rows` [examples]."""
+@dataclass(frozen=True)
+class BatchInfo:
+    """What the host knows of a batch, so that it never has to read the tensors on a device."""
+
+    rows: list[int]  # the number of each example
+    tokens: int  # without padding
+    cells: int  # with padding
+
+
+def collate_with_info(batch: Sequence[tuple[int, Encoded]], pad_id: int) -> dict[str, Any]:
+    """The tensors that `collate` makes of examples of `Rows`, and their `info`, a `BatchInfo`."""
     numbers, encoded = zip(*batch, strict=True)
-    return {"rows": torch.tensor(numbers), **collate(encoded, pad_id)}
+    tensors = collate(encoded, pad_id)
+    tokens = sum(len(item.input_ids) for item in encoded)
+    return {**tensors, "info": BatchInfo(list(numbers), tokens, tensors["input_ids"].numel())}

@@ -49,6 +49,7 @@ class Recorder:
         self._clocks: dict[str, float] = {}
         self._base: dict[str, float] = {}
         self._tokens = self._cells = self._examples = 0
+        self._pending = [0, 0, 0]  # examples, cells and tokens of this process that are not in the totals yet
         self._training_since: float | None = None
         self._peak_open = True
         self._processor = 0.0
@@ -196,14 +197,22 @@ class Recorder:
         self.record.params["optimizer_elements"] = sum(t.numel() for t in tensors)
         self.record.cost["memory"]["optimizer"] = sum(t.numel() * t.element_size() for t in tensors)
 
-    def count_batch(self, mask: torch.Tensor) -> None:
-        """Count examples, tokens and padding of a micro-batch from the masks [examples, longest] of all processes."""
-        examples, cells, tokens = distributed.total([mask.shape[0], mask.numel(), int(mask.sum())])
+    def count_batch(self, examples: int, cells: int, tokens: int) -> None:
+        """Count a micro-batch of this process: examples, and tokens with and without padding."""
+        for index, count in enumerate((examples, cells, tokens)):
+            self._pending[index] += count
+
+    def sum_counts(self) -> None:
+        """Add what all processes counted since the last call to the totals; all of them must call it."""
+        examples, cells, tokens = distributed.total(self._pending)
         self._examples += examples
         self._cells += cells
         self._tokens += tokens
+        self._pending = [0, 0, 0]
 
     def _cost(self) -> None:
+        if distributed.world_size() == 1:  # where others fail too, nobody answers
+            self.sum_counts()
         values, cost = self.clocks(), self.record.cost
         cost |= {name: value for name, value in values.items() if name.endswith("_s")}
         busy = values.get("train_s", 0.0) + values.get("method_s", 0.0)

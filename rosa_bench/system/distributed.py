@@ -33,6 +33,11 @@ def _device() -> torch.device:
     return torch.device("cuda") if distributed.get_backend() == "nccl" else torch.device("cpu")
 
 
+def on_devices() -> bool:
+    """Whether several processes talk through their GPUs, so that an answer waits for all work queued before it."""
+    return _joined() and _device().type == "cuda"
+
+
 def any_of(flag: bool) -> bool:
     """Whether the flag is up in any process."""
     return total([int(flag)])[0] > 0

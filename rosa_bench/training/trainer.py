@@ -23,7 +23,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -33,13 +33,14 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from rosa_bench.config import Run
 from rosa_bench.core.method import Step, tally
-from rosa_bench.data.batches import EpochSampler, Rows, collate_numbered
+from rosa_bench.data.batches import BatchInfo, EpochSampler, Rows, collate_with_info
 from rosa_bench.models.loss import StepLoss
 from rosa_bench.records import checkpoints
 from rosa_bench.records.recorder import Recorder
 from rosa_bench.records.selection import best_epoch
 from rosa_bench.system import distributed, memory
 from rosa_bench.system.seeds import seeds
+from rosa_bench.training.loss_window import LossWindow, NotFiniteError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -67,6 +68,7 @@ def arguments(run: Run, folder: Path) -> TrainingArguments:
             f"train.batch_size={train.batch_size} is not a multiple of {micro} examples x {world} processes"
         )
     checkpointing: dict[str, Any] = {_CHECKPOINTING: train.gradient_checkpointing}
+    on_gpu = torch.cuda.is_available() and train.device != "cpu"
     arguments = TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=micro,
@@ -84,7 +86,8 @@ def arguments(run: Run, folder: Path) -> TrainingArguments:
         bf16=train.precision == "bf16",
         fp16=train.precision == "fp16",
         dataloader_num_workers=train.num_workers,
-        dataloader_pin_memory=torch.cuda.is_available() and train.device != "cpu",
+        dataloader_pin_memory=on_gpu,
+        accelerator_config={"non_blocking": on_gpu},  # copies from pinned memory overlap with computation
         use_cpu=train.device == "cpu" or not torch.accelerator.is_available(),
         seed=seeds(run.seed).dropout,
         optim="adamw_torch_fused" if train.fused else "adamw_torch",
@@ -119,7 +122,12 @@ class BenchTrainer(Trainer):
     def __init__(self, *, run: Run, sampler: EpochSampler, loop: Loop, **kwargs: Any) -> None:
         self.run, self.sampler, self.recorder, self.loop = run, sampler, loop.recorder, loop
         self.head: Sequence[torch.nn.Parameter] = ()  # of the task, where its rate is its own
+        self._ops_per_cell: int | None = None
         super().__init__(callbacks=[loop], **kwargs)
+        # Without a GPU there is nothing to wait for, and a loss is checked before the update it leads to.
+        micro_batches = run.train.log_steps * self.args.gradient_accumulation_steps
+        self.losses = LossWindow(micro_batches if self.args.device.type == "cuda" else 1)
+        loop.check_losses = self.check_losses
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """The Trainer's optimiser; a task head with a rate of its own has groups of its own, behind all others."""
@@ -157,28 +165,46 @@ class BenchTrainer(Trainer):
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         """One micro-batch. Measures activations in the first one and counts tokens and padding in all.
 
-        Raises LossNotFiniteError, in all processes, if the loss of one of them is no finite number.
+        Raises LossNotFiniteError, in all processes, if the loss of one of them is not finite; on a GPU up to
+        `train.log_steps` steps later.
         """
-        rows = inputs.pop("rows")
-        self.recorder.count_batch(inputs["attention_mask"])
+        info: BatchInfo = inputs.pop("info")
+        self.recorder.count_batch(len(info.rows), info.cells, info.tokens)
         measuring = self.recorder.activations is None
         with memory.saved_bytes(model) if measuring else contextlib.nullcontext() as saved:
             loss = super().training_step(model, inputs, num_items_in_batch)
         if saved is not None:
             self.recorder.activations = saved.bytes
-        broken = not math.isfinite(float(loss))
-        if distributed.any_of(broken):
-            raise self._not_finite(float(loss), distributed.joined(rows.tolist() if broken else []))
+        with self.naming_examples():
+            self.losses.add(loss, self.state.global_step, info.rows)
         return loss
 
-    def _not_finite(self, loss: float, rows: list[int]) -> LossNotFiniteError:
-        """What to say of a loss, here or in another process; the record's facts name every example behind it."""
-        step, known = self.state.global_step, cast(Rows, self.train_dataset).ids
-        ids = [known[number] for number in rows]
-        self.recorder.record.facts["loss_not_finite"] = {"step": step, "examples": ids}
-        named = ", ".join(ids[:NAMED]) + (f" and {len(ids) - NAMED} more" if len(ids) > NAMED else "")
-        said = "not finite" if math.isfinite(loss) else str(loss)
-        return LossNotFiniteError(f"the loss is {said} at step {step}; the examples of the batch: {named}")
+    @contextlib.contextmanager
+    def naming_examples(self) -> Iterator[None]:
+        """Raise LossNotFiniteError for a loss that is not finite; the record's facts name every example behind it."""
+        try:
+            yield
+        except NotFiniteError as found:
+            known = cast(Rows, self.train_dataset).ids
+            ids = [known[number] for number in found.rows]
+            self.recorder.record.facts["loss_not_finite"] = {"step": found.step, "examples": ids}
+            named = ", ".join(ids[:NAMED]) + (f" and {len(ids) - NAMED} more" if len(ids) > NAMED else "")
+            value = "not finite" if math.isfinite(found.loss) else str(found.loss)
+            raise LossNotFiniteError(
+                f"the loss is {value} at step {found.step}; the examples of the batch: {named}"
+            ) from None
+
+    def check_losses(self) -> None:
+        """Check the losses that were not checked yet. Raises LossNotFiniteError."""
+        with self.naming_examples():
+            self.losses.check()
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """The Trainer's own count, whose number of parameters is worked out once and not at every step."""
+        cells = int(inputs["input_ids"].numel())
+        if self._ops_per_cell is None:
+            self._ops_per_cell = super().floating_point_ops(inputs) // cells
+        return self._ops_per_cell * cells
 
 
 class Loop(TrainerCallback):
@@ -189,6 +215,7 @@ class Loop(TrainerCallback):
         self.per_epoch = 1
         self.shown = 0.0
         self.stopping = False
+        self.check_losses: Callable[[], None] = lambda: None
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
         """Learn the number of steps per epoch."""
@@ -226,10 +253,17 @@ class Loop(TrainerCallback):
         if state.global_step == 1 or self._epoch_ends(state):  # a parameter's state begins with its first gradient
             self.recorder.optimizer_ready(kw["optimizer"])
         due = state.global_step % self.run.train.checkpoint_steps == 0 and state.global_step < state.max_steps
-        self.stopping = self.recorder.stop_asked = distributed.any_of(self.recorder.stop_asked)
-        control.should_save |= (due and state.global_step % self.per_epoch != 0) or self.stopping
+        control.should_save |= due and state.global_step % self.per_epoch != 0
         control.should_log |= control.should_save or self._epoch_ends(state)
+        # Processes on several GPUs that ask each other wait for all queued work, so they ask when they wait anyway.
+        if control.should_log or not distributed.on_devices():
+            self.stopping = self.recorder.stop_asked = distributed.any_of(self.recorder.stop_asked)
+        control.should_save |= self.stopping
+        control.should_log |= self.stopping
         control.should_training_stop |= self.stopping
+        if control.should_log or control.should_training_stop:  # before anything is written of it
+            self.check_losses()
+            self.recorder.sum_counts()
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
         """Write the training curve and, now and then, a line for whoever watches."""
@@ -306,7 +340,7 @@ def make_trainer(
         model=model,
         args=arguments(run, recorder.folder),
         train_dataset=rows,
-        data_collator=partial(collate_numbered, pad_id=pad_id),
+        data_collator=partial(collate_with_info, pad_id=pad_id),
         compute_loss_func=StepLoss(run.task.kind, run.train.label_smoothing),
     )
     trainer.remove_callback(_printer())
