@@ -51,6 +51,11 @@ class Method(ABC):
         return True
 
     @property
+    def plain_linears(self) -> bool:
+        """Whether weights of linear maps are read by matrix products alone, so that they may be cast beforehand."""
+        return True
+
+    @property
     def name(self) -> str:
         """What records call it: its module's name."""
         return type(self).__module__.rpartition(".")[2]

@@ -91,6 +91,11 @@ class Peft(Method):
         return {"mini": mini, "full_size": full_size}
 
     @property
+    def plain_linears(self) -> bool:
+        """Not where a tuner computes with a weight itself, such as its norm."""
+        return False
+
+    @property
     def mergeable(self) -> bool:
         """Prompts are no part of any weight."""
         return self.type not in PROMPTS | UNMERGEABLE

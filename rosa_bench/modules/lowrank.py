@@ -32,6 +32,8 @@ class LowRank(nn.Module):
     separately. The base is frozen here and stays where it was otherwise: dtype, device and bias are its own.
     """
 
+    product_tables: tuple[str, ...] = ("A", "B")  # whose parameters are read by matrix products alone
+
     def __init__(
         self, base: nn.Module, sites: Sequence[Site], rank: Mapping[Role, int], scale: float, dropout: float
     ) -> None:
@@ -182,6 +184,8 @@ class _Stack:
 
 class Resampled(LowRank):
     """A term split off the weight itself (ROSA). A role whose rank is full trains the weight as it is, in `whole`."""
+
+    product_tables = ("A", "B", "whole")
 
     def __init__(self, base: nn.Module, sites: Sequence[Site], rank: Mapping[Role, int]) -> None:
         inputs, _ = features(base)

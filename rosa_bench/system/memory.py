@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -106,14 +106,16 @@ class Ledger:
 
 
 @contextlib.contextmanager
-def saved_bytes(model: torch.nn.Module) -> Iterator[Ledger]:
+def saved_bytes(model: torch.nn.Module, copies: Iterable[torch.Tensor] = ()) -> Iterator[Ledger]:
     """The most bytes that autograd keeps at a time for backward passes: distinct storages that are not parameters.
+
+    `copies` of parameters count as parameters.
 
     Covers forward and backward alike, so what a backward pass computes again counts while it is held, by a reversible
     layer or by a checkpointed one.
     """
     hooks = torch.autograd.graph.saved_tensors_hooks
-    own = {p.untyped_storage().data_ptr() for p in [*model.parameters(), *model.buffers()]}
+    own = {p.untyped_storage().data_ptr() for p in [*model.parameters(), *model.buffers(), *copies]}
     ledger = Ledger()
 
     def is_own(tensor: torch.Tensor) -> bool:

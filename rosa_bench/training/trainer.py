@@ -24,7 +24,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -34,6 +34,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from rosa_bench.config import Run
 from rosa_bench.core.method import Step, tally
 from rosa_bench.data.batches import BatchInfo, EpochSampler, Rows, collate_with_info
+from rosa_bench.models.casts import Casts
 from rosa_bench.models.loss import StepLoss
 from rosa_bench.records import checkpoints
 from rosa_bench.records.recorder import Recorder
@@ -127,7 +128,7 @@ class BenchTrainer(Trainer):
         # Without a GPU there is nothing to wait for, and a loss is checked before the update it leads to.
         micro_batches = run.train.log_steps * self.args.gradient_accumulation_steps
         self.losses = LossWindow(micro_batches if self.args.device.type == "cuda" else 1)
-        loop.check_losses = self.check_losses
+        loop.trainer = self
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """The Trainer's optimiser; a task head with a rate of its own has groups of its own, behind all others."""
@@ -170,14 +171,30 @@ class BenchTrainer(Trainer):
         """
         info: BatchInfo = inputs.pop("info")
         self.recorder.count_batch(len(info.rows), info.cells, info.tokens)
-        measuring = self.recorder.activations is None
-        with memory.saved_bytes(model) if measuring else contextlib.nullcontext() as saved:
+        with self._measured(), self.casts.in_place():
             loss = super().training_step(model, inputs, num_items_in_batch)
-        if saved is not None:
-            self.recorder.activations = saved.bytes
         with self.naming_examples():
             self.losses.add(loss, self.state.global_step, info.rows)
         return loss
+
+    @cached_property
+    def casts(self) -> Casts:
+        """Copies of weights in the precision of training, made when the first step begins."""
+        method, model = self.run.method, cast("PreTrainedModel", self.model)
+        low = self.run.train.precision == "bf16" and method.plain_linears
+        casts = Casts(model, torch.bfloat16 if low else None, method.moved(model) if low else ())
+        self.recorder.record.cost["memory"]["weights"] += casts.bytes
+        return casts
+
+    @contextlib.contextmanager
+    def _measured(self) -> Iterator[None]:
+        """Measure the activations of a forward and backward pass, unless that has been done."""
+        if self.recorder.activations is not None:
+            yield
+            return
+        with memory.saved_bytes(cast(torch.nn.Module, self.model), self.casts.tensors) as saved:
+            yield
+        self.recorder.activations = saved.bytes
 
     @contextlib.contextmanager
     def naming_examples(self) -> Iterator[None]:
@@ -193,6 +210,11 @@ class BenchTrainer(Trainer):
             raise LossNotFiniteError(
                 f"the loss is {value} at step {found.step}; the examples of the batch: {named}"
             ) from None
+
+    def check_casts(self) -> None:
+        """Check that weights that were cast once have not changed. Raises RuntimeError."""
+        if "casts" in self.__dict__:
+            self.casts.check()
 
     def check_losses(self) -> None:
         """Check the losses that were not checked yet. Raises LossNotFiniteError."""
@@ -215,7 +237,7 @@ class Loop(TrainerCallback):
         self.per_epoch = 1
         self.shown = 0.0
         self.stopping = False
-        self.check_losses: Callable[[], None] = lambda: None
+        self.trainer: BenchTrainer
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
         """Learn the number of steps per epoch."""
@@ -226,6 +248,7 @@ class Loop(TrainerCallback):
     def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
         """Set the epoch's order; fires again when a run goes on inside an epoch."""
         self.sampler.epoch = state.global_step // self.per_epoch
+        self.trainer.check_casts()
 
     def _step(self, state: TrainerState, kw: Mapping[str, Any]) -> Step:
         seed = seeds(self.run.seed).method
@@ -262,7 +285,7 @@ class Loop(TrainerCallback):
         control.should_log |= self.stopping
         control.should_training_stop |= self.stopping
         if control.should_log or control.should_training_stop:  # before anything is written of it
-            self.check_losses()
+            self.trainer.check_losses()
             self.recorder.sum_counts()
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:

@@ -1,0 +1,105 @@
+"""Weights that are cast to bf16 beforehand, against autocast, which casts them at every product: equal in every bit."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from support import prepared, small
+
+from rosa_bench.data.batches import collate
+from rosa_bench.models.casts import Casts
+from rosa_bench.models.load import load
+from rosa_bench.modules.lowrank import lowrank_sites
+from rosa_bench.run import run as run_experiment
+
+CASES = [
+    ("lora", ()),
+    ("lora", ("method.targets=[all]", "method.bias=all")),
+    ("dylora", ()),
+    ("dylora", ("method.frozen=true",)),
+    ("rosa", ()),
+    ("rosa", ("method.rank=0.99",)),
+    ("adapter", ()),
+    ("bitfit", ()),
+    ("full", ()),
+    ("meft", ("method.variant=meft1",)),
+    ("meft", ("method.variant=meft2",)),
+    ("meft", ("method.variant=meft3",)),
+]
+
+
+def gradients(model, batch, casts: Casts, changing: bool):
+    """The loss, the gradient of every parameter that trains, and where the generator ends, with dropout."""
+    torch.manual_seed(5)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    casts.refresh()
+    with casts.in_place(changing):
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model(**batch).loss
+        found = torch.autograd.grad(loss, [casts.leaf(p) if changing else p for p in trained], allow_unused=True)
+    gradients = [g if g is None else g.to(p.dtype) for g, p in zip(found, trained, strict=True)]
+    return loss.detach(), gradients, torch.get_rng_state()
+
+
+@pytest.mark.parametrize("name", ["roberta_mini", "gpt2_mini"])
+@pytest.mark.parametrize(("method", "options"), CASES)
+def test_nothing_changes_by_a_bit(method, options, name):
+    run, model, _, rows = prepared(method, name, *options)
+    for p in model.parameters():
+        if p.requires_grad:
+            p.data += 0.01 * torch.randn_like(p)
+    model.train()
+    batch = collate(rows[:4], pad_id=1)
+    moved = run.method.moved(model)
+    once = Casts(model, torch.bfloat16, moved, changing=True)
+    loss, grads, state = gradients(model, batch, Casts(model, None), changing=False)
+    assert once.tensors and any(g is not None for g in grads)
+    for changing in (False, True):
+        loss_once, grads_once, state_once = gradients(model, batch, once, changing)
+        assert torch.equal(loss, loss_once) and torch.equal(state, state_once)
+        for mine, other in zip(grads_once, grads, strict=True):
+            assert (mine is None and other is None) or torch.equal(mine, other)
+
+
+def test_the_model_has_its_own_parameters_outside():
+    _, model, _, _ = prepared("lora", "roberta_mini")
+    before = dict(model.named_parameters())
+    casts = Casts(model, torch.bfloat16, changing=True)
+    with casts.in_place(changing=True):
+        assert {p.dtype for p in model.parameters()} == {torch.float32, torch.bfloat16}
+    after = dict(model.named_parameters())
+    assert before.keys() == after.keys() and all(after[name] is before[name] for name in before)
+
+
+def test_embeddings_norms_and_tied_matrices_stay():
+    _, model, _, _ = prepared("full", "gpt2_mini")
+    cast = {id(p) for p in Casts(model, torch.bfloat16, changing=True).changing}
+    kept = {name for name, p in model.named_parameters() if id(p) not in cast}
+    assert kept == {n for n, _ in model.named_parameters() if "wte" in n or "wpe" in n or "ln_" in n}
+
+
+def test_a_frozen_weight_that_changes_is_noticed():
+    _, model, _, _ = prepared("lora", "roberta_mini")
+    casts = Casts(model, torch.bfloat16)
+    casts.check()
+    next(lowrank_sites(model))[0].base.weight.data.mul_(2)
+    with pytest.raises(RuntimeError, match="frozen weight"):
+        casts.check()
+
+
+def test_a_weight_that_a_method_moves_is_cast_anew():
+    run, model, _, _ = prepared("rosa", "roberta_mini")
+    casts = Casts(model, torch.bfloat16, run.method.moved(model), changing=True)
+    run.method.split(model, 3, 7)
+    casts.check()
+    casts.refresh()
+    assert all(torch.equal(copy, p.bfloat16()) for p, copy in casts.changing.items())
+
+
+def test_a_run_counts_them_as_weights(tmp_path):
+    """A run in bf16 makes them once; its weights take their bytes, its activations no longer do."""
+    memory = run_experiment(small(tmp_path, "method=lora", "train.precision=bf16", "train.max_steps=2")).cost["memory"]
+    run, model, *_ = prepared("lora", "roberta_mini")
+    plain = sum(t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()])
+    assert memory["weights"] == plain + Casts(model, torch.bfloat16).bytes > plain
+    assert load(run.model, run.task, 0)[0].dtype == torch.float32
