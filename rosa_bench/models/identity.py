@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from rosa_bench.config import Model
 from rosa_bench.errors import UsageError
 from rosa_bench.system.files import file_sha256
+from rosa_bench.system.strict_json import loads
 
 MADE = {"synthetic"}  # made from the task's configuration, not read
+# The names of tokenizers' files in `transformers`. A change of any of them may change token ids.
+TOKENIZER_FILES = (
+    "tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "*vocab*.json", "*vocab*.txt", "*merges*.txt",
+    "dict.txt", "*.model", "*.spm", "*.codes", "*.tiktoken", "*.tokenizer", "tekken.json", "emoji.json",
+    "byte_maps.json", "word_*.json",
+)  # fmt: skip
+# By preference of `transformers`.
+WEIGHT_FILES = (
+    "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json",
+)  # fmt: skip
 EMBEDDED = Path(__file__).parent.parent / "embedded" / "models"
 
 
@@ -25,14 +37,61 @@ def source_of(model: Model) -> str:
     return str(EMBEDDED / model.name)
 
 
-def identity(model: Model) -> dict[str, Any]:
-    """What identifies the weights: part of a run's key. Files by their content, never by their path."""
+def identity(model: Model, generates: bool = False) -> dict[str, Any]:
+    """What identifies the weights: part of a run's key. Files by their content, never by their path.
+
+    A folder's files are its configuration, everything a tokenizer may read, the weights that are loaded and, where a
+    task `generates` texts, the defaults of generation. Embedded models are searched without these defaults.
+    """
     if model.path is None and model.hub is not None:
         return {"hub": model.hub, "revision": model.revision, "random_init": model.random_init}
     if model.embedded and model.name in MADE:
         return {"made": model.name, "random_init": model.random_init}
     folder = Path(source_of(model))
-    names = ["config.json", "tokenizer.json", "tokenizer_config.json"]
-    names += [] if model.random_init else sorted(path.name for path in folder.glob("*.safetensors"))
+    names = ["config.json", *tokenizer_files(folder)]
+    names += [] if model.random_init else weight_files(folder)
+    names += ["generation_config.json"] if generates and not model.embedded else []
     files = {name: file_sha256(folder / name) for name in names if (folder / name).is_file()}
     return {"files": files, "random_init": model.random_init}
+
+
+def tokenizer_files(folder: Path) -> list[str]:
+    """Files that a tokenizer of `transformers` may read."""
+    names = sorted(path.name for path in folder.iterdir())
+    return [name for name in names if any(fnmatchcase(name, pattern) for pattern in TOKENIZER_FILES)]
+
+
+def weight_files(folder: Path) -> list[str]:
+    """The files of the weights that `transformers` loads from a folder: one file, or an index and its shards.
+
+    Raises:
+        UsageError: for an index that cannot be read, or a shard that is missing.
+    """
+    chosen = [_named_weights(folder), *WEIGHT_FILES]
+    first = next((name for name in chosen if name and (folder / name).is_file()), None)
+    if first is None or not first.endswith(".index.json"):
+        return [first] if first else []
+    try:
+        shards = sorted(set(loads((folder / first).read_text(encoding="utf-8"))["weight_map"].values()))
+        absent = [name for name in shards if not (folder / name).is_file()]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(
+            f"{folder / first} is not an index of weights ({type(error).__name__}); copy it again"
+        ) from error
+    if absent:
+        raise UsageError(f"{folder}: {first} names {len(absent)} files that are missing ({absent[0]}); copy them here")
+    return [first, *shards]
+
+
+def _named_weights(folder: Path) -> str | None:
+    """The file that a `config.json` names, which `transformers` then prefers."""
+    try:
+        name = loads((folder / "config.json").read_text(encoding="utf-8")).get("transformers_weights")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return name if isinstance(name, str) else None
+
+
+def is_pickled(folder: Path) -> bool:
+    """Whether a folder's weights are pickles, which are read by torch's restricted unpickler."""
+    return any(name.endswith(".bin") for name in weight_files(folder))

@@ -64,7 +64,7 @@ def _class_of(group: str, target: str) -> type | None:
 def config_key(run: Run) -> str:
     """The sha256 of a run's identity: configuration, content of the backbone's files, identity of the rows."""
     kept = identity_parts(run.to_dict())
-    kept |= {"model": identity(run.model), "data": fingerprint(run.task, run.data)}
+    kept |= {"model": identity(run.model, run.task.kind == "generate"), "data": fingerprint(run.task, run.data)}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
