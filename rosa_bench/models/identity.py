@@ -16,7 +16,7 @@ MADE = {"synthetic"}  # made from the task's configuration, not read
 TOKENIZER_FILES = (
     "tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "*vocab*.json", "*vocab*.txt", "*merges*.txt",
     "dict.txt", "*.model", "*.spm", "*.codes", "*.tiktoken", "*.tokenizer", "tekken.json", "emoji.json",
-    "byte_maps.json", "word_*.json",
+    "byte_maps.json", "word_*.json", "normalizer.json",
 )  # fmt: skip
 # By preference of `transformers`.
 WEIGHT_FILES = (
