@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -79,6 +79,10 @@ class Method(ABC):
 
     def optimizer_made(self, model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> None:
         """Called once when the optimizer exists and has no state yet. May add parameters to its groups."""
+
+    def lr_factor(self, index: int, schedule: Callable[[int], float], per_epoch: int) -> float:
+        """The factor on every peak learning rate at a step after the first; `schedule` is the run's own, by step."""
+        return schedule(index)
 
     def before_step(self, step: Step) -> None:
         """Called once before the forward pass of an optimiser step, before its first micro-batch."""

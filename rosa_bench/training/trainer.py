@@ -140,6 +140,17 @@ class BenchTrainer(Trainer):
             self.run.method.optimizer_made(cast("PreTrainedModel", self.model), optimizer)
         return optimizer
 
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """The Trainer's schedule, which the method may change: from the second step on it is asked for the factor."""
+        made = self.lr_scheduler is None
+        scheduler: Any = super().create_scheduler(num_training_steps, optimizer)
+        if made:
+            scheduler.lr_lambdas = [self._method_schedule(own) for own in scheduler.lr_lambdas]
+        return scheduler
+
+    def _method_schedule(self, own: Callable[[int], float]) -> Callable[[int], float]:
+        return lambda index: self.run.method.lr_factor(index, own, self.loop.per_epoch)
+
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
         return self.sampler
 

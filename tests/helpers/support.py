@@ -85,6 +85,8 @@ def steps(run: Run, model, rows, count: int, lr: float) -> list[float]:
     batch, losses = collate(rows, pad_id=1), []
     for index in range(count):
         step = Step(model, optimizer, index, per_epoch=10, seed=3, total=count)
+        for group in optimizer.param_groups:
+            group["lr"] = lr * run.method.lr_factor(index, lambda _: 1.0, step.per_epoch)
         run.method.before_step(step)
         loss = model(**batch).loss
         loss.backward()
