@@ -24,8 +24,8 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from rosa_bench import config
-from rosa_bench.data import hub
 from rosa_bench.errors import EXIT_DONE, UsageError, nearest
+from rosa_bench.system import hub
 from rosa_bench.system.console import complain, tell
 from rosa_bench.system.files import unwritable
 from rosa_bench.system.signals import command
@@ -163,7 +163,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         split = args.split or run.task.scored_splits[0]
         variants = chosen(run, args.variant)
         check_out(args.out, variants)
-        hub.prepare(run)
+        hub.prepare(run.needs_hub)
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         scorer = restored(run, args.run, split)
         found = dict(scorer.predicted(split, variants))

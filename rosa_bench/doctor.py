@@ -1,4 +1,7 @@
-"""`python -m rosa_bench.doctor [overrides]`: looks at everything a run needs without training; says how to get it."""
+"""`python -m rosa_bench.doctor [overrides]`: checks everything that a run needs, without training.
+
+`python -m rosa_bench.doctor suite=NAME [overrides]` lists the revisions of the models and data sets of a suite.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,11 @@ from pathlib import Path
 
 from rosa_bench import config
 from rosa_bench.config.compose import compose
-from rosa_bench.data import hub
+from rosa_bench.core.task import Upstream
+from rosa_bench.data import upstream
+from rosa_bench.data.source import fingerprint
 from rosa_bench.errors import EXIT_DONE, EXIT_USAGE, UsageError
+from rosa_bench.system import hub
 from rosa_bench.system.console import complain, tell
 from rosa_bench.system.files import unwritable
 from rosa_bench.system.signals import command
@@ -97,6 +103,48 @@ def metrics(run: config.Run) -> Iterator[Finding]:
         yield True, f"all of task={run.task.name}"
 
 
+def revisions(suite: str, overrides: Sequence[str]) -> Iterator[str]:
+    """The models and data sets of a suite's cells, each with its revision and whether it was downloaded before."""
+    from rosa_bench.suite.plan import load, plan
+
+    runs = [cell.run for cell in plan(load(suite), overrides)]
+    hub.prepare(any(run.needs_hub for run in runs))
+    yield f"suite {suite}: {len(runs)} cells"
+    models = {(run.model.name, run.model.path, run.model.hub, run.model.revision): run.model for run in runs}
+    yield from (f"model {name[0]}: {_model_revision(model)}" for name, model in sorted(models.items(), key=str))
+    sets = {(run.task.name, run.data.source, run.data.dir): run for run in runs}
+    yield from (f"data  {name[0]}: {_data_revision(run)}" for name, run in sorted(sets.items(), key=str))
+
+
+def _model_revision(model: config.Model) -> str:
+    if model.path is not None:
+        return f"folder {model.path}"
+    if model.hub is None:
+        return "embedded in the package"
+    if model.revision is None or not hub.COMMIT.fullmatch(model.revision):
+        return f"{model.hub} at {model.revision or 'main'}, not pinned to a commit"
+    return f"{model.hub} at {model.revision}, {_downloaded(hub.is_cached('model', model.hub, model.revision))}"
+
+
+def _data_revision(run: config.Run) -> str:
+    if run.data.source == "embedded":
+        return fingerprint(run.task, run.data)["source"]
+    if run.data.source == "local":
+        return f"folder {run.data.dir}/{run.task.folder}"
+    source = run.task.hub
+    if isinstance(source, Upstream):
+        return f"github.com/{source.repository} at {source.revision}, {_downloaded(upstream.is_cached(source))}"
+    patterns = [source.files.format(split=split) for split in run.task.splits]
+    cached = hub.is_cached("dataset", source.repository, source.revision, patterns)
+    line = f"{source.repository} at {source.revision}, {_downloaded(cached)}"
+    other = source.upstream
+    return line if other is None else f"{line}; else github.com/{other.repository} at {other.revision}"
+
+
+def _downloaded(cached: bool) -> str:
+    return "in the cache" if cached else "not downloaded"
+
+
 CHECKS: dict[str, Callable[[config.Run], Iterator[Finding]]] = {
     "data": data, "model": model, "metrics": metrics, "disk": disk, "device": device, "tracker": tracker
 }  # fmt: skip
@@ -112,11 +160,16 @@ def _told() -> Iterator[list[Finding]]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Check a run's configuration and everything it needs; exit code 0 or 2."""
+    """Check a run's configuration and everything it needs, or list what a suite needs; exit code 0 or 2."""
     overrides = list(sys.argv[1:] if argv is None else argv)
+    suites = [override.partition("=")[2] for override in overrides if override.startswith("suite=")]
     try:
+        if suites:
+            others = [override for override in overrides if not override.startswith("suite=")]
+            tell("\n".join(line for name in suites for line in revisions(name, others)))
+            return EXIT_DONE
         run = compose(overrides)
-        hub.prepare(run)
+        hub.prepare(run.needs_hub)
     except UsageError as error:
         return complain(str(error))
     well = True

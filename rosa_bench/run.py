@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from rosa_bench.errors import UsageError
 from rosa_bench.evaluation import diagnostics, predict
 from rosa_bench.evaluation.scorer import Scorer
 from rosa_bench.models import hashing, onednn
+from rosa_bench.models.identity import pinned
 from rosa_bench.models.load import load, max_length
 from rosa_bench.models.sites import task_head
 from rosa_bench.records import checkpoints
@@ -48,6 +50,7 @@ def run(cfg: Run | DictConfig | Mapping[str, Any]) -> Record:
         KeyboardInterrupt: when it was asked to stop; a checkpoint is kept.
     """
     run = cfg if isinstance(cfg, Run) else resolve(cfg)
+    run = replace(run, model=pinned(run.model))
     key = config_key(run)
     identity = run_id(run, key)
     folder = Path(run.output_dir) / identity
@@ -117,9 +120,14 @@ class Experiment:
     def _provenance(self) -> dict[str, Any]:
         source = fingerprint(self.run.task, self.run.data)
         source = {name: value for name, value in source.items() if name not in self.splits}
+        optional = {
+            "released": {name: split.released for name, split in self.splits.items() if split.released is not None},
+            "upstream": {name: split.upstream for name, split in self.splits.items() if split.upstream is not None},
+        }
         return source | {
             "sha256": {name: split.sha256 for name, split in self.splits.items()},
             "rows": {name: split.rows for name, split in self.splits.items()},
+            **{name: values for name, values in optional.items() if values},
         }
 
     def attach(self) -> None:

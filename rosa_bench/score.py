@@ -20,9 +20,9 @@ from typing import Any
 from rosa_bench.config.compose import compose
 from rosa_bench.core.fields import MOST, texts_field
 from rosa_bench.core.task import Example, Prediction, Task
-from rosa_bench.data import hub
 from rosa_bench.data.source import json_lines, load_split
 from rosa_bench.errors import EXIT_DONE, UsageError
+from rosa_bench.system import hub
 from rosa_bench.system.console import complain, tell
 from rosa_bench.system.signals import command
 from rosa_bench.system.strict_json import is_number, short
@@ -146,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.references is not None:
             examples = read_references(args.references, run.task)
         else:
-            hub.prepare(run)
+            hub.prepare(run.needs_hub)
             examples = list(load_split(run.task, run.data, split).examples)
         scores = scored(run.task, split, predictions(args.predictions, examples, run.task))
         facts = run.task.scoring_facts(examples)

@@ -6,18 +6,24 @@ import argparse
 import os
 import subprocess
 import sys
+import time
+import urllib.error
+import urllib.request
 from collections.abc import Sequence
+from http.client import HTTPException
 from pathlib import Path
 from subprocess import DEVNULL
 
-from rosa_bench.data import hub
 from rosa_bench.errors import EXIT_DONE, EXIT_FAILED
 from rosa_bench.system.console import complain, tell
 from rosa_bench.system.signals import command
+from rosa_bench.system.strict_json import loads
 
 SERVER = "https://api.wandb.ai"
 PATIENCE_S = 15  # for one run, and as long again for each megabyte of it
 QUESTION = b'{"query": "{ __typename }"}'
+TIMEOUT_S = 8.0  # for an answer
+LARGEST = 2**24  # bytes of an answer
 
 
 def waiting(root: Path) -> list[Path]:
@@ -45,6 +51,36 @@ def send(folder: Path) -> str | None:
     return said[-1].strip()[:300] if said else f"wandb ended with {done.returncode}"
 
 
+def answers(endpoint: str) -> bool:
+    """Whether anything at the address speaks HTTP within `TIMEOUT_S` seconds; a refusal is an answer too."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=TIMEOUT_S):
+            return True
+    except urllib.error.HTTPError as error:
+        return error.code < 500
+    except (OSError, ValueError, HTTPException):
+        return False
+
+
+def speaks(address: str, asked: bytes | None = None) -> bool:
+    """Whether what answers at an address speaks JSON; `asked` is posted as such. A refusal is an answer too."""
+    request = urllib.request.Request(address, data=asked, headers={"Content-Type": "application/json"})
+    ends = time.monotonic() + TIMEOUT_S
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as reply:
+            told = b""
+            while part := reply.read1(LARGEST):
+                told += part
+                if time.monotonic() > ends or len(told) > LARGEST:
+                    return False
+            loads(told)
+            return True
+    except urllib.error.HTTPError as error:
+        return error.code < 500
+    except (OSError, ValueError, HTTPException):
+        return False
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Send every offline run below --runs that was not sent; exit code 1 if one could not be."""
     parser = argparse.ArgumentParser(prog="python -m rosa_bench.sync", description=__doc__)
@@ -57,9 +93,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         tell("\n".join(f"  {folder.parent.parent.name}" for folder in found))
         return EXIT_DONE
     server = os.environ.get("WANDB_BASE_URL", SERVER)
-    if not hub.answers(server):
+    if not answers(server):
         return complain(f"{server} cannot be reached; the runs stay where they are, try again later")
-    if not hub.speaks(f"{server.rstrip('/')}/graphql", QUESTION):
+    if not speaks(f"{server.rstrip('/')}/graphql", QUESTION):
         return complain(f"{server} does not answer as wandb does; the runs stay where they are")
     failed = 0
     for folder in found:

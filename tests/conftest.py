@@ -6,12 +6,13 @@ import gc
 import os
 import runpy
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import backbones
 import pytest
 from beside import SHARED
+from hub_server import Hub, serving
 
 BLOCKED = Path(__file__).parent / "helpers" / "blocked"
 ATTEMPTS = Path(tempfile.mkstemp(prefix="rosa_bench-attempts-")[1])  # of this process and of those it starts
@@ -66,3 +67,40 @@ def shared_data() -> Path:
     if not (SHARED / "data").is_dir():
         pytest.skip("no folder of real rows beside the checkout")
     return SHARED / "data"
+
+
+@pytest.fixture
+def hub_server(tmp_path, monkeypatch) -> Iterator[Hub]:
+    """A hub on the loopback, an empty cache, short waits and no token."""
+    from huggingface_hub import constants
+    from support import forget_hubs
+
+    from rosa_bench.system import hub
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 0.5)
+    monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.5)
+    monkeypatch.setattr(hub, "WAITS_S", (0.01, 0.01, 0.01))
+    monkeypatch.setenv("ROSA_BENCH_CACHE", str(tmp_path / "own"))
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    forget_hubs()
+    with serving() as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.address)
+        yield server
+    forget_hubs()
+
+
+@pytest.fixture
+def hub_offline(monkeypatch) -> Callable[[], None]:
+    """A function after which nothing may be downloaded."""
+    from huggingface_hub import constants
+    from support import forget_hubs
+
+    def switch() -> None:
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+        forget_hubs()
+
+    return switch

@@ -5,6 +5,7 @@ from __future__ import annotations
 from support import composed
 
 from rosa_bench import doctor
+from rosa_bench.system import hub
 
 
 def test_a_whole_set_up(backbone, capsys, tmp_path):
@@ -48,3 +49,31 @@ def test_a_file_of_accounts_is_one(monkeypatch, tmp_path):
 def test_a_wrong_key_is_one_line(capsys):
     assert doctor.main(["method.rnk=2"]) == 2
     assert "did you mean method.rank" in capsys.readouterr().err
+
+
+def test_a_suite_s_revisions_are_listed(hub_server, tmp_path, capsys):
+    run = composed("task=cola", "model=roberta_base", "data=hub")
+    files = {f"cola/{split}-0.parquet": b"1" for split in run.task.splits}
+    hub_server.add("datasets", run.task.hub.repository, files, commit=run.task.hub.revision)
+    for split in run.task.splits:
+        hub.dataset(run.task.hub.repository, run.task.hub.revision, f"cola/{split}-*.parquet")
+    capsys.readouterr()
+    assert doctor.main(["suite=lora_table2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert f"model roberta_base: FacebookAI/roberta-base at {run.model.revision}, not downloaded" in lines
+    assert f"data  cola: nyu-mll/glue at {run.task.hub.revision}, in the cache" in lines
+    assert f"data  sst2: nyu-mll/glue at {run.task.hub.revision}, not downloaded" in lines
+    assert doctor.main(["suite=dylora_table9"]) == 0
+    out = capsys.readouterr().out
+    assert "data  webnlg: github.com/microsoft/LoRA at c4593f060e6a368d7bb5af5273b8e42810cdef90, not downloaded" in out
+    assert (
+        "data  dart: Yale-LILY/dart at 3442009fce2df36a93d6081f03ad7be1433982ea, not downloaded; else github.com" in out
+    )
+    assert doctor.main(["suite=lora_table2", "data=embedded", "model=roberta_mini"]) == 0
+    assert (
+        "model roberta_mini: embedded in the package" in (out := capsys.readouterr().out)
+        and "data  cola: embedded" in out
+    )
+    assert doctor.main(["suite=lora_table2", "model=auto", "model.hub=x/y"]) == 0
+    assert "model y: x/y at main, not pinned to a commit" in capsys.readouterr().out
+    assert doctor.main(["suite=lora_tabel2"]) == 2

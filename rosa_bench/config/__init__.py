@@ -7,6 +7,7 @@ registration there is. Imports nothing but the standard library, omegaconf and p
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import inspect
 import json
@@ -156,6 +157,11 @@ class Run:
         if "\0" in self.output_dir or max(sizes) > 255 or sum(sizes) > LONGEST_PATH:
             raise ValueError(f"output_dir={short(self.output_dir)} cannot be the name of a folder")
 
+    @property
+    def needs_hub(self) -> bool:
+        """Whether rows or weights are on a hub."""
+        return self.data.source == "hub" or (self.model.hub is not None and self.model.path is None)
+
     def to_dict(self) -> dict[str, Any]:
         """The resolved configuration as plain nested values, each node with its `_target_`; `resolve` reads it back."""
         out: dict[str, Any] = {}
@@ -220,6 +226,11 @@ def config_dir() -> Path:
     """The folder of the yaml files: beside the package in a checkout, inside it in an installed wheel."""
     inside = Path(__file__).parent.parent / "configs"
     return inside if inside.is_dir() else Path(__file__).parent.parent.parent / "configs"
+
+
+def papers_dir() -> Path:
+    """The folder of what papers and data releases say: results/papers, inside the package in an installed wheel."""
+    return config_dir().parent / "results" / "papers"
 
 
 def choices(group: str) -> list[str]:
@@ -298,7 +309,7 @@ def resolve(cfg: DictConfig | Mapping[str, Any]) -> Run:
 
 def filled(run: Run) -> Run:
     """The run with the values that a null leaves open: the task's embedded backbone and epochs, the method's rate."""
-    model, train = run.model, run.train
+    model, train = _own_revision(run.model), run.train
     if model.path is not None:
         folder = Path(model.path).resolve().name or "root"
         model = dataclasses.replace(model, name=model.name if model.name != "auto" else folder)
@@ -310,6 +321,27 @@ def filled(run: Run) -> Run:
         rate = run.task.lr or run.method.lr["mini" if model.embedded else "full_size"]
         train = dataclasses.replace(train, lr=rate)
     return dataclasses.replace(run, model=model, train=train)
+
+
+@functools.cache
+def _model_choices() -> dict[str, Model]:
+    chosen = {}
+    for name in choices("model"):
+        node: Any = OmegaConf.to_container(OmegaConf.load(config_dir() / "model" / f"{name}.yaml"))
+        chosen[name] = Model(**{key: value for key, value in node.items() if key != "_target_"})
+    return chosen
+
+
+def _own_revision(model: Model) -> Model:
+    """The model without the name and the revision of the choice whose repository `model.hub` replaces."""
+    if model.hub is None or model.path is not None:
+        return model
+    known = _model_choices()
+    if model.name in known and known[model.name].hub != model.hub:
+        model = dataclasses.replace(model, name=model.hub.rpartition("/")[2] or model.name)
+    if any(choice.revision == model.revision and choice.hub != model.hub for choice in known.values()):
+        model = dataclasses.replace(model, revision=None)
+    return model
 
 
 def repeatable_config(run: Run) -> str:

@@ -55,12 +55,22 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class Upstream:
+    """Files of a public git repository at a pinned commit; for each split the path and git's id of the file."""
+
+    repository: str
+    revision: str
+    files: Mapping[str, tuple[str, str]]
+
+
+@dataclass(frozen=True)
 class Hub:
     """Parquet files of a public repository at a pinned revision; `files` is a pattern with a place for the split."""
 
     repository: str
     revision: str
     files: str
+    upstream: Upstream | None = None  # used if the hub no longer has the revision
 
 
 class Task(ABC):
@@ -115,12 +125,20 @@ class Task(ABC):
 
     @property
     @abstractmethod
-    def hub(self) -> Hub:
-        """Where `data=hub` finds the rows. Raises UsageError if no hub has them without running a script."""
+    def hub(self) -> Hub | Upstream:
+        """Where `data=hub` finds the rows. Raises UsageError if they are nowhere without running a script."""
 
     def from_hub(self, rows: Iterable[Mapping[str, Any]], split: str) -> Iterator[Mapping[str, Any]]:
         """A hub's rows with the field names of `data=local`; the same unless the hub shapes them otherwise."""
         yield from rows
+
+    def from_upstream(self, content: bytes, split: str) -> Iterator[Mapping[str, Any]]:
+        """The rows in the file of a split of `Upstream`, as `data=local` has them."""
+        raise NotImplementedError
+
+    def released_fields(self, row: Mapping[str, Any]) -> list[Any]:
+        """What of a row, as `data=local` has it, is compared with the public release."""
+        return [value for name, value in sorted(row.items()) if name not in ("id", "idx")]
 
     @abstractmethod
     def parse(self, row: Mapping[str, Any], where: str) -> Example:

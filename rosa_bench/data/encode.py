@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from rosa_bench.core.task import Encoded, Task
 from rosa_bench.system.console import warn
-from rosa_bench.system.files import write_bytes
+from rosa_bench.system.files import cache_dir, write_bytes
 from rosa_bench.system.strict_json import loads
 
 if TYPE_CHECKING:
@@ -23,16 +21,6 @@ if TYPE_CHECKING:
     from rosa_bench.data.source import Split
 
 FORMAT = 2  # raised when `Encoded` changes
-
-
-def cache_dir() -> Path:
-    """`$ROSA_BENCH_CACHE`, else the user's cache folder, else the system's temporary folder."""
-    if named := os.environ.get("ROSA_BENCH_CACHE"):
-        return Path(named)
-    try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rosa_bench"
-    except RuntimeError:  # no HOME and no entry in the user database
-        return Path(tempfile.gettempdir()) / f"rosa_bench-{os.getuid()}"
 
 
 def encode_split(task: Task, tokenizer: PreTrainedTokenizerBase, split: Split, max_length: int) -> list[Encoded]:

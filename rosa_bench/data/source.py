@@ -5,15 +5,19 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rosa_bench.config import Data
-from rosa_bench.core.task import Example, Task
+from rosa_bench.core.task import Example, Task, Upstream
+from rosa_bench.data import upstream
+from rosa_bench.data.releases import Comparison
 from rosa_bench.errors import UsageError
+from rosa_bench.system import hub
+from rosa_bench.system.console import warn_once
 from rosa_bench.system.files import file_sha256
 from rosa_bench.system.strict_json import is_text, loads
 
@@ -27,29 +31,45 @@ class Split:
     examples: Sequence[Example]
     rows: int
     sha256: str
+    released: bool | None = None  # whether the rows are those of the public release, if that is known
+    upstream: str | None = None  # repository and commit, if the rows are not from the hub
 
 
 def load_split(task: Task, data: Data, split: str, limit: int | None = None) -> Split:
     """Read one split. `limit` keeps its first raw rows.
 
     Raises:
-        UsageError: for a missing file, an unreachable hub or a malformed row; names file, line and field.
+        UsageError: for a missing file, a hub that does not provide it, or a malformed row; names file, line and field.
     """
-    digest = hashlib.sha256()
+    source = _SOURCES[data.source](task, data, split)
+    digest, comparison = hashlib.sha256(), Comparison(task, split)
     examples: list[Example] = []
-    rows = 0
-    for row, where in _SOURCES[data.source](task, data, split):
+    for row, where in source.rows:
         digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
-        if limit is None or rows < limit:
+        if limit is None or comparison.rows < limit:
             example = task.parse(row, where)
             examples += task.targets(example) if split == "train" else [example]
-        rows += 1
+        comparison.add(row)
     if not examples:
         raise UsageError(f"{task.name}: split {split!r} of data={data.source} has no rows")
-    return Split(examples, rows, digest.hexdigest())
+    released = None if data.source == "embedded" else comparison.same
+    if data.source == "hub" and released is False:
+        warn_once(
+            f"rosa_bench: data=hub: the {comparison.rows:,} rows of {task.name}/{split} are not those of the public "
+            f"release; tables say so beside the scores"
+        )
+    return Split(examples, comparison.rows, digest.hexdigest(), released, source.upstream)
 
 
-def _embedded(task: Task, data: Data, split: str) -> Iterator[tuple[dict[str, Any], str]]:
+@dataclass(frozen=True)
+class Source:
+    """The rows of a split, each with the place it comes from."""
+
+    rows: Iterable[tuple[dict[str, Any], str]]
+    upstream: str | None = None
+
+
+def _embedded(task: Task, split: str) -> Iterator[tuple[dict[str, Any], str]]:
     try:
         rows = task.embedded(split)
     except ValueError as error:
@@ -117,25 +137,50 @@ def _local(task: Task, data: Data, split: str) -> Iterator[tuple[dict[str, Any],
         yield row, where
 
 
-def _hub(task: Task, data: Data, split: str) -> Iterator[tuple[dict[str, Any], str]]:
-    import datasets
-
-    hub = task.hub
-    datasets.disable_progress_bars()
+def _hub(task: Task, data: Data, split: str) -> Source:
+    """The rows of a hub's parquet files, or of the upstream files if there are none or the hub has lost them."""
+    source = task.hub
     try:
-        files = {split: hub.files.format(split=split)}
-        rows = datasets.load_dataset(hub.repository, data_files=files, revision=hub.revision, split=split)
-    except Exception as error:
-        first = (str(error).splitlines() or [""])[0][:160]
-        raise UsageError(
-            f"data=hub: {hub.repository}/{files[split]} at revision {hub.revision[:12]} cannot be had "
-            f"({type(error).__name__}: {first}). Two ways on: data=embedded, or data=local data.dir=FOLDER"
-        ) from error
-    for index, row in enumerate(task.from_hub(rows, split)):
-        yield dict(row), f"{hub.repository}/{split} row {index}"
+        if isinstance(source, Upstream):
+            return _upstream(task, source, split)
+        try:
+            files = hub.dataset(source.repository, source.revision, source.files.format(split=split))
+        except hub.HubError as error:
+            if source.upstream is None or not (error.gone or upstream.is_cached(source.upstream)):
+                raise
+            return _upstream(task, source.upstream, split)
+    except hub.HubError as error:
+        ways = "Two ways on: data=embedded, or data=local data.dir=FOLDER"
+        raise UsageError(f"data=hub: {task.name}/{split}: {error}. {ways}") from error
+    rows = task.from_hub(_parquet_rows(files), split)
+    return Source((dict(row), f"{source.repository}/{split} row {index}") for index, row in enumerate(rows))
 
 
-_SOURCES = {"embedded": _embedded, "local": _local, "hub": _hub}
+def _upstream(task: Task, source: Upstream, split: str) -> Source:
+    rows = task.from_upstream(upstream.content(source, split), split)
+    places = ((dict(row), f"{source.repository}/{split} row {index}") for index, row in enumerate(rows))
+    return Source(places, f"{source.repository}@{source.revision}")
+
+
+def _parquet_rows(files: Sequence[Path]) -> Iterator[dict[str, Any]]:
+    import pyarrow
+    import pyarrow.parquet
+
+    for file in files:
+        try:
+            for batch in pyarrow.parquet.ParquetFile(file).iter_batches():
+                yield from batch.to_pylist()
+        except (OSError, pyarrow.ArrowException) as error:
+            raise UsageError(
+                f"{file}: not a parquet file that can be read ({str(error).splitlines()[0][:160]})"
+            ) from error
+
+
+_SOURCES: dict[str, Callable[[Task, Data, str], Source]] = {
+    "embedded": lambda task, _, split: Source(_embedded(task, split)),
+    "local": lambda task, data, split: Source(_local(task, data, split)),
+    "hub": _hub,
+}
 
 
 def fingerprint(task: Task, data: Data) -> dict[str, str]:

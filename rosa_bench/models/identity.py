@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from rosa_bench.config import Model
 from rosa_bench.errors import UsageError
+from rosa_bench.system import hub
 from rosa_bench.system.files import file_sha256
 from rosa_bench.system.strict_json import loads
 
@@ -25,16 +27,44 @@ WEIGHT_FILES = (
 EMBEDDED = Path(__file__).parent.parent / "embedded" / "models"
 
 
+def on_hub(model: Model) -> bool:
+    """Whether the weights are on a hub."""
+    return model.path is None and model.hub is not None
+
+
+def pinned(model: Model) -> Model:
+    """The model with the commit that its revision points to. Raises UsageError if the hub does not say."""
+    if not on_hub(model):
+        return model
+    try:
+        return replace(model, revision=hub.commit("model", str(model.hub), model.revision))
+    except hub.HubError as error:
+        raise _without_hub(model, error) from error
+
+
 def source_of(model: Model) -> str:
-    """The folder or hub name to load from. Raises UsageError for an embedded name the package does not have."""
+    """The folder to load from; files of a hub are downloaded.
+
+    Raises:
+        UsageError: for an embedded name that the package does not have, or files that the hub does not provide.
+    """
     if model.path is not None:
         return model.path
     if model.hub is not None:
-        return model.hub
+        commit = str(pinned(model).revision)
+        try:
+            return str(hub.model(model.hub, commit, weights=not model.random_init))
+        except hub.HubError as error:
+            raise _without_hub(model, error) from error
     have = sorted(path.name for path in EMBEDDED.glob("*/"))
     if model.name not in have:
         raise UsageError(f"model={model.name[:80]} is not in the package (there: {', '.join(have) or 'none'})")
     return str(EMBEDDED / model.name)
+
+
+def _without_hub(model: Model, error: hub.HubError) -> UsageError:
+    ways = "Two ways on: an embedded model (model=auto), or a local copy (model.path=FOLDER)"
+    return UsageError(f"model={model.name}: {error}. {ways}")
 
 
 def identity(model: Model, generates: bool = False) -> dict[str, Any]:
@@ -43,8 +73,8 @@ def identity(model: Model, generates: bool = False) -> dict[str, Any]:
     A folder's files are its configuration, everything a tokenizer may read, the weights that are loaded and, where a
     task `generates` texts, the defaults of generation. Embedded models are searched without these defaults.
     """
-    if model.path is None and model.hub is not None:
-        return {"hub": model.hub, "revision": model.revision, "random_init": model.random_init}
+    if on_hub(model):
+        return {"hub": model.hub, "revision": pinned(model).revision, "random_init": model.random_init}
     if model.embedded and model.name in MADE:
         return {"made": model.name, "random_init": model.random_init}
     folder = Path(source_of(model))

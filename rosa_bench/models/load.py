@@ -13,6 +13,7 @@ from rosa_bench.config import Model
 from rosa_bench.core.task import Task
 from rosa_bench.errors import UsageError
 from rosa_bench.models.identity import MADE, source_of
+from rosa_bench.system.hub import ADAPTER
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -35,10 +36,10 @@ def load(model: Model, task: Task, seed: int) -> tuple[PreTrainedModel, PreTrain
     if MADE & {task.backbone, model.name}:
         return _synthetic(model, task, seed)
     source = source_of(model)
-    options: dict[str, Any] = {"trust_remote_code": False}  # unsaid, it would be asked of whoever sits there
-    options |= {"revision": model.revision} if model.revision else {}
-    if model.path is not None or model.hub is None:
-        options["local_files_only"] = True
+    options: dict[str, Any] = {
+        "trust_remote_code": False,
+        "local_files_only": True,
+    }  # without it, it would ask for trust
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     try:
@@ -57,7 +58,8 @@ def load(model: Model, task: Task, seed: int) -> tuple[PreTrainedModel, PreTrain
     except UsageError:
         raise
     except Exception as error:
-        raise UsageError(_cannot_load(model, source, error)) from error
+        first = (str(error).splitlines() or [""])[0][:200]
+        raise UsageError(f"model {source} cannot be loaded ({type(error).__name__}: {first})") from error
     if backbone.get_input_embeddings().num_embeddings < len(tokenizer):
         raise UsageError(f"model {source}: the tokenizer has {len(tokenizer)} tokens, the embeddings fewer")
     return backbone, tokenizer
@@ -71,20 +73,10 @@ def _synthetic(model: Model, task: Task, seed: int) -> tuple[PreTrainedModel, Pr
     return build(cast(Any, task), model.random_init, seed)
 
 
-def _cannot_load(model: Model, source: str, error: Exception) -> str:
-    first = (str(error).splitlines() or [""])[0][:200]
-    if model.path is None and model.hub is not None:
-        return (
-            f"model={model.name}: {source} cannot be had from the hub ({type(error).__name__}: {first}). "
-            "Two ways on: an embedded model (model=auto), or a local copy (model.path=FOLDER)"
-        )
-    return f"model {source} cannot be loaded ({type(error).__name__}: {first})"
-
-
 def _check_files(source: str) -> None:
     """Raise UsageError for a folder whose adapter `transformers` would load, with another model below it."""
     if (Path(source) / "adapter_config.json").is_file():
-        raise UsageError(f"{source} holds an adapter (adapter_config.json); merge it into its model first")
+        raise UsageError(ADAPTER.format(source))
 
 
 def _check_kind(config: Any, task: Task, source: str) -> None:

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from rosa_bench import config
-from rosa_bench.data import hub
 from rosa_bench.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, UsageError
 from rosa_bench.records.collect import collect
 from rosa_bench.records.record import seconds
 from rosa_bench.records.run_key import run_name
 from rosa_bench.suite.plan import Cell, Suite, estimate, load, plan
 from rosa_bench.suite.scheduler import Board
+from rosa_bench.system import hub
 from rosa_bench.system.console import complain, plain_os, tell, warn
 from rosa_bench.system.signals import as_keyboard_interrupt, command
 
@@ -91,13 +91,10 @@ def matches(cell: Cell, pattern: str) -> bool:
 
 
 def missing_hub(cells: Sequence[Cell]) -> str | None:
-    """A line to say if cells want a hub that does not answer; None if all is well."""
-    if not any(hub.wanted(cell.run) for cell in cells) or hub.answers(hub.endpoint()):
+    """A line if cells need a hub that does not answer, else None."""
+    if not any(cell.run.needs_hub for cell in cells) or (reason := hub.unreachable()) is None:
         return None
-    return (
-        f"{hub.endpoint()} does not answer: only what was downloaded before is found; other ways: model.path=FOLDER, "
-        "data=local data.dir=FOLDER"
-    )
+    return f"{reason}: only cached files can be used; other ways: model.path=FOLDER, data=local data.dir=FOLDER"
 
 
 def parsed(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from rosa_bench.config import Run
-from rosa_bench.data import hub
 from rosa_bench.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, UsageError
 from rosa_bench.records.display import result_table
 from rosa_bench.records.record import Record, read_record
 from rosa_bench.records.run_key import clear_finished, config_key, finished, run_id
+from rosa_bench.system import hub
 from rosa_bench.system.console import complain, plain_os, tell, warn
 from rosa_bench.system.distributed import is_first
 from rosa_bench.system.files import said_of
@@ -63,7 +63,7 @@ def run_cell(run: Run) -> int:
     folder = Path(run.output_dir) / run_id(run, config_key(run))
     if is_first():
         tell(f"{folder.name}: {run.method!r}")
-    hub.prepare(run)
+    hub.prepare(run.needs_hub)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from rosa_bench.run import run as run_experiment
 

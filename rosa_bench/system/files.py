@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
@@ -22,6 +23,16 @@ from rosa_bench.system.strict_json import loads
 NO_ROOM = re.compile("No space left on device|StorageFull|Disk quota exceeded")  # as torch and safetensors say it
 ROOM_BYTES = 1 << 18  # with less than this a disk is full
 SEAL = ',\n "checksum": '  # the last line of a sealed file: the sha256 of all bytes before it
+
+
+def cache_dir() -> Path:
+    """`$ROSA_BENCH_CACHE`, else the user's cache folder, else the system's temporary folder."""
+    if named := os.environ.get("ROSA_BENCH_CACHE"):
+        return Path(named)
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rosa_bench"
+    except RuntimeError:  # no HOME and no entry in the user database
+        return Path(tempfile.gettempdir()) / f"rosa_bench-{os.getuid()}"
 
 
 def unwritable(folder: Path) -> Path | None:

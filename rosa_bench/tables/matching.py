@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
+from rosa_bench.config import papers_dir
+from rosa_bench.data.releases import releases
 from rosa_bench.records.collect import Group, as_text
 from rosa_bench.records.labels import cell_name, method_label, option_text, printed_name
 from rosa_bench.records.record import Record
@@ -162,7 +162,7 @@ def _backbone(record: Record) -> float | None:
 @functools.cache
 def printed_sizes() -> Mapping[str, float]:
     """Parameters of backbones as papers print them, which is beside full fine-tuning."""
-    rows = papers.read(papers.papers_dir() / "reported.csv")
+    rows = papers.read(papers_dir() / "reported.csv")
     full = ((row.model.replace("-", "_"), row.trainable_params or "") for row in rows if row.method == "FT")
     return {model: float(count[:-1]) * 1e6 for model, count in full if count.endswith("M")}
 
@@ -173,25 +173,17 @@ def named_first(found: Sequence[str]) -> str:
     return "; ".join(found[:SHOWN]) + more
 
 
-@functools.cache
-def released_rows() -> Mapping[str, Mapping[str, int]]:
-    """Rows by task and split of the public releases."""
-    path = papers.papers_dir() / "releases.yaml"
-    rows: Mapping[str, Mapping[str, int]] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return rows
-
-
 def other_rows(record: Record) -> str | None:
-    """In what the rows of a run are not those of the public release; None if they are, as far as their number tells."""
+    """How the rows of a run differ from those of the public release; None if they do not, as far as that is known."""
     source = str(record.data["source"])
     if source.startswith("embedded"):
         return "embedded rows"
-    if source.startswith("hub"):
-        return None
-    counted, released = record.data.get("rows", {}), released_rows().get(record.task, {})
-    off = [
-        f"{split} has {counted[split]} rows, {count} in the release"
-        for split, count in released.items()
-        if counted.get(split, count) != count
-    ]
-    return "; ".join(off) or None
+    counted, known = record.data.get("rows", {}), record.data.get("released", {})
+    different = []
+    for split, release in releases().get(record.task, {}).items():
+        rows = counted.get(split, release["rows"])
+        if rows != release["rows"]:
+            different.append(f"{split} has {rows} rows, {release['rows']} in the release")
+        elif known.get(split) is False:
+            different.append(f"{split} has other rows than the release")
+    return "; ".join(different) or None

@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from rosa_bench.config import papers_dir
 from rosa_bench.errors import UsageError, nearest
 
 
@@ -40,12 +41,6 @@ class Reported:
 
 COLUMNS = [field.name for field in fields(Reported)]
 NEEDED = ("paper", "table", "model", "method", "task", "metric")
-
-
-def papers_dir() -> Path:
-    """The folder of both files: results/papers in a checkout, inside the package in an installed wheel."""
-    inside = Path(__file__).parent.parent / "results" / "papers"
-    return inside if inside.is_dir() else Path(__file__).parent.parent.parent / "results" / "papers"
 
 
 def reported(paper: str, table: str | None = None) -> list[Reported]:

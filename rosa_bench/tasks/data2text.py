@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
+import json
 import re
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,7 +15,7 @@ from pydantic import Field
 
 from rosa_bench.core.fields import field, identity_field, text_field, texts_field
 from rosa_bench.core.schema import NEUTRAL, Count, FileName, Folder, configured
-from rosa_bench.core.task import IGNORED, Encoded, Example, Hub, Kind, Prediction, Task
+from rosa_bench.core.task import IGNORED, Encoded, Example, Hub, Kind, Prediction, Task, Upstream
 from rosa_bench.errors import UsageError
 from rosa_bench.metrics.conventions import Family
 
@@ -21,6 +24,10 @@ if TYPE_CHECKING:
 
     from rosa_bench.stats.bootstrap import Statistic
 
+SEEN = {  # WebNLG's categories that training has
+    "Airport", "Astronaut", "Building", "City", "ComicsCharacter", "Food", "Monument", "SportsTeam", "University",
+    "WrittenWork",
+}  # fmt: skip
 SLOT = re.compile(r"\s*([^\[\],]+?)\s*\[([^\]]*)\]\s*(?:,|$)")
 
 
@@ -167,8 +174,29 @@ class E2E(DataToText):
 
     @property
     def hub(self) -> Hub:
-        """The hub's own conversion of the 2017 release."""
-        return Hub("tuetschek/e2e_nlg", "5061e4307d2e553f9b51ccb73998d7039fe6ed90", "default/{split}/*.parquet")
+        """The hub's conversion of the 2017 release, else its files in the authors' repository."""
+        upstream = Upstream(
+            "tuetschek/e2e-dataset",
+            "ab0d967dd5729ce455ef14ba9ffafc456a335264",
+            {
+                "train": ("trainset.csv", "fa3a5e1124d2aa0d768881e38f8ee73e63d5880d"),
+                "validation": ("devset.csv", "c45950a0771c769d787a33fdf56439cb890005d7"),
+                "test": ("testset_w_refs.csv", "86733864c96dc18cbaa5f18042356296ef679302"),
+            },
+        )
+        revision = "5061e4307d2e553f9b51ccb73998d7039fe6ed90"
+        return Hub("tuetschek/e2e_nlg", revision, "default/{split}/*.parquet", upstream)
+
+    def from_upstream(self, content: bytes, split: str) -> Iterator[Mapping[str, Any]]:
+        """A row per reference, in columns `mr` and `ref`."""
+        rows = csv.DictReader(io.StringIO(content.decode(), newline=""))
+        renamed = ({"meaning_representation": row["mr"], "human_reference": row["ref"]} for row in rows)
+        yield from self.from_hub(renamed, split)
+
+    def released_fields(self, row: Mapping[str, Any]) -> list[Any]:
+        """The input and its references."""
+        names = ("meaning_representation", "human_reference", "human_references")
+        return [row[name] for name in names if name in row]
 
     def from_hub(self, rows: Iterable[Mapping[str, Any]], split: str) -> Iterator[Mapping[str, Any]]:
         """The hub has a row per reference; scored splits need them together, inputs in first-seen order."""
@@ -210,11 +238,34 @@ class WebNlg(DataToText):
     family: ClassVar[Family] = "triples"
 
     @property
-    def hub(self) -> Hub:
-        """None: hubs hold the 2017 set only as a script that builds it."""
-        raise UsageError(
-            "task=webnlg: no hub has the 2017 set without a script; use data=embedded, or data=local data.dir=FOLDER"
+    def hub(self) -> Upstream:
+        """The files in the repository of LoRA; hubs have the 2017 set only as a script."""
+        folder = "examples/NLG/data/webnlg_challenge_2017"
+        return Upstream(
+            "microsoft/LoRA",
+            "c4593f060e6a368d7bb5af5273b8e42810cdef90",
+            {
+                "train": (f"{folder}/train.json", "461766d1fe902bd659b821a03f49310c22403686"),
+                "validation": (f"{folder}/dev.json", "180f096ff49a7e597dd7c507ea0c5441e839b770"),
+                "test": (f"{folder}/test.json", "7f552799b7e3b5badf95b725c20d955e0886811e"),
+            },
         )
+
+    def from_upstream(self, content: bytes, split: str) -> Iterator[Mapping[str, Any]]:
+        """Entries under running numbers; test rows say whether training has their category."""
+        for numbered in json.loads(content)["entries"]:
+            for entry in numbered.values():
+                triples = [
+                    f"{triple['subject']} | {triple['property']} | {triple['object']}"
+                    for triple in entry["modifiedtripleset"]
+                ]
+                row = {"triples": triples, "references": [text["lex"] for text in entry["lexicalisations"]]}
+                row |= {"category": entry["category"], "eid": entry["xml_id"]}
+                yield row | ({"seen": entry["category"] in SEEN} if split == "test" else {})
+
+    def released_fields(self, row: Mapping[str, Any]) -> list[Any]:
+        """The triples and their references."""
+        return [row.get("triples"), row.get("references")]
 
     def subset(self, row: Mapping[str, Any], where: str) -> str:
         """Whether training has rows of its category."""
@@ -238,13 +289,33 @@ class Dart(DataToText):
 
     @property
     def hub(self) -> Hub:
-        """The hub's own conversion of version 1.1.1."""
-        return Hub("Yale-LILY/dart", "3442009fce2df36a93d6081f03ad7be1433982ea", "default/{split}/*.parquet")
+        """The hub's conversion of version 1.1.1, else its files in the authors' repository."""
+        start = "data/v1.1.1/dart-v1.1.1-full"
+        upstream = Upstream(
+            "Yale-LILY/dart",
+            "bb644b12ec1d0264f96a31145534b9a94f6ff5f5",
+            {
+                "train": (f"{start}-train.json", "773adb6db19640ab5328eaddec7ba7495b1702cf"),
+                "validation": (f"{start}-dev.json", "d11b7982aeafc0761d9805502e4ad7487c557da0"),
+                "test": (f"{start}-test.json", "3b663ea2d25bc5e1a50c73b5b4db800d5dd517dd"),
+            },
+        )
+        return Hub("Yale-LILY/dart", "3442009fce2df36a93d6081f03ad7be1433982ea", "default/{split}/*.parquet", upstream)
 
     def from_hub(self, rows: Iterable[Mapping[str, Any]], split: str) -> Iterator[Mapping[str, Any]]:
-        """The hub keeps references and their sources in one field of annotations."""
+        """References are in `annotations`, a struct of lists or a list of structs; an empty one is left out."""
         for row in rows:
-            yield {"tripleset": row["tripleset"], "references": row["annotations"]["text"]}
+            notes = row["annotations"]
+            texts = notes["text"] if isinstance(notes, Mapping) else [note["text"] for note in notes]
+            yield {"tripleset": row["tripleset"], "references": [text for text in texts if text.strip()]}
+
+    def from_upstream(self, content: bytes, split: str) -> Iterator[Mapping[str, Any]]:
+        """A list of rows like the hub's."""
+        yield from self.from_hub(json.loads(content), split)
+
+    def released_fields(self, row: Mapping[str, Any]) -> list[Any]:
+        """The triples and their references."""
+        return [row.get("tripleset"), row.get("references")]
 
     def linearize(self, row: Mapping[str, Any], where: str) -> str:
         """`subject : predicate : object` with the predicate in lower case, triples joined by ` | `."""

@@ -64,6 +64,12 @@ class Glue(Task):
         """One folder per task."""
         return Hub("nyu-mll/glue", "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c", f"{self.name}/{{split}}-*.parquet")
 
+    def released_fields(self, row: Mapping[str, Any]) -> list[Any]:
+        """The texts and the label."""
+        label = row.get("label")
+        number = float(label) if isinstance(label, int) and not self.labels else label
+        return [*(row.get(name) for name in self.texts), number]
+
     def parse(self, row: Mapping[str, Any], where: str) -> Example:
         """One example; hidden labels (-1, as hubs ship unlabelled test sets) are refused like any unknown label."""
         texts = tuple(text_field(row, name, where) for name in self.texts)

@@ -8,10 +8,10 @@ import transformers
 from support import TASKS, composed
 
 from rosa_bench.core.task import IGNORED, Encoded
-from rosa_bench.data import encode
 from rosa_bench.data.batches import collate, epoch_order
 from rosa_bench.data.encode import encode_split
 from rosa_bench.data.source import load_split
+from rosa_bench.system.files import cache_dir
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -89,7 +89,7 @@ def test_the_cache_is_used_and_a_damaged_one_is_not(backbone, monkeypatch):
     original = type(run.task).encode
     monkeypatch.setattr(type(run.task), "encode", lambda *a: calls.append(1) or original(*a))
     assert encode_split(run.task, tokenizer, split, 33) == first and not calls
-    entries = list((encode.cache_dir() / "tokens").iterdir())
+    entries = list((cache_dir() / "tokens").iterdir())
     for entry in entries:
         entry.write_text(entry.read_text()[:-9] + "8" * 9)
     assert encode_split(run.task, tokenizer, split, 33) == first and calls

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import zlib
 
+import pyarrow
+import pyarrow.parquet
 import pytest
-from support import composed
+from support import TASKS, composed
 
+from rosa_bench.core.task import Hub, Upstream
+from rosa_bench.data import releases, upstream
 from rosa_bench.data.source import load_split
 from rosa_bench.errors import UsageError
+from rosa_bench.system.files import cache_dir
 
 ROW = {"sentence": "The cat sees it.", "label": 1, "idx": 0}
 
@@ -163,48 +169,178 @@ def test_an_unreachable_hub_is_one_line_with_two_ways_on():
     ) and "\n" not in str(caught.value)
 
 
-class FakeHub:
-    """Stands in for `datasets.load_dataset`: gives rows shaped as the hub's, and remembers what was asked."""
-
-    def __init__(self, rows):
-        self.rows, self.asked = rows, None
-
-    def __call__(self, repository, **options):
-        self.asked = (repository, options["revision"], options["data_files"], options["split"])
-        return self.rows
-
-
-HUB_ROWS = {
-    "cola": ([ROW, ROW], [("The cat sees it.",)] * 2, [()] * 2),
-    "e2e": (
-        [{"meaning_representation": f"name[{name}]", "human_reference": text} for name, text in ("Aa", "Bb", "Ac")],
-        [("name : A",), ("name : B",)],
-        [("a", "c"), ("b",)],
-    ),
-    "dart": (
-        [{"tripleset": [["A", "IS", "B"]], "annotations": {"text": ["x", "y"], "source": ["s", "s"]}}],
-        [("A : is : B",)],
-        [("x", "y")],
-    ),
-}
+def hub_rows(task: str) -> list[dict]:
+    """Four rows of a split as the hub of a task shapes them."""
+    node = composed(f"task={task}").task
+    if task == "e2e":
+        names = ("Aa", "Bb", "Ac", "Aa")
+        return [{"meaning_representation": f"name[{n}]", "human_reference": f"It is {n}. "} for n in names]
+    if task == "dart":
+        notes = {"text": ["One.", "", "Two."], "source": ["s", "s", "s"]}
+        return [{"tripleset": [[f"A{i}", "IS", "B"]], "annotations": notes} for i in range(4)]
+    rows = [{"idx": i} for i in range(4)]
+    if node.kind == "choice" and not node.answers:
+        for i, row in enumerate(rows):
+            row |= {"id": f"q{i}", "choices": {"label": ["A", "B"], "text": ["one", "two"]}, "answerKey": "AB"[i % 2]}
+    for i, row in enumerate(rows):
+        ours = node.texts if hasattr(node, "texts") else [*node._fields, *node.answers]
+        row |= {{v: k for k, v in getattr(node, "renamed", {}).items()}.get(name, name): f"{name} {i}" for name in ours}
+        row |= {"label": float(i) if node.kind == "regress" else i % 2}
+    return rows
 
 
-@pytest.mark.parametrize("task", HUB_ROWS)
-def test_a_hub_s_rows_are_read_from_a_pinned_revision(task, monkeypatch):
-    import datasets
+def parquet(rows: list[dict]) -> bytes:
+    sink = pyarrow.BufferOutputStream()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), sink)
+    return sink.getvalue().to_pybytes()
 
-    rows, texts, references = HUB_ROWS[task]
-    monkeypatch.setattr(datasets, "load_dataset", hub := FakeHub(rows))
+
+@pytest.mark.parametrize("task", [task for task in TASKS if task not in ("synthetic", "webnlg")])
+def test_every_set_is_read_from_the_hub_and_then_from_the_cache(task, hub_server, hub_offline):
     run = composed(f"task={task}", "data=hub")
-    split = run.task.scored_splits[0]
-    found = load_split(run.task, run.data, split)
-    assert [example.texts for example in found.examples] == texts
-    assert [example.references for example in found.examples] == references
-    repository, revision, files, asked = hub.asked
-    assert len(revision) == 40 and asked == split and files[split].endswith(".parquet") and "/" in repository
+    source, rows = run.task.hub, hub_rows(task)
+    files = {
+        source.files.format(split=split).replace("*", f"0000{part}"): parquet(rows[2 * part : 2 * part + 2])
+        for split in run.task.splits
+        for part in ((0, 1) if "*" in source.files else (0,))
+    }
+    hub_server.add("datasets", source.repository, files | {"other.txt": b"large"}, commit=source.revision)
+    online = {split: load_split(run.task, run.data, split) for split in run.task.splits}
+    assert not any("other.txt" in request for request in hub_server.requests)
+    hub_server.requests.clear()
+    hub_offline()
+    assert {split: load_split(run.task, run.data, split) for split in run.task.splits} == online
+    assert not hub_server.requests
+    read = online[run.task.scored_splits[0]]
+    if task == "e2e":
+        assert [(e.texts, e.references) for e in read.examples] == [
+            (("name : Aa",), ("It is Aa. ", "It is Aa. ")), (("name : Bb",), ("It is Bb. ",)),
+            (("name : Ac",), ("It is Ac. ",)),
+        ]  # fmt: skip
+    elif task == "dart":
+        assert read.examples[0].texts == ("A0 : is : B",) and read.examples[0].references == ("One.", "Two.")
+    else:
+        assert read.rows == (4 if "*" in source.files else 2)
+        assert read.examples[1].label == (3 if task == "sciq" else 1)
 
 
-def test_a_set_that_no_hub_has_is_said():
-    run = composed("task=webnlg", "data=hub")
-    with pytest.raises(UsageError, match="data=local"):
+def upstream_file(task: str) -> bytes:
+    """A file as the authors of a set publish it."""
+    if task == "e2e":
+        return b'"mr","ref"\n"name[A]","It is, ""A""."\n"name[B]","B.\nIndeed."\n"name[A]","A."\n'
+    if task == "dart":
+        notes = [{"source": "s", "text": "One."}, {"source": "s", "text": ""}]
+        return json.dumps([{"tripleset": [["A", "IS", "B"]], "annotations": notes}]).encode()
+    triple = {"subject": "A", "property": "is", "object": "B"}
+    entry = {"category": "Artist", "xml_id": "Id1", "modifiedtripleset": [triple], "lexicalisations": [{"lex": "One."}]}
+    return json.dumps({"entries": [{"1": entry}, {"2": entry | {"category": "City", "xml_id": "Id2"}}]}).encode()
+
+
+def served_upstream(task: str, hub_server, monkeypatch):
+    """A run whose data set is no longer on the hub, and the path of its file upstream."""
+    content = upstream_file(task)
+    run = composed(f"task={task}", "data=hub")
+    files = {split: ("data/file", upstream.blob_id(content)) for split in run.task.splits}
+    source = Upstream("org/set", "c" * 40, files)
+    source = source if task == "webnlg" else Hub("org/set", "d" * 40, "{split}.parquet", source)
+    monkeypatch.setattr(type(run.task), "hub", property(lambda _: source))
+    monkeypatch.setattr(upstream, "RAW", hub_server.address)
+    path = f"/org/set/{'c' * 40}/data/file"
+    hub_server.raw[path] = content
+    hub_server.add("datasets", "org/set", {"later.parquet": b""})
+    return run, path
+
+
+@pytest.mark.parametrize("task", ["e2e", "dart", "webnlg"])
+def test_a_set_that_the_hub_has_lost_is_read_from_its_own_files(task, hub_server, hub_offline, monkeypatch):
+    run, path = served_upstream(task, hub_server, monkeypatch)
+    found = load_split(run.task, run.data, "test")
+    assert found.upstream == f"org/set@{'c' * 40}" and hub_server.requests.count(f"GET {path}") == 1
+    texts = [(example.texts[0], example.references, example.subset) for example in found.examples]
+    assert (
+        texts
+        == {
+            "e2e": [("name : A", ('It is, "A".', "A."), ""), ("name : B", ("B.\nIndeed.",), "")],
+            "dart": [("A : is : B", ("One.",), "")],
+            "webnlg": [("A : is : B", ("One.",), "unseen"), ("A : is : B", ("One.",), "seen")],
+        }[task]
+    )
+    hub_offline()
+    assert load_split(run.task, run.data, "test") == found and hub_server.requests.count(f"GET {path}") == 1
+
+
+def test_an_upstream_file_that_was_changed_is_refused(hub_server, hub_offline, monkeypatch):
+    run, path = served_upstream("e2e", hub_server, monkeypatch)
+    hub_server.raw[path] += b" "
+    with pytest.raises(
+        UsageError, match=r"data=hub: e2e/test: http\S+data/file is not the file of that commit.*Two ways"
+    ):
         load_split(run.task, run.data, "test")
+    del hub_server.raw[path]
+    with pytest.raises(UsageError, match=r"data/file cannot be downloaded \(HTTPStatusError"):
+        load_split(run.task, run.data, "test")
+    hub_offline()
+    with pytest.raises(UsageError, match="is not complete in the cache"):
+        load_split(run.task, run.data, "test")
+
+
+def test_a_hub_that_fails_for_a_moment_is_not_replaced_by_upstream_files(hub_server, monkeypatch):
+    run, path = served_upstream("e2e", hub_server, monkeypatch)
+    hub_server.fail("/api/", status=503)
+    with pytest.raises(UsageError, match="answered 503"):
+        load_split(run.task, run.data, "test")
+    assert f"GET {path}" not in hub_server.requests
+
+
+def test_a_damaged_upstream_file_in_the_cache_is_downloaded_again(hub_server, monkeypatch):
+    run, path = served_upstream("webnlg", hub_server, monkeypatch)
+    found = load_split(run.task, run.data, "test")
+    (kept,) = (cache_dir() / "upstream").glob(upstream.blob_id(hub_server.raw[path]))
+    kept.write_bytes(b"{}")
+    assert load_split(run.task, run.data, "test") == found and hub_server.requests.count(f"GET {path}") == 2
+
+
+def test_a_file_of_a_hub_that_is_no_parquet_is_named(hub_server):
+    run = composed("task=cola", "data=hub")
+    source = run.task.hub
+    hub_server.add("datasets", source.repository, {"cola/train-0.parquet": b"no"}, commit=source.revision)
+    with pytest.raises(UsageError, match=r"train-0\.parquet: not a parquet file"):
+        load_split(run.task, run.data, "train")
+
+
+def test_rows_are_compared_with_the_release(hub_server, monkeypatch, capsys):
+    """The digest is over a JSON list per row: what the task reads, without outer white space."""
+    run = composed("task=stsb", "data=hub")
+    rows = [{"sentence1": " a ", "sentence2": "b", "label": label, "idx": 7} for label in (0.1, 5.0)]
+    table = pyarrow.Table.from_pylist(rows).cast(
+        pyarrow.schema([("sentence1", "string"), ("sentence2", "string"), ("label", "float32"), ("idx", "int32")])
+    )
+    pyarrow.parquet.write_table(table, sink := pyarrow.BufferOutputStream())
+    content = sink.getvalue().to_pybytes()
+    hub_server.add("datasets", run.task.hub.repository, {"stsb/train-0.parquet": content}, commit=run.task.hub.revision)
+    sha256 = hashlib.sha256(b'["a", "b", 0.1]\n["a", "b", 5.0]\n').hexdigest()
+    for release, same in [
+        ({"rows": 2, "sha256": sha256}, True),
+        ({"rows": 2}, True),
+        ({"rows": 3, "sha256": sha256}, False),
+        ({"rows": 2, "sha256": "0" * 64}, False),
+        (None, None),
+    ]:
+        known = {} if release is None else {"stsb": {"train": release}}
+        monkeypatch.setattr(releases, "releases", lambda known=known: known)
+        assert load_split(run.task, run.data, "train").released is same
+    assert capsys.readouterr().err == (
+        "rosa_bench: data=hub: the 2 rows of stsb/train are not those of the public release; tables say so beside the "
+        "scores\n"
+    )
+
+
+def test_the_real_rows_are_those_of_the_release(shared_data):
+    compared = 0
+    for task, splits in releases.releases().items():
+        run = composed(f"task={task}", "data=local", f"data.dir='{shared_data}'")
+        for split in splits:
+            if "sha256" in splits[split]:
+                compared += 1
+                assert load_split(run.task, run.data, split).released is True, (task, split)
+    assert compared == 23

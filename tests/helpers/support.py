@@ -20,6 +20,7 @@ from rosa_bench.data.encode import encode_split
 from rosa_bench.data.source import load_split
 from rosa_bench.errors import UsageError
 from rosa_bench.models.load import load
+from rosa_bench.system import hub
 
 NODES = {name: node for group, name, node in config.group_nodes() if group == "method"}
 METHODS = [name for name, node in NODES.items() if not OmegaConf.missing_keys(node)]  # a bridge alone is none
@@ -136,3 +137,12 @@ def interrupt(run: config.Run, step: int) -> None:
 def without_cost(record: Any) -> dict[str, Any]:
     """What of a record has to be the same when the same run is done again."""
     return {name: getattr(record, name) for name in ("key", "status", "scores", "primary", "data", "variant_names")}
+
+
+def forget_hubs() -> None:
+    """Forget what this process knows of hubs, as a new one would."""
+    import huggingface_hub._tree_cache as tree_cache
+
+    for function in (hub.commit, hub.model, hub.dataset):
+        function.cache_clear()
+    tree_cache._IN_MEMORY_TREE_CACHE.clear()

@@ -21,7 +21,6 @@ import pytest
 from support import SMALL
 
 from rosa_bench import sync
-from rosa_bench.data import hub
 
 PATIENCE_S = 30
 ELSEWHERE = "192.0.2.1"  # an address that is nobody's, kept for documentation
@@ -123,15 +122,15 @@ def server(manners: Manners) -> Iterator[tuple[str, list[bytes]]]:
 
 
 @pytest.mark.parametrize("manners", MISBEHAVED, ids=lambda manners: manners.__name__)
-def test_a_server_that_misbehaves_is_no_hub(manners, monkeypatch):
-    monkeypatch.setattr(hub, "TIMEOUT_S", 0.5)
+def test_a_server_that_misbehaves_is_not_asked_to_take_runs(manners, monkeypatch):
+    monkeypatch.setattr(sync, "TIMEOUT_S", 0.5)
     began = time.monotonic()
     with server(manners) as (address, _):
-        assert not (hub.answers(address) and hub.speaks(f"{address}/api/datasets/x/y"))
+        assert not (sync.answers(address) and sync.speaks(f"{address}/graphql", sync.QUESTION))
     assert time.monotonic() - began < 10
 
 
-def test_a_server_that_never_stops_is_no_hub(monkeypatch):
+def test_a_server_that_never_stops_is_not_asked_either(monkeypatch):
     """Each byte comes in time, and there is always one more."""
 
     def drip(connection: socket.socket, asked: bytes) -> None:
@@ -140,32 +139,31 @@ def test_a_server_that_never_stops_is_no_hub(monkeypatch):
             connection.sendall(b" ")
             time.sleep(0.05)
 
-    monkeypatch.setattr(hub, "TIMEOUT_S", 0.5)
+    monkeypatch.setattr(sync, "TIMEOUT_S", 0.5)
     began = time.monotonic()
     with server(drip) as (address, _):
-        assert not hub.speaks(address)
+        assert not sync.speaks(address)
     assert time.monotonic() - began < 8
 
 
-def test_a_hub_that_answers_rightly_is_one():
-    with server(lambda connection, asked: answer(connection, b'{"id": "x/y"}', "application/json")) as (address, asked):
-        assert hub.answers(address) and hub.speaks(f"{address}/api/datasets/x/y")
-    assert asked[1].startswith(b"GET /api/datasets/x/y ")
+def test_a_server_that_speaks_json_is_asked():
+    with server(lambda connection, asked: answer(connection, b'{"data": {}}', "application/json")) as (address, asked):
+        assert sync.answers(address) and sync.speaks(f"{address}/graphql", sync.QUESTION)
+    assert asked[1].startswith(b"POST /graphql ")
 
 
 ASKING = """
 import sys, time
-from rosa_bench import cli
-from rosa_bench.data import hub
+from rosa_bench.config.compose import compose
+from rosa_bench.system import hub
 from rosa_bench.errors import UsageError
 run = compose(sys.argv[1:])
 began = time.monotonic()
-hub.prepare(run)
+hub.prepare(run.needs_hub)
 waited = time.monotonic() - began
 import datasets, transformers
 from rosa_bench.data.source import load_split
 from rosa_bench.models.load import load
-from rosa_bench.config.compose import compose
 began = time.monotonic()
 try:
     load_split(run.task, run.data, "train")
@@ -206,7 +204,7 @@ def test_sending_to_such_a_wandb_ends_in_a_line(manners, tmp_path, monkeypatch, 
     folder = tmp_path / "run" / "wandb" / "offline-run-1-a"
     folder.mkdir(parents=True)
     (folder / "run-a.wandb").write_bytes(b"")
-    monkeypatch.setattr(hub, "TIMEOUT_S", 0.5)
+    monkeypatch.setattr(sync, "TIMEOUT_S", 0.5)
     with server(manners) as (address, _):
         monkeypatch.setenv("WANDB_BASE_URL", address)
         assert sync.main(["--runs", str(tmp_path)]) == 2

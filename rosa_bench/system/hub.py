@@ -1,0 +1,453 @@
+"""Files of a hub: downloaded once at a commit, checked against their hashes, and read from the cache from then on.
+
+`huggingface_hub` downloads and keeps the cache (HF_HOME). This module decides which files a run needs, retries while
+the hub fails for a moment, works without it where the cache is complete, and reports each failure in one line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import glob
+import hashlib
+import io
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from rosa_bench.errors import UsageError
+from rosa_bench.system.console import tell
+from rosa_bench.system.distributed import is_first
+from rosa_bench.system.files import cache_dir
+
+Kind = Literal["model", "dataset"]
+Choose = Callable[[Sequence[str]], list[str]]  # the files that are needed, of those that a repository has
+T = TypeVar("T")
+
+DEFAULT = "https://huggingface.co"
+COMMIT = re.compile("[0-9a-f]{40}")
+HASH = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
+TIMEOUT_S = 10  # for each step of an answer, unless the user's environment sets another limit
+WAITS_S = (1.0, 2.0, 4.0)  # before each further attempt
+PATIENCE_S = 15.0  # no further attempt begins after this time
+REPORT_S = 10.0  # between two progress lines without a terminal
+TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
+WEIGHTS = (r"model(-\d+-of-\d+)?\.safetensors", r"pytorch_model(-\d+-of-\d+)?\.bin")  # by preference
+SMALL = (".json", ".txt", ".jinja", ".model", ".spm", ".codes", ".tiktoken", ".tokenizer")  # of all kinds of tokenizers
+FOREIGN = (".h5", ".msgpack", ".ot", ".gguf", ".pt", ".pth", ".bin", ".ckpt", ".onnx", ".safetensors")
+ADAPTER = "{} holds an adapter (adapter_config.json); merge it into its model first"
+
+
+class HubError(UsageError):
+    """A failure in one line: what is wrong, where, and what to do. `gone`: the hub answers but lacks what was asked."""
+
+    def __init__(self, text: str, gone: bool = False) -> None:
+        super().__init__(text)
+        self.gone = gone
+
+
+def endpoint() -> str:
+    """The hub's address."""
+    return (os.environ.get("HF_ENDPOINT") or DEFAULT).rstrip("/")
+
+
+def prepare(needed: bool) -> None:
+    """Set the environment of the hub's client before its import; the client is offline unless a hub is needed."""
+    _set_defaults()
+    if not needed:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def _set_defaults() -> None:
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    for name in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"):
+        os.environ.setdefault(name, str(TIMEOUT_S))
+
+
+@cache
+def commit(kind: Kind, name: str, revision: str | None = None) -> str:
+    """The commit that a branch or tag points to (default: `main`).
+
+    If the hub does not answer, the commit that was cached last.
+
+    Raises:
+        HubError: if the hub does not know the revision, or does not answer and nothing is cached.
+    """
+    if revision is not None and COMMIT.fullmatch(revision):
+        return revision
+    hub = _client()
+    failure: Exception | None = None
+    try:
+        _info(kind, name, revision or "main")
+    except Exception as error:
+        if not _transient(error):
+            raise _explained(error, kind, name, revision) from error
+        failure = error
+    try:
+        resolve = hub.HfApi(endpoint=endpoint()).resolve_revision  # it also caches the commit
+        resolved = resolve(name, repo_type=kind, revision=revision, local_files_only=failure is not None)
+    except hub.errors.RevisionResolutionError as error:
+        raise _explained(failure or error, kind, name, revision) from error
+    return str(resolved.resolved)
+
+
+@cache
+def model(name: str, commit: str, weights: bool = True) -> Path:
+    """The folder of a model: configuration, tokenizer, and weights, pickled ones only if there are no others.
+
+    Raises:
+        HubError: if a file is missing or damaged, or if the repository holds an adapter or weights of another library.
+    """
+
+    def choose(files: Sequence[str]) -> list[str]:
+        top = [file for file in files if "/" not in file]
+        if "adapter_config.json" in top:
+            raise HubError(ADAPTER.format(name))
+        if "config.json" not in top:
+            raise HubError(f"{name} has no config.json, so it is not a model of transformers")
+        chosen = [file for file in top if file.endswith(SMALL)]
+        return chosen + _weights(name, top) if weights else chosen
+
+    return _snapshot("model", name, commit, choose)[0]
+
+
+def _weights(name: str, files: Sequence[str]) -> list[str]:
+    for pattern in WEIGHTS:
+        if chosen := [file for file in files if re.fullmatch(pattern, file)]:
+            return chosen
+    others = [file for file in files if file.endswith(FOREIGN)]
+    raise HubError(
+        f"{name} has neither model.safetensors nor pytorch_model.bin (it has {', '.join(others[:4]) or 'no weights'}); "
+        "convert it with save_pretrained and use model.path=FOLDER"
+    )
+
+
+def unreachable() -> str | None:
+    """Why the hub does not answer now, in one line; None if it does."""
+    hub = _client()
+    if hub.is_offline_mode():
+        return "HF_HUB_OFFLINE forbids downloads"
+    try:
+        _retried(lambda: _content(endpoint()))
+    except Exception as error:  # noqa: BLE001 - any other error is an answer
+        if _transient(error):
+            status = _status(error)
+            return (
+                f"{endpoint()} {f'answered {_phrase(status)}' if status else f'cannot be reached ({_message(error)})'}"
+            )
+    return None
+
+
+@cache
+def dataset(name: str, commit: str, pattern: str) -> list[Path]:
+    """The files of a data set whose names match a pattern, sorted.
+
+    Raises:
+        HubError: if no file matches, or one is missing or damaged.
+    """
+
+    def choose(files: Sequence[str]) -> list[str]:
+        if chosen := sorted(fnmatch.filter(files, pattern)):
+            return chosen
+        raise HubError(f"{name} at revision {commit} has no file {pattern}", gone=True)
+
+    folder, files = _snapshot("dataset", name, commit, choose)
+    return [folder / file for file in files]
+
+
+def is_cached(kind: Kind, name: str, commit: str, patterns: Sequence[str] = ("config.json", "*model[.-]*")) -> bool:
+    """Whether the cache has a file for each of the patterns; those of a model are its configuration and its weights."""
+    hub = _client()
+    try:
+        folder = _cached(kind, name, commit, [])
+    except hub.errors.LocalEntryNotFoundError:
+        return False
+    files = [path.relative_to(folder).as_posix() for path in folder.rglob("*")]
+    return all(fnmatch.filter(files, pattern) for pattern in patterns)
+
+
+def get(address: str) -> bytes:
+    """The content at an address outside the hub. Raises HubError."""
+    try:
+        return _retried(lambda: _content(address))
+    except Exception as error:
+        reason = f"{type(error).__name__}: {_message(error)}"
+        reason = "HF_HUB_OFFLINE is set" if _is(error, "OfflineModeIsEnabled") else reason
+        raise HubError(f"{address} cannot be downloaded ({reason})") from error
+
+
+def _content(address: str) -> bytes:
+    response = _client().utils.get_session().get(address)
+    response.raise_for_status()
+    return bytes(response.content)
+
+
+def _snapshot(kind: Kind, name: str, commit: str, choose: Choose) -> tuple[Path, list[str]]:
+    """The folder of a commit and the chosen files in it, each verified.
+
+    The hub is asked only for what the cache lacks. If it does not answer, a cache of an older client, which does not
+    say whether it is complete, is used as it is.
+    """
+    hub = _client()
+    try:
+        names = [file.path for file in hub.get_cached_repo_tree(name, repo_type=kind, revision=commit)]
+        return _verified(name, _cached(kind, name, commit, chosen := choose(names)), chosen)
+    except (hub.errors.CachedRepoTreeNotFoundError, hub.errors.LocalEntryNotFoundError):
+        pass
+    except hub.errors.HFValidationError as error:
+        raise _explained(error, kind, name, commit) from error
+    try:
+        sizes = {file.rfilename: file.size or 0 for file in _info(kind, name, commit).siblings}
+        return _verified(name, _download(kind, name, commit, chosen := choose(list(sizes)), sizes), chosen)
+    except HubError:
+        raise
+    except Exception as error:
+        if not _transient(error):
+            raise _explained(error, kind, name, commit) from error
+        failure = error
+    try:
+        folder = _cached(kind, name, commit, [])
+        names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+        chosen = choose(names)
+    except (HubError, hub.errors.LocalEntryNotFoundError):
+        raise _explained(failure, kind, name, commit) from failure
+    return _verified(name, folder, chosen)
+
+
+def _client() -> Any:
+    """The package of the hub's client; each request has a time limit."""
+    _set_defaults()
+    import huggingface_hub
+    import huggingface_hub.errors
+    from huggingface_hub.utils import get_session  # type: ignore[attr-defined]
+
+    hooks = get_session().event_hooks["request"]
+    if _limit not in hooks:
+        hooks.append(_limit)
+    return huggingface_hub
+
+
+def _limit(request: Any) -> None:
+    """Limit the time of each step of a request; without it, a listing waits for a silent hub without end."""
+    from huggingface_hub.constants import HF_HUB_DOWNLOAD_TIMEOUT
+
+    limits = request.extensions.get("timeout", {})
+    steps = ("connect", "read", "write", "pool")
+    request.extensions["timeout"] = {step: limits.get(step) or HF_HUB_DOWNLOAD_TIMEOUT for step in steps}
+
+
+def _cached(kind: Kind, name: str, commit: str, files: Sequence[str]) -> Path:
+    """The folder of a commit in the cache. Raises LocalEntryNotFoundError if it lacks one of the files."""
+    hub = _client()
+    options = {"repo_type": kind, "revision": commit, "local_files_only": True, "allow_patterns": []}
+    folder = Path(hub.snapshot_download(name, **options))
+    if missing := [file for file in files if not (folder / file).exists()]:
+        raise hub.errors.LocalEntryNotFoundError(f"missing: {', '.join(missing)}")
+    return folder
+
+
+def _info(kind: Kind, name: str, revision: str) -> Any:
+    hub = _client()
+    if hub.is_offline_mode():
+        raise hub.errors.OfflineModeIsEnabled
+    api, seconds = hub.HfApi(endpoint=endpoint()), hub.constants.HF_HUB_ETAG_TIMEOUT
+    options = {"repo_type": kind, "revision": revision, "timeout": seconds, "files_metadata": True}
+    return _retried(lambda: api.repo_info(name, **options))
+
+
+def _download(kind: Kind, name: str, commit: str, files: Sequence[str], sizes: Mapping[str, int]) -> Path:
+    size = sum(sizes[file] for file in files)
+    what = f"{name}@{commit[:12]} ({len(files)} files, {size / 1e6:,.1f} MB)"
+    options: dict[str, Any] = {"repo_type": kind, "revision": commit, "endpoint": endpoint()}
+    options["allow_patterns"] = [glob.escape(file) for file in files]
+    with _progress(what) as bar:
+        return Path(_retried(lambda: _client().snapshot_download(name, tqdm_class=bar, **options)))
+
+
+def _retried(request: Callable[[], T]) -> T:
+    began = time.monotonic()
+    for wait in WAITS_S:
+        try:
+            return request()
+        except Exception as error:
+            offline = _is(error, "OfflineModeIsEnabled")
+            if offline or not _transient(error) or time.monotonic() - began > PATIENCE_S:
+                raise
+        time.sleep(wait)
+    return request()
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _is(error: BaseException, *names: str) -> bool:
+    """Whether an error or its cause is of a class with such a name; the HTTP library differs between versions."""
+    return any(cls.__name__ in names for cause in _chain(error) for cls in type(cause).__mro__)
+
+
+def _status(error: BaseException) -> int | None:
+    """The HTTP status that an error is about."""
+    statuses = (getattr(getattr(cause, "response", None), "status_code", None) for cause in _chain(error))
+    return next((status for status in statuses if status is not None), None)
+
+
+def _transient(error: BaseException) -> bool:
+    """Whether the hub did not answer or failed, so that the same request may succeed later."""
+    status = _status(error)
+    if status is not None:
+        return status in TRANSIENT
+    return _is(error, "TransportError", "OfflineModeIsEnabled") or "Consistency check failed" in str(error)
+
+
+def _message(error: BaseException) -> str:
+    return " ".join(str(error).split())[:160]
+
+
+def _explained(error: BaseException, kind: Kind, name: str, revision: str | None) -> HubError:
+    """The failure of a request as one line."""
+    page = f"{endpoint()}/{'datasets/' if kind == 'dataset' else ''}{name}"
+    if _is(error, "GatedRepoError"):
+        has_token = _client().get_token() is not None
+        first = (
+            "the account of HF_TOKEN has no access"
+            if has_token
+            else "set HF_TOKEN to a token of an account with access"
+        )
+        return HubError(f"{name} is gated ({_status(error)}): {first}; request it at {page}")
+    if _is(error, "RepositoryNotFoundError"):
+        text = f"{page} does not exist or is private ({_status(error)})"
+        return HubError(f"{text}; check the name, or set HF_TOKEN to a token with access", gone=True)
+    if _is(error, "RevisionNotFoundError"):
+        return HubError(f"{page} has no revision {revision}", gone=True)
+    if _is(error, "RemoteEntryNotFoundError"):
+        return HubError(f"{page} lacks a file at revision {revision} ({_message(error)})", gone=True)
+    status = _status(error)
+    if status in (401, 403):
+        return HubError(f"{endpoint()} refuses access to {name} ({_phrase(status)}); check HF_TOKEN")
+    if status is not None:
+        return HubError(f"{endpoint()} answered {_phrase(status)} to a request for {name}")
+    return HubError(_without_status(error, name, revision))
+
+
+def _without_status(error: BaseException, name: str, revision: str | None) -> str:
+    constants = _client().constants
+    if _is(error, "OfflineModeIsEnabled"):
+        wanted = f"{name} at revision {revision or 'main'}"
+        return f"{wanted} is not complete in the cache {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE forbids downloads"
+    if _is(error, "TimeoutException"):
+        return f"{endpoint()} did not answer a request for {name} within {constants.HF_HUB_ETAG_TIMEOUT} s"
+    if _is(error, "TransportError"):
+        return f"{endpoint()} cannot be reached ({_message(error)})"
+    if "Consistency check failed" in str(error):
+        return f"{endpoint()} sent only a part of a file of {name} ({_message(error)})"
+    if _is(error, "HFValidationError"):
+        return f"{name!r} is not the name of a repository ({_message(error)})"
+    if reason := next((e.strerror for e in _chain(error) if isinstance(e, OSError) and e.errno is not None), None):
+        return f"the cache {constants.HF_HUB_CACHE} cannot be written ({reason}); set HF_HOME to a folder that can"
+    hint = "; HF_HUB_DISABLE_XET=1 downloads without xet" if "xet" in str(error).lower() else ""
+    return f"{endpoint()} does not answer as a hub does ({type(error).__name__}: {_message(error)}){hint}"
+
+
+def _phrase(status: int) -> str:
+    with contextlib.suppress(ValueError):
+        return f"{status} {HTTPStatus(status).phrase}"
+    return str(status)
+
+
+def _verified(name: str, folder: Path, files: list[str]) -> tuple[Path, list[str]]:
+    """The folder and files, once the content of each file has the hash that the cache names it by.
+
+    A file is hashed once for its size and time of change. A cache without symbolic links does not know the hashes.
+
+    Raises:
+        HubError: for a file that is missing or damaged.
+    """
+    for file in files:
+        pointer = folder / file
+        if not pointer.exists():
+            raise HubError(
+                f"{endpoint()} lists {file} of {name} but does not send it; it does not answer as a hub does"
+            )
+        if not pointer.is_symlink():
+            continue
+        blob = Path(os.path.normpath(pointer.parent / pointer.readlink()))
+        if not HASH.fullmatch(blob.name):
+            continue
+        status = blob.stat()
+        mark = _mark(f"{blob} {status.st_size} {status.st_mtime_ns}")
+        if mark.exists():
+            continue
+        if blob.name not in _hashes(blob, status.st_size):
+            copies = " and ".join(str(path) for path in dict.fromkeys((blob, blob.resolve())))
+            raise HubError(
+                f"{name}: the cached {file} is damaged: its hash is not {blob.name}. "
+                f"Delete {copies} and run the command again to download it"
+            )
+        with contextlib.suppress(OSError):
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.touch()
+    return folder, files
+
+
+def _mark(file: str) -> Path:
+    """The empty file that says that a file was verified."""
+    return cache_dir() / "verified" / hashlib.sha256(file.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _hashes(path: Path, size: int) -> list[str]:
+    """What a hub may name a file by: the sha256 of a large one; git's blob id, or the sha1, of another."""
+    if len(path.name) == 64:
+        digests = [hashlib.sha256()]
+    else:
+        digests = [hashlib.sha1(start, usedforsecurity=False) for start in (b"blob %d\0" % size, b"")]
+    with path.open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            for digest in digests:
+                digest.update(chunk)
+    return [digest.hexdigest() for digest in digests]
+
+
+@contextlib.contextmanager
+def _progress(what: str) -> Iterator[type | None]:
+    """Show a download: the client's own bars on a terminal, lines elsewhere. HF_HUB_DISABLE_PROGRESS_BARS hides it."""
+    hub = _client()
+    if not is_first() or hub.constants.HF_HUB_DISABLE_PROGRESS_BARS:
+        yield None
+    elif sys.stderr.isatty():
+        hub.utils.enable_progress_bars()
+        yield None
+    else:
+        began = time.monotonic()
+        tell(f"downloading {what} from {endpoint()}")
+        yield _progress_lines(what)
+        tell(f"downloaded {what} in {time.monotonic() - began:.0f} s")
+
+
+def _progress_lines(what: str) -> type:
+    """A class of progress bars; the one that counts bytes prints a line from time to time, the others print nothing."""
+    from tqdm import tqdm
+
+    class Lines(tqdm):
+        monitor_interval = 0  # no thread that watches the bars
+
+        def __init__(self, *args: Any, **options: Any) -> None:
+            self.counts = str(options.get("desc")).startswith("Reconstructing")
+            self.shown = time.monotonic()
+            super().__init__(*args, **{**options, "file": io.StringIO()})
+
+        def display(self, *_: Any, **__: Any) -> None:
+            if self.counts and self.total and time.monotonic() - self.shown >= REPORT_S:
+                self.shown = time.monotonic()
+                tell(f"{what}: {self.n / self.total:.0%}")
+
+    return Lines
