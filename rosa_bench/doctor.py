@@ -36,7 +36,9 @@ def data(run: config.Run) -> Iterator[Finding]:
     for split in run.task.splits:
         with _told() as finding:
             found = load_split(run.task, run.data, split)
-            finding.append((True, f"{run.task.name}/{split}: {found.rows} rows, sha256 {found.sha256[:12]}"))
+            line = f"{run.task.name}/{split}: {found.rows} rows, sha256 {found.sha256[:12]}"
+            other = found.released is False
+            finding.append((None if other else True, line + (", not those of the public release" if other else "")))
         yield from finding
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rosa_bench.config import Data
-from rosa_bench.core.task import Example, Task, Upstream
+from rosa_bench.core.task import Example, Hub, Task, Upstream
 from rosa_bench.data import upstream
 from rosa_bench.data.releases import Comparison
 from rosa_bench.errors import UsageError
@@ -138,22 +138,29 @@ def _local(task: Task, data: Data, split: str) -> Iterator[tuple[dict[str, Any],
 
 
 def _hub(task: Task, data: Data, split: str) -> Source:
-    """The rows of a hub's parquet files, or of the upstream files if there are none or the hub has lost them."""
     source = task.hub
     try:
-        if isinstance(source, Upstream):
-            return _upstream(task, source, split)
-        try:
-            files = hub.dataset(source.repository, source.revision, source.files.format(split=split))
-        except hub.HubError as error:
-            if source.upstream is None or not (error.gone or upstream.is_cached(source.upstream)):
-                raise
-            return _upstream(task, source.upstream, split)
+        return _upstream(task, source, split) if isinstance(source, Upstream) else _snapshot(task, source, split)
     except hub.HubError as error:
         ways = "Two ways on: data=embedded, or data=local data.dir=FOLDER"
         raise UsageError(f"data=hub: {task.name}/{split}: {error}. {ways}") from error
-    rows = task.from_hub(_parquet_rows(files), split)
-    return Source((dict(row), f"{source.repository}/{split} row {index}") for index, row in enumerate(rows))
+
+
+def _snapshot(task: Task, source: Hub, split: str) -> Source:
+    """The rows of a hub's parquet files; of the upstream file if the hub no longer has them."""
+    try:
+        files = hub.dataset(source.repository, source.revision, source.files.format(split=split))
+    except hub.HubError as error:
+        if source.upstream is None or not (error.gone or upstream.is_cached(source.upstream)):
+            raise
+        lost = error
+    else:
+        rows = task.from_hub(_parquet_rows(files), split)
+        return Source((dict(row), f"{source.repository}/{split} row {index}") for index, row in enumerate(rows))
+    try:
+        return _upstream(task, source.upstream, split)
+    except hub.HubError as error:
+        raise hub.HubError(f"{lost}; {error}") from error
 
 
 def _upstream(task: Task, source: Upstream, split: str) -> Source:

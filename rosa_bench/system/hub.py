@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from rosa_bench.errors import UsageError
-from rosa_bench.system.console import tell
+from rosa_bench.system.console import tell, warn_once
 from rosa_bench.system.distributed import is_first
 from rosa_bench.system.files import cache_dir
 
@@ -95,6 +95,9 @@ def commit(kind: Kind, name: str, revision: str | None = None) -> str:
         resolved = resolve(name, repo_type=kind, revision=revision, local_files_only=failure is not None)
     except hub.errors.RevisionResolutionError as error:
         raise _explained(failure or error, kind, name, revision) from error
+    if failure is not None and not hub.is_offline_mode():
+        reason = _explained(failure, kind, name, revision)
+        warn_once(f"rosa_bench: {reason}; using the cached commit {resolved.resolved[:12]} of {name}@{resolved}")
     return str(resolved.resolved)
 
 
@@ -264,7 +267,8 @@ def _info(kind: Kind, name: str, revision: str) -> Any:
 
 def _download(kind: Kind, name: str, commit: str, files: Sequence[str], sizes: Mapping[str, int]) -> Path:
     size = sum(sizes[file] for file in files)
-    what = f"{name}@{commit[:12]} ({len(files)} files, {size / 1e6:,.1f} MB)"
+    count = "1 file" if len(files) == 1 else f"{len(files)} files"
+    what = f"{name}@{commit[:12]} ({count}, {size / 1e6:,.1f} MB)"
     options: dict[str, Any] = {"repo_type": kind, "revision": commit, "endpoint": endpoint()}
     options["allow_patterns"] = [glob.escape(file) for file in files]
     with _progress(what) as bar:

@@ -273,7 +273,8 @@ def test_an_upstream_file_that_was_changed_is_refused(hub_server, hub_offline, m
     run, path = served_upstream("e2e", hub_server, monkeypatch)
     hub_server.raw[path] += b" "
     with pytest.raises(
-        UsageError, match=r"data=hub: e2e/test: http\S+data/file is not the file of that commit.*Two ways"
+        UsageError,
+        match=r"e2e/test: http\S+ has no revision d+; http\S+data/file is not the file of that commit.*Two ways",
     ):
         load_split(run.task, run.data, "test")
     del hub_server.raw[path]

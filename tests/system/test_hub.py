@@ -121,7 +121,7 @@ def test_a_failure_that_stays_is_one_line_with_the_endpoint(hub_server, pattern,
     assert time.monotonic() - began < 10
 
 
-def test_a_cache_that_is_complete_needs_no_hub(hub_server):
+def test_a_cache_that_is_complete_needs_no_hub(hub_server, capsys):
     commit = hub_server.add("models", "org/name", MODEL)
     assert hub.commit("model", "org/name", "main") == commit
     folder = hub.model("org/name", commit)
@@ -129,6 +129,9 @@ def test_a_cache_that_is_complete_needs_no_hub(hub_server):
     forget_hubs()
     assert hub.model("org/name", commit) == folder
     assert hub.commit("model", "org/name", "main") == commit  # the last one that is known
+    told = capsys.readouterr().err
+    assert f"{hub_server.address} answered 503 Service Unavailable" in told
+    assert f"using the cached commit {commit[:12]} of org/name@main" in told
 
 
 def test_a_cache_of_an_older_client_is_used_as_it_is_when_the_hub_fails(hub_server, tmp_path, hub_offline):
