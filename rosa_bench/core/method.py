@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     import torch
@@ -30,10 +30,14 @@ class Step:
 class Method(ABC):
     """Turns a backbone into a trainable model. A frozen dataclass: fields are its yaml; state lives in the model.
 
+    `look` is the number of its colour and marker in figures (`rosa_bench.tables.figures.styles`); None: a free one.
+
     The hooks are called by the one shared trainer at fixed points of an optimiser step. They must be functions of
     `(step.seed, step.index, step.total)` and of the model's tensors alone: that makes a resumed run, and every process
     of a distributed one, do the same. Parameters are never replaced after `attach`; copy into them.
     """
+
+    look: ClassVar[int | None] = None
 
     @property
     @abstractmethod
@@ -59,6 +63,14 @@ class Method(ABC):
     def name(self) -> str:
         """What records call it: its module's name."""
         return type(self).__module__.rpartition(".")[2]
+
+    @classmethod
+    def size_label(cls, options: Mapping[str, Any]) -> str | None:
+        """What sets the method's size, as tables name it ("r=8"), from its options in a record; None if nothing does.
+
+        Raises KeyError if an option is missing.
+        """
+        return None if options.get("rank") is None else f"r={options['rank']}"
 
     @property
     def extra_tokens(self) -> int:

@@ -16,7 +16,7 @@ trains every LayerNorm (`norms: true`); LoRA's counts for Adapter-H leave them o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -49,7 +49,13 @@ class Adapter(Method):
     train_head: bool = True
 
     lr: ClassVar[Mapping[str, float]] = {"mini": 1e-3, "full_size": 3e-4}
+    look: ClassVar[int | None] = 6
     mergeable: ClassVar[bool] = False
+
+    @classmethod
+    def size_label(cls, options: Mapping[str, Any]) -> str | None:
+        """The width of the adapters."""
+        return f"b={options['bottleneck']}"
 
     @property
     def name(self) -> str:

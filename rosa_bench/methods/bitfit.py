@@ -27,6 +27,7 @@ class BitFit(Method):
     train_head: bool = True
 
     lr: ClassVar[Mapping[str, float]] = {"mini": 5e-3, "full_size": 1e-3}
+    look: ClassVar[int | None] = 5
 
     def attach(self, model: PreTrainedModel, seed: int = 0) -> None:
         """Set `requires_grad` on biases and head. Raises UsageError for a backbone without biases."""

@@ -52,6 +52,12 @@ class DyLora(Method):
     score_ranks: Annotated[Annotated[list[Count], Field(min_length=1)] | None, Added(None)] = None  # null: all
 
     lr: ClassVar[Mapping[str, float]] = {"mini": 1e-3, "full_size": 4e-4}
+    look: ClassVar[int | None] = 3
+
+    @classmethod
+    def size_label(cls, options: Mapping[str, Any]) -> str | None:
+        """The ranks it serves."""
+        return f"r={options['rank_min']}-{options['rank_max']}"
 
     @model_validator(mode="after")
     def _ordered(self) -> DyLora:

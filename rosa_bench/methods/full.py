@@ -18,6 +18,7 @@ class Full(Method):
     """Every parameter trains; the model's structure is untouched."""
 
     lr: ClassVar[Mapping[str, float]] = {"mini": 3e-4, "full_size": 2e-5}
+    look: ClassVar[int | None] = 0
 
     def attach(self, model: PreTrainedModel, seed: int = 0) -> None:
         """Set `requires_grad` on every parameter."""

@@ -21,6 +21,7 @@ class Head(Method):
     """Trains what `transformers` adds to the backbone for a task, and nothing else."""
 
     lr: ClassVar[Mapping[str, float]] = {"mini": 5e-3, "full_size": 1e-3}
+    look: ClassVar[int | None] = 7
     checkpointable: ClassVar[bool] = False  # no layer keeps activations
 
     def check(self, task: Task) -> None:

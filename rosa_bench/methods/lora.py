@@ -52,6 +52,7 @@ class Lora(Method):
     )
 
     lr: ClassVar[Mapping[str, float]] = {"mini": 2e-3, "full_size": 4e-4}
+    look: ClassVar[int | None] = 1
 
     @model_validator(mode="after")
     def _below_rank(self) -> Lora:

@@ -64,8 +64,14 @@ class Meft(Method):
     train_head: bool = True
 
     lr: ClassVar[Mapping[str, float]] = {"mini": 1e-3, "full_size": 5e-4}
+    look: ClassVar[int | None] = 4
     mergeable: ClassVar[bool] = False
     checkpointable: ClassVar[bool] = False
+
+    @classmethod
+    def size_label(cls, options: Mapping[str, Any]) -> str | None:
+        """The width of its adapters."""
+        return f"b={options['bottleneck']}"
 
     @field_validator("lambda_factor", "beta_factor")
     @classmethod

@@ -84,6 +84,15 @@ class Peft(Method):
         """The preset's name or the type."""
         return self.preset or self.type.lower()
 
+    @classmethod
+    def size_label(cls, options: Mapping[str, Any]) -> str | None:
+        """The rank or the number of virtual tokens, where the `peft` configuration sets one."""
+        config = options.get("config") or {}
+        if (rank := config.get("r", config.get("target_r"))) is not None:
+            return f"r={rank}"
+        tokens = config.get("num_virtual_tokens")
+        return None if tokens is None else f"{tokens} tokens"
+
     @property
     def lr(self) -> Mapping[str, float]:
         """By preset, else by type."""

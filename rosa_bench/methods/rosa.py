@@ -51,6 +51,7 @@ class Rosa(Method):
     train_head: bool = True
 
     lr: ClassVar[Mapping[str, float]] = {"mini": 1e-3, "full_size": 4e-4}
+    look: ClassVar[int | None] = 2
 
     @property
     def exact_at_start(self) -> bool:

@@ -6,7 +6,7 @@ embedding. Whether the norm after them trained as well, 2,048 parameters, no cou
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rosa_bench.core.method import Method
 from rosa_bench.core.schema import Count, configured
@@ -27,6 +27,12 @@ class TopLayers(Method):
     train_head: bool = True
 
     lr: ClassVar[Mapping[str, float]] = {"mini": 3e-4, "full_size": 5e-5}
+    look: ClassVar[int | None] = 8
+
+    @classmethod
+    def size_label(cls, options: Mapping[str, Any]) -> str | None:
+        """The number of trained layers."""
+        return f"k={options['layers']}"
 
     def attach(self, model: PreTrainedModel, seed: int = 0) -> None:
         """Set `requires_grad` on the last layers and the head.

@@ -5,41 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
-from rosa_bench.records.run_key import identity_parts
-
-# What sets a method's size, by the option that says so.
-SIZES = {
-    "bottleneck": "b={}",
-    "layers": "k={}",
-    "r": "r={}",
-    "target_r": "r={}",
-    "num_virtual_tokens": "{} tokens",
-}
+from rosa_bench.core.method import Method
+from rosa_bench.records.run_key import class_of, identity_parts
 
 
-def rank_label(options: Mapping[str, Any]) -> str | None:
-    """The rank or the ranks among a method's options; None where it has none."""
-    if "rank_max" in options:
-        return f"{options['rank_min']}-{options['rank_max']}"
-    return None if options.get("rank") is None else str(options["rank"])
+def size_label(options: Mapping[str, Any]) -> str | None:
+    """What sets a method's size ("r=8"), as its class says, from its options in a record; None if nothing does.
+
+    Raises KeyError if an option is missing.
+    """
+    cls = class_of("method", str(options.get("_target_", ""))) or Method
+    return cast(type[Method], cls).size_label(options)
 
 
 def method_label(config: Mapping[str, Any], method: str) -> str:
     """The method with what sets its size: rank or ranks, bottleneck, layers, virtual tokens."""
-    size = _size(config["method"])
+    size = size_label(config["method"])
     return method + (f" {size}" if size else "") + (" (random backbone)" if config["model"].get("random_init") else "")
-
-
-def _size(options: Mapping[str, Any]) -> str | None:
-    if (rank := rank_label(options)) is not None:
-        return f"r={rank}"
-    known = {**options, **(options.get("config") or {})}  # with the keys of a `peft` configuration
-    for name, template in SIZES.items():
-        if known.get(name) is not None:
-            return template.format(known[name])
-    return None
 
 
 def option_text(name: str, value: object) -> str:
@@ -50,7 +34,7 @@ def option_text(name: str, value: object) -> str:
 
 def printed_name(template: str, options: Mapping[str, Any], variant: str) -> str:
     """The paper's name of a row, of a template in which {rank} and {variant} stand for a run's."""
-    return template.replace("{rank}", rank_label(options) or "").replace("{variant}", variant)
+    return template.replace("{rank}", (size_label(options) or "").removeprefix("r=")).replace("{variant}", variant)
 
 
 def cell_name(config: Mapping[str, Any]) -> str:

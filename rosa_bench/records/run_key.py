@@ -38,7 +38,7 @@ def identity_parts(config: Mapping[str, Any]) -> dict[str, Any]:
         if group not in APART:
             node = config[group]
             target = str(node.get("_target_", ""))
-            parts[group] = _kept(node, _class_of(group, target))
+            parts[group] = _kept(node, class_of(group, target))
             if group in NAMED:
                 parts[group]["choice"] = choices.get(group) or target.rpartition(".")[2].lower()
     if parts["train"].get("max_steps") is not None:
@@ -53,7 +53,7 @@ def _kept(node: Mapping[str, Any], cls: type | None) -> dict[str, Any]:
 
 
 @cache
-def _class_of(group: str, target: str) -> type | None:
+def class_of(group: str, target: str) -> type | None:
     """The configuration class; None for a record's that this program does not have."""
     try:
         return target_class(group, target)

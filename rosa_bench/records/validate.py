@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rosa_bench.errors import UsageError
+from rosa_bench.records.labels import size_label
 from rosa_bench.records.record import Record
 from rosa_bench.system.strict_json import is_number, short
 
@@ -58,13 +59,18 @@ def _config(record: Record) -> Iterator[str]:
             yield f"config.{name} is no mapping"
     if config.get("seed", record.seed) != record.seed:
         yield f"seed is {record.seed}, config.seed {short(config['seed'])}"
+    choices = config.get("choices") or {}
+    if not isinstance(choices, dict) or not all(map(is_name, (*choices, *choices.values()))):
+        yield "config.choices is not a mapping of names"
     tracker = config.get("tracker", {})
     if not isinstance(tracker, dict) or not isinstance(tracker.get("tags") or [], list):
         yield "config.tracker has no tags"
     if not isinstance(config["task"].get("scoring", ""), str):
         yield "config.task.scoring is no text"
-    if "rank_max" in config["method"] and "rank_min" not in config["method"]:
-        yield "config.method.rank_min is missing"
+    try:
+        size_label(config["method"])
+    except KeyError as error:
+        yield f"config.method.{error.args[0]} is missing"
 
 
 def _scores(record: Record) -> Iterator[str]:

@@ -192,19 +192,21 @@ def test_backbones_sources_and_random_weights_have_figures_of_their_own(tmp_path
 
 # Looks.
 
+CLAIMED = {f"claims {number}": number for number in range(FIXED)}
+
 
 def test_every_method_is_told_apart_in_grey():
     every = [look(number) for number in range(DISTINCT)]
     assert len({(one.marker, one.dash) for one in every}) == DISTINCT
-    assert len({one.marker for one in every[: len(FIXED)]}) == len(FIXED)
-    many = looks([*FIXED, *(f"method{i}" for i in range(DISTINCT - len(FIXED)))])
+    assert len({one.marker for one in every[:FIXED]}) == FIXED
+    many = looks(CLAIMED | {f"method{i}": None for i in range(DISTINCT - FIXED)})
     assert len({(one.marker, one.dash) for one in many.values()}) == DISTINCT
 
 
 def test_a_method_looks_the_same_beside_any_others():
-    assert looks(["rosa", "lora"])["lora"] == looks(["lora", "new", "full"])["lora"]
-    assert looks(["new"])["new"] == looks(["lora", "new", "full"])["new"]
-    assert len(looks(f"m{i}" for i in range(200))) == 200
+    assert looks({"rosa": 2, "lora": 1})["lora"] == looks({"lora": 1, "new": None, "full": 0})["lora"]
+    assert looks({"new": None})["new"] == looks({"lora": 1, "new": None, "full": 0})["new"]
+    assert len(looks({f"m{i}": None for i in range(200)})) == 200
 
 
 # Drawings.
@@ -230,12 +232,12 @@ class Recorded:
 
 
 def test_lines_of_a_panel_differ_in_marker_and_dash():
-    panel = Panel("t", "score", tuple(Line(m, m, (Point(1, (1.0,)), Point(2, (2.0,)))) for m in FIXED))
+    panel = Panel("t", "score", tuple(Line(m, m, (Point(1, (1.0,)), Point(2, (2.0,)))) for m in CLAIMED))
     axis = Recorded()
-    axes.ranks(axis, panel, looks(FIXED))
+    axes.ranks(axis, panel, looks(CLAIMED))
     drawn = [options for _, options in axis.all("plot")]
-    assert len({options["marker"] for options in drawn}) == len(FIXED)
-    assert len({(options["marker"], options["linestyle"]) for options in drawn}) == len(FIXED)
+    assert len({options["marker"] for options in drawn}) == FIXED
+    assert len({(options["marker"], options["linestyle"]) for options in drawn}) == FIXED
     assert axis.all("set_xscale") == [(("log",), {"base": 2})]
 
 
@@ -251,10 +253,10 @@ def test_the_ratio_to_a_baseline_is_that_of_the_means():
         "t", "s", (Line("lora", "lora r=8", (Point(0, (10.0, 14.0)),)), Line("full", "full", (Point(0, (18.0,)),)))
     )
     axis = Recorded()
-    axes.times("lora")(axis, panel, looks(["lora", "full"]))
+    axes.times("lora")(axis, panel, looks({"lora": 1, "full": 0}))
     assert [args[2] for args, _ in axis.all("text")] == ["×1", "×1.50"]
     alone = Recorded()
-    axes.times(None)(alone, panel, looks(["lora", "full"]))
+    axes.times(None)(alone, panel, looks({"lora": 1, "full": 0}))
     assert not alone.all("text")
 
 
@@ -289,8 +291,8 @@ def test_the_same_records_give_the_same_bytes_in_another_process(tmp_path):
     pytest.importorskip("matplotlib")
     many(tmp_path / "runs")
     code = (
-        "import sys; from pathlib import Path; from rosa_bench.report import collect, plots;"
-        "plots.draw(collect.collect([Path(sys.argv[1])]), Path(sys.argv[2]), 'lora')"
+        "import sys; from pathlib import Path; from rosa_bench.records import collect; from rosa_bench.tables.figures import figures;"
+        "figures.draw(collect.collect([Path(sys.argv[1])]), Path(sys.argv[2]), 'lora')"
     )
     for name in ("1", "2"):
         environment = os.environ | {"PYTHONHASHSEED": name, "PYTHONPATH": os.pathsep.join(sys.path)}

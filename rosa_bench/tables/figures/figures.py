@@ -13,9 +13,12 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from rosa_bench.core.method import Method
 from rosa_bench.records.collect import Collection, Group
+from rosa_bench.records.record import Record
+from rosa_bench.records.run_key import class_of
 from rosa_bench.system.files import write_bytes
 from rosa_bench.tables.figures import axes
 from rosa_bench.tables.figures.curves import Read, curve_panels, reader
@@ -103,8 +106,8 @@ def draw(found: Collection, folder: Path, baseline: str | None = None) -> tuple[
     except ImportError:
         return [], [WITHOUT]
     every = sheets(found)
-    names = {group.first.method for sheet in every for groups in sheet.tasks.values() for group in groups}
-    drawn, styles, left = [], looks(names), []
+    firsts = [group.first for sheet in every for groups in sheet.tasks.values() for group in groups]
+    drawn, styles, left = [], looks({record.method: claimed_look(record) for record in firsts}), []
     folder.mkdir(parents=True, exist_ok=True)
     count = 0
     gc.freeze()  # records stay: the collector is not to look through them at every figure
@@ -201,6 +204,12 @@ def _figure(kind: Kind, sheet: Sheet, panels: Sequence[Panel], styles: dict[str,
 
 def _parts(kind: Kind, sheet: Sheet) -> tuple[str, str, str]:
     return kind.name, sheet.model, sheet.source
+
+
+def claimed_look(record: Record) -> int | None:
+    """The number of the look that a record's method claims."""
+    cls = class_of("method", str(record.config["method"].get("_target_", "")))
+    return None if cls is None else cast(type[Method], cls).look
 
 
 def _save(figure: Any, path: Path, metadata: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 Dash = tuple[int, tuple[float, ...]]
@@ -12,8 +12,7 @@ Dash = tuple[int, tuple[float, ...]]
 COLOURS = ("#000000", "#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = ("D", "o", "s", "^", "v", "P", "X", "<", ">", "h", "p", "*")
 DASHES: tuple[Dash, ...] = ((0, (5, 2)), (0, ()), (0, (7, 1.5, 1, 1.5)), (0, (1, 1.2)), (0, (3, 1, 1, 1, 1, 1)))
-# Methods with a look of their own, in the order of their numbers. New ones go to the end, so that old figures stay.
-FIXED = ("full", "lora", "rosa", "dylora", "meft", "bitfit", "adapter", "head", "toplayers", "peft")
+FIXED = 10  # looks that methods may claim as their own (`Method.look`)
 DISTINCT = len(MARKERS) * len(DASHES)  # looks that no two share
 
 
@@ -32,15 +31,18 @@ def look(number: int) -> Look:
     return Look(COLOURS[number % len(COLOURS)], MARKERS[place], DASHES[(place + turn) % len(DASHES)])
 
 
-def looks(methods: Iterable[str]) -> dict[str, Look]:
-    """The look of each method by its name: that of `FIXED`, or a free one that its name leads to."""
-    names = sorted(set(methods))
-    numbers = {name: FIXED.index(name) for name in names if name in FIXED}
-    taken = set(range(len(FIXED)))
+def looks(methods: Mapping[str, int | None]) -> dict[str, Look]:
+    """The look of each method by its name: the one with the number it claims, or a free one that its name leads to."""
+    names = sorted(methods)
+    numbers: dict[str, int] = {}
+    taken = set(range(FIXED))
+    for name in names:
+        if (claimed := methods[name]) is not None and claimed not in numbers.values():
+            numbers[name] = claimed
     for name in names:
         if name not in numbers:
             start = int.from_bytes(hashlib.sha256(name.encode("utf-8", "replace")).digest()[:4], "big")
-            order = [*range(len(FIXED), len(MARKERS)), *((start + i) % DISTINCT for i in range(DISTINCT))]
+            order = [*range(FIXED, len(MARKERS)), *((start + i) % DISTINCT for i in range(DISTINCT))]
             numbers[name] = next((n for n in order if n not in taken), start % DISTINCT)
             taken.add(numbers[name])
     return {name: look(number) for name, number in numbers.items()}
