@@ -291,7 +291,8 @@ def test_the_same_records_give_the_same_bytes_in_another_process(tmp_path):
     pytest.importorskip("matplotlib")
     many(tmp_path / "runs")
     code = (
-        "import sys; from pathlib import Path; from rosa_bench.records import collect; from rosa_bench.tables.figures import figures;"
+        "import sys; from pathlib import Path;"
+        "from rosa_bench.records import collect; from rosa_bench.tables.figures import figures;"
         "figures.draw(collect.collect([Path(sys.argv[1])]), Path(sys.argv[2]), 'lora')"
     )
     for name in ("1", "2"):
