@@ -90,7 +90,8 @@ def restored(run: config.Run, folder: Path, split: str) -> Scorer:
     from rosa_bench.data.source import load_split
     from rosa_bench.evaluation.scorer import Scorer
     from rosa_bench.models import hashing
-    from rosa_bench.models.load import load, max_length
+    from rosa_bench.models.load import load
+    from rosa_bench.models.traits import max_length
     from rosa_bench.records import checkpoints
     from rosa_bench.system.seeds import seeds
 
@@ -105,7 +106,7 @@ def restored(run: config.Run, folder: Path, split: str) -> Scorer:
     checkpoints.load_adapter(model, run.method, folder / "adapter", backbone_hash)
     if run.train.device == "cuda" or (run.train.device == "auto" and torch.cuda.is_available()):
         model.to("cuda")  # type: ignore[arg-type]
-    length = max_length(model.config, run.train.max_length, run.method.extra_tokens)
+    length = max_length(model, run.train.max_length, run.method.extra_tokens)
     return Scorer(run, model, tokenizer, splits, length)
 
 

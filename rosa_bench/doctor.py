@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from rosa_bench import config
 from rosa_bench.config.compose import compose
@@ -43,18 +44,36 @@ def data(run: config.Run) -> Iterator[Finding]:
 
 
 def model(run: config.Run) -> Iterator[Finding]:
-    """The backbone loads with the head of the task, and has the weights the method adapts."""
+    """The backbone loads with the head of the task, reads every row, and has the weights the method adapts."""
     with _told() as finding:
-        from rosa_bench.models.load import load
+        from rosa_bench.models.load import load, loading_facts
 
         run.method.check(run.task)
         backbone, tokenizer = load(run.model, run.task, run.seed)
+        finding += [(None, f"{name.replace('_', ' ')}: {value}") for name, value in loading_facts(backbone).items()]
+        _read_rows(run, backbone, tokenizer)
         run.method.attach(backbone, run.seed)
         trainable = sum(p.numel() for p in backbone.parameters() if p.requires_grad)
         total = sum(p.numel() for p in backbone.parameters())
         name = f"{type(backbone).__name__} {run.model.name}"
         finding.append((True, f"{name}: {total:,} parameters, {trainable:,} train; {len(tokenizer):,} tokens"))
     yield from finding
+
+
+def _read_rows(run: config.Run, backbone: Any, tokenizer: Any) -> None:
+    """Encode what the run reads. Raises UsageError for a row with a special token in its text that cannot be plain."""
+    from rosa_bench.data.encode import encode_split
+    from rosa_bench.data.source import load_split
+    from rosa_bench.evaluation.scorer import Scorer
+    from rosa_bench.models.traits import max_length
+
+    length = max_length(backbone, run.train.max_length, run.method.extra_tokens)
+    try:
+        splits = {split: load_split(run.task, run.data, split) for split in run.task.splits}
+    except UsageError:  # the data check names it
+        return
+    encode_split(run.task, tokenizer, splits["train"], length)
+    Scorer(run, backbone, tokenizer, splits, length).encode_all()
 
 
 def disk(run: config.Run) -> Iterator[Finding]:

@@ -22,8 +22,9 @@ from rosa_bench.evaluation import diagnostics, predict
 from rosa_bench.evaluation.scorer import Scorer
 from rosa_bench.models import hashing, onednn
 from rosa_bench.models.identity import pinned
-from rosa_bench.models.load import load, max_length
+from rosa_bench.models.load import load, loading_facts
 from rosa_bench.models.sites import task_head
+from rosa_bench.models.traits import max_length
 from rosa_bench.records import checkpoints
 from rosa_bench.records.record import Record
 from rosa_bench.records.recorder import Recorder
@@ -104,11 +105,14 @@ class Experiment:
         recorder: Recorder,
     ) -> None:
         self.run, self.splits, self.model, self.tokenizer, self.recorder = run, splits, model, tokenizer, recorder
-        self.length = max_length(model.config, run.train.max_length, run.method.extra_tokens)
+        self.length = max_length(model, run.train.max_length, run.method.extra_tokens)
         self.scorer = Scorer(run, model, tokenizer, splits, self.length)
         self.record = recorder.record
         self.record.data = self._provenance()
+        if loading := loading_facts(model):
+            self.record.facts["loading"] = loading
         self.rows: Sequence[Encoded] = encode_split(run.task, tokenizer, splits["train"], self.length)
+        self.scorer.encode_all()
         self.record.facts["cut_examples"] = sum(row.cut for row in self.rows)
         if not run.task.num_labels:
             self.record.facts["cut_targets"] = lost = sum(row.cut_target for row in self.rows)

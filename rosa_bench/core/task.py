@@ -97,6 +97,11 @@ class Task(ABC):
         """Outputs of the task head; 0 where the language model's own head speaks."""
 
     @property
+    def label_names(self) -> list[str]:
+        """What the outputs of the task head are called, in their order."""
+        return ["score"] if self.num_labels == 1 else [f"output_{i}" for i in range(self.num_labels)]
+
+    @property
     def classes(self) -> int | None:
         """How many classes or choices there are to choose from; None where it differs from row to row, or is none."""
         return None

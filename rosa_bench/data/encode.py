@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from rosa_bench.data.source import Split
 
-FORMAT = 2  # raised when `Encoded` changes
+FORMAT = 3  # raised when `Encoded` or the way from a text to it changes
 
 
 def encode_split(task: Task, tokenizer: PreTrainedTokenizerBase, split: Split, max_length: int) -> list[Encoded]:
@@ -53,6 +53,7 @@ def _key(task: Task, tokenizer: PreTrainedTokenizerBase, split: Split, max_lengt
         vocabulary,
         special,
         tokenizer.truncation_side,
+        tokenizer.model_input_names,
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

@@ -14,8 +14,8 @@ from rosa_bench.data.batches import collate
 from rosa_bench.errors import UsageError
 from rosa_bench.evaluation import tree_cache
 from rosa_bench.evaluation.search import Search, generated, search
-from rosa_bench.models.load import max_length
 from rosa_bench.models.loss import StepLoss
+from rosa_bench.models.traits import max_length
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -174,14 +174,14 @@ def decoder_of(model: PreTrainedModel) -> str:
     return "rosa_bench.evaluation.search.search" if tree_cache.supported(model) else "transformers.generate"
 
 
-def tokens_held(config: Any, extra: int = 0) -> int:
-    """The most tokens, input and output, that a model of this configuration can hold beside `extra` virtual ones."""
-    return max_length(config, sys.maxsize, extra)
+def tokens_held(model: PreTrainedModel, extra: int = 0) -> int:
+    """The most tokens, input and output, that a model can hold beside `extra` virtual ones."""
+    return max_length(model, sys.maxsize, extra)
 
 
-def check_room(task: Any, config: Any, extra: int = 0) -> None:
+def check_room(task: Any, model: PreTrainedModel, extra: int = 0) -> None:
     """Raise UsageError if no token of an input would be left beside the longest output."""
-    if task.max_new_tokens >= (held := tokens_held(config, extra)):
+    if task.max_new_tokens >= (held := tokens_held(model, extra)):
         raise UsageError(f"task.max_new_tokens={task.max_new_tokens}: the model holds {held} tokens")
 
 

@@ -45,7 +45,7 @@ class Scorer:
         self._candidates: dict[str, list[Encoded]] = {}
         self._latest: dict[str, list[Prediction]] = {}
         if self.task.kind == "generate":
-            predict.check_room(run.task, model.config, run.method.extra_tokens)
+            predict.check_room(run.task, model, run.method.extra_tokens)
 
     def encoded(self, split: str) -> list[Encoded]:
         """Token ids of a split; encoded once."""
@@ -61,10 +61,26 @@ class Scorer:
         """
         if split not in self._candidates:
             task: Any = self.task
-            limit = predict.tokens_held(self.model.config, self.run.method.extra_tokens)
+            limit = predict.tokens_held(self.model, self.run.method.extra_tokens)
             found = (task.candidates(e, self.tokenizer, limit) for e in self.splits[split].examples)
             self._candidates[split] = [item for choices in found for item in choices]
         return self._candidates[split]
+
+    def encode_all(self) -> None:
+        """Encode every row that will be scored, so that one that cannot be read ends a run before its training.
+
+        Raises:
+            UsageError: naming the row.
+        """
+        task: Any = self.task
+        for split in dict.fromkeys([task.select_split, *task.scored_splits]):
+            if task.kind == "choice":
+                self.candidates(split)
+            elif task.kind != "generate" or split == task.select_split:
+                self.encoded(split)
+            if task.kind == "generate" and split in task.scored_splits:
+                for example in self.splits[split].examples:
+                    task.prompt_ids(example, self.tokenizer)
 
     def epoch_scores(self) -> Scores:
         """What is cheap to know at every epoch end: all scored splits of a classifier, the loss of a generator."""
@@ -165,7 +181,7 @@ class Scorer:
         return Journal(recorder.folder / f"{name}.jsonl", f"{recorder.record.key} {state}")
 
     def _decoded(self, split: str, journal: Journal | None = None) -> list[Prediction]:
-        limit = predict.tokens_held(self.model.config, self.run.method.extra_tokens)
+        limit = predict.tokens_held(self.model, self.run.method.extra_tokens)
         examples = self.splits[split].examples
         size = predict.decoding_batch(self.task, self.model, self.run.train.eval_batch_size)
         return predict.decode(self.task, self.model, self.tokenizer, examples, size, limit, journal)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,13 +13,14 @@ import transformers
 from rosa_bench.config import Model
 from rosa_bench.core.task import Task
 from rosa_bench.errors import UsageError
+from rosa_bench.models.fit import fit, is_masked_or_not_causal
 from rosa_bench.models.identity import MADE, source_of
+from rosa_bench.models.weights import load_weights
 from rosa_bench.system.hub import ADAPTER
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-COUNTED_FROM_PADDING = ("roberta", "xlm-roberta", "camembert")  # positions start after the padding index
 ENCODER_DECODERS = ("bart",)  # whose classifiers read the last token that the decoder makes of the text
 
 
@@ -48,21 +50,30 @@ def load(model: Model, task: Task, seed: int) -> tuple[PreTrainedModel, PreTrain
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
         _check_kind(config, task, source)
         _set_head(config, task)
-        set_pad_token(tokenizer, config)
-        transformers.set_seed(seed)
         cls = transformers.AutoModelForSequenceClassification if task.num_labels else transformers.AutoModelForCausalLM
+        facts: dict[str, Any] = {}
         if model.random_init:
+            transformers.set_seed(seed)
             backbone = cls.from_config(config, dtype=torch.float32, trust_remote_code=False)
         else:
-            backbone = cls.from_pretrained(source, config=config, dtype=torch.float32, use_safetensors=True, **options)
+            options |= {"config": config, "dtype": torch.float32, "use_safetensors": True}
+            options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
+            read: Any = partial(cls.from_pretrained, source, **options)
+            backbone, facts = load_weights(read, source, seed)
+        facts |= fit(tokenizer, backbone, source)
+        backbone.__dict__["loading_facts"] = facts
     except UsageError:
         raise
     except Exception as error:
         first = (str(error).splitlines() or [""])[0][:200]
         raise UsageError(f"model {source} cannot be loaded ({type(error).__name__}: {first})") from error
-    if backbone.get_input_embeddings().num_embeddings < len(tokenizer):
-        raise UsageError(f"model {source}: the tokenizer has {len(tokenizer)} tokens, the embeddings fewer")
     return backbone, tokenizer
+
+
+def loading_facts(model: PreTrainedModel) -> dict[str, Any]:
+    """What `load` stripped, drew anew or left out, for the record; empty if the checkpoint fitted as it was."""
+    facts: dict[str, Any] = model.__dict__.get("loading_facts", {})
+    return facts
 
 
 def _synthetic(model: Model, task: Task, seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -82,9 +93,7 @@ def _check_files(source: str) -> None:
 def _check_kind(config: Any, task: Task, source: str) -> None:
     if "/" in str(getattr(config, "_attn_implementation", None)):
         raise UsageError(f"{source}: its config.json asks for code of a hub ({config._attn_implementation})")
-    causal = type(config) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING
-    masked = type(config) in transformers.MODEL_FOR_MASKED_LM_MAPPING
-    if not task.num_labels and (masked or not causal):
+    if not task.num_labels and is_masked_or_not_causal(config):
         raise UsageError(f"task={task.name} needs a causal decoder; {source} is a {config.model_type}")
     if config.is_encoder_decoder and config.model_type not in ENCODER_DECODERS:
         raise UsageError(
@@ -94,35 +103,9 @@ def _check_kind(config: Any, task: Task, source: str) -> None:
 
 
 def _set_head(config: Any, task: Task) -> None:
+    """Give the configuration the task's outputs under their names, which a saved model then carries."""
     if not task.num_labels:
         return
-    config.num_labels = task.num_labels
-    if config.is_encoder_decoder:  # two unnamed outputs are not written down, and BART would be read again with three
-        config.id2label = {i: f"output_{i}" for i in range(task.num_labels)}
-        config.label2id = {name: i for i, name in config.id2label.items()}
+    config.id2label = dict(enumerate(task.label_names))
+    config.label2id = {name: i for i, name in config.id2label.items()}
     config.problem_type = "regression" if task.kind == "regress" else "single_label_classification"
-
-
-def set_pad_token(tokenizer: PreTrainedTokenizerBase, config: Any) -> None:
-    """Give a tokenizer without a pad token its end-of-text (else unknown) token for it, and tell the model's config.
-
-    The attention mask hides padding, so which token it is changes no result; no embedding is added.
-    """
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or tokenizer.convert_ids_to_tokens(0)
-    config.pad_token_id = tokenizer.pad_token_id
-
-
-def max_length(config: Any, wanted: int, extra: int = 0) -> int:
-    """The most tokens a sequence may have: `wanted`, or less where the position embeddings end earlier.
-
-    `extra` positions are taken by something else. Raises UsageError if they leave no room.
-    """
-    positions = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
-    if positions is None:
-        return wanted
-    if config.model_type in COUNTED_FROM_PADDING:
-        positions -= config.pad_token_id + 1
-    if extra >= positions:
-        raise UsageError(f"{extra} virtual tokens leave no room among the model's {positions} positions")
-    return min(wanted, int(positions) - extra)

@@ -343,11 +343,17 @@ def _heads(config: Any, attention: nn.Module) -> Heads | None:
 def task_head(model: PreTrainedModel) -> list[nn.Parameter]:
     """What `transformers` adds to the base model for a task, of a model without a method; none of a language model's.
 
+    A pooler or an output layer that the checkpoint lacks, and that was therefore drawn at random, is part of it.
     Adapters that a method puts beside the base model would be taken for a head afterwards.
     """
     base = {id(parameter) for parameter in model.base_model.parameters()}
     is_lm = model.get_output_embeddings() is not None
-    return [parameter for parameter in model.parameters() if not is_lm and id(parameter) not in base]
+    new = set(model.__dict__.get("newly_initialized", ()))
+    return [
+        parameter
+        for name, parameter in model.named_parameters()
+        if name in new or (not is_lm and id(parameter) not in base)
+    ]
 
 
 def freeze_backbone(model: PreTrainedModel, train_head: bool, bias: Bias = "none", adapted: Iterable[str] = ()) -> None:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from rosa_bench.models.load import COUNTED_FROM_PADDING, cache_name
+from rosa_bench.models.load import cache_name
+from rosa_bench.models.traits import traits_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -27,8 +28,8 @@ class Prompt:
     of the prompt's embeddings are at the first position.
     """
 
-    def __init__(self, peft_model: Any, tokens: int, kept: bool) -> None:
-        self.peft_model, self.tokens, self.kept = peft_model, tokens, kept
+    def __init__(self, peft_model: Any, tokens: int, kept: bool, first: int) -> None:
+        self.peft_model, self.tokens, self.kept, self.first = peft_model, tokens, kept, first
         self.inside = False  # of the output of the pass that runs now
 
     def enter(self, base: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -45,7 +46,7 @@ class Prompt:
             given["position_ids"] = positions if self.kept else positions + self.tokens
         elif self.kept:
             mask = torch.ones(told.shape[:2], dtype=torch.long, device=told.device) if mask is None else mask
-            given["position_ids"] = (mask.cumsum(1) * mask + _first(base) - 1).clamp(min=0)[:, -told.shape[1] :]
+            given["position_ids"] = (mask.cumsum(1) * mask + self.first - 1).clamp(min=0)[:, -told.shape[1] :]
         self.inside = False
         if first:
             made = self.peft_model.get_prompt(len(told))
@@ -63,7 +64,7 @@ class Prompt:
         out = {"input_ids": None, "inputs_embeds": torch.cat([made.to(embeds.dtype), embeds], dim=1)}
         if (positions := given.get("position_ids")) is not None:
             own = torch.arange(self.tokens, device=positions.device).expand(len(positions), -1)
-            own = torch.full_like(own, _first(base)) if self.kept else own
+            own = torch.full_like(own, self.first) if self.kept else own
             out["position_ids"] = torch.cat([own, positions], dim=1)
         if (types := given.get("token_type_ids")) is not None:
             out["token_type_ids"] = torch.cat([types.new_zeros(len(types), self.tokens), types], dim=1)
@@ -76,11 +77,6 @@ class Prompt:
             if getattr(output, "pooler_output", None) is not None:
                 output.pooler_output = base.pooler(output.last_hidden_state)
         return output
-
-
-def _first(base: Any) -> int:
-    """The position of a text's first token; RoBERTa and its kin count from behind the padding index."""
-    return int(base.config.pad_token_id) + 1 if base.config.model_type in COUNTED_FROM_PADDING else 0
 
 
 def _filled(cache: Any, made: Any) -> Any:
@@ -98,7 +94,7 @@ def prepend(model: PreTrainedModel, config: Any, kept: bool) -> None:
     from peft import PeftModel
 
     peft_model = PeftModel(model.base_model, config)
-    prompt = Prompt(peft_model, config.num_virtual_tokens, kept)
+    prompt = Prompt(peft_model, config.num_virtual_tokens, kept, traits_of(model).first_position)
     model.virtual_tokens = peft_model.prompt_encoder
     model.__dict__["extra_tokens"] = config.num_virtual_tokens
     layers = _reader(model.base_model)

@@ -17,6 +17,7 @@ from rosa_bench.core.fields import class_field, field, identity_field, texts_fie
 from rosa_bench.core.schema import NEUTRAL, Count, FileName, Folder, configured
 from rosa_bench.core.task import IGNORED, Encoded, Example, Hub, Kind, Prediction, Task
 from rosa_bench.errors import UsageError
+from rosa_bench.models.tokens import pair_ids
 from rosa_bench.system.strict_json import short
 
 if TYPE_CHECKING:
@@ -112,21 +113,23 @@ class Choice(Task):
         return choices, self.answers.index(self.right) if self.right else class_field(row, "label", len(choices), where)
 
     def encode(self, example: Example, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
-        """Prompt and right answer, as training has them."""
-        prompt = _prompt_ids(example.texts[0], tokenizer)
-        return self._joined(prompt, example.texts[1 + example.label], tokenizer, max_length, self.loss_on == "sequence")
+        """Prompt and right answer, as training has them.
+
+        Raises UsageError for a text that spells a special token which the tokenizer does not read as plain text.
+        """
+        return self._joined(
+            example, example.texts[1 + example.label], tokenizer, max_length, self.loss_on == "sequence"
+        )
 
     def candidates(self, example: Example, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Encoded]:
-        """Prompt and answer for each choice; only the answer's tokens have labels."""
-        prompt = _prompt_ids(example.texts[0], tokenizer)
-        return [self._joined(prompt, text, tokenizer, max_length, False) for text in example.texts[1:]]
+        """Prompt and answer for each choice; only the answer's tokens have labels. Raises UsageError as `encode`."""
+        return [self._joined(example, text, tokenizer, max_length, False) for text in example.texts[1:]]
 
-    @staticmethod
     def _joined(
-        prompt: list[int], choice: str, tokenizer: PreTrainedTokenizerBase, max_length: int, speaks: bool
+        self, example: Example, choice: str, tokenizer: PreTrainedTokenizerBase, max_length: int, speaks: bool
     ) -> Encoded:
         """A prompt that is too long loses its head; a choice that alone is, its end. One token is always before it."""
-        whole = tokenizer(f" {choice}", add_special_tokens=False)["input_ids"]
+        prompt, whole = pair_ids(tokenizer, example.texts[0], f" {choice}", f"{self.name}: row {example.id}")
         target = whole[: max_length - 1]
         kept = prompt[max(0, len(prompt) + len(target) - max_length) :]
         silent = [IGNORED, *kept[1:]] if speaks else [IGNORED] * len(kept)
@@ -172,14 +175,3 @@ def _keyed(row: Mapping[str, Any], where: str) -> tuple[list[str], int]:
     if key not in keys:
         raise UsageError(f"{where}: field 'answerKey' is {short(key)}, not one of {', '.join(keys)[:80]}")
     return texts, keys.index(key)
-
-
-def _prompt_ids(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The prompt with the special tokens that a tokenizer puts in front of a text, without those it puts at its end.
-
-    A text may itself end in what is read as a special token.
-    """
-    ids: list[int] = tokenizer(text)["input_ids"]
-    own: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-    starts = (i for i in range(len(ids)) if ids[i : i + len(own)] == own)
-    return ids[: next(starts, len(ids)) + len(own)]

@@ -18,6 +18,7 @@ from rosa_bench.core.schema import NEUTRAL, Count, FileName, Folder, configured
 from rosa_bench.core.task import IGNORED, Encoded, Example, Hub, Kind, Prediction, Task, Upstream
 from rosa_bench.errors import UsageError
 from rosa_bench.metrics.conventions import Family
+from rosa_bench.models.tokens import context_ids, pair_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -86,20 +87,32 @@ class DataToText(Task):
         return [dataclasses.replace(example, references=(reference,)) for reference in example.references]
 
     def prompt_ids(self, example: Example, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-        """The input and what parts it from the target: the end-of-text token (`lora`), or words (`rosa`)."""
-        text = example.texts[0] if self.linearization == "lora" else f"Input: {example.texts[0]} Output:"
-        ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+        """Start tokens, the input, and what parts it from the target: the end-of-text token (`lora`) or words (`rosa`).
+
+        Raises UsageError for an input that spells a special token which the tokenizer does not read as plain text.
+        """
+        return self._parted(context_ids(tokenizer, self._context(example), self._where(example)), tokenizer)
+
+    def _parted(self, ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
         return [*ids, end_id(tokenizer)] if self.linearization == "lora" else ids
+
+    def _context(self, example: Example) -> str:
+        return example.texts[0] if self.linearization == "lora" else f"Input: {example.texts[0]} Output:"
+
+    def _where(self, example: Example) -> str:
+        return f"{self.name}: row {example.id}"
 
     def encode(self, example: Example, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
         """Input, separator, first reference, end of text. An input that is too long loses its head, not the target.
 
+        The reference is read after the input, as it would be without the separator between them.
         A target that is longer than all there may be loses its end, and is counted.
         """
-        whole = [*tokenizer(" " + example.references[0].strip(), add_special_tokens=False)["input_ids"]]
+        text = " " + example.references[0].strip()
+        prompt, whole = pair_ids(tokenizer, self._context(example), text, self._where(example))
         whole.append(end_id(tokenizer))
         target = whole[:max_length]
-        prompt = self.prompt_ids(example, tokenizer)
+        prompt = self._parted(prompt, tokenizer)
         kept = prompt[max(0, len(prompt) + len(target) - max_length) :]
         silent = (
             [IGNORED] * len(kept) if self.loss_on == "target" else [IGNORED, *kept[1:]]

@@ -11,6 +11,7 @@ from rosa_bench.core.fields import class_field, identity_field, number_field, te
 from rosa_bench.core.schema import NEUTRAL, Count, FileName, Folder, configured
 from rosa_bench.core.task import Encoded, Example, Hub, Kind, Prediction, Task
 from rosa_bench.errors import UsageError
+from rosa_bench.models.tokens import text_inputs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -55,6 +56,11 @@ class Glue(Task):
         return len(self.labels) or 1
 
     @property
+    def label_names(self) -> list[str]:
+        """The names of the classes, or that of the score."""
+        return list(self.labels) or super().label_names
+
+    @property
     def classes(self) -> int | None:
         """Those that have names."""
         return len(self.labels) or None
@@ -86,7 +92,7 @@ class Glue(Task):
 
     def encode(self, example: Example, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
         """The text or the pair with the model's own special tokens; the longer text of a pair is cut first."""
-        enc = tokenizer(*example.texts, truncation="longest_first", max_length=max_length, return_attention_mask=False)
+        enc = text_inputs(tokenizer, example.texts, max_length, f"{self.name}: row {example.id}")
         full = len(enc["input_ids"]) >= max_length
         return Encoded(enc["input_ids"], example.label, enc.get("token_type_ids"), cut=full)
 

@@ -93,16 +93,15 @@ def test_training_sees_the_right_answer(loss_on):
     assert first.labels == [IGNORED] * (len(row.input_ids) - len(target)) + target
 
 
-def test_what_looks_like_a_special_token_stays_in_a_prompt():
-    """Else a question that is one would leave nothing before the choice, whose first token would not be scored."""
+def test_a_special_token_in_a_prompt_is_plain_text():
     run = composed("task=openbookqa")
     _, tokenizer = load(run.model, run.task, 1)
     end = tokenizer.eos_token
     target = tokenizer(" a bird")["input_ids"]
     for question in (end, f"What is it?{end}"):
         (row, _) = run.task.candidates(Example("1", (question, "a bird", "a cow"), 0), tokenizer, 64)
-        asked = tokenizer(question)["input_ids"]
-        assert row.input_ids == asked + target and asked[-1] == tokenizer.eos_token_id
+        asked = tokenizer(question, split_special_tokens=True)["input_ids"]
+        assert row.input_ids == asked + target and tokenizer.eos_token_id not in asked
         assert row.labels == [IGNORED] * len(asked) + target
 
 

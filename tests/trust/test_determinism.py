@@ -13,7 +13,8 @@ from rosa_bench.data.encode import encode_split
 from rosa_bench.data.source import load_split
 from rosa_bench.evaluation import predict
 from rosa_bench.models import hashing
-from rosa_bench.models.load import load, max_length
+from rosa_bench.models.load import load
+from rosa_bench.models.traits import max_length
 from rosa_bench.records import checkpoints
 from rosa_bench.run import run as run_experiment
 from rosa_bench.system.seeds import seeds
@@ -93,7 +94,7 @@ def test_the_evaluation_batch_changes_no_file_of_predictions_beyond_ties(tmp_pat
 @pytest.mark.parametrize("task", ["mnli", "stsb"])
 def test_the_evaluation_batch_moves_no_class_beyond_a_tie(task):
     run, model, tokenizer, split, sizes = scored(task, (1, 5, 24))
-    rows = encode_split(run.task, tokenizer, split, max_length(model.config, 64))
+    rows = encode_split(run.task, tokenizer, split, max_length(model, 64))
     first, *others = [predict.logits(model, rows, size, tokenizer.pad_token_id)[0] for size in sizes]
     assert all((values - first).abs().max() < APART for values in others)
     if run.task.num_labels > 1:

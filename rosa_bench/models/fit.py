@@ -1,0 +1,144 @@
+"""A tokenizer and a model of one folder brought together, or refused: special tokens, vocabulary, inputs, padding."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import transformers
+
+from rosa_bench.errors import UsageError
+from rosa_bench.models.tokens import SAMPLE, frame, plain_ids
+from rosa_bench.models.traits import Traits, probe
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+SHORT, LONG = "a cat", "a cat sees the dog and hears the fox"
+PROBED = 16  # tokens of LONG that are read
+
+
+def fit(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, source: str) -> dict[str, Any]:
+    """Complete the tokenizer from the model's configuration; returns facts about what was changed, for the record.
+
+    Afterwards `model.config.pad_token_id` is the tokenizer's, `token_type_ids` are returned only if the model uses
+    them, and `traits_of(model)` says how it reads its inputs.
+
+    Raises:
+        UsageError: if the two do not go together, or the class cannot read batches that are padded on the right.
+    """
+    _check_vocabulary(tokenizer, model, source)
+    facts = _complete(tokenizer, model.config)
+    counted_from = model.config.pad_token_id
+    is_encoder = is_masked_or_not_causal(model.config)
+    if model.get_output_embeddings() is None and is_encoder:
+        _check_frame(tokenizer, model, source)
+    short, long = _probe_texts(tokenizer, model, source)
+    model.config.pad_token_id = tokenizer.pad_token_id
+    traits = probe(model, short, long, int(tokenizer.pad_token_id), source)
+    if traits.from_padding and counted_from != tokenizer.pad_token_id:
+        ours, theirs = (tokenizer.convert_ids_to_tokens(i) for i in (counted_from, tokenizer.pad_token_id))
+        raise UsageError(
+            f"model {source}: {type(model).__name__} counts positions from its padding token, which is {counted_from} "
+            f"({ours}) by config.json and {tokenizer.pad_token_id} ({theirs}) by the tokenizer; make them agree"
+        )
+    if model.get_output_embeddings() is None:
+        facts |= _match_token_types(tokenizer, traits)
+    return {"tokenizer": facts} if facts else {}
+
+
+def is_masked_or_not_causal(config: Any) -> bool:
+    """Whether the class of a configuration reads texts in both directions."""
+    causal = type(config) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING
+    return type(config) in transformers.MODEL_FOR_MASKED_LM_MAPPING or not causal
+
+
+def _check_vocabulary(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, source: str) -> None:
+    """Raise UsageError for tokens that have no embedding. A model may have more embeddings than there are tokens."""
+    try:
+        embeddings: Any = model.get_input_embeddings()
+        rows = int(embeddings.weight.shape[0])
+        beyond = [token for token, index in tokenizer.get_vocab().items() if index >= rows]
+    except NotImplementedError:  # characters instead of a vocabulary
+        return
+    if beyond:
+        raise UsageError(
+            f"model {source}: {len(beyond)} tokens of the tokenizer, such as {sorted(beyond)[0]!r}, have no embedding "
+            f"among the model's {rows}; use the model's own tokenizer, or resize and save the model's embeddings"
+        )
+
+
+def _complete(tokenizer: PreTrainedTokenizerBase, config: Any) -> dict[str, Any]:
+    """Fill in start, end and pad token where the tokenizer names none; no token is added to the vocabulary."""
+    facts: dict[str, Any] = {}
+    for role in ("bos", "eos"):
+        token = _special(tokenizer, getattr(config, f"{role}_token_id", None))
+        if getattr(tokenizer, f"{role}_token_id") is None and token is not None:
+            setattr(tokenizer, f"{role}_token", token)
+            facts[f"{role}_token"] = f"{token} (by config.json)"
+    if tokenizer.pad_token_id is None:
+        # Attention masks hide padding. Classifiers over a decoder read the last token that is not padding, so it must
+        # not be the token that the tokenizer puts at the end of a text.
+        last = tokenizer(SAMPLE)["input_ids"][-1:]
+        named = [_special(tokenizer, getattr(config, "pad_token_id", None)), tokenizer.eos_token, tokenizer.unk_token]
+        every = [token for token in (*named, *tokenizer.all_special_tokens) if token is not None]
+        every.append(str(tokenizer.convert_ids_to_tokens(0)))
+        free = [token for token in every if tokenizer.convert_tokens_to_ids(token) not in last]
+        tokenizer.pad_token = (free or every)[0]
+        facts["pad_token"] = f"{tokenizer.pad_token} (the tokenizer has none)"
+    return facts
+
+
+def _special(tokenizer: PreTrainedTokenizerBase, index: Any) -> str | None:
+    """The special token that a configuration means by an index or a list of them; None if it is an ordinary token."""
+    index = index[0] if isinstance(index, list) and index else index
+    token = tokenizer.added_tokens_decoder.get(index) if isinstance(index, int) else None
+    return str(token.content) if token is not None and token.special else None
+
+
+def _check_frame(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, source: str) -> None:
+    """Raise UsageError for an encoder whose tokenizer leaves out the special tokens that its head reads."""
+    ids = tokenizer(SAMPLE, SAMPLE)["input_ids"]
+    start, separator = (tokenizer.cls_token, tokenizer.bos_token), (tokenizer.sep_token,)
+    for place, tokens in (("start", start), ("separator", separator)):
+        named = [token for token in tokens if token is not None]
+        if named and not any(tokenizer.convert_tokens_to_ids(token) in ids for token in named):
+            raise UsageError(
+                f"model {source}: {type(tokenizer).__name__} puts no {place} token ({named[0]}) around a text, and "
+                f"{type(model).__name__} needs it; give tokenizer.json a post-processor that adds it"
+            )
+    end = model.config.eos_token_id
+    if model.config.is_encoder_decoder and ids[-1] != end:
+        raise UsageError(
+            f"model {source}: {type(model).__name__} reads the end token {end}, and {type(tokenizer).__name__} ends a "
+            f"text with {ids[-1]}; give tokenizer.json a post-processor that adds it"
+        )
+
+
+def _probe_texts(
+    tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, source: str
+) -> tuple[list[int], list[int]]:
+    """A short and a long text as the model gets them; to a language model the short one is the beginning."""
+    if model.get_output_embeddings() is None:
+        short, long = (tokenizer(text, truncation=True, max_length=PROBED)["input_ids"] for text in (SHORT, LONG))
+    else:
+        long = [*frame(tokenizer).start, *plain_ids(tokenizer, LONG, f"model {source}")][:PROBED]
+        short = long[: len(long) // 2]
+    if not 0 < len(short) < len(long):
+        raise UsageError(
+            f"model {source}: {type(tokenizer).__name__} makes {len(long)} tokens of {LONG!r}; "
+            "use the model's own tokenizer"
+        )
+    return short, long
+
+
+def _match_token_types(tokenizer: PreTrainedTokenizerBase, traits: Traits) -> dict[str, Any]:
+    """Have `token_type_ids` returned only if the model uses them and has all their values."""
+    if "token_type_ids" not in tokenizer.model_input_names:
+        return {}
+    highest = max(tokenizer(SAMPLE, SAMPLE)["token_type_ids"])
+    if highest < traits.token_types:
+        return {}
+    names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
+    tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = names
+    has = f"the model has {traits.token_types} of them" if traits.token_types else "the model does not use them"
+    return {"token_type_ids": f"not passed: the tokenizer counts to {highest}, {has}"}

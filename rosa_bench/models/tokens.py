@@ -1,0 +1,130 @@
+"""Texts as tokens: always as plain text, and a continuation as it is read after its context."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from rosa_bench.errors import UsageError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+SAMPLE = "a"
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a tokenizer puts around a text, and which of its tokens are special."""
+
+    start: tuple[int, ...]  # ids before a text
+    special: frozenset[int]  # ids that no plain text may have
+    around: tuple[int, int]  # special tokens around one text, and around a pair
+    unknown: str  # the unknown token, if the tokenizer reads its name in a text as that token; else empty
+
+
+_FRAMES: WeakKeyDictionary[Any, tuple[Any, Frame]] = WeakKeyDictionary()
+
+
+def frame(tokenizer: PreTrainedTokenizerBase) -> Frame:
+    """The frame of a tokenizer, found out once for each set of special tokens."""
+    state = (len(tokenizer), tuple(sorted(map(str, tokenizer.special_tokens_map.items()))))
+    known = _FRAMES.get(tokenizer)
+    if known is None or known[0] != state:
+        known = _FRAMES[tokenizer] = (state, _frame(tokenizer))
+    return known[1]
+
+
+def _frame(tokenizer: PreTrainedTokenizerBase) -> Frame:
+    special = {int(i) for i in tokenizer.all_special_ids}
+    special |= {int(i) for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    unknown = tokenizer.unk_token_id
+    names = [n for n, token in tokenizer.special_tokens_map.items() if token == tokenizer.unk_token]
+    if unknown is not None and names == ["unk_token"]:
+        special -= {unknown}
+    body = _ids(tokenizer, SAMPLE)
+    whole = [int(i) for i in tokenizer(SAMPLE)["input_ids"]]
+    pair = tokenizer(SAMPLE, SAMPLE)["input_ids"]
+    at = next((i for i in range(len(whole)) if whole[i : i + len(body)] == body), len(whole))
+    around = (sum(i in special for i in whole), sum(i in special for i in pair))
+    named = tokenizer.unk_token if unknown is not None and unknown in _ids(tokenizer, str(tokenizer.unk_token)) else ""
+    return Frame(tuple(whole[:at]), frozenset(special), around, str(named))
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    ids: list[int] = tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    return ids
+
+
+def plain_ids(tokenizer: PreTrainedTokenizerBase, text: str, where: str) -> list[int]:
+    """The tokens of a text alone. A special token that it spells out is read as the characters it consists of.
+
+    Raises:
+        UsageError: naming `where`, if the tokenizer reads the name as the special token all the same.
+    """
+    ids = _ids(tokenizer, text)
+    _check(tokenizer, [text], ids, 0, where)
+    return ids
+
+
+def _check(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], ids: Sequence[int], own: int, where: str) -> None:
+    """Raise UsageError if `ids` hold more special tokens than the `own` that the tokenizer puts there itself."""
+    known = frame(tokenizer)
+    found = [i for i in ids if i in known.special]
+    spelled = [known.unknown] if known.unknown and any(known.unknown in text for text in texts) else []
+    if len(found) > own:
+        tokens = map(str, tokenizer.convert_ids_to_tokens(sorted(set(found))))
+        spelled += [token for token in tokens if any(token in text for text in texts)] or ["a special token"]
+    if spelled:
+        raise UsageError(
+            f"{where}: the text spells {spelled[0]!r}, which {type(tokenizer).__name__} reads as its special token; "
+            "change the text or leave the row out"
+        )
+
+
+def text_inputs(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int, where: str
+) -> dict[str, list[int]]:
+    """One text or a pair with the tokenizer's own special tokens; the longer text of a pair is cut first.
+
+    Raises UsageError as `plain_ids`.
+    """
+    out: dict[str, list[int]] = tokenizer(
+        *texts,
+        truncation="longest_first",
+        max_length=max_length,
+        return_attention_mask=False,
+        split_special_tokens=True,
+    )
+    _check(tokenizer, texts, out["input_ids"], frame(tokenizer).around[len(texts) - 1], where)
+    return out
+
+
+def context_ids(tokenizer: PreTrainedTokenizerBase, context: str, where: str) -> list[int]:
+    """A prompt: the tokenizer's start tokens and the text, without white space at its end.
+
+    White space there belongs to what follows. Raises UsageError as `plain_ids`.
+    """
+    return _started(tokenizer, plain_ids(tokenizer, context.rstrip(), where))
+
+
+def pair_ids(
+    tokenizer: PreTrainedTokenizerBase, context: str, continuation: str, where: str
+) -> tuple[list[int], list[int]]:
+    """`context_ids`, and the tokens that `continuation` adds: both are read together and the context's cut off.
+
+    This is what lm-evaluation-harness does (`_encode_pair`). Raises UsageError as `plain_ids`, or if nothing is added.
+    """
+    before = plain_ids(tokenizer, context.rstrip(), where)
+    added = plain_ids(tokenizer, context + continuation, where)[len(before) :]
+    if not added:
+        raise UsageError(f"{where}: {continuation.strip()[:80]!r} adds no token to the text before it; leave it out")
+    return _started(tokenizer, before), added
+
+
+def _started(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[int]:
+    """Start tokens and `ids`; where both are empty, a token for a continuation to follow, as the harness has it."""
+    first = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
+    return [*frame(tokenizer).start, *ids] or ([] if first is None else [int(first)])

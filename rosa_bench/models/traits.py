@@ -1,0 +1,191 @@
+"""What a loaded class does with positions, token types and padding, found out by reading two short texts with it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from rosa_bench.errors import UsageError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+TOLERANCE = 1e-3  # of the largest logit: far above rounding, far below what a wrongly padded text changes
+
+
+@dataclass(frozen=True)
+class Traits:
+    """How a class reads its inputs."""
+
+    positions: int | None = None  # tokens that fit into its position embeddings; None: no limit known
+    first_position: int = 0  # what its `position_ids` begin with
+    from_padding: bool = False  # whether they are counted from its padding index
+    token_types: int = 0  # values of `token_type_ids`; 0: it does not use them
+
+
+def traits_of(model: PreTrainedModel) -> Traits:
+    """What `probe` found out when the model was loaded."""
+    traits: Traits = model.__dict__.get("traits", Traits())
+    return traits
+
+
+class Lookups(TorchDispatchMode):
+    """Every table lookup (weight, indices, padding index) of a forward pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[torch.Tensor, torch.Tensor, int]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Note the arguments of an embedding."""
+        if func is torch.ops.aten.embedding.default:
+            self.calls.append((args[0], args[1], args[2] if len(args) > 2 else -1))
+        return func(*args, **(kwargs or {}))
+
+
+def probe(model: PreTrainedModel, short: Sequence[int], long: Sequence[int], pad_id: int, source: str) -> Traits:
+    """Read a short and a long text, alone and padded, and note what the class does.
+
+    `short` begins like `long` if the model is a language model. Both have three tokens or more.
+
+    Raises:
+        UsageError: if the class cannot read them, or reads a padded text as another one.
+    """
+    name = type(model).__name__
+    accepted = inspect.signature(model.forward).parameters
+    if "attention_mask" not in accepted:
+        raise UsageError(
+            f"model {source}: {name} takes no attention_mask, so that padding changes its outputs; use another class"
+        )
+    with _evaluating(model):
+        try:
+            traits = _traits(model, list(long), "token_type_ids" in accepted)
+            _check_padding(model, list(short), list(long), pad_id, source)
+        except UsageError:
+            raise
+        except Exception as error:
+            first = (str(error).splitlines() or [""])[0][:200]
+            raise UsageError(f"model {source}: {name} cannot read a text ({type(error).__name__}: {first})") from error
+    model.__dict__["traits"] = traits
+    return traits
+
+
+def max_length(model: PreTrainedModel, wanted: int, extra: int = 0) -> int:
+    """The most tokens a sequence may have: `wanted`, or less where the position embeddings end earlier.
+
+    `extra` positions are taken by something else. Raises UsageError if they leave no room.
+    """
+    positions = traits_of(model).positions
+    if positions is None:
+        return wanted
+    if extra >= positions:
+        raise UsageError(f"{extra} virtual tokens leave no room among the model's {positions} positions")
+    return min(wanted, positions - extra)
+
+
+def _traits(model: PreTrainedModel, ids: list[int], takes_types: bool) -> Traits:
+    first: dict[int, int | None] = {}
+
+    def note(module: torch.nn.Module, args: tuple[Any, ...]) -> None:
+        if args and isinstance(args[0], torch.Tensor):
+            first[id(module)] = _start(args[0], len(ids))
+
+    hooks = [m.register_forward_pre_hook(note) for m in model.modules() if hasattr(m, "weight")]
+    inputs = {"input_ids": torch.tensor([ids]), "attention_mask": torch.ones(1, len(ids), dtype=torch.long)}
+    zeros = torch.zeros_like(inputs["input_ids"])
+    try:
+        with Lookups() as seen:
+            plain = model(**inputs, **({"token_type_ids": zeros} if takes_types else {})).logits
+    finally:
+        for hook in hooks:
+            hook.remove()
+    types = 0
+    if takes_types:
+        found = _token_types(model, seen, len(ids))
+        if found is None:  # no table: they may be compared with each other
+            mixed = torch.arange(len(ids))[None] % 2
+            changed = not torch.equal(model(**inputs, token_type_ids=mixed).logits, plain)
+            found = int(getattr(model.config, "type_vocab_size", None) or 2) if changed else 0
+        types = found
+    limits = []
+    for weight, indices, padding in seen.calls:
+        start = _start(indices, len(ids))
+        if start is not None:
+            module = next((m for m in model.modules() if getattr(m, "weight", None) is weight), None)
+            passed = first.get(id(module)) if module is not None else start
+            limits.append((len(weight) - start, passed or 0, padding >= 0 and padding == start - 1))
+    if limits:
+        return Traits(*min(limits, key=lambda limit: limit[0]), types)
+    config = model.config.get_text_config()
+    named = (getattr(config, name, None) for name in ("max_position_embeddings", "n_positions", "max_seq_len"))
+    known = [int(value) for value in named if isinstance(value, int) and value > 0]
+    return Traits(known[0] if known else None, token_types=types)
+
+
+def _start(indices: torch.Tensor, count: int) -> int | None:
+    """The first of `count` consecutive indices that one text looks up; None if they are not consecutive."""
+    if indices.dtype not in (torch.long, torch.int) or indices.dim() > 2 or (indices.dim() == 2 and len(indices) > 1):
+        return None
+    row = indices.flatten()[:count].tolist()
+    return row[0] if len(row) == count and row == list(range(row[0], row[0] + count)) else None
+
+
+def _token_types(model: PreTrainedModel, seen: Lookups, count: int) -> int | None:
+    """The rows of the table of token types; 0 if they are looked up among the words, None if nowhere."""
+    try:
+        words = model.get_input_embeddings()
+    except NotImplementedError:  # characters are hashed into several tables
+        words = None
+    tables = []
+    for weight, indices, _ in seen.calls:
+        if indices.dim() == 2 and len(indices) == 1 and indices.shape[1] >= count and not indices.any():
+            if weight is getattr(words, "weight", None):
+                return 0
+            tables.append(len(weight))
+    return min(tables) if tables else None
+
+
+def _check_padding(model: PreTrainedModel, short: list[int], long: list[int], pad_id: int, source: str) -> None:
+    """Raise UsageError if padding changes what the model says of a text, or a decoder sees what comes later."""
+    name, space = type(model).__name__, len(long) - len(short)
+    alone = _logits(model, [short], [1] * len(short))[0]
+    real, hidden = [1] * len(short), [0] * space
+    right = _logits(model, [short + [pad_id] * space], real + hidden)[0]
+    per_token = model.get_output_embeddings() is not None
+    if not torch.isfinite(alone).all():
+        raise UsageError(f"model {source}: the outputs of {name} are not finite numbers; its weights are damaged")
+    if not _close(right[: len(short)] if per_token else right, alone):
+        left = _logits(model, [[pad_id] * space + short], hidden + real)[0]
+        needs_left = _close(left[space:] if per_token else left, alone)
+        why = "needs padding on the left" if needs_left else "reads padding as part of a text"
+        raise UsageError(f"model {source}: {name} {why}, and batches are padded on the right; use another class")
+    if per_token and not _close(_logits(model, [long], [1] * len(long))[0][: len(short)], alone):
+        raise UsageError(
+            f"model {source}: {name} is not causal: its outputs depend on later tokens; use a causal decoder"
+        )
+
+
+def _logits(model: PreTrainedModel, ids: list[list[int]], mask: list[int]) -> torch.Tensor:
+    logits: torch.Tensor = model(input_ids=torch.tensor(ids), attention_mask=torch.tensor([mask])).logits
+    return logits.float()
+
+
+def _close(first: torch.Tensor, second: torch.Tensor) -> bool:
+    return bool((first - second).abs().max() <= TOLERANCE * second.abs().max())
+
+
+@contextmanager
+def _evaluating(model: torch.nn.Module) -> Iterator[None]:
+    was = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was)

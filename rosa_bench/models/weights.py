@@ -1,0 +1,196 @@
+"""Weights of a checkpoint in a class of `transformers`, with every tensor accounted for.
+
+`from_pretrained` draws a tensor at random when the checkpoint lacks it, and warns at most. Here a missing weight of the
+backbone is an error, and everything else that was renamed, drawn or left out is reported for the record.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+import transformers
+
+from rosa_bench.errors import UsageError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+# Names that a wrapper of a submodule adds anywhere in a path: torch.compile, FSDP, activation checkpointing, Lightning.
+# A wrapper of a whole model (DDP, Lightning, accelerate) adds a prefix, which may be any name.
+INNER_WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
+NAMED = 3  # tensors in a message
+LISTED = 8  # tensors in a record
+Loader = Callable[..., tuple[Any, dict[str, Any]]]
+
+
+def load_weights(read: Loader, source: str, seed: int) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """The model that `read` loads, and facts about its weights for the record.
+
+    `read(key_mapping=...)` is `from_pretrained` with `output_loading_info` and `ignore_mismatched_sizes`. What the
+    checkpoint lacks is drawn from `seed`: a task head always, even if the checkpoint holds one.
+
+    Raises:
+        UsageError: if a weight of the backbone is missing, of another shape, or of a kind the class does not use.
+    """
+    facts: dict[str, Any] = {}
+
+    def attempt(renames: Mapping[str, str]) -> tuple[Any, dict[str, Any]]:
+        transformers.set_seed(seed)
+        model, info = read(key_mapping=dict(renames) or None)
+        _forget(model, renames)
+        return model, info
+
+    model, info = attempt({})
+    renames: dict[str, str] = {}
+    if set(info["missing_keys"]) & backbone_names(model):
+        renames, stripped = wrappers(model, info, source)
+        if renames:
+            facts["stripped_prefixes"] = stripped
+            model, info = attempt(renames)
+    head = set(_names(model)) - backbone_names(model)
+    if model.get_output_embeddings() is None and head and not head & set(info["missing_keys"]):
+        facts["unused_head"] = sorted(head)
+        model, info = attempt(renames | {f"^{re.escape(name)}$": f"unused_head.{name}" for name in sorted(head)})
+    facts |= _check(model, info, source)
+    return model, facts
+
+
+def backbone_names(model: PreTrainedModel) -> set[str]:
+    """The names of the tensors of the base model, as the model with its head calls them."""
+    base = model.base_model
+    inside = {id(tensor) for tensor in (*base.parameters(), *base.buffers())}
+    return {name for name, tensor in _names(model).items() if id(tensor) in inside}
+
+
+def _names(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """Every tensor that a checkpoint of the model has, under each of its names."""
+    persistent = model.state_dict().keys()
+    named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    return {name: tensor for name, tensor in named if name in persistent}
+
+
+def _forget(model: Any, renames: Mapping[str, str]) -> None:
+    """Save the model under its own names: `transformers` would rename the tensors back to those of the checkpoint."""
+    used = getattr(model, "_weight_conversions", None)
+    if used and renames:
+        model._weight_conversions = [rule for rule in used if not set(rule.source_patterns) & renames.keys()]
+
+
+def wrappers(model: PreTrainedModel, info: Mapping[str, Any], source: str) -> tuple[dict[str, str], dict[str, int]]:
+    """Patterns that strip the wrappers of a checkpoint's names, and how many tensors had each.
+
+    A prefix is one if the rest of the name is a tensor that the model has and lacks. Raises UsageError if two tensors
+    would get the same name.
+    """
+    names, missing = set(_names(model)), set(info["missing_keys"])
+    base = f"{model.base_model_prefix}."
+    segments = {part for name in names for part in name.split(".")}
+    counts: Counter[str] = Counter()
+    prefixes: set[str] = set()
+    owners: dict[str, str] = {}
+    depth: Counter[str] = Counter()
+    for name in sorted(info["unexpected_keys"]):
+        parts = name.split(".")
+        inner = Counter(part for part in parts if part in INNER_WRAPPERS and part not in segments)
+        parts = [part for part in parts if part not in inner]
+        for start in range(len(parts)):
+            rest = ".".join(parts[start:])
+            target = next((t for t in (rest, base + rest, rest.removeprefix(base)) if t in names), None)
+            if target is None or (not start and not inner):
+                continue
+            if target not in missing:
+                break  # of a second copy, or of a tensor that is tied to another
+            if other := owners.get(target):
+                raise UsageError(
+                    f"model {source}: the checkpoint holds {target} twice, as {other} and {name}; keep one of them"
+                )
+            owners[target] = name
+            if start:
+                prefixes.add(prefix := ".".join(parts[:start]) + ".")
+                counts[prefix] += 1
+            for part, times in inner.items():
+                counts[f"{part}."] += 1
+                depth[part] = max(depth[part], times)
+            break
+    rules = {}
+    for part, times in depth.items():
+        for level in range(times):  # a pattern is applied once to a name
+            rules["(?:" * level + rf"(?:^|(?<=\.)){part}\." + ")" * level] = ""
+    rules |= {f"^{re.escape(prefix)}": "" for prefix in sorted(prefixes, key=len, reverse=True)}
+    return rules, dict(counts)
+
+
+def _check(model: PreTrainedModel, info: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Facts about what is new and what is unused. Raises UsageError for a backbone that is not the checkpoint's."""
+    backbone, missing = backbone_names(model), set(info["missing_keys"])
+    kind = type(model.base_model).__name__
+    wrong = [(name, *map(tuple, shapes)) for name, *shapes in info["mismatched_keys"] if name in backbone]
+    if wrong:
+        name, there, here = sorted(wrong)[0]
+        raise UsageError(
+            f"model {source}: {len(wrong)} weights of {kind} have other shapes than config.json says "
+            f"({name} is {list(there)}, not {list(here)}); use the config.json of this checkpoint"
+        )
+    lacking = missing & backbone
+    if lacking:
+        lacking -= (optional := lacking & optional_names(model))
+        missing -= optional
+    else:
+        optional = set()
+    extra = {name for name in info["unexpected_keys"] if not name.startswith("unused_head.")}
+    if lacking:
+        others = f"; it holds {_some(extra)}, which fit none" if extra else ""
+        raise UsageError(
+            f"model {source}: the checkpoint lacks {len(lacking)} of {len(backbone)} weights of {kind}: "
+            f"{_some(lacking)}{others}. Use a complete checkpoint of this class"
+        )
+    if foreign := set(_foreign(model, extra)):
+        raise UsageError(
+            f"model {source}: {kind} does not use {_some(foreign)} of the checkpoint, which belong to layers it has; "
+            "merge adapters and dequantise weights before loading"
+        )
+    is_lm = model.get_output_embeddings() is not None
+    head = {name for name in (missing | {name for name, *_ in info["mismatched_keys"]}) if name not in backbone}
+    new = sorted(optional | head)
+    model.__dict__["newly_initialized"] = sorted(optional | (head if is_lm else set()))
+    facts: dict[str, Any] = {"newly_initialized": new} if new else {}
+    if extra:
+        facts["skipped_tensors"] = {"count": len(extra), "first": sorted(extra)[:LISTED]}
+    return facts
+
+
+def optional_names(model: PreTrainedModel) -> set[str]:
+    """The tensors of the base model that the class's own language model does without, such as a pooler."""
+    for mapping in (transformers.MODEL_FOR_MASKED_LM_MAPPING, transformers.MODEL_FOR_CAUSAL_LM_MAPPING):
+        cls: Any = mapping.get(type(model.config), None)
+        if cls is None or isinstance(model, cls):
+            continue
+        with torch.device("meta"):
+            sibling = cls(copy.deepcopy(model.config))
+        used = set(sibling.base_model.state_dict())
+        ours = {id(t): name for name, t in model.base_model.state_dict(keep_vars=True).items()}
+        return {name for name, t in _names(model).items() if id(t) in ours and ours[id(t)] not in used}
+    return set()
+
+
+def _foreign(model: PreTrainedModel, names: Iterable[str]) -> Iterator[str]:
+    """Those of a checkpoint's unused tensors that belong to a module which has weights in this model."""
+    backbone = backbone_names(model)
+    leaves = {name.rpartition(".")[0] for name in backbone}
+    base = f"{model.base_model_prefix}."
+    for name in names:
+        parent = name.rpartition(".")[0]
+        if {parent, base + parent} & leaves:
+            yield name
+
+
+def _some(names: Iterable[str]) -> str:
+    """The first few names, and how many more there are."""
+    every = sorted(names)
+    rest = f" and {len(every) - NAMED} more" if len(every) > NAMED else ""
+    return ", ".join(every[:NAMED]) + rest
