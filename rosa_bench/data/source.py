@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -140,7 +140,9 @@ def _local(task: Task, data: Data, split: str) -> Iterator[tuple[dict[str, Any],
 def _hub(task: Task, data: Data, split: str) -> Source:
     source = task.hub
     try:
-        return _upstream(task, source, split) if isinstance(source, Upstream) else _snapshot(task, source, split)
+        if isinstance(source, Upstream):
+            return _upstream(task, source, split, source.repository)
+        return _snapshot(task, source, split)
     except hub.HubError as error:
         ways = "Two ways on: data=embedded, or data=local data.dir=FOLDER"
         raise UsageError(f"data=hub: {task.name}/{split}: {error}. {ways}") from error
@@ -155,18 +157,22 @@ def _snapshot(task: Task, source: Hub, split: str) -> Source:
             raise
         lost = error
     else:
-        rows = task.from_hub(_parquet_rows(files), split)
-        return Source((dict(row), f"{source.repository}/{split} row {index}") for index, row in enumerate(rows))
+        return Source(_placed(task.from_hub(_parquet_rows(files), split), source.repository, split))
     try:
-        return _upstream(task, source.upstream, split)
+        return _upstream(task, source.upstream, split, source.repository)
     except hub.HubError as error:
         raise hub.HubError(f"{lost}; {error}") from error
 
 
-def _upstream(task: Task, source: Upstream, split: str) -> Source:
+def _upstream(task: Task, source: Upstream, split: str, name: str) -> Source:
+    """The rows of an upstream file. Ids begin with `name` like the hub's, so that runs on either can be paired."""
     rows = task.from_upstream(upstream.content(source, split), split)
-    places = ((dict(row), f"{source.repository}/{split} row {index}") for index, row in enumerate(rows))
-    return Source(places, f"{source.repository}@{source.revision}")
+    return Source(_placed(rows, name, split), f"{source.repository}@{source.revision}")
+
+
+def _placed(rows: Iterable[Mapping[str, Any]], name: str, split: str) -> Iterator[tuple[dict[str, Any], str]]:
+    for index, row in enumerate(rows):
+        yield dict(row), f"{name}/{split} row {index}"
 
 
 def _parquet_rows(files: Sequence[Path]) -> Iterator[dict[str, Any]]:

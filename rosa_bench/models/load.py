@@ -14,7 +14,7 @@ from rosa_bench.config import Model
 from rosa_bench.core.task import Task
 from rosa_bench.errors import UsageError
 from rosa_bench.models.fit import fit, is_masked_or_not_causal
-from rosa_bench.models.identity import MADE, source_of
+from rosa_bench.models.identity import MADE, on_hub, source_of
 from rosa_bench.models.weights import load_weights
 from rosa_bench.system.hub import ADAPTER
 
@@ -67,6 +67,8 @@ def load(model: Model, task: Task, seed: int) -> tuple[PreTrainedModel, PreTrain
     except Exception as error:
         first = (str(error).splitlines() or [""])[0][:200]
         raise UsageError(f"model {source} cannot be loaded ({type(error).__name__}: {first})") from error
+    if on_hub(model):
+        backbone.name_or_path = backbone.config.name_or_path = str(model.hub)  # not the folder in the cache
     return backbone, tokenizer
 
 

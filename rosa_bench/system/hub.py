@@ -339,7 +339,7 @@ def _explained(error: BaseException, kind: Kind, name: str, revision: str | None
     if status in (401, 403):
         return HubError(f"{endpoint()} refuses access to {name} ({_phrase(status)}); check HF_TOKEN")
     if status is not None:
-        return HubError(f"{endpoint()} answered {_phrase(status)} to a request for {name}")
+        return HubError(f"{endpoint()} answered {_phrase(status)} to a request for {name}{_hint(error)}")
     return HubError(_without_status(error, name, revision))
 
 
@@ -358,8 +358,12 @@ def _without_status(error: BaseException, name: str, revision: str | None) -> st
         return f"{name!r} is not the name of a repository ({_message(error)})"
     if reason := next((e.strerror for e in _chain(error) if isinstance(e, OSError) and e.errno is not None), None):
         return f"the cache {constants.HF_HUB_CACHE} cannot be written ({reason}); set HF_HOME to a folder that can"
-    hint = "; HF_HUB_DISABLE_XET=1 downloads without xet" if "xet" in str(error).lower() else ""
-    return f"{endpoint()} does not answer as a hub does ({type(error).__name__}: {_message(error)}){hint}"
+    return f"{endpoint()} does not answer as a hub does ({type(error).__name__}: {_message(error)}){_hint(error)}"
+
+
+def _hint(error: BaseException) -> str:
+    about_xet = any("xet" in str(cause).lower() for cause in _chain(error))
+    return "; HF_HUB_DISABLE_XET=1 downloads without xet" if about_xet else ""
 
 
 def _phrase(status: int) -> str:

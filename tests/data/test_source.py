@@ -242,12 +242,12 @@ def served_upstream(task: str, hub_server, monkeypatch):
     run = composed(f"task={task}", "data=hub")
     files = {split: ("data/file", upstream.blob_id(content)) for split in run.task.splits}
     source = Upstream("org/set", "c" * 40, files)
-    source = source if task == "webnlg" else Hub("org/set", "d" * 40, "{split}.parquet", source)
+    source = source if task == "webnlg" else Hub("org/hub", "d" * 40, "{split}.parquet", source)
     monkeypatch.setattr(type(run.task), "hub", property(lambda _: source))
     monkeypatch.setattr(upstream, "RAW", hub_server.address)
     path = f"/org/set/{'c' * 40}/data/file"
     hub_server.raw[path] = content
-    hub_server.add("datasets", "org/set", {"later.parquet": b""})
+    hub_server.add("datasets", "org/hub", {"later.parquet": b""})
     return run, path
 
 
@@ -256,6 +256,7 @@ def test_a_set_that_the_hub_has_lost_is_read_from_its_own_files(task, hub_server
     run, path = served_upstream(task, hub_server, monkeypatch)
     found = load_split(run.task, run.data, "test")
     assert found.upstream == f"org/set@{'c' * 40}" and hub_server.requests.count(f"GET {path}") == 1
+    assert task == "webnlg" or found.examples[0].id == "org/hub/test row 0"
     texts = [(example.texts[0], example.references, example.subset) for example in found.examples]
     assert (
         texts

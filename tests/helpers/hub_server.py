@@ -23,6 +23,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 LFS_SIZE = 10_000  # bytes
+XET = ""  # the xet hash of large files; the server does not speak xet
 
 
 @dataclass
@@ -103,7 +104,8 @@ def oid(content: bytes) -> str:
 def entry(path: str, content: bytes) -> dict[str, Any]:
     """A file as the listing of a repository has it."""
     size = len(content)
-    lfs = {"lfs": {"oid": hashlib.sha256(content).hexdigest(), "size": size, "pointerSize": 130}}
+    lfs: dict[str, Any] = {"lfs": {"oid": hashlib.sha256(content).hexdigest(), "size": size, "pointerSize": 130}}
+    lfs |= {"xetHash": XET} if XET else {}
     return {"type": "file", "path": path, "size": size, "oid": oid(content)} | (lfs if size >= LFS_SIZE else {})
 
 

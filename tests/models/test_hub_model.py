@@ -29,6 +29,7 @@ def test_a_model_of_the_hub_is_the_folder_it_was_made_of(hub_server, commit, bac
     run = small(tmp_path, "model.hub=org/tiny-roberta", "model.revision=main")
     local = small(tmp_path, f"model.path={backbone('roberta')}")
     downloaded, read = load(run.model, run.task, 3)[0], load(local.model, local.task, 3)[0]
+    assert downloaded.name_or_path == downloaded.config.name_or_path == "org/tiny-roberta"
     assert all(torch.equal(tensor, read.state_dict()[name]) for name, tensor in downloaded.state_dict().items())
 
 

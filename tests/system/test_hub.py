@@ -192,6 +192,16 @@ def test_a_token_stays_with_the_hub(hub_server, monkeypatch):
     assert any("/api/" in path for path in hub_server.shown) and not any("/cdn/" in path for path in hub_server.shown)
 
 
+def test_a_mirror_without_xet_can_be_used(hub_server, monkeypatch):
+    """Its listing names xet hashes, but it lacks the interface behind them."""
+    monkeypatch.setattr("hub_server.XET", "ab" * 32)
+    commit = hub_server.add("models", "org/name", MODEL)
+    told = failure(lambda: hub.model("org/name", commit))
+    assert "answered 404 Not Found to a request for org/name; HF_HUB_DISABLE_XET=1" in told
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    assert (hub.model("org/name", commit) / "model.safetensors").read_bytes() == LARGE
+
+
 def test_a_renamed_repository_is_followed(hub_server):
     commit = hub_server.add("models", "org/new", MODEL)
     hub_server.repositories["models", "org/old"] = Repository(renamed="org/new")
