@@ -56,6 +56,7 @@ class Model:
     hub: str | None = None
     revision: str | None = None
     random_init: bool = False  # same class and size, weights drawn from the seed: the control of every PEFT claim
+    dropout: Annotated[Share | None, Added(None)] = None  # in every place the class has; null: the checkpoint's own
 
     @property
     def embedded(self) -> bool:

@@ -169,9 +169,14 @@ def decoding_batch(task: Any, model: PreTrainedModel, wanted: int) -> int:
     return max(1, min(wanted, 64, (2**28 if on_cpu else 2**31) // (4 * floats)))
 
 
-def decoder_of(model: PreTrainedModel) -> str:
+def decoder_of(task: Any, model: PreTrainedModel) -> str:
     """What searches for this model's outputs, for the record."""
-    return "rosa_bench.evaluation.search.search" if tree_cache.supported(model) else "transformers.generate"
+    return "transformers.generate" if _finder(task, model) is generated else "rosa_bench.evaluation.search.search"
+
+
+def _finder(task: Any, model: PreTrainedModel) -> Callable[..., list[list[int]]]:
+    """Our search; `generate` for models that it is slow with, where the rules are those of `generate`."""
+    return search if tree_cache.supported(model) or task.search != "transformers" else generated
 
 
 def tokens_held(model: PreTrainedModel, extra: int = 0) -> int:
@@ -226,6 +231,8 @@ def how_to_search(task: Any, tokenizer: PreTrainedTokenizerBase) -> Search:
         length_penalty=task.length_penalty,
         repetition_penalty=task.repetition_penalty,
         end=int(tokenizer.eos_token_id),
+        rules=task.search,
+        ngrams_over=task.no_repeat_ngram_over or "all",
     )
 
 
@@ -233,6 +240,5 @@ def _generated(
     task: Any, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[int]]
 ) -> Iterator[str]:
     """The outputs of one batch."""
-    find = search if tree_cache.supported(model) else generated
-    for tokens in find(model, prompts, how_to_search(task, tokenizer)):
+    for tokens in _finder(task, model)(model, prompts, how_to_search(task, tokenizer)):
         yield str(tokenizer.decode(tokens, skip_special_tokens=True)).strip()

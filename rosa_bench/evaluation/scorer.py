@@ -121,7 +121,7 @@ class Scorer:
 
     def _finish_texts(self, recorder: Recorder, names: Sequence[str]) -> None:
         journals = []
-        recorder.record.facts["decoder"] = predict.decoder_of(self.model)
+        recorder.record.facts["decoder"] = predict.decoder_of(self.task, self.model)
         state = hashing.tensor_hash(checkpoints.trained_state(self.model, self.run.method))
         for name in names:
             with self.run.method.active(self.model, name):

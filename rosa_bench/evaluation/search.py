@@ -1,12 +1,18 @@
-"""Greedy and beam search over many inputs at a time, with the outputs `transformers` finds for one input at a time.
+"""Greedy and beam search over many inputs at a time, each with the output that it gets alone.
 
 Letters of shapes: N inputs, K beams of each, V words, P tokens of the longest input, T new tokens so far.
 
-The rules are those of `transformers` 5 (`GenerationMixin._beam_search` with `early_stopping=False`; `_sample` without
-sampling), followed for every input by itself: 2K candidates a step, an end of text counts if it is among the first K, K
-finished texts are kept, and an input is done when the score of its best beam, divided by its length to the power of the
-penalty, is no better than the worst of K finished texts. Penalties see the input too. Where two scores are equal to the
-last bit, either one may come first, there and here.
+Two sets of rules. Where two scores are equal to the last bit, either one may come first, there and here.
+
+`transformers` 5 (`GenerationMixin._beam_search` with `early_stopping=False`; `_sample` without sampling): 2K candidates
+a step, an end of text counts if it is among the first K, K finished texts are kept, and an input is done when the score
+of its best beam, divided by its length to the power of the penalty, is no better than the worst of K finished texts.
+Scores are log-probabilities, penalties act on these and see the input too.
+
+`lora` (microsoft/LoRA c4593f0, `examples/NLG/src/gpt2_beam.py`): K candidates a step; penalties see generated tokens
+alone and act on logits, before the softmax. A beam that ends leaves with its score divided by its length, the end token
+included, to the power of the penalty; beams alive after the last step are divided likewise, and the best of all wins.
+The authors always take every step. Here an input is done once none of its beams can still win, which changes no output.
 """
 
 from __future__ import annotations
@@ -14,12 +20,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Literal, cast
 
 import torch
 from torch.nn.functional import log_softmax
+from transformers import NoRepeatNGramLogitsProcessor
 
-from rosa_bench.evaluation.tree_cache import Tree, plain_attention
+from rosa_bench.evaluation.tree_cache import Copies, Tree, plain_attention, supported
 from rosa_bench.models.onednn import forward_only
 
 NOTHING = -1.0e9  # the score of what is no hypothesis yet, as in `transformers`
@@ -36,52 +44,90 @@ class Search:
     length_penalty: float
     repetition_penalty: float
     end: int  # the end-of-text token
+    rules: Literal["transformers", "lora"] = "transformers"
+    ngrams_over: Literal["all", "text"] = (
+        "all"  # what `no_repeat_ngram` sees: `text` is without the input, as in `lora`
+    )
+
+    @property
+    def over_text(self) -> bool:
+        """Whether n-grams of the input may be repeated."""
+        return self.rules == "lora" or self.ngrams_over == "text"
 
 
 def search(model: Any, prompts: Sequence[Sequence[int]], how: Search) -> list[list[int]]:
     """The best continuation of each input, as tokens before the end of text. The model is in evaluation mode.
 
-    Inputs that are finished leave the batch at once.
+    A model that cannot be read as a tree gets inputs of equal length at a time.
     """
-    with plain_attention(model), forward_only(model):
-        tree = Tree(model, prompts, how.num_beams)
-        front: Front = (Beams if how.num_beams > 1 else Greedy)(tree, how)
-        texts: list[list[int]] = [[] for _ in prompts]
-        logits = tree.begin()[:, None].expand(-1, how.num_beams, -1)
-        rows = torch.arange(len(prompts), device=logits.device)
-        while True:
-            tokens, parents, going = front.advance(logits)
-            if not bool(going.all()):
-                closed = (~going).nonzero()[:, 0]
-                for i, text in zip(rows[closed].tolist(), front.best(closed).tolist(), strict=True):
-                    texts[i] = text[: text.index(how.end)] if how.end in text else text
-                kept = _packed(going)
-                if not len(kept):
-                    return texts
-                tree.keep(kept)
-                front.keep(kept)
-                rows, tokens, parents = rows[kept], tokens[kept], parents[kept]
-            logits = tree.step(tokens, parents)
+    if supported(model):
+        with plain_attention(model), forward_only(model):
+            return _searched(Tree(model, prompts, how.num_beams), how)
+    texts: list[list[int]] = [[] for _ in prompts]
+    for rows in _equal_lengths(prompts):
+        for i, text in zip(rows, _searched(Copies(model, [prompts[i] for i in rows], how.num_beams), how), strict=True):
+            texts[i] = text
+    return texts
+
+
+def _searched(tree: Tree | Copies, how: Search) -> list[list[int]]:
+    """The best continuation of each input of a tree. Inputs that are finished leave the batch at once."""
+    front: Front = (Greedy if how.num_beams == 1 else LoraBeams if how.rules == "lora" else Beams)(tree, how)
+    texts: list[list[int]] = [[] for _ in tree.prompts]
+    logits = tree.begin()[:, None].repeat(1, how.num_beams, 1)
+    rows = torch.arange(len(texts), device=logits.device)
+    while True:
+        tokens, parents, going = front.advance(logits)
+        if not bool(going.all()):
+            closed = (~going).nonzero()[:, 0]
+            for i, text in zip(rows[closed].tolist(), front.best(closed).tolist(), strict=True):
+                texts[i] = text[: text.index(how.end)] if how.end in text else text
+            kept = _packed(going)
+            if not len(kept):
+                return texts
+            tree.keep(kept)
+            front.keep(kept)
+            rows, tokens, parents = rows[kept], tokens[kept], parents[kept]
+        logits = tree.step(tokens, parents)
 
 
 def generated(model: Any, prompts: Sequence[Sequence[int]], how: Search) -> list[list[int]]:
-    """The same by `generate` of `transformers`, for models that cannot be read as a tree; much slower with beams.
+    """The same by `generate` of `transformers` and its rules, for models that cannot be read as a tree; much slower.
 
     Only inputs of equal length share a batch: padding would count among the n-grams.
     """
     options: dict[str, Any] = {"do_sample": False, "num_beams": how.num_beams, "max_new_tokens": how.max_new_tokens}
-    options |= {"no_repeat_ngram_size": how.no_repeat_ngram, "repetition_penalty": how.repetition_penalty}
+    options |= {"repetition_penalty": how.repetition_penalty}
     options |= {"eos_token_id": how.end, "pad_token_id": how.end}
     if how.num_beams > 1:
         options["length_penalty"] = how.length_penalty
     texts: list[list[int]] = [[] for _ in prompts]
-    for length in {len(ids) for ids in prompts}:
-        rows = [i for i, ids in enumerate(prompts) if len(ids) == length]
+    for rows in _equal_lengths(prompts):
         inputs = torch.tensor([list(prompts[i]) for i in rows], device=model.device)
-        found = model.generate(input_ids=inputs, attention_mask=torch.ones_like(inputs), **options)[:, length:]
-        for i, text in zip(rows, found.tolist(), strict=True):
+        length = inputs.shape[1]
+        if how.no_repeat_ngram and how.over_text:
+            options["logits_processor"] = [partial(_ban_ngrams, size=how.no_repeat_ngram, input_length=length)]
+        else:
+            options["no_repeat_ngram_size"] = how.no_repeat_ngram
+        texts_of_rows = model.generate(input_ids=inputs, attention_mask=torch.ones_like(inputs), **options)[:, length:]
+        for i, text in zip(rows, texts_of_rows.tolist(), strict=True):
             texts[i] = text[: text.index(how.end)] if how.end in text else text
     return texts
+
+
+def _ban_ngrams(tokens: torch.Tensor, scores: torch.Tensor, size: int, input_length: int) -> torch.Tensor:
+    """The scores [rows, V] without what would repeat an n-gram of the tokens [rows, P + T] after the input."""
+    text = cast(torch.LongTensor, tokens[:, input_length:])
+    allowed: torch.Tensor = NoRepeatNGramLogitsProcessor(size)(text, cast(torch.FloatTensor, scores))
+    return allowed
+
+
+def _equal_lengths(prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+    """The indices of the inputs of each length."""
+    by_length: dict[int, list[int]] = {}
+    for i, ids in enumerate(prompts):
+        by_length.setdefault(len(ids), []).append(i)
+    return list(by_length.values())
 
 
 def _packed(going: torch.Tensor) -> torch.Tensor:
@@ -97,7 +143,7 @@ class Front(ABC):
 
     per_input: tuple[str, ...] = ("tokens", "padding")  # tensors with a row per input
 
-    def __init__(self, tree: Tree, how: Search) -> None:
+    def __init__(self, tree: Tree | Copies, how: Search) -> None:
         n, self.width = tree.prompts.shape
         self.how, self.length = how, 0
         self.padding = self.width - tree.lengths
@@ -122,15 +168,19 @@ class Front(ABC):
 
         Padding repeats the first token of its input, which changes no set of words; n-grams that touch it do not count.
         """
-        seen = self.tokens[:, :, : self.width + self.length].flatten(0, 1)
+        every = self.tokens[:, :, : self.width + self.length].flatten(0, 1)
+        text = every[:, self.width :]
         if self.how.repetition_penalty != 1.0:
-            factor, found = self.how.repetition_penalty, scores.gather(1, seen)
-            scores.scatter_(1, seen, torch.where(found < 0, found * factor, found / factor))
-        size = self.how.no_repeat_ngram
+            seen = text if self.how.rules == "lora" else every
+            factor, values = self.how.repetition_penalty, scores.gather(1, seen)
+            scores.scatter_(1, seen, torch.where(values < 0, values * factor, values / factor))
+        size, seen = self.how.no_repeat_ngram, text if self.how.over_text else every
         if 0 < size <= seen.shape[1]:
             ends = seen[:, size - 1 :]
-            starts = torch.arange(ends.shape[1], device=seen.device)
-            repeats = starts >= self.padding.repeat_interleave(self.how.num_beams)[:, None]
+            repeats = torch.ones_like(ends, dtype=torch.bool)
+            if not self.how.over_text:
+                starts = torch.arange(ends.shape[1], device=seen.device)
+                repeats = starts >= self.padding.repeat_interleave(self.how.num_beams)[:, None]
             for i in range(size - 1):
                 last = seen.shape[1] - size + 1 + i
                 repeats = repeats & (seen[:, i : i + ends.shape[1]] == seen[:, last : last + 1])
@@ -142,7 +192,7 @@ class Greedy(Front):
     """The likeliest word at every step."""
 
     def advance(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The penalties act on logits here, on log-probabilities in a beam search."""
+        """The penalties act on logits, and a text ends at its first end token, by both sets of rules."""
         chosen = self.penalised(logits[:, 0].clone()).argmax(-1, keepdim=True)
         self.tokens[:, :, self.width + self.length] = chosen
         self.length += 1
@@ -161,7 +211,7 @@ class Beams(Front):
 
     per_input = (*Front.per_input, "scores", "finished", "finished_scores", "is_finished")
 
-    def __init__(self, tree: Tree, how: Search) -> None:
+    def __init__(self, tree: Tree | Copies, how: Search) -> None:
         super().__init__(tree, how)
         n, beams, _ = self.tokens.shape
         self.scores = torch.full((n, beams), NOTHING, device=self.tokens.device)
@@ -210,6 +260,57 @@ class Beams(Front):
     def best(self, rows: torch.Tensor) -> torch.Tensor:
         """The finished text with the best score."""
         return self.finished[rows, 0, : self.length]
+
+
+class LoraBeams(Front):
+    """The K best beginnings of each input, and the best finished text."""
+
+    per_input = (*Front.per_input, "scores", "finished", "finished_score")
+
+    def __init__(self, tree: Tree | Copies, how: Search) -> None:
+        super().__init__(tree, how)
+        n, beams, _ = self.tokens.shape
+        self.scores = torch.full((n, beams), -torch.inf, device=self.tokens.device)
+        self.scores[:, 0] = 0.0  # the beams are equal at first: only one may be continued
+        self.finished = self.tokens.new_full((n, how.max_new_tokens), how.end)
+        self.finished_score = self.scores.new_full((n,), -torch.inf)
+
+    def advance(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """A beam that has ended goes on with the score of nothing: no continuation of it is chosen."""
+        n, beams, words = logits.shape
+        values = log_softmax(self.penalised(logits.reshape(n * beams, words)), -1)
+        self.scores, index = largest(values.view(n, beams, words), self.scores, beams)
+        parents, tokens = index // words, index % words
+        self.length += 1
+        texts = _gathered(self.tokens[:, :, self.width : self.width + self.length], parents)
+        texts[:, :, -1] = tokens
+        self.tokens[:, :, self.width : self.width + self.length] = texts
+        ends = tokens == self.how.end
+        self._finish(ends)
+        self.scores = self.scores.masked_fill(ends, -torch.inf)
+        if self.length == self.how.max_new_tokens:
+            self._finish(~ends)
+            return tokens, parents, torch.zeros_like(ends[:, 0])
+        return tokens, parents, self._improvable()
+
+    def _finish(self, which: torch.Tensor) -> None:
+        """Take the best of some beams [N, K] where it is better than the finished text."""
+        scores = self.scores.masked_fill(~which, -torch.inf) / self.length**self.how.length_penalty
+        score, beam = scores.max(1)
+        better = score > self.finished_score
+        texts = self.tokens[torch.arange(len(beam), device=beam.device), beam, self.width : self.width + self.length]
+        self.finished[:, : self.length] = torch.where(better[:, None], texts, self.finished[:, : self.length])
+        self.finished_score = torch.where(better, score, self.finished_score)
+
+    def _improvable(self) -> torch.Tensor:
+        """Whether the best beam could still win, were all its words to come certain and its text of the best length."""
+        length = self.how.max_new_tokens if self.how.length_penalty > 0 else self.length + 1
+        better: torch.Tensor = self.scores.amax(1) / length**self.how.length_penalty > self.finished_score
+        return better
+
+    def best(self, rows: torch.Tensor) -> torch.Tensor:
+        """The finished text with the best score."""
+        return self.finished[rows, : self.length]
 
 
 def _gathered(texts: torch.Tensor, beams: torch.Tensor) -> torch.Tensor:

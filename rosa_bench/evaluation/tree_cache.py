@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
-from transformers.cache_utils import Cache, CacheLayerMixin
+from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
 
 from rosa_bench.models.load import cache_name
 
@@ -160,3 +160,45 @@ class Tree:
         inputs[self.cache_name] = self.cache
         logits: torch.Tensor = self.model(**inputs, use_cache=True, **options).logits
         return logits.float()
+
+
+class Copies:
+    """The same for decoders that cannot be read as a tree: each beam is a sequence with keys and values of its own.
+
+    `prompts` are of equal length.
+    """
+
+    def __init__(self, model: Any, prompts: Sequence[Sequence[int]], beams: int) -> None:
+        self.model, self.beams = model, beams
+        self.prompts = torch.tensor([list(ids) for ids in prompts], device=model.device)
+        self.lengths = torch.full((len(self.prompts),), self.prompts.shape[1], device=model.device)
+        self.read, self.cache = 0, DynamicCache(config=model.config)
+        self.cache_name = cache_name(model)
+
+    def begin(self) -> torch.Tensor:
+        """Read the inputs; the logits [N, V] after each of them."""
+        logits = self._read(self.prompts)
+        self.cache.batch_repeat_interleave(self.beams)
+        return logits
+
+    def step(self, tokens: torch.Tensor, parents: torch.Tensor) -> torch.Tensor:
+        """Read one more token [N, K] of every beam, behind the beams `parents` [N, K]; the logits [N, K, V]."""
+        rows = torch.arange(len(tokens), device=tokens.device)
+        self.cache.reorder_cache(cast(torch.LongTensor, self._sequences(rows, parents)))
+        return self._read(tokens.reshape(-1, 1)).view(*tokens.shape, -1)
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Go on with these inputs alone, in this order."""
+        beams = torch.arange(self.beams, device=rows.device).expand(len(rows), -1)
+        self.cache.batch_select_indices(self._sequences(rows, beams))
+
+    def _sequences(self, rows: torch.Tensor, beams: torch.Tensor) -> torch.Tensor:
+        """Where the beams [N, K] of some inputs [N] stand in the cache."""
+        return (rows[:, None] * self.beams + beams).flatten()
+
+    def _read(self, ids: torch.Tensor) -> torch.Tensor:
+        self.read += ids.shape[1]
+        mask = torch.ones(len(ids), self.read, dtype=torch.long, device=ids.device)
+        inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask, self.cache_name: self.cache}
+        logits: torch.Tensor = self.model(**inputs, use_cache=True).logits
+        return logits[:, -1].float()

@@ -68,11 +68,15 @@ def _without_hub(model: Model, error: hub.HubError) -> UsageError:
 
 
 def identity(model: Model, generates: bool = False) -> dict[str, Any]:
-    """What identifies the weights: part of a run's key. Files by their content, never by their path.
+    """What identifies a backbone: part of a run's key. Files by their content, never by their path.
 
     A folder's files are its configuration, everything a tokenizer may read, the weights that are loaded and, where a
     task `generates` texts, the defaults of generation. Embedded models are searched without these defaults.
     """
+    return _weights(model, generates) | ({} if model.dropout is None else {"dropout": model.dropout})
+
+
+def _weights(model: Model, generates: bool) -> dict[str, Any]:
     if on_hub(model):
         return {"hub": model.hub, "revision": pinned(model).revision, "random_init": model.random_init}
     if model.embedded and model.name in MADE:

@@ -13,6 +13,7 @@ import transformers
 from rosa_bench.config import Model
 from rosa_bench.core.task import Task
 from rosa_bench.errors import UsageError
+from rosa_bench.models import dropout
 from rosa_bench.models.fit import fit, is_masked_or_not_causal
 from rosa_bench.models.identity import MADE, on_hub, source_of
 from rosa_bench.models.weights import load_weights
@@ -33,8 +34,16 @@ def load(model: Model, task: Task, seed: int) -> tuple[PreTrainedModel, PreTrain
     """The backbone in fp32 with a new head where the task has one, drawn from `seed`, and its tokenizer.
 
     Raises:
-        UsageError: for a folder or hub that cannot be loaded, or a backbone that cannot do the task.
+        UsageError: for a folder or hub that cannot be loaded, a backbone that cannot do the task, or one without
+            dropout for which `model.dropout` is positive.
     """
+    backbone, tokenizer = _loaded(model, task, seed)
+    if model.dropout is not None and not dropout.set_in_modules(backbone, model.dropout) and model.dropout > 0:
+        raise UsageError(f"model.dropout={model.dropout}: {type(backbone).__name__} has no dropout")
+    return backbone, tokenizer
+
+
+def _loaded(model: Model, task: Task, seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     if MADE & {task.backbone, model.name}:
         return _synthetic(model, task, seed)
     source = source_of(model)
@@ -50,6 +59,8 @@ def load(model: Model, task: Task, seed: int) -> tuple[PreTrainedModel, PreTrain
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
         _check_kind(config, task, source)
         _set_head(config, task)
+        if model.dropout is not None:
+            dropout.set_in_config(config, model.dropout)
         cls = transformers.AutoModelForSequenceClassification if task.num_labels else transformers.AutoModelForCausalLM
         facts: dict[str, Any] = {}
         if model.random_init:

@@ -16,7 +16,7 @@ from typing import Any
 from rosa_bench.errors import UsageError
 from rosa_bench.records.archive import is_archive, read_archive
 from rosa_bench.records.record import Record, read_record
-from rosa_bench.records.run_key import identity_parts
+from rosa_bench.records.run_key import identity_parts, model_parts
 from rosa_bench.records.validate import checked
 
 UNFINISHED = ("failed", "oom")  # without a result, and not to be expected one
@@ -170,6 +170,6 @@ def _shared(
     short = marshal.dumps((own, rows), 2)  # quick, and the same for the same values in the same order
     if short not in known:
         parts = identity_parts(own)
-        setting = as_text([parts, own["model"], rows])
+        setting = as_text([parts, model_parts(own), rows])
         known[short] = (setting, parts, own)
     return known[short]

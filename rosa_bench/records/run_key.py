@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from rosa_bench.config import GROUPS, Run, target_class
+from rosa_bench.config import GROUPS, Model, Run, target_class
 from rosa_bench.core.schema import key_marks
 from rosa_bench.data.source import fingerprint
 from rosa_bench.errors import UsageError
@@ -44,6 +44,11 @@ def identity_parts(config: Mapping[str, Any]) -> dict[str, Any]:
     if parts["train"].get("max_steps") is not None:
         parts["train"].pop("epochs", None)  # max_steps wins
     return parts
+
+
+def model_parts(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a resolved configuration's backbone, but for later ones that leave it as it was before them."""
+    return _kept(config["model"], Model)
 
 
 def _kept(node: Mapping[str, Any], cls: type | None) -> dict[str, Any]:

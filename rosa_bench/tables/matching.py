@@ -22,6 +22,7 @@ PUBLISHED_CODE = ", published code"  # ends the label of a row with the settings
 ALIKE = 1.25  # times as many parameters or fewer are those of the same backbone; others differ by twice and more
 SHOWN = 4  # differences that are named; the rest is counted
 PARTS = ("method", "train", "task")  # of a configuration, in which settings differ
+MODEL_OPTIONS = {"random_init": False, "dropout": None}  # of a backbone, with what records without them had
 
 
 @dataclass(frozen=True)
@@ -113,8 +114,9 @@ def started_for(record: Record, suite: str) -> str | None:
 
 def differences(group: Group, target: Target) -> list[str]:
     """Options in which runs differ from what the suite asks for."""
-    random, asked_random = bool(group.first.config["model"].get("random_init")), target.cell.run.model.random_init
-    found = [] if random == asked_random else [f"model.random_init={random}, not {asked_random}"]
+    own, asked = group.first.config["model"], dataclasses.asdict(target.cell.run.model)
+    model = [(name, own.get(name, default), asked[name]) for name, default in MODEL_OPTIONS.items()]
+    found = [f"model.{name}={_value(value)}, not {_value(other)}" for name, value, other in model if value != other]
     for part in PARTS:
         own, asked = group.parts[part], target.parts[part]
         names = [name for name in sorted(set(own) | set(asked)) if own.get(name) != asked.get(name)]

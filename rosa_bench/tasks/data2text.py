@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from rosa_bench.core.fields import field, identity_field, text_field, texts_field
-from rosa_bench.core.schema import NEUTRAL, Count, FileName, Folder, configured
+from rosa_bench.core.schema import NEUTRAL, Added, Count, FileName, Folder, configured
 from rosa_bench.core.task import IGNORED, Encoded, Example, Hub, Kind, Prediction, Task, Upstream
 from rosa_bench.errors import UsageError
 from rosa_bench.metrics.conventions import Family
@@ -46,13 +46,19 @@ class DataToText(Task):
     version: Count = 1
     loss_on: Literal["target", "sequence"] = "target"
     linearization: Literal["lora", "rosa"] = "lora"  # how an input is written, and parted from its text
+    search: Annotated[Literal["transformers", "lora"], Added("transformers")] = "transformers"  # whose rules
     num_beams: Count = 1
     max_new_tokens: Count = 64
     no_repeat_ngram: int = Field(default=0, ge=0)  # 0: off
+    no_repeat_ngram_over: Annotated[Literal["all", "text"] | None, Added(None)] = None  # null: all; of `lora` text
     length_penalty: float = 1.0  # exponent of the length that a beam's score is divided by
     repetition_penalty: float = Field(default=1.0, gt=0)  # 1: off
 
     family: ClassVar[Family]
+
+    def __post_init__(self) -> None:
+        if self.search == "lora" and self.no_repeat_ngram_over == "all":
+            raise ValueError("no_repeat_ngram_over=all: search=lora looks at the generated text alone")
 
     @property
     def kind(self) -> Kind:

@@ -6,12 +6,14 @@ import dataclasses
 import json
 
 import pytest
-from support import EACH, prepared, skip_refused, small, steps, without_cost
+from support import EACH, composed, prepared, skip_refused, small, steps, without_cost
 
 from rosa_bench.data.source import load_split
+from rosa_bench.errors import UsageError
 from rosa_bench.evaluation import predict, scorer
 from rosa_bench.evaluation.journal import Journal
 from rosa_bench.evaluation.search import Search
+from rosa_bench.records.run_key import config_key
 from rosa_bench.run import run as run_experiment
 
 BEAMS = ["task.num_beams=4", "task.no_repeat_ngram=4", "task.length_penalty=0.8", "task.repetition_penalty=1.1"]
@@ -36,9 +38,44 @@ def test_every_option_of_decoding_is_used(monkeypatch):
     run, model, tokenizer, _ = prepared("lora", "gpt2_mini", "task.max_new_tokens=9", *BEAMS)
     seen = []
     monkeypatch.setattr(predict, "search", lambda model, prompts, how: seen.append(how) or [[] for _ in prompts])
-    decoded(run, model, tokenizer, load_split(run.task, run.data, "test", 1).examples, 1)
+    examples = load_split(run.task, run.data, "test", 1).examples
+    decoded(run, model, tokenizer, examples, 1)
     options = {"num_beams": 4, "max_new_tokens": 9, "no_repeat_ngram": 4, "length_penalty": 0.8}
-    assert seen == [Search(**options, repetition_penalty=1.1, end=tokenizer.eos_token_id)]
+    options |= {"repetition_penalty": 1.1, "end": tokenizer.eos_token_id}
+    assert seen == [Search(**options)]
+    for changed, wanted in (
+        ({"search": "lora"}, {"rules": "lora"}),
+        ({"no_repeat_ngram_over": "text"}, {"ngrams_over": "text"}),
+    ):
+        task = dataclasses.replace(run.task, **changed)
+        decoded(dataclasses.replace(run, task=task), model, tokenizer, examples, 1)
+        assert seen[-1] == Search(**options, **wanted)
+
+
+@pytest.mark.parametrize("method", ["lora", "prefix_tuning", "prompt_tuning"])
+def test_the_search_of_lora_decodes_behind_virtual_tokens_too(method):
+    """With one beam and no penalty it finds what `transformers` finds, by whichever way a model is read."""
+    options = ("task.max_new_tokens=8", "task.search=lora")
+    run, model, tokenizer, rows = prepared(method, "gpt2_mini", *options)
+    steps(run, model, rows, 2, 1e-2)
+    examples = load_split(run.task, run.data, "test", 4).examples
+    plain = dataclasses.replace(run, task=dataclasses.replace(run.task, search="transformers"))
+    found = decoded(run, model, tokenizer, examples, 4)
+    assert found == decoded(plain, model, tokenizer, examples, 4)
+    assert predict.decoder_of(run.task, model) == "rosa_bench.evaluation.search.search"
+    assert (predict.decoder_of(plain.task, model) == "transformers.generate") == (method != "lora")
+    beams = dataclasses.replace(run, task=dataclasses.replace(run.task, num_beams=5, no_repeat_ngram=2))
+    together = decoded(beams, model, tokenizer, examples, 4)
+    assert together == [decoded(beams, model, tokenizer, [example], 1)[0] for example in examples]
+
+
+def test_a_ban_over_the_input_is_not_a_rule_of_lora():
+    with pytest.raises(UsageError, match=r"no_repeat_ngram_over=all: search=lora"):
+        composed("task=e2e", "task.search=lora", "task.no_repeat_ngram_over=all")
+    keys = {
+        config_key(composed("task=e2e", *more)) for more in ((), ("task.search=transformers",), ("task.search=lora",))
+    }
+    assert len(keys) == 2
 
 
 def test_equal_inputs_are_decoded_once(monkeypatch):

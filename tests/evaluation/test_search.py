@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import pytest
@@ -60,6 +61,36 @@ def one_by_one(model, prompts, how):
         return [generated(model, [prompt], how)[0] for prompt in prompts]
 
 
+def penalised(logits, text, how):
+    """The logits of one beam: penalties for generated tokens and bans of their n-grams."""
+    for word in set(text):
+        logits[word] *= how.repetition_penalty if logits[word] < 0 else 1 / how.repetition_penalty
+    size = how.no_repeat_ngram
+    for i in range(len(text) - size + 1 if size else 0):
+        if text[i : i + size - 1] == text[len(text) - size + 1 :]:
+            logits[text[i + size - 1]] = -torch.inf
+    return logits.log_softmax(-1)
+
+
+def lora_search(model, prompt, how):
+    """The rules of microsoft/LoRA's gpt2_beam.py for one input, by a forward pass over the whole text at each step."""
+    beams, candidates = [(0.0, [])], []
+    for _ in range(how.max_new_tokens):
+        with torch.no_grad():
+            logits = model(torch.tensor([prompt + text for _, text in beams])).logits[:, -1]
+        continued = []
+        for (score, text), own in zip(beams, logits, strict=True):
+            best = penalised(own, text, how).topk(how.num_beams)
+            continued += [(score + s, [*text, w]) for s, w in zip(*map(torch.Tensor.tolist, best), strict=True)]
+        beams = sorted(continued, key=lambda beam: -beam[0])[: how.num_beams]
+        candidates += [beam for beam in beams if beam[1][-1] == how.end]
+        beams = [beam for beam in beams if beam[1][-1] != how.end]  # one that has ended is continued no more
+        if not beams:
+            break
+    _, best = max((score / len(text) ** how.length_penalty, text) for score, text in [*candidates, *beams])
+    return best[: best.index(how.end)] if how.end in best else best
+
+
 def together(model, prompts, how):
     with torch.inference_mode():
         return search(model, prompts, how)
@@ -96,6 +127,54 @@ def test_texts_that_end_never_soon_or_at_once(beams, bias):
     assert found == one_by_one(model, prompts, options(num_beams=beams, length_penalty=0.8))
     lengths = {len(text) for text in found}
     assert {-30.0: lengths == {16}, 1.0: True, 6.0: min(lengths) < 16, 12.0: max(lengths) < 3}[bias]
+
+
+def ending(bias, seed=5):
+    """A GPT-2 whose end of text is as likely as a bias makes it."""
+    model = tiny("gpt2", seed=seed, deviation=0.15)
+    model.lm_head.bias = nn.Parameter(torch.zeros(WORDS))
+    model.lm_head.bias.data[END] = bias
+    return model
+
+
+@pytest.mark.parametrize("beams", [1, 2, 5, 10])
+@pytest.mark.parametrize("ngram", [0, 2, 4])
+def test_the_search_of_lora(beams, ngram):
+    """Ends that are rare, usual and frequent; texts that repeat themselves, so that bans and penalties act."""
+    prompts, found = inputs(7, 1, 12, 5), []
+    for penalty, repetition, new in itertools.product((0.0, 0.8, 1.0, 2.0, -1.0), (1.0, 1.3), (1, 14)):
+        model = ending({0.0: 2.0, 0.8: 0.0, 1.0: 3.0, 2.0: 1.0, -1.0: 2.0}[penalty])
+        how = options(num_beams=beams, no_repeat_ngram=ngram, length_penalty=penalty, max_new_tokens=new)
+        how = dataclasses.replace(how, repetition_penalty=repetition, rules="lora")
+        found.append(together(model, prompts, how))
+        assert found[-1] == [lora_search(model, prompt, how) for prompt in prompts], how
+    lengths = {len(text) for texts in found for text in texts}
+    assert {1, 14} < lengths and min(lengths) < 8
+
+
+@pytest.mark.parametrize("kind", ["gpt_neo", "mistral", "llama"])
+def test_the_search_of_lora_with_other_decoders(kind):
+    """With keys and values of each beam where a tree cannot be read: a local window, another class."""
+    model, prompts = tiny(kind), inputs(3, 9, 1, 9)
+    if kind == "mistral":
+        model.config.sliding_window = 8
+    assert tree_cache.supported(model) == (kind == "llama")
+    how = options(num_beams=3, no_repeat_ngram=2, repetition_penalty=1.2, length_penalty=0.8, rules="lora")
+    assert together(model, prompts, how) == [lora_search(model, prompt, how) for prompt in prompts]
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "gpt_neo"])
+@pytest.mark.parametrize("beams", [1, 4])
+def test_ngrams_of_the_input_are_banned_or_not(kind, beams):
+    """As `transformers` bans them, given the whole sequence or what follows the input."""
+    model, prompts = tiny(kind), [[5, *range(4, 40)], [*range(60, 99), 7]]
+    texts = {}
+    for over in ("all", "text"):
+        how = options(num_beams=beams, no_repeat_ngram=1, ngrams_over=over)
+        texts[over] = together(model, prompts, how)
+        assert texts[over] == one_by_one(model, prompts, how)
+    for prompt, without, text in zip(prompts, texts["all"], texts["text"], strict=True):
+        assert not set(prompt) & set(without) and set(prompt) & set(text) and len(set(text)) == len(text)
 
 
 @pytest.mark.parametrize("new", [1, 2, 40])
