@@ -83,6 +83,8 @@ def refuse(run: Run) -> None:
     run.method.check(run.task)
     if run.save == "merged" and not run.method.mergeable:
         raise UsageError(f"save=merged: {method_name(run)} cannot be merged; use save=adapter")
+    if run.train.graphs == "on" and (run.train.device == "cpu" or not torch.cuda.is_available()):
+        raise UsageError("train.graphs=on needs a GPU; train.graphs=auto uses graphs where there is one")
     if run.train.precision == "fp16" and (run.train.device == "cpu" or not torch.cuda.is_available()):
         raise UsageError("train.precision=fp16 needs a GPU; bf16 and fp32 work without one")
     if run.train.gradient_checkpointing and not run.method.checkpointable:

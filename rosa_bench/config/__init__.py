@@ -118,6 +118,7 @@ class Train:
     num_workers: Annotated[int, Field(ge=0, le=64), NEUTRAL] = 0
     device: Annotated[Literal["auto", "cpu", "cuda"], NEUTRAL] = "auto"
     threads: Annotated[Count | None, NEUTRAL] = None
+    graphs: Annotated[Literal["auto", "on", "off"], NEUTRAL] = "auto"  # a step as one CUDA graph; on: or an error
     matmul: Annotated[Literal["auto", "torch"], NEUTRAL] = "auto"  # on the CPU; auto: oneDNN where faster
 
     def __post_init__(self) -> None:

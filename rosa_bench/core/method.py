@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -95,6 +95,18 @@ class Method(ABC):
     def lr_factor(self, index: int, schedule: Callable[[int], float], per_epoch: int) -> float:
         """The factor on every peak learning rate at a step after the first; `schedule` is the run's own, by step."""
         return schedule(index)
+
+    @property
+    def phases(self) -> int:
+        """How many different values `phase` has in a run."""
+        return 1
+
+    def phase(self, step: Step) -> Hashable:
+        """What of a forward pass a step decides by other means than tensors' values, such as a rank or a branch.
+
+        Steps that are alike in it launch the same operations on the same tensors.
+        """
+        return ()
 
     def before_step(self, step: Step) -> None:
         """Called once before the forward pass of an optimiser step, before its first micro-batch."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -69,13 +70,28 @@ class EpochSampler(Sampler[int]):
         return iter(epoch_order(self.lengths, self.batch_size, self.seed, self.epoch, self.bucket))
 
 
-def collate(batch: Sequence[Encoded], pad_id: int) -> dict[str, torch.Tensor]:
+def padded_length(longest: int, multiple: int, limit: int) -> int:
+    """Tokens of a batch whose longest example has `longest`: the next multiple, but not above `limit`."""
+    return max(longest, min(-(-longest // multiple) * multiple, limit))
+
+
+def padding_multiple(lengths: Sequence[int], phases: int, limit: int) -> int:
+    """The smallest of 8, 16 and 32 for which the lengths of batches times the phases of a method are at most 64."""
+    for multiple in (8, 16):
+        if len({padded_length(length, multiple, limit) for length in lengths}) * phases <= 64:
+            return multiple
+    return 32
+
+
+def collate(batch: Sequence[Encoded], pad_id: int, multiple: int = 1, limit: int = sys.maxsize) -> dict[str, Any]:
     """Right-padded `input_ids`, `attention_mask` (and `token_type_ids`) of shape [examples, longest], and `labels`.
+
+    The longest example, or the next multiple of `multiple` up to `limit`, is the length of all.
 
     Labels are [examples] for a class or a score, [examples, outputs] for several, and for generation
     [examples, longest] with -100 on padding.
     """
-    longest = max(len(item.input_ids) for item in batch)
+    longest = padded_length(max(len(item.input_ids) for item in batch), multiple, limit)
 
     def padded(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
         return torch.tensor([[*row, *[value] * (longest - len(row))] for row in rows])
@@ -102,9 +118,11 @@ class BatchInfo:
     cells: int  # with padding
 
 
-def collate_with_info(batch: Sequence[tuple[int, Encoded]], pad_id: int) -> dict[str, Any]:
+def collate_with_info(
+    batch: Sequence[tuple[int, Encoded]], pad_id: int, multiple: int = 1, limit: int = sys.maxsize
+) -> dict[str, Any]:
     """The tensors that `collate` makes of examples of `Rows`, and their `info`, a `BatchInfo`."""
     numbers, encoded = zip(*batch, strict=True)
-    tensors = collate(encoded, pad_id)
+    tensors = collate(encoded, pad_id, multiple, limit)
     tokens = sum(len(item.input_ids) for item in encoded)
     return {**tensors, "info": BatchInfo(list(numbers), tokens, tensors["input_ids"].numel())}

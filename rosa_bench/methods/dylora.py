@@ -96,6 +96,15 @@ class DyLora(Method):
         """Activate the rank of this step."""
         _activate(step.model, self.rank_at(step.seed, step.index))
 
+    @property
+    def phases(self) -> int:
+        """One for each rank."""
+        return self.rank_max - self.rank_min + 1
+
+    def phase(self, step: Step) -> int:
+        """The rank, which cuts the factors."""
+        return self.rank_at(step.seed, step.index)
+
     def optimizer_made(self, model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> None:
         """Let the optimizer update each direction on its own, so that it skips those that a step does not train."""
         from rosa_bench.modules.lowrank import Directions

@@ -156,10 +156,12 @@ class Meft(Method):
 
         `reconstruction_rel_err`: rebuilt against true inputs of the stack. `gradient_rel_err`: of all trained
         parameters, against plain autograd through the same layers. Both as norms of differences over norms.
+        `streams`: whether their arithmetic is compiled or eager, which is the same but for its speed.
         """
         import torch
 
         from rosa_bench.modules.reversible import ReversibleStack
+        from rosa_bench.modules.streams import halves
 
         (stack,) = (module for module in model.modules() if isinstance(module, ReversibleStack))
         if not stack.reversible:
@@ -186,4 +188,5 @@ class Meft(Method):
         return {
             "reconstruction_rel_err": float((rebuilt - seen[0]).norm() / seen[0].norm()),
             "gradient_rel_err": float((found[0] - found[1]).norm() / found[1].norm()),
+            "streams": halves(stack.factors[0], rebuilt.dtype, rebuilt.device).how,
         }

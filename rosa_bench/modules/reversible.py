@@ -27,49 +27,7 @@ from torch import nn
 
 from rosa_bench.modules.bottleneck import Adapter
 from rosa_bench.modules.layer_families import Halves
-
-STEP = 2.0**-30  # the value of one in a stream
-
-
-def to_stream(values: torch.Tensor) -> torch.Tensor:
-    """Floats to the nearest integers in the stream."""
-    return (values.double() / STEP).round_().to(torch.int64)
-
-
-def from_stream(stream: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Integers of a stream to floats."""
-    return (stream.double() * STEP).to(dtype)
-
-
-def shrink(stream: torch.Tensor, factor: Fraction) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """The stream times n/d rounded down, and the packed remainders (None where nothing is lost)."""
-    if factor == 1:
-        return stream, None
-    whole = stream * factor.numerator
-    quotient = torch.div(whole, factor.denominator, rounding_mode="floor")
-    rest = (whole - quotient * factor.denominator).to(torch.uint8)
-    return quotient, _pack(rest) if factor.denominator <= 16 else rest
-
-
-def grow(stream: torch.Tensor, factor: Fraction, rest: torch.Tensor | None) -> torch.Tensor:
-    """The stream that `shrink` made this one and these remainders from."""
-    if rest is None:
-        return stream
-    if factor.denominator <= 16:
-        rest = _unpack(rest, stream.numel()).view(stream.shape)
-    return (stream * factor.denominator + rest) // factor.numerator
-
-
-def _pack(rest: torch.Tensor) -> torch.Tensor:
-    """Two remainders below 16 to a byte."""
-    flat = rest.flatten()
-    if flat.numel() % 2:
-        flat = torch.cat([flat, flat.new_zeros(1)])
-    return flat[0::2] | (flat[1::2] << 4)
-
-
-def _unpack(packed: torch.Tensor, count: int) -> torch.Tensor:
-    return torch.stack([packed & 15, packed >> 4], dim=-1).flatten()[:count]
+from rosa_bench.modules.streams import from_stream, halves, to_stream
 
 
 class ReversibleLayer(nn.Module, ABC):
@@ -200,30 +158,26 @@ class _Reversible(torch.autograd.Function):
         kind, dtype = hidden.device.type, hidden.dtype
         ctx.autocast = {"dtype": torch.get_autocast_dtype(kind), "enabled": torch.is_autocast_enabled(kind)}
         first = second = to_stream(hidden)
-        finite = hidden.new_zeros(())
+        floats = from_stream(second, dtype)  # of the second stream, which F reads
+        shrink_first, shrink_second = (halves(factor, dtype, hidden.device) for factor in stack.factors)
         tape: list[tuple[Random, Random]] = []
         rests: list[torch.Tensor | None] = []
         with torch.autocast(kind, cache_enabled=False, **ctx.autocast):
             for layer in stack.layers[:count]:
                 assert isinstance(layer, ReversibleLayer)
                 before_F = Random.now(hidden)
-                f = layer.F(from_stream(second, dtype), call)
-                y1, rest_1 = shrink(first, stack.factors[0])
-                y1 = y1 + to_stream(f)
+                y1, rest_1, floats_1 = shrink_first.forward(first, layer.F(floats, call))
                 before_G = Random.now(hidden)
-                g = layer.G(from_stream(y1, dtype), call)
-                y2, rest_2 = shrink(second, stack.factors[1])
-                y2 = y2 + to_stream(g)
-                # integers cannot be NaN: what is not finite is carried beside them
-                finite = finite + 0 * (f.sum() + g.sum()).to(dtype)
+                y2, rest_2, floats_2 = shrink_second.forward(second, layer.G(floats_1, call))
                 tape.append((before_F, before_G))
                 rests += [rest_1, rest_2]
                 first, second = (y2, y1) if stack.switch else (y1, y2)
+                floats = floats_1 if stack.switch else floats_2
         ctx.stack, ctx.call, ctx.tape, ctx.dtype = stack, call, tape, dtype
         ctx.lost = [rest is not None for rest in rests]
         ctx.trained = trained
         ctx.save_for_backward(first, second, *(rest for rest in rests if rest is not None))
-        return from_stream(first, dtype) + finite, from_stream(second, dtype) + finite
+        return (floats_2, floats_1) if stack.switch else (floats_1, floats_2)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
@@ -234,20 +188,23 @@ class _Reversible(torch.autograd.Function):
         d_first, d_second = cotangents
         found: dict[int, torch.Tensor] = {}
         again = partial(_again, ctx, found)
+        undo_first, undo_second = (halves(factor, ctx.dtype, first.device) for factor in stack.factors)
+        floats = from_stream(second if stack.switch else first, ctx.dtype)  # of y1, which G read
         for i in reversed(range(len(ctx.tape))):
             layer = stack.layers[i]
             assert isinstance(layer, ReversibleLayer)
             before_F, before_G = ctx.tape[i]
             y1, y2, d1, d2 = (second, first, d_second, d_first) if stack.switch else (first, second, d_first, d_second)
-            g, more = again(layer, layer.G, y1, d2, before_G, True)
+            g, more = again(layer, layer.G, floats, d2, before_G, True)
             d1 = d1 if more is None else d1 + more
-            second = grow(y2 - g, beta, rests[2 * i + 1])
-            f, more = again(layer, layer.F, second, d1, before_F, i > 0 or ctx.needs_input_grad[3])
+            second, floats_second = undo_second.backward(y2, g, rests[2 * i + 1])
+            f, more = again(layer, layer.F, floats_second, d1, before_F, i > 0 or ctx.needs_input_grad[3])
             d_second = float(beta) * d2 if more is None else float(beta) * d2 + more
-            first = grow(y1 - f, lambda_, rests[2 * i])
+            first, floats_first = undo_first.backward(y1, f, rests[2 * i])
+            floats = floats_second if stack.switch else floats_first  # of the y1 of the layer before
             d_first = float(lambda_) * d1
         if stack.keep_rebuilt:
-            stack.rebuilt = from_stream(first, ctx.dtype)
+            stack.rebuilt = floats_first
         d_hidden = d_first + d_second if ctx.needs_input_grad[3] else None
         return None, None, None, d_hidden, *(found.get(id(parameter)) for parameter in ctx.trained)
 
@@ -257,25 +214,25 @@ def _again(
     found: dict[int, torch.Tensor],
     layer: ReversibleLayer,
     function: Callable[[torch.Tensor, Any], torch.Tensor],
-    stream: torch.Tensor,
+    floats: torch.Tensor,
     d: torch.Tensor,
     before: Random,
     wanted: bool,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """F or G once more, with gradients: its output as a stream, and the gradient of its input if `wanted`.
+    """F or G once more, with gradients: its output, and the gradient of its input `floats` if `wanted`.
 
     Gradients of parameters are added to `found`.
     """
-    x = from_stream(stream, ctx.dtype).requires_grad_(wanted)
+    x = floats.detach().requires_grad_(wanted)
     trained = [parameter for parameter in layer.parameters() if parameter.requires_grad]
-    with before.replayed(stream), torch.enable_grad(), torch.autocast(stream.device.type, **ctx.autocast):
+    with before.replayed(x), torch.enable_grad(), torch.autocast(x.device.type, **ctx.autocast):
         value = function(x, ctx.call)
     if not value.requires_grad:
-        return to_stream(value), None
+        return value, None
     sources = [*trained, *([x] if wanted else [])]
     gradients = torch.autograd.grad(value, sources, d.to(value.dtype), allow_unused=True)
     for parameter, gradient in zip(trained, gradients, strict=False):
         if gradient is not None:
             known = found.get(id(parameter))
             found[id(parameter)] = gradient if known is None else known + gradient
-    return to_stream(value.detach()), gradients[-1] if wanted else None
+    return value.detach(), gradients[-1] if wanted else None

@@ -45,6 +45,7 @@ class Recorder:
         self.record = Record(run_id, key, run.task.name, run.model.name, method_name(run), run.seed, run.to_dict())
         self._device, self._dtype = run.train.device, run.train.precision
         self.activations: int | None = None
+        self.graphs_refused: str | None = None  # why steps could not be recorded, learned while training
         self.stop_asked = False
         self._clocks: dict[str, float] = {}
         self._base: dict[str, float] = {}
@@ -159,12 +160,18 @@ class Recorder:
     def measured(self) -> dict[str, Any]:
         """What the first steps told of parameters and memory; kept in checkpoints."""
         memory = dict(self.record.cost.get("memory", {}))
-        return {"params": self.record.params, "memory": memory, "activations": self.activations}
+        return {
+            "params": self.record.params,
+            "memory": memory,
+            "activations": self.activations,
+            "graphs_refused": self.graphs_refused,
+        }
 
     def continue_from(self, clocks: Mapping[str, float], measured: Mapping[str, Any]) -> None:
         """Take over the clocks and measurements of the checkpoint that a resumed run goes on from."""
         self.record.params, self.record.cost["memory"] = dict(measured["params"]), dict(measured["memory"])
         self.activations = measured["activations"]
+        self.graphs_refused = measured.get("graphs_refused")
         self._base = dict(clocks)
         self._clocks |= {name: value for name, value in clocks.items() if name.endswith("_s")}
         self._tokens, self._cells = int(clocks["tokens"]), int(clocks["cells"])

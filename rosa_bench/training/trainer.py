@@ -23,7 +23,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -33,14 +33,24 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from rosa_bench.config import Run
 from rosa_bench.core.method import Step, tally
-from rosa_bench.data.batches import BatchInfo, EpochSampler, Rows, collate_with_info
+from rosa_bench.data.batches import (
+    BatchInfo,
+    EpochSampler,
+    Rows,
+    collate_with_info,
+    padded_length,
+    padding_multiple,
+)
+from rosa_bench.errors import UsageError
 from rosa_bench.models.casts import Casts
+from rosa_bench.models.load import max_length
 from rosa_bench.models.loss import StepLoss
 from rosa_bench.records import checkpoints
 from rosa_bench.records.recorder import Recorder
 from rosa_bench.records.selection import best_epoch
 from rosa_bench.system import distributed, memory
 from rosa_bench.system.seeds import seeds
+from rosa_bench.training.graphs import BACKENDS, CLOSE, Graphs, RefusedError, reason_against
 from rosa_bench.training.loss_window import LossWindow, NotFiniteError
 
 if TYPE_CHECKING:
@@ -120,7 +130,17 @@ def set_apart(optimizer: torch.optim.Optimizer, parameters: Sequence[torch.nn.Pa
 class BenchTrainer(Trainer):
     """The Trainer with this package's batches and checkpoints, and with measurements around a training step."""
 
-    def __init__(self, *, run: Run, sampler: EpochSampler, loop: Loop, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        run: Run,
+        sampler: EpochSampler,
+        loop: Loop,
+        no_graphs: str | None = None,
+        padding: int = 1,
+        **kwargs: Any,
+    ) -> None:
+        self.no_graphs, self.padding = no_graphs, padding
         self.run, self.sampler, self.recorder, self.loop = run, sampler, loop.recorder, loop
         self.head: Sequence[torch.nn.Parameter] = ()  # of the task, where its rate is its own
         self._ops_per_cell: int | None = None
@@ -182,8 +202,10 @@ class BenchTrainer(Trainer):
         """
         info: BatchInfo = inputs.pop("info")
         self.recorder.count_batch(len(info.rows), info.cells, info.tokens)
-        with self._measured(), self.casts.in_place():
-            loss = super().training_step(model, inputs, num_items_in_batch)
+        loss = self._replayed(model, inputs, num_items_in_batch, len(info.rows))
+        if loss is None:
+            with self._measured(), self.casts.in_place():
+                loss = super().training_step(model, inputs, num_items_in_batch)
         with self.naming_examples():
             self.losses.add(loss, self.state.global_step, info.rows)
         return loss
@@ -193,9 +215,56 @@ class BenchTrainer(Trainer):
         """Copies of weights in the precision of training, made when the first step begins."""
         method, model = self.run.method, cast("PreTrainedModel", self.model)
         low = self.run.train.precision == "bf16" and method.plain_linears
-        casts = Casts(model, torch.bfloat16 if low else None, method.moved(model) if low else ())
+        moved, changing = method.moved(model) if low else (), self.eager_because is None
+        casts = Casts(model, torch.bfloat16 if low else None, moved, changing)
         self.recorder.record.cost["memory"]["weights"] += casts.bytes
         return casts
+
+    @property
+    def eager_because(self) -> str | None:
+        """Why steps are not replayed from graphs: known beforehand, or learned when the first was recorded."""
+        return self.no_graphs or self.recorder.graphs_refused
+
+    @cached_property
+    def graphs(self) -> Graphs | None:
+        """Recorded steps, where nothing is against them."""
+        if self.eager_because is not None:
+            return None
+        return Graphs(
+            cast(torch.nn.Module, self.model),
+            self._loss_of,
+            BACKENDS[self.args.device.type](self.args.device),
+            self.casts,
+            single=self.args.gradient_accumulation_steps == 1,
+            tolerance=CLOSE[self.run.train.precision],
+        )
+
+    def _loss_of(self, inputs: dict[str, Any], items: Any) -> torch.Tensor:
+        with self.compute_loss_context_manager():
+            return cast(torch.Tensor, self.compute_loss(cast(Any, self.model), inputs, num_items_in_batch=items))
+
+    def _replayed(self, model: Any, inputs: dict[str, Any], items: Any, examples: int) -> torch.Tensor | None:
+        """The loss of a micro-batch that ran as a graph; None if it has to be eager.
+
+        The last batch of an epoch is eager if it is smaller: a graph for it would hardly be used again. Raises
+        RefusedError if steps cannot be recorded and `train.graphs=on`.
+        """
+        if self.graphs is None or examples < self.args.per_device_train_batch_size:
+            return None
+        if not model.training:
+            model.train()
+        loss = self.graphs.step(inputs, items, self.loop.phase, self._measured())
+        if loss is None:
+            if self.run.train.graphs == "on":
+                raise RefusedError(f"train.graphs=on: {self.graphs.refused}; train.graphs=auto trains without graphs")
+            self.recorder.graphs_refused, self.graphs = self.graphs.refused, None
+        return loss
+
+    def describe_steps(self) -> None:
+        """Note in the record how steps were computed, which is what their speed depends on."""
+        graphs = self.__dict__.get("graphs")
+        facts = graphs.summary() if graphs is not None else {"none": self.eager_because}
+        self.recorder.record.env |= {"graphs": facts, "padding_multiple": self.padding}
 
     @contextlib.contextmanager
     def _measured(self) -> Iterator[None]:
@@ -248,6 +317,7 @@ class Loop(TrainerCallback):
         self.per_epoch = 1
         self.shown = 0.0
         self.stopping = False
+        self.phase: Hashable = ()
         self.trainer: BenchTrainer
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
@@ -267,8 +337,11 @@ class Loop(TrainerCallback):
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
         """The method acts, on its own clock."""
+        step = self._step(state, kw)
         with self.recorder.clock("method_s"):
-            self.run.method.before_step(self._step(state, kw))
+            self.run.method.before_step(step)
+        if self.trainer.eager_because is None:
+            self.phase = self.run.method.phase(step)
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any
@@ -308,6 +381,10 @@ class Loop(TrainerCallback):
         if time.monotonic() - self.shown > 5:
             self.shown = time.monotonic()
             self.recorder.show(f"step {state.global_step}/{state.max_steps}  loss {logs['loss']:.4f}")
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
+        """Note how steps were computed."""
+        self.trainer.describe_steps()
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
         """Evaluate and checkpoint; a run that stops has its checkpoint by now and is evaluated when it goes on."""
@@ -363,18 +440,31 @@ def make_trainer(
     recorder: Recorder,
     evaluate: Callable[[], Scores],
 ) -> BenchTrainer:
-    """The trainer of a run: model with the method attached, encoded training rows, and what to do at epoch ends."""
-    sampler = EpochSampler(
-        [len(row.input_ids) for row in rows.encoded], run.train.batch_size, seeds(run.seed).data, run.train.bucket
-    )
+    """The trainer of a run: model with the method attached, encoded training rows, and what to do at epoch ends.
+
+    Raises UsageError if `train.graphs=on` and a graph is out of the question.
+    """
+    lengths = [len(row.input_ids) for row in rows.encoded]
+    sampler = EpochSampler(lengths, run.train.batch_size, seeds(run.seed).data, run.train.bucket)
+    args, phases = arguments(run, recorder.folder), run.method.phases
+    limit = max_length(model.config, run.train.max_length, run.method.extra_tokens)
+    # On a GPU always, whether a graph is replayed or not, so that both draw the same dropout.
+    padding = padding_multiple(lengths, phases, limit) if args.device.type == "cuda" else 1
+    shapes = len({padded_length(length, padding, limit) for length in lengths}) * phases
+    train, processes = run.train, distributed.world_size()
+    no_graphs = reason_against(train.graphs, args.device, train.precision, processes, shapes)
+    if train.graphs == "on" and no_graphs is not None:
+        raise UsageError(f"train.graphs=on is not possible: {no_graphs}; use train.graphs=auto")
     trainer = BenchTrainer(
         run=run,
         sampler=sampler,
         loop=Loop(run, recorder, sampler, evaluate),
+        no_graphs=no_graphs,
+        padding=padding,
         model=model,
-        args=arguments(run, recorder.folder),
+        args=args,
         train_dataset=rows,
-        data_collator=partial(collate_with_info, pad_id=pad_id),
+        data_collator=partial(collate_with_info, pad_id=pad_id, multiple=padding, limit=limit),
         compute_loss_func=StepLoss(run.task.kind, run.train.label_smoothing),
     )
     trainer.remove_callback(_printer())

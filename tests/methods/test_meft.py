@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from fractions import Fraction
 
 import pytest
@@ -12,7 +13,8 @@ from support import composed, small
 from rosa_bench.errors import UsageError
 from rosa_bench.methods.meft import FACTORS, Meft
 from rosa_bench.modules.layer_families import FAMILIES
-from rosa_bench.modules.reversible import ReversibleStack, from_stream, grow, shrink, to_stream
+from rosa_bench.modules.reversible import ReversibleStack
+from rosa_bench.modules.streams import Halves, agree, forward_half, from_stream, grow, halves, shrink, to_stream
 from rosa_bench.run import run as run_experiment
 from rosa_bench.system.memory import saved_bytes
 
@@ -131,6 +133,59 @@ def test_streams_hold_large_and_small_values():
     values = torch.tensor([0.0, 1e-6, -1.5, 3000.0, -1e6])
     assert torch.equal(from_stream(to_stream(values), torch.float32)[2:], values[2:])
     assert (from_stream(to_stream(values), torch.float32) - values).abs().max() < 1e-9
+
+
+EDGES = [0, 1, 9, 10, 11, 2**31, 2**44 + 3, 2**50 - 1]
+FLOATS = [0.0, 2.0**-31, 1.5 * 2.0**-30, 2.5 * 2.0**-30, 0.1, -3.7, 6e4]
+
+
+def stream_of(value: float) -> int:
+    """The nearest multiple of 2**-30, ties to even: what Python's own exact fractions round to."""
+    return round(Fraction(value) * 2**30)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("factor", [Fraction(1, 10), Fraction(1, 3), Fraction(3, 7), Fraction(1, 20), Fraction(1)])
+@pytest.mark.parametrize("spare", [0, 1])
+def test_half_a_layer_is_exact_arithmetic(factor, dtype, spare):
+    """Against Python's integers and fractions; an odd number of values too."""
+    pairs = [(sign * edge, value) for edge in EDGES for value in FLOATS for sign in (1, -1)]
+    pairs = pairs[: len(pairs) - spare]
+    stream, added = torch.tensor([s for s, _ in pairs]), torch.tensor([v for _, v in pairs]).to(dtype)
+    half = halves(factor, torch.float32, torch.device("cpu"))
+    total, rest, floats = half.forward(stream, added)
+    n, d = factor.numerator, factor.denominator
+    values = [stream_of(value) for value in added.tolist()]
+    expected = [s * n // d + value for (s, _), value in zip(pairs, values, strict=True)]
+    assert total.tolist() == expected and torch.equal(floats, (torch.tensor(expected).double() / 2**30).float())
+    back, before = half.backward(total, added, rest)
+    assert torch.equal(back, stream) and torch.equal(before, from_stream(stream, torch.float32))
+
+
+def test_floats_are_nan_where_what_was_added_is_not_finite():
+    added = torch.tensor([1.0, float("nan"), float("inf"), -2.0])
+    floats = forward_half(torch.zeros(4, dtype=torch.int64), added, Fraction(1, 10), torch.float32)[2]
+    assert floats.isnan().tolist() == [False, True, True, False]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="compiling for the CPU needs g++")
+@pytest.mark.parametrize("factor", [Fraction(1, 10), Fraction(3, 7), Fraction(1, 20), Fraction(1)])
+def test_compiled_halves_are_the_eager_ones(factor):
+    """To the bit. This is the check that decides on a GPU whether the compiled ones are used."""
+    for dtype in (torch.float32, torch.bfloat16):
+        assert agree(Halves(factor, dtype, compiled=True), Halves(factor, dtype), torch.device("cpu"))
+
+
+def test_halves_that_differ_are_not_used():
+    class Off(Halves):
+        def forward(self, stream, added):
+            total, rest, floats = super().forward(stream, added)
+            return total + (stream == 2**44), rest, floats
+
+    eager = Halves(Fraction(1, 10), torch.float32)
+    assert agree(eager, eager, torch.device("cpu"))
+    assert not agree(Off(Fraction(1, 10), torch.float32), eager, torch.device("cpu"))
 
 
 @VARIANTS

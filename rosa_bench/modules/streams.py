@@ -1,0 +1,202 @@
+"""Streams of integers that replace floats between reversible layers, and half a layer as one function of tensors.
+
+A value is a multiple of 2**-30 in 64 bits. A factor n/d splits it without loss: n h = d q + r leaves q in the stream
+and r, below d, on a tape. Conversions go through fp32: scaling a float by a power of two is exact, and so is rounding
+the result, so nothing is gained by fp64 for floats of 24 bits or fewer and streams up to 2**53.
+
+`forward_half` and `backward_half` hold everything that happens to a stream between two functions of a layer. On CUDA
+they are compiled to a few kernels each, if the compiled functions give the same bits as these; F and G never are, as
+they must round alike with and without gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from functools import cache
+from types import FunctionType
+from typing import Any
+
+import torch
+
+SCALE = 2.0**30  # of a value in a stream
+STEP = 2.0**-30  # the value of one in a stream
+NIBBLE = 16  # remainders below it are packed, two to a byte
+
+
+def to_stream(values: torch.Tensor) -> torch.Tensor:
+    """Floats to the nearest integers in the stream, ties to even."""
+    wide = values if values.dtype == torch.float64 else values.float()
+    return (wide * SCALE).round_().to(torch.int64)
+
+
+def from_stream(stream: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Integers of a stream to floats."""
+    wide = stream.to(torch.float64 if dtype == torch.float64 else torch.float32)
+    return wide.mul_(STEP).to(dtype)
+
+
+def shrink(stream: torch.Tensor, factor: Fraction) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """The stream times n/d rounded down, and the packed remainders (None where nothing is lost)."""
+    if factor == 1:
+        return stream, None
+    whole = stream if factor.numerator == 1 else stream * factor.numerator
+    quotient = torch.div(whole, factor.denominator, rounding_mode="floor")
+    rest = (whole - quotient * factor.denominator).to(torch.uint8)
+    return quotient, _pack(rest) if factor.denominator <= NIBBLE else rest.flatten()
+
+
+def grow(stream: torch.Tensor, factor: Fraction, rest: torch.Tensor | None) -> torch.Tensor:
+    """The stream that `shrink` made this one and these remainders from."""
+    if rest is None:
+        return stream
+    if factor.denominator <= NIBBLE:
+        rest = _unpack(rest, stream.numel())
+    whole = stream * factor.denominator + rest.view(stream.shape)
+    return whole if factor.numerator == 1 else torch.div(whole, factor.numerator, rounding_mode="floor")
+
+
+def _pack(rest: torch.Tensor) -> torch.Tensor:
+    """Two remainders below 16 to a byte."""
+    flat = rest.flatten()
+    if flat.numel() % 2:
+        flat = torch.cat([flat, flat.new_zeros(1)])
+    return flat[0::2] | (flat[1::2] << 4)
+
+
+def _unpack(packed: torch.Tensor, count: int) -> torch.Tensor:
+    return torch.stack([packed & 15, packed >> 4], dim=-1).flatten()[:count]
+
+
+Forward = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]
+Backward = tuple[torch.Tensor, torch.Tensor]
+
+
+def forward_half(stream: torch.Tensor, added: torch.Tensor, factor: Fraction, dtype: torch.dtype) -> Forward:
+    """factor * stream + added: as a stream, the remainders, and as the floats that the next function reads.
+
+    Integers cannot be NaN; the floats are, where `added` is not finite.
+    """
+    quotient, rest = shrink(stream, factor)
+    total = quotient + to_stream(added)
+    return total, rest, from_stream(total, dtype).add_(added, alpha=0)
+
+
+def backward_half(
+    stream: torch.Tensor, added: torch.Tensor, rest: torch.Tensor | None, factor: Fraction, dtype: torch.dtype
+) -> Backward:
+    """What `forward_half` made a stream from, as a stream and as floats."""
+    before = grow(stream - to_stream(added), factor, rest)
+    return before, from_stream(before, dtype)
+
+
+class Halves:
+    """`forward_half` and `backward_half` for one factor and type of floats. `how` says how: `eager` or `compiled`."""
+
+    def __init__(self, factor: Fraction, dtype: torch.dtype, compiled: bool = False) -> None:
+        self.factor, self.dtype = factor, dtype
+        self.how = "compiled" if compiled else "eager"
+        self._fused = _compiled(factor, dtype) if compiled else None
+
+    def forward(self, stream: torch.Tensor, added: torch.Tensor) -> Forward:
+        """The stream after `added`, the remainders, and the floats that the next function reads."""
+        if self._fused is None or stream.numel() % 2:
+            return forward_half(stream, added, self.factor, self.dtype)
+        total, rest, floats = self._fused[0](stream.reshape(-1), added.reshape(-1))
+        return total.view(stream.shape), rest, floats.view(stream.shape)
+
+    def backward(self, stream: torch.Tensor, added: torch.Tensor, rest: torch.Tensor | None) -> Backward:
+        """The stream before `added`, and its floats."""
+        if self._fused is None or stream.numel() % 2:
+            return backward_half(stream, added, rest, self.factor, self.dtype)
+        before, floats = self._fused[1](stream.reshape(-1), added.reshape(-1), rest)
+        return before.view(stream.shape), floats.view(stream.shape)
+
+
+def _compiled(factor: Fraction, dtype: torch.dtype) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Both halves for flat tensors of an even number of values, compiled for any number of them.
+
+    n and d are constants of the compiled code: a 64-bit division by a variable is slow on a GPU. So each factor has
+    code objects of its own, and sizes are marked as variable one by one; `dynamic=True` would make n and d variables.
+    """
+    n, d = factor.numerator, factor.denominator
+
+    def forward(stream: torch.Tensor, added: torch.Tensor) -> Forward:
+        rest = None
+        if n != d:
+            whole = stream * n
+            quotient = torch.div(whole, d, rounding_mode="floor")
+            left = (whole - quotient * d).to(torch.uint8)
+            stream, rest = quotient, left
+            if d <= NIBBLE:
+                pairs = left.view(-1, 2)
+                rest = pairs[:, 0] | (pairs[:, 1] << 4)
+        total = stream + to_stream(added)
+        # The compiler takes 0 * added for 0.
+        return total, rest, torch.where(torch.isfinite(added), from_stream(total, dtype), torch.nan)
+
+    def backward(stream: torch.Tensor, added: torch.Tensor, rest: torch.Tensor | None) -> Backward:
+        before = stream - to_stream(added)
+        if rest is not None:
+            if d <= NIBBLE:
+                rest = torch.stack([rest & 15, rest >> 4], dim=-1).view(-1)
+            before = torch.div(before * d + rest, n, rounding_mode="floor")
+        return before, from_stream(before, dtype)
+
+    return _alone(forward, f"_{n}_{d}"), _alone(backward, f"_{n}_{d}")
+
+
+def _alone(function: Any, suffix: str) -> Callable[..., Any]:
+    """A function compiled apart from others of the same code, for tensors of any size."""
+    code = function.__code__.replace(co_name=function.__name__ + suffix)
+    fused = torch.compile(FunctionType(code, globals(), closure=function.__closure__), fullgraph=True)
+
+    def call(*tensors: torch.Tensor | None) -> Any:
+        for tensor in tensors:
+            if tensor is not None:
+                torch._dynamo.maybe_mark_dynamic(tensor, 0)
+        return fused(*tensors)
+
+    return call
+
+
+@cache
+def halves(factor: Fraction, dtype: torch.dtype, device: torch.device) -> Halves:
+    """The halves to use on a device: compiled on CUDA, where they agree with the eager ones in every bit."""
+    eager = Halves(factor, dtype)
+    if device.type != "cuda":
+        return eager
+    try:
+        fused = Halves(factor, dtype, compiled=True)
+        return fused if agree(fused, eager, device) else eager
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, ImportError, OSError):  # no compiler, or one that cannot do this
+        return eager
+
+
+def agree(one: Halves, other: Halves, device: torch.device) -> bool:
+    """Whether two pairs of halves give the same bits for streams and floats of every size, and NaN for the same floats.
+
+    What a stream holds where a float is not finite is not defined, and nothing reads it.
+    """
+    powers = [2**exponent + offset for exponent in (0, 3, 31, 44, 50) for offset in range(-3, 4)]
+    multiples = [one.factor.denominator * k + offset for k in range(10) for offset in (-1, 0, 1)]
+    whole = torch.tensor([sign * value for value in powers + multiples for sign in (1, -1)], device=device)
+    finite = torch.tensor([0.0, -0.0, 2.0**-31, 1.5 * 2.0**-30, 2.5 * 2.0**-30, 0.1, -3.7, 6e4], device=device)
+    stream = whole[:, None].expand(-1, len(finite)).contiguous()
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        added = finite.to(dtype).expand(stream.shape).contiguous()
+        mine, theirs = one.forward(stream, added), other.forward(stream, added)
+        back, back_theirs = (pair.backward(theirs[0], added, theirs[1]) for pair in (one, other))
+        broken = added.clone()
+        broken[::2, 1], broken[1::2, 3] = torch.nan, torch.inf
+        nans = [pair.forward(stream, broken)[2].isnan() for pair in (one, other)]
+        equal = all(map(_equal, (*mine, *back), (*theirs, *back_theirs)))
+        if not (equal and torch.equal(back[0], stream) and torch.equal(*nans) and bool(nans[0].any())):
+            return False
+    return True
+
+
+def _equal(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
+    return one is other if one is None or other is None else torch.equal(one, other)
