@@ -253,6 +253,8 @@ class BenchTrainer(Trainer):
             return None
         if not model.training:
             model.train()
+        if hasattr(self.optimizer, "train"):  # of schedule-free optimizers
+            self.optimizer.train()
         loss = self.graphs.step(inputs, items, self.loop.phase, self._measured())
         if loss is None:
             if self.run.train.graphs == "on":
