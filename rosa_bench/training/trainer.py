@@ -43,8 +43,8 @@ from rosa_bench.data.batches import (
 )
 from rosa_bench.errors import UsageError
 from rosa_bench.models.casts import Casts
-from rosa_bench.models.load import max_length
 from rosa_bench.models.loss import StepLoss
+from rosa_bench.models.traits import max_length
 from rosa_bench.records import checkpoints
 from rosa_bench.records.recorder import Recorder
 from rosa_bench.records.selection import best_epoch
@@ -253,7 +253,7 @@ class BenchTrainer(Trainer):
             return None
         if not model.training:
             model.train()
-        if hasattr(self.optimizer, "train"):  # of schedule-free optimizers
+        if self.optimizer is not None and hasattr(self.optimizer, "train"):  # schedule-free optimizers
             self.optimizer.train()
         loss = self.graphs.step(inputs, items, self.loop.phase, self._measured())
         if loss is None:
@@ -449,7 +449,7 @@ def make_trainer(
     lengths = [len(row.input_ids) for row in rows.encoded]
     sampler = EpochSampler(lengths, run.train.batch_size, seeds(run.seed).data, run.train.bucket)
     args, phases = arguments(run, recorder.folder), run.method.phases
-    limit = max_length(model.config, run.train.max_length, run.method.extra_tokens)
+    limit = max_length(model, run.train.max_length, run.method.extra_tokens)
     # On a GPU always, whether a graph is replayed or not, so that both draw the same dropout.
     padding = padding_multiple(lengths, phases, limit) if args.device.type == "cuda" else 1
     shapes = len({padded_length(length, padding, limit) for length in lengths}) * phases
