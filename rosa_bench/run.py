@@ -35,7 +35,8 @@ from rosa_bench.system.locks import claimed
 from rosa_bench.system.seeds import seeds
 from rosa_bench.system.threads import on_threads
 from rosa_bench.tracking.tracker import mirrored
-from rosa_bench.training.trainer import evaluations, make_trainer
+from rosa_bench.training import optimizer
+from rosa_bench.training.trainer import arguments, evaluations, make_trainer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -81,6 +82,9 @@ def refuse(run: Run) -> None:
     if (blocked := unwritable(Path(run.output_dir))) is not None:
         raise UsageError(f"output_dir={run.output_dir} cannot be written: {blocked}")
     run.method.check(run.task)
+    optimizer.check_name(run.train)
+    if run.train.optimizer != "adamw" or run.train.optimizer_args:
+        optimizer.check(run.train, arguments(run, Path(run.output_dir)))
     if run.save == "merged" and not run.method.mergeable:
         raise UsageError(f"save=merged: {method_name(run)} cannot be merged; use save=adapter")
     if run.train.graphs == "on" and (run.train.device == "cpu" or not torch.cuda.is_available()):
@@ -148,6 +152,9 @@ class Experiment:
         if self.run.train.head_lr is not None and not self.head:
             told = f"task={self.run.task.name} and method={method_name(self.run)}"
             raise UsageError(f"train.head_lr={self.run.train.head_lr}: with {told} no task head trains")
+        if self.run.train.lora_plus is not None and not method.output_factors(self.model):
+            needs = f"needs trained factors A and B, and method={method_name(self.run)} has none"
+            raise UsageError(f"train.lora_plus={self.run.train.lora_plus} {needs}")
         if before is not None:
             facts |= diagnostics.start_facts(before, self._start())
         facts["init_hash"] = hashing.tensor_hash(checkpoints.trained_state(self.model, method))

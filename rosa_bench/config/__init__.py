@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import Field
+from pydantic import Field, JsonValue
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
@@ -105,6 +105,10 @@ class Train:
     beta2: Share = 0.999
     adam_epsilon: Annotated[float, Field(gt=0, lt=1)] = 1e-8
     max_grad_norm: Annotated[float, Field(ge=0)] = 1.0  # 0: no clipping
+    optimizer: Annotated[Name, Added("adamw")] = "adamw"  # torch's, or any that transformers names: sgd, adafactor ...
+    optimizer_args: Annotated[dict[str, JsonValue], Added({})] = Field(default_factory=dict)  # its own options
+    lora_plus: Annotated[Annotated[float, Field(gt=0, le=1e3)] | None, Added(None)] = None  # rate of B over that of A
+    patience: Annotated[Count | None, Added(None)] = None  # evaluations without a better one, after which to stop
     fused: Annotated[bool, NEUTRAL] = False  # AdamW in one pass over each weight: the same sums, rounded otherwise
     label_smoothing: Share = 0.0
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # autocast; parameters stay in fp32
@@ -324,6 +328,8 @@ def filled(run: Run) -> Run:
     if train.lr is None:
         rate = run.task.lr or run.method.lr["mini" if model.embedded else "full_size"]
         train = dataclasses.replace(train, lr=rate)
+    if train.optimizer in ("adamw_torch", "adamw_torch_fused"):
+        train = dataclasses.replace(train, optimizer="adamw", fused=train.fused or train.optimizer.endswith("fused"))
     return dataclasses.replace(run, model=model, train=train)
 
 

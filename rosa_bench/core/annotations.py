@@ -39,8 +39,8 @@ def check(cls: type, values: Mapping[str, Any], prefix: str, kept: Collection[st
         inner = [kind for kind in _members(hint) if isinstance(kind, type) and dataclasses.is_dataclass(kind)]
         if inner and isinstance(value, Mapping):
             check(inner[0], value, key)
-        elif not _fits(hint, json.dumps(value)) and (value is not None or fields[name].default is not None):
-            raise UsageError(f"{key}={short(value)} is not {_said(hint, value)}")
+        elif not fits(hint, json.dumps(value)) and (value is not None or fields[name].default is not None):
+            raise UsageError(f"{key}={short(value)} is not {expected(hint, value)}")
 
 
 def _origin(cls: type) -> str:
@@ -77,7 +77,7 @@ def _choices(kind: Any) -> Sequence[Any]:
     return get_args(kind) if get_origin(kind) is Literal else _names(kind)
 
 
-def _fits(hint: Any, text: str) -> bool:
+def fits(hint: Any, text: str) -> bool:
     """Whether a value fits, given as JSON, where sets and tuples are lists and members of enumerations are names."""
     for kind in _members(hint):
         if dataclasses.is_dataclass(kind):
@@ -94,7 +94,7 @@ def _is_open(kind: Any) -> bool:
     return get_origin(kind) is Literal and any("[" in str(name) for name in get_args(kind))
 
 
-def _said(hint: Any, value: Any) -> str:
+def expected(hint: Any, value: Any) -> str:
     """What a value should have been."""
     members = _members(hint)
     names = [name for kind in members for name in _choices(kind)]

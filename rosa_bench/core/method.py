@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -88,6 +88,10 @@ class Method(ABC):
     @abstractmethod
     def attach(self, model: PreTrainedModel, seed: int = 0) -> None:
         """Change `model` in place and set `requires_grad`; new tensors are drawn from `seed`, not the global stream."""
+
+    def output_factors(self, model: PreTrainedModel) -> Sequence[torch.nn.Parameter]:
+        """The B [R, O] of every trained low-rank pair A B, to which `train.lora_plus` gives its rate; else nothing."""
+        return []
 
     def optimizer_made(self, model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> None:
         """Called once when the optimizer exists and has no state yet. May add parameters to its groups."""

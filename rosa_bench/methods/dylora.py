@@ -96,6 +96,12 @@ class DyLora(Method):
         """Activate the rank of this step."""
         _activate(step.model, self.rank_at(step.seed, step.index))
 
+    def output_factors(self, model: PreTrainedModel) -> list[torch.nn.Parameter]:
+        """Every B."""
+        from rosa_bench.modules.lowrank import output_factors
+
+        return output_factors(model)
+
     @property
     def phases(self) -> int:
         """One for each rank."""

@@ -70,6 +70,12 @@ class Lora(Method):
             attach_lowrank(model, self, self.rank, Nested, alpha=self.alpha, frozen=False, dropout=self.dropout)
         draw_factors(model, self.init, seed)
 
+    def output_factors(self, model: PreTrainedModel) -> list[torch.nn.Parameter]:
+        """Every B."""
+        from rosa_bench.modules.lowrank import output_factors
+
+        return output_factors(model)
+
     def variants(self) -> list[str]:
         """The plain one, or `r1` to `rR` of the ranks to score, the trained one last."""
         if self.score_ranks is None:

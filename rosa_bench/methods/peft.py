@@ -26,6 +26,7 @@ from rosa_bench.errors import UsageError, nearest
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    import torch
     from transformers import PreTrainedModel
 
     from rosa_bench.core.task import Task
@@ -212,6 +213,11 @@ class Peft(Method):
             raise UsageError(f"method={self.name}: nothing in {type(model.base_model).__name__} would train")
         for parameter in head:
             parameter.requires_grad_(True)
+
+    def output_factors(self, model: PreTrainedModel) -> list[torch.nn.Parameter]:
+        """Every `lora_B`."""
+        named = model.named_parameters()
+        return [p for name, p in named if p.requires_grad and ("lora_B." in name or name.endswith("lora_B"))]
 
     def moved(self, model: PreTrainedModel) -> set[str]:
         """Frozen tensors that attaching changed, such as the rest of a weight that was split."""

@@ -61,6 +61,12 @@ class ReLora(Method):
 
         return {f"{name}.base.weight" for name, module in model.named_modules() if isinstance(module, LowRank)}
 
+    def output_factors(self, model: PreTrainedModel) -> list[torch.nn.Parameter]:
+        """Every B."""
+        from rosa_bench.modules.lowrank import output_factors
+
+        return output_factors(model)
+
     def period(self, per_epoch: int) -> int:
         """Optimiser steps between two restarts."""
         return self.every_steps or max(1, round(self.every_epochs * per_epoch))

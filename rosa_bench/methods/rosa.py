@@ -71,6 +71,12 @@ class Rosa(Method):
 
         return {f"{name}.base.weight" for name, module in model.named_modules() if isinstance(module, LowRank)}
 
+    def output_factors(self, model: PreTrainedModel) -> list[torch.nn.Parameter]:
+        """Every B."""
+        from rosa_bench.modules.lowrank import output_factors
+
+        return output_factors(model)
+
     def period(self, steps_per_epoch: int) -> int:
         """Optimiser steps between two splits."""
         return self.every_steps or max(1, round(self.every_epochs * steps_per_epoch))

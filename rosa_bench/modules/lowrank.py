@@ -301,6 +301,11 @@ def lowrank_sites(model: nn.Module) -> Iterator[tuple[LowRank, Site]]:
                 yield module, site
 
 
+def output_factors(model: nn.Module) -> list[nn.Parameter]:
+    """The B [R, O] of every adapted site."""
+    return [module.B[site.role] for module, site in lowrank_sites(model)]
+
+
 def merge(model: PreTrainedModel) -> PreTrainedModel:
     """Fold every low-rank adapter into plain weights, in place."""
     for name, module in list(model.named_modules()):

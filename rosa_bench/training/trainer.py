@@ -50,6 +50,7 @@ from rosa_bench.records.recorder import Recorder
 from rosa_bench.records.selection import best_epoch
 from rosa_bench.system import distributed, memory
 from rosa_bench.system.seeds import seeds
+from rosa_bench.training import optimizer
 from rosa_bench.training.graphs import BACKENDS, CLOSE, Graphs, RefusedError, reason_against
 from rosa_bench.training.loss_window import LossWindow, NotFiniteError
 
@@ -101,7 +102,7 @@ def arguments(run: Run, folder: Path) -> TrainingArguments:
         accelerator_config={"non_blocking": on_gpu},  # copies from pinned memory overlap with computation
         use_cpu=train.device == "cpu" or not torch.accelerator.is_available(),
         seed=seeds(run.seed).dropout,
-        optim="adamw_torch_fused" if train.fused else "adamw_torch",
+        **optimizer.settings(train),
         logging_steps=train.log_steps,
         logging_nan_inf_filter=False,
         save_strategy="no",  # `Loop` decides
@@ -115,16 +116,6 @@ def arguments(run: Run, folder: Path) -> TrainingArguments:
     if arguments.n_gpu > 1:
         arguments._n_gpu = 1  # one process drives one device; torchrun starts more
     return arguments
-
-
-def set_apart(optimizer: torch.optim.Optimizer, parameters: Sequence[torch.nn.Parameter], lr: float) -> None:
-    """Move some of an optimiser's parameters into groups that differ from their old ones in the rate alone."""
-    wanted = {id(p) for p in parameters}
-    for group in list(optimizer.param_groups):
-        moved = [p for p in group["params"] if id(p) in wanted]
-        group["params"] = [p for p in group["params"] if id(p) not in wanted]
-        if moved:
-            optimizer.add_param_group(group | {"params": moved, "lr": lr})
 
 
 class BenchTrainer(Trainer):
@@ -142,7 +133,7 @@ class BenchTrainer(Trainer):
     ) -> None:
         self.no_graphs, self.padding = no_graphs, padding
         self.run, self.sampler, self.recorder, self.loop = run, sampler, loop.recorder, loop
-        self.head: Sequence[torch.nn.Parameter] = ()  # of the task, where its rate is its own
+        self.head: Sequence[torch.nn.Parameter] = ()  # of the task
         self._ops_per_cell: int | None = None
         super().__init__(callbacks=[loop], **kwargs)
         # Without a GPU there is nothing to wait for, and a loss is checked before the update it leads to.
@@ -151,14 +142,22 @@ class BenchTrainer(Trainer):
         loop.trainer = self
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
-        """The Trainer's optimiser; a task head with a rate of its own has groups of its own, behind all others."""
-        made = self.optimizer is None
-        optimizer: torch.optim.Optimizer = super().create_optimizer(*args, **kwargs)
-        if made and self.run.train.head_lr is not None:
-            set_apart(optimizer, self.head, self.run.train.head_lr)
-        if made:
-            self.run.method.optimizer_made(cast("PreTrainedModel", self.model), optimizer)
-        return optimizer
+        """The Trainer's optimizer, with groups for what has its own weight decay or rate, as the method needs it."""
+        made: torch.optim.Optimizer | None = self.optimizer
+        if made is None:
+            made = super().create_optimizer(*args, **kwargs)
+            model = cast("PreTrainedModel", self.model)
+            decayed = set(self.get_decay_parameter_names(model))
+            decaying = [p for name, p in model.named_parameters() if name in decayed]
+            optimizer.arrange(made, self.run.train, decaying, self.head, self.run.method.output_factors(model))
+            self.run.method.optimizer_made(model, made)
+        return made
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        state = Path(checkpoint or "") / "optimizer.pt"
+        inner = cast(Any, self.optimizer).optimizer  # without accelerate's wrapper
+        with optimizer.allowed(state, inner) if state.is_file() else contextlib.nullcontext():
+            super()._load_optimizer_and_scheduler(checkpoint)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """The Trainer's schedule, which the method may change: from the second step on it is asked for the factor."""
@@ -467,6 +466,7 @@ def make_trainer(
         args=args,
         train_dataset=rows,
         data_collator=partial(collate_with_info, pad_id=pad_id, multiple=padding, limit=limit),
+        optimizer_cls_and_kwargs=optimizer.recipe(run.train, args, model),
         compute_loss_func=StepLoss(run.task.kind, run.train.label_smoothing),
     )
     trainer.remove_callback(_printer())
