@@ -20,8 +20,11 @@ class Frame:
     """What a tokenizer puts around a text, and which of its tokens are special."""
 
     start: tuple[int, ...]  # ids before a text
-    special: frozenset[int]  # ids that no plain text may have
-    around: tuple[int, int]  # special tokens around one text, and around a pair
+    special: frozenset[int]  # ids of the tokens with a role (start, end, padding, mask, ...), which no text may have
+    added: frozenset[
+        int
+    ]  # ids of other tokens marked as special; some tokenizers mark bytes so, which texts consist of
+    around: tuple[int, int]  # tokens with a role around one text, and around a pair
     unknown: str  # the unknown token, if the tokenizer reads its name in a text as that token; else empty
 
 
@@ -39,7 +42,7 @@ def frame(tokenizer: PreTrainedTokenizerBase) -> Frame:
 
 def _frame(tokenizer: PreTrainedTokenizerBase) -> Frame:
     special = {int(i) for i in tokenizer.all_special_ids}
-    special |= {int(i) for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    added = {int(i) for i, token in tokenizer.added_tokens_decoder.items() if token.special} - special
     unknown = tokenizer.unk_token_id
     names = [n for n, token in tokenizer.special_tokens_map.items() if token == tokenizer.unk_token]
     if unknown is not None and names == ["unk_token"]:
@@ -50,7 +53,7 @@ def _frame(tokenizer: PreTrainedTokenizerBase) -> Frame:
     at = next((i for i in range(len(whole)) if whole[i : i + len(body)] == body), len(whole))
     around = (sum(i in special for i in whole), sum(i in special for i in pair))
     named = tokenizer.unk_token if unknown is not None and unknown in _ids(tokenizer, str(tokenizer.unk_token)) else ""
-    return Frame(tuple(whole[:at]), frozenset(special), around, str(named))
+    return Frame(tuple(whole[:at]), frozenset(special), frozenset(added), around, str(named))
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -72,11 +75,16 @@ def plain_ids(tokenizer: PreTrainedTokenizerBase, text: str, where: str) -> list
 def _check(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], ids: Sequence[int], own: int, where: str) -> None:
     """Raise UsageError if `ids` hold more special tokens than the `own` that the tokenizer puts there itself."""
     known = frame(tokenizer)
-    found = [i for i in ids if i in known.special]
+    suspects = [i for i in ids if i in known.special or i in known.added]
     spelled = [known.unknown] if known.unknown and any(known.unknown in text for text in texts) else []
-    if len(found) > own:
-        tokens = map(str, tokenizer.convert_ids_to_tokens(sorted(set(found))))
-        spelled += [token for token in tokens if any(token in text for text in texts)] or ["a special token"]
+    if suspects:
+        tokens = map(str, tokenizer.convert_ids_to_tokens(sorted(set(suspects))))
+        in_texts = [token for token in tokens if any(token in text for text in texts)]
+        if sum(i in known.special for i in suspects) > own:
+            spelled += in_texts or ["a special token"]
+        elif not known.added.isdisjoint(suspects):
+            others = {str(t) for t in tokenizer.convert_ids_to_tokens(sorted(known.added.intersection(suspects)))}
+            spelled += [token for token in in_texts if token in others]
     if spelled:
         raise UsageError(
             f"{where}: the text spells {spelled[0]!r}, which {type(tokenizer).__name__} reads as its special token; "
