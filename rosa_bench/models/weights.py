@@ -55,7 +55,8 @@ def load_weights(read: Loader, source: str, seed: int) -> tuple[PreTrainedModel,
     head = set(_names(model)) - backbone_names(model)
     if model.get_output_embeddings() is None and head and not head & set(info["missing_keys"]):
         facts["unused_head"] = sorted(head)
-        model, info = attempt(renames | {f"^{re.escape(name)}$": f"unused_head.{name}" for name in sorted(head)})
+        _draw(model, head, source, seed)
+        info = info | {"missing_keys": set(info["missing_keys"]) | head}
     facts |= _check(model, info, source)
     return model, facts
 
@@ -72,6 +73,20 @@ def _names(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     persistent = model.state_dict().keys()
     named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
     return {name: tensor for name, tensor in named if name in persistent}
+
+
+def _draw(model: PreTrainedModel, names: set[str], source: str, seed: int) -> None:
+    """Draw tensors as if the checkpoint lacked them. Raises UsageError if the class does not say how."""
+    for name, tensor in [(name, tensor) for name, tensor in _names(model).items() if name in names]:
+        torch.nn.init.constant_(tensor, torch.nan)
+        tensor._is_hf_initialized = False  # type: ignore[attr-defined]
+        parts = name.split(".")
+        for end in range(len(parts)):
+            model.get_submodule(".".join(parts[:end]))._is_hf_initialized = False  # type: ignore[assignment]
+    transformers.set_seed(seed)
+    model.initialize_weights()
+    if undrawn := [name for name, tensor in _names(model).items() if name in names and tensor.isnan().any()]:
+        raise UsageError(f"model {source}: {type(model).__name__} does not say how {_some(undrawn)} is initialized")
 
 
 def _forget(model: Any, renames: Mapping[str, str]) -> None:
@@ -142,7 +157,7 @@ def _check(model: PreTrainedModel, info: Mapping[str, Any], source: str) -> dict
         missing -= optional
     else:
         optional = set()
-    extra = {name for name in info["unexpected_keys"] if not name.startswith("unused_head.")}
+    extra = set(info["unexpected_keys"])
     if lacking:
         others = f"; it holds {_some(extra)}, which fit none" if extra else ""
         raise UsageError(

@@ -88,7 +88,9 @@ def started(tokenizer: Any) -> Any:
     """The tokenizer with <s> in front of a text, as decoders have it."""
     from tokenizers.processors import TemplateProcessing
 
-    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<s> $A", pair="<s> $A $B:1", special_tokens=[("<s>", 0)]
+    )
     return tokenizer
 
 

@@ -137,7 +137,13 @@ def test_a_row_that_cannot_be_read_ends_a_run_before_it_trains(tmp_path, capsys)
             rows[9]["sentence"] = "the </s> sees"
         (data / f"{split}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     folder = zoo.saved("xlm-roberta", tmp_path / "model", tokenizer=zoo.framed(zoo.unigram(**zoo.FRAMED)))
-    options = [f"model.path={folder}", "data=local", f"data.dir={tmp_path / 'data'}", "tracker=none"]
+    options = [
+        f"model.path={folder}",
+        "data=local",
+        f"data.dir={tmp_path / 'data'}",
+        "tracker=none",
+        "train.max_steps=1",
+    ]
     options.append(f"output_dir={tmp_path / 'runs'}")
     assert doctor.main(options) == 2
     told = "cola: row 9: the text spells '</s>', which PreTrainedTokenizerFast reads as its special token"

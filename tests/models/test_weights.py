@@ -52,7 +52,7 @@ def test_every_class_gets_the_checkpoint_s_backbone(kind, tmp_path):
     for name, tensor in inside.items():
         there = next((n for n in (name, name.removeprefix(f"{model.base_model_prefix}.")) if n in tensors), None)
         assert (there is not None and torch.equal(tensors[there], tensor)) or name in new
-    assert {n for n, _ in model.named_parameters() if n not in inside} <= new
+    assert {n for n, _ in model.named_parameters() if n not in inside} <= new | tensors.keys()
 
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
@@ -81,7 +81,7 @@ def test_a_checkpoint_of_torch_compile_gives_its_own_loss(tmp_path):
     ids = torch.tensor([[5, 6, 7, 8]])
     with torch.no_grad():
         wanted = model(input_ids=ids, labels=ids).loss
-    state = torch.compile(model).state_dict()
+    state = torch.compile(model, backend="eager").state_dict()
     assert all(name.startswith("_orig_mod.") for name in state)
     zoo.write_tensors(folder, state)
     with torch.no_grad():
@@ -123,7 +123,7 @@ def test_doctor_and_run_say_the_same_of_a_partial_checkpoint(tmp_path, capsys):
     assert doctor.main([f"model.path={folder}", "tracker=none", f"output_dir={tmp_path}"]) == 2
     wrong = [line for line in capsys.readouterr().out.splitlines() if line.startswith("WRONG")]
     assert len(wrong) == 1 and "roberta.encoder.layer.1.attention.self.query.bias" in wrong[0]
-    assert cli.main([f"model.path={folder}", "tracker=none", f"output_dir={tmp_path}"]) == 2
+    assert cli.main([f"model.path={folder}", "tracker=none", f"output_dir={tmp_path}", "train.max_steps=1"]) == 2
     assert wrong[0].split(maxsplit=2)[2] in capsys.readouterr().err
 
 
