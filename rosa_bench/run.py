@@ -181,13 +181,17 @@ class Experiment:
         trainer = make_trainer(self.run, self.model, rows, self._pad, self.recorder, self.scorer.epoch_scores)
         trainer.head = self.head
         folder, step = self._resume()
-        if folder is not None and step >= (self.run.train.max_steps or step + 1):
+        if folder is not None and (step >= (self.run.train.max_steps or step + 1) or trainer.ended_early(folder)):
             trainer.take_over(folder)  # all steps are done: the Trainer would take another before it looked
         else:
             trainer.train(resume_from_checkpoint=None if folder is None else str(folder))
             self.recorder.training_ends()
         if self.recorder.stop_asked:
             raise KeyboardInterrupt
+        if (reason := trainer.loop.impatience(trainer.state)) is not None:
+            epoch = evaluations(trainer.state)[-1]["epoch"]
+            self.record.facts["stopped_early"] = {"epoch": epoch, "reason": reason}
+            self.recorder.show(f"stopped after epoch {epoch:g}: {reason}")
         return evaluations(trainer.state)
 
     def _resume(self) -> tuple[Path | None, int]:

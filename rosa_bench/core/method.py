@@ -129,6 +129,10 @@ class Method(ABC):
         """Names of the ways in which the trained model is scored, the main one last. The plain one is ''."""
         return [""]
 
+    def summed_variants(self) -> list[str]:
+        """Variants whose losses a step sums, each in a pass of its own; none: one pass of the model as it is."""
+        return []
+
     def every_variant(self) -> list[str]:
         """Names of all ways in which the trained model can act, whether a run scores them or not."""
         return self.variants()

@@ -2,7 +2,8 @@
 
 One LoRA of width `rank_max` that can be cut to any rank afterwards. Every optimiser step draws one rank b, the same
 for all layers, micro-batches and processes; the forward pass uses the first b directions, scaled by alpha / b. The
-update is of all of them, or with `frozen` of direction b alone (the paper's faster variant, equation 10).
+update is of all of them, or with `frozen` of direction b alone (the paper's faster variant, equation 10). With
+`loss: sum` a step sums the losses of all ranks instead (table 7).
 
 Differences from the authors' code (huawei-noah/Efficient-NLP, `DyLoRA/loralib`): there AdamW also moves directions
 without a gradient, by momentum and weight decay, and lets their moments decay (`exact_update: false` does the same).
@@ -43,6 +44,7 @@ class DyLora(Method):
     geometric_p: Annotated[float, Field(gt=0, lt=1)] = 0.15  # chance of rank_min under `geometric`, before the cut
     frozen: bool = False  # update direction b only
     exact_update: bool = True  # for a direction that a step does not train, the step does not happen
+    loss: Annotated[Literal["individual", "sum"], Added("individual")] = "individual"  # of the drawn rank, or all ranks
     alpha: Annotated[float, Field(gt=0)] = 16.0
     dropout: Share = 0.0
     targets: list[Target] = targets_field("q", "v")
@@ -119,7 +121,9 @@ class DyLora(Method):
             model.__dict__["_directions"] = Directions(model, optimizer)
 
     def trained(self, rank: int) -> range:
-        """The directions, from 0, that a step of this rank trains."""
+        """The directions, from 0, that a step of this rank trains; with the summed loss every step trains all."""
+        if self.loss == "sum":
+            return range(self.rank_max)
         return range(rank - 1 if self.frozen else 0, rank)
 
     def before_update(self, step: Step) -> None:
@@ -139,6 +143,10 @@ class DyLora(Method):
     def variants(self) -> list[str]:
         """`r1` to `rR`: every rank that was trained, or those of `score_ranks`."""
         return self.every_variant() if self.score_ranks is None else [f"r{rank}" for rank in sorted(self.score_ranks)]
+
+    def summed_variants(self) -> list[str]:
+        """Every rank, for the loss that the paper compares with in its table 7; the others draw one rank a step."""
+        return self.every_variant() if self.loss == "sum" else []
 
     def every_variant(self) -> list[str]:
         """Every rank that was trained."""

@@ -19,3 +19,9 @@ def best_epoch(task: Task, history: Sequence[Mapping[str, Any]]) -> Mapping[str,
     known = [entry for entry in history if by in entry["evaluation"].get(task.select_split, {})]
     better = min if by == "loss" or not task.higher_is_better else max
     return better(known, key=lambda entry: entry["evaluation"][task.select_split][by]) if known else None
+
+
+def evaluations_since_best(task: Task, history: Sequence[Mapping[str, Any]]) -> int:
+    """How many evaluations came after the best one; the first counts as the best while none has the metric."""
+    best = best_epoch(task, history) or history[0]
+    return len(history) - 1 - [entry["step"] for entry in history].index(best["step"])

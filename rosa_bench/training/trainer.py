@@ -47,7 +47,7 @@ from rosa_bench.models.loss import StepLoss
 from rosa_bench.models.traits import max_length
 from rosa_bench.records import checkpoints
 from rosa_bench.records.recorder import Recorder
-from rosa_bench.records.selection import best_epoch
+from rosa_bench.records.selection import best_epoch, chosen_by, evaluations_since_best
 from rosa_bench.system import distributed, memory
 from rosa_bench.system.seeds import seeds
 from rosa_bench.training import optimizer
@@ -118,6 +118,10 @@ def arguments(run: Run, folder: Path) -> TrainingArguments:
     return arguments
 
 
+class EndedError(Exception):
+    """Training is over before its first step: patience was exhausted at the checkpoint that it starts from."""
+
+
 class BenchTrainer(Trainer):
     """The Trainer with this package's batches and checkpoints, and with measurements around a training step."""
 
@@ -186,6 +190,18 @@ class BenchTrainer(Trainer):
             cast("PreTrainedModel", self.model), self.run.method, Path(resume_from_checkpoint) / checkpoints.STATE
         )
 
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train, from a checkpoint if there is one."""
+        try:
+            return super().train(*args, **kwargs)
+        except EndedError:
+            self.describe_steps()
+            return None
+
+    def ended_early(self, folder: Path) -> bool:
+        """Whether a checkpoint is that of a run whose patience was exhausted."""
+        return self.loop.impatience(TrainerState.load_from_json(str(folder / "trainer_state.json"))) is not None
+
     def take_over(self, folder: Path) -> None:
         """Weights and history of a checkpoint, without training on."""
         self._load_from_checkpoint(str(folder))
@@ -201,12 +217,23 @@ class BenchTrainer(Trainer):
         """
         info: BatchInfo = inputs.pop("info")
         self.recorder.count_batch(len(info.rows), info.cells, info.tokens)
-        loss = self._replayed(model, inputs, num_items_in_batch, len(info.rows))
-        if loss is None:
-            with self._measured(), self.casts.in_place():
-                loss = super().training_step(model, inputs, num_items_in_batch)
+        if variants := self.run.method.summed_variants():
+            loss = torch.zeros((), device=self.args.device)
+            for variant in variants:
+                with self.run.method.active(cast("PreTrainedModel", self.model), variant):
+                    loss = loss + self._pass(model, dict(inputs), num_items_in_batch, len(info.rows), variant)
+        else:
+            loss = self._pass(model, inputs, num_items_in_batch, len(info.rows), self.loop.phase)
         with self.naming_examples():
             self.losses.add(loss, self.state.global_step, info.rows)
+        return loss
+
+    def _pass(self, model: Any, inputs: dict[str, Any], items: Any, examples: int, phase: Hashable) -> torch.Tensor:
+        """The loss of a forward pass, whose gradients are added to those of the parameters."""
+        loss = self._replayed(model, inputs, items, examples, phase)
+        if loss is None:
+            with self._measured(), self.casts.in_place():
+                loss = super().training_step(model, inputs, items)
         return loss
 
     @cached_property
@@ -234,7 +261,7 @@ class BenchTrainer(Trainer):
             self._loss_of,
             BACKENDS[self.args.device.type](self.args.device),
             self.casts,
-            single=self.args.gradient_accumulation_steps == 1,
+            single=self.args.gradient_accumulation_steps * max(1, len(self.run.method.summed_variants())) == 1,
             tolerance=CLOSE[self.run.train.precision],
         )
 
@@ -242,7 +269,9 @@ class BenchTrainer(Trainer):
         with self.compute_loss_context_manager():
             return cast(torch.Tensor, self.compute_loss(cast(Any, self.model), inputs, num_items_in_batch=items))
 
-    def _replayed(self, model: Any, inputs: dict[str, Any], items: Any, examples: int) -> torch.Tensor | None:
+    def _replayed(
+        self, model: Any, inputs: dict[str, Any], items: Any, examples: int, phase: Hashable
+    ) -> torch.Tensor | None:
         """The loss of a micro-batch that ran as a graph; None if it has to be eager.
 
         The last batch of an epoch is eager if it is smaller: a graph for it would hardly be used again. Raises
@@ -254,7 +283,7 @@ class BenchTrainer(Trainer):
             model.train()
         if self.optimizer is not None and hasattr(self.optimizer, "train"):  # schedule-free optimizers
             self.optimizer.train()
-        loss = self.graphs.step(inputs, items, self.loop.phase, self._measured())
+        loss = self.graphs.step(inputs, items, phase, self._measured())
         if loss is None:
             if self.run.train.graphs == "on":
                 raise RefusedError(f"train.graphs=on: {self.graphs.refused}; train.graphs=auto trains without graphs")
@@ -326,6 +355,8 @@ class Loop(TrainerCallback):
         self.per_epoch = max(1, math.ceil(len(kw["train_dataloader"]) / args.gradient_accumulation_steps))
         self.recorder.training_begins(kw["model"])
         self.catch_up(state)
+        if self.impatience(state) is not None:
+            raise EndedError
 
     def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
         """Set the epoch's order; fires again when a run goes on inside an epoch."""
@@ -393,6 +424,22 @@ class Loop(TrainerCallback):
             return
         self._score(state)
         control.should_save = True
+        if self.impatience(state) is not None:
+            control.should_training_stop = True
+
+    def impatience(self, state: TrainerState) -> str | None:
+        """Why training stops at this evaluation, before its last step, if it does. The schedule is not shortened."""
+        patience, history, task = self.run.train.patience, evaluations(state), self.run.task
+        if (
+            patience is None
+            or not history
+            or history[-1]["step"] != state.global_step
+            or state.global_step == state.max_steps
+        ):
+            return None
+        if (waited := evaluations_since_best(task, history)) < patience:
+            return None
+        return f"{chosen_by(task)} on {task.select_split} was not better in the last {waited} evaluations"
 
     def _epoch_ends(self, state: TrainerState) -> bool:
         return state.global_step % self.per_epoch == 0 or state.global_step == state.max_steps

@@ -18,6 +18,7 @@ from rosa_bench.models.sites import Site
 from rosa_bench.modules.lowrank import Nested, lowrank_sites
 from rosa_bench.records import checkpoints
 from rosa_bench.run import run as run_experiment
+from rosa_bench.training import trainer
 
 WIDE = {"targets": ["all"], "alpha": 12.0}
 
@@ -288,3 +289,52 @@ def test_a_rank_is_exported_as_plain_lora(tmp_path, mini):
         checkpoints.load_adapter(other, plain.method, tmp_path / f"adapter-r{rank}", "told")
         with predict.evaluating(model), predict.evaluating(other), run.method.active(model, f"r{rank}"):
             assert torch.allclose(model(**batch).logits, other(**batch).logits, atol=1e-5)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.parametrize("mini", ["roberta_mini", "gpt2_mini"])
+def test_the_summed_loss_is_that_of_every_rank(mini, frozen, tmp_path, monkeypatch):
+    """The gradient of a step of two micro-batches, against autograd on the sum of the losses of all ranks."""
+    seen = {"batches": [], "checked": 0}
+    step, update = trainer.BenchTrainer.training_step, trainer.Loop.on_pre_optimizer_step
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        seen["batches"].append(({n: t.clone() for n, t in inputs.items() if n != "info"}, num_items_in_batch))
+        return step(self, model, inputs, num_items_in_batch)
+
+    def on_pre_optimizer_step(self, args, state, control, **kw):
+        model, named = kw["model"], [(n, p) for n, p in kw["model"].named_parameters() if p.requires_grad]
+        found = {name: p.grad.clone() for name, p in named}
+        losses = []
+        for inputs, items in seen["batches"]:
+            for rank in range(1, 5):
+                with self.run.method.active(model, f"r{rank}"):
+                    logits, labels = (
+                        model(**{n: t for n, t in inputs.items() if n != "labels"}).logits,
+                        inputs["labels"],
+                    )
+                    if logits.dim() == 3:
+                        logits, labels = logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
+                    losses.append(torch.nn.functional.cross_entropy(logits, labels, reduction="sum") / items)
+        grads = torch.autograd.grad(sum(losses), [p for _, p in named])
+        for (name, _), grad in zip(named, grads, strict=True):
+            assert torch.allclose(found[name], grad, rtol=1e-3, atol=1e-5), name
+        seen["batches"].clear()
+        seen["checked"] += 1
+        before = {name: p.detach().clone() for name, p in named}
+        update(self, args, state, control, **kw)
+        seen["before"] = before
+
+    monkeypatch.setattr(trainer.BenchTrainer, "training_step", training_step)
+    monkeypatch.setattr(trainer.Loop, "on_pre_optimizer_step", on_pre_optimizer_step)
+    settings = ["train.max_grad_norm=0", "model.dropout=0", "train.micro_batch_size=4", "train.max_steps=3"]
+    own = ["method.rank_max=4", "method.loss=sum", f"method.frozen={str(frozen).lower()}", "train.limit_eval=4"]
+    task = "cola" if mini == "roberta_mini" else "e2e"
+    run_experiment(small(tmp_path, "method=dylora", f"task={task}", *settings, *own))
+    assert seen["checked"] == 3
+
+
+def test_the_summed_loss_trains_every_direction_in_every_step():
+    method = DyLora(rank_max=6, frozen=True, loss="sum")
+    assert method.trained(2) == range(6) and method.summed_variants() == [f"r{rank}" for rank in range(1, 7)]
+    assert not DyLora(rank_max=6).summed_variants()
