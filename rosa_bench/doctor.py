@@ -116,6 +116,16 @@ def _has_netrc() -> bool:
         return False
 
 
+def optimizer(run: config.Run) -> Iterator[Finding]:
+    """The optimizer exists in the installed `transformers`, has its package, and takes its options."""
+    with _told() as finding:
+        from rosa_bench.training.trainer import check_optimizer
+
+        check_optimizer(run)
+        finding.append((True, run.train.optimizer))
+    yield from finding
+
+
 def metrics(run: config.Run) -> Iterator[Finding]:
     """What the task's metrics need beside the package; without it they are absent from the record."""
     missing = run.task.missing_metrics()
@@ -167,7 +177,8 @@ def _downloaded(cached: bool) -> str:
 
 
 CHECKS: dict[str, Callable[[config.Run], Iterator[Finding]]] = {
-    "data": data, "model": model, "metrics": metrics, "disk": disk, "device": device, "tracker": tracker
+    "data": data, "model": model, "optimizer": optimizer, "metrics": metrics, "disk": disk, "device": device,
+    "tracker": tracker,
 }  # fmt: skip
 
 
@@ -194,11 +205,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         return complain(str(error))
     well = True
-    tell(f"ok    config   {run.task.name} · {run.model.name} · {run.method!r}")
+    tell(f"ok    config    {run.task.name} · {run.model.name} · {run.method!r}")
     for name, check in CHECKS.items():
         for good, line in check(run):
             well &= good is not False
-            tell(f"{MARKS[good]:5} {name:8} {line}")
+            tell(f"{MARKS[good]:5} {name:9} {line}")
     return EXIT_DONE if well else EXIT_USAGE
 
 

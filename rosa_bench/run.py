@@ -35,8 +35,7 @@ from rosa_bench.system.locks import claimed
 from rosa_bench.system.seeds import seeds
 from rosa_bench.system.threads import on_threads
 from rosa_bench.tracking.tracker import mirrored
-from rosa_bench.training import optimizer
-from rosa_bench.training.trainer import arguments, evaluations, make_trainer
+from rosa_bench.training.trainer import check_optimizer, evaluations, make_trainer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -82,9 +81,7 @@ def refuse(run: Run) -> None:
     if (blocked := unwritable(Path(run.output_dir))) is not None:
         raise UsageError(f"output_dir={run.output_dir} cannot be written: {blocked}")
     run.method.check(run.task)
-    optimizer.check_name(run.train)
-    if run.train.optimizer != "adamw" or run.train.optimizer_args:
-        optimizer.check(run.train, arguments(run, Path(run.output_dir)))
+    check_optimizer(run)
     if run.save == "merged" and not run.method.mergeable:
         raise UsageError(f"save=merged: {method_name(run)} cannot be merged; use save=adapter")
     if run.train.graphs == "on" and (run.train.device == "cpu" or not torch.cuda.is_available()):

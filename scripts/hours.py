@@ -54,6 +54,7 @@ def hours(run: Run) -> float:
     batch = run.train.batch_size
     per_parameter = 6 if type(run.method).__name__ == "Full" else 4  # no gradients of frozen weights
     step_s = max(per_parameter * size * tokens * batch / FLOPS, LAYER_S * layers)
+    step_s *= max(1, len(run.method.summed_variants()))
     epochs = run.train.epochs or run.task.epochs
     steps = run.train.max_steps or epochs * math.ceil(examples / batch)
     seconds = steps * step_s

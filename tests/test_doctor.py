@@ -26,6 +26,14 @@ def test_a_method_that_cannot_do_the_task_is_named(capsys):
     assert "WRONG model" in capsys.readouterr().out.replace("    ", " ")
 
 
+def test_an_optimizer_and_its_options_are_checked():
+    checked = [
+        list(doctor.optimizer(composed(f"train.optimizer={name}", *more)))
+        for name, *more in (("sgd",), ("sgdd",), ("sgd", "train.optimizer_args={momentum: -1}"))
+    ]
+    assert [good for ((good, _),) in checked] == [True, False, False]
+
+
 def test_a_user_without_a_home_has_no_account(monkeypatch, tmp_path, capsys):
     def unknown(number):
         raise KeyError(number)

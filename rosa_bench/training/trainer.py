@@ -118,6 +118,13 @@ def arguments(run: Run, folder: Path) -> TrainingArguments:
     return arguments
 
 
+def check_optimizer(run: Run) -> None:
+    """Raise UsageError if the run's optimizer is unknown or not installed, or does not take its options."""
+    optimizer.check_name(run.train)
+    if run.train.optimizer != "adamw" or run.train.optimizer_args:
+        optimizer.check(run.train, arguments(run, Path(run.output_dir)))
+
+
 class EndedError(Exception):
     """Training is over before its first step: patience was exhausted at the checkpoint that it starts from."""
 
