@@ -156,7 +156,7 @@ class Experiment:
             facts |= diagnostics.start_facts(before, self._start())
         facts["init_hash"] = hashing.tensor_hash(checkpoints.trained_state(self.model, method))
 
-    def _start(self) -> tuple[torch.Tensor, float]:
+    def _start(self) -> diagnostics.Start:
         split = self.run.task.select_split
         examples, rows = self.splits[split].examples, self.scorer.encoded(split)
         return diagnostics.start_outputs(self.model, self.run.task, examples, rows, self._pad)

@@ -96,8 +96,15 @@ def texts_of(record: Record) -> list[str]:
 
 
 def spread(values: Sequence[float]) -> str:
-    """Mean ± standard deviation."""
+    """Mean ± standard deviation; a dash without values."""
+    if not values:
+        return "–"
     return f"{statistics.fmean(values):.1f} ± {statistics.stdev(values):.1f}" if len(values) > 1 else f"{values[0]:.1f}"
+
+
+def last_scores(records: Sequence[Record]) -> list[float]:
+    """The primary scores at the last epoch; of runs in which it is undefined, none."""
+    return [record.primary["last"] for record in records if "last" in record.primary]
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -122,7 +129,7 @@ def report(records: Sequence[Record]) -> str:
         cola.append(
             [
                 method,
-                *(spread([r.primary["last"] for r in g]) for g in (first, second)),
+                *(spread(last_scores(g)) for g in (first, second)),
                 f"{first[0].params['trainable_percent']:.1f} %",
                 spread([r.cost["train_s"] for r in first]),
             ]
@@ -131,7 +138,7 @@ def report(records: Sequence[Record]) -> str:
             e2e.append(
                 [
                     f"{method}, {'random' if random else 'pre-trained'} backbone",
-                    spread([r.primary["last"] for r in group]),
+                    spread(last_scores(group)),
                     spread([wrong_share(texts_of(r)) for r in group]),
                 ]
             )

@@ -19,7 +19,7 @@ from support import SMALL, composed, interrupt, small, without_cost
 
 from rosa_bench import cli
 from rosa_bench.errors import UsageError
-from rosa_bench.evaluation.scorer import perplexity
+from rosa_bench.evaluation.scorer import with_perplexity
 from rosa_bench.records import checkpoints
 from rosa_bench.records.record import read_record
 from rosa_bench.records.recorder import status_of
@@ -299,7 +299,9 @@ def test_a_llama_generates_and_a_bert_cannot(backbone, tmp_path):
         "loss"
     ] > 0
     scored = record.scores["validation"][""]
-    assert scored["perplexity"] == pytest.approx(math.exp(scored["loss"])) and perplexity(1e4) == {}
+    assert scored["perplexity"] == pytest.approx(math.exp(scored["loss"]))
+    huge = with_perplexity(1e4)
+    assert huge == {"loss": 1e4} and "too large" in huge.absent["perplexity"]
     with pytest.raises(UsageError, match="causal decoder"):
         run_experiment(small(tmp_path, "task=e2e", f"model.path={backbone('bert')}"))
 

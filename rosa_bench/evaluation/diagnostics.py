@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 MERGE_BOUND = 1e-3  # merged and unmerged logits may differ by this share of the largest logit (at least 1)
 CHECKED = {"classify": 256, "regress": 256, "generate": 8, "choice": 8}  # examples by kind of task
 STARTED = {"classify": 64, "regress": 64, "generate": 16, "choice": 16}
+Start = tuple[torch.Tensor, float | None]  # final hidden states [tokens, width], and the score or loss
 
 
 def start_outputs(
     model: PreTrainedModel, task: Task, examples: Sequence[Example], rows: Sequence[Encoded], pad_id: int
-) -> tuple[torch.Tensor, float]:
+) -> Start:
     """Final hidden states [tokens, width] of the first examples of a split, their score (or loss)."""
     kept, told = rows[: STARTED[task.kind]], examples[: STARTED[task.kind]]
     hidden = [
@@ -35,10 +36,10 @@ def start_outputs(
     return torch.cat(hidden), _outputs(model, task, told, kept, pad_id)[1]
 
 
-def start_facts(before: tuple[torch.Tensor, float], after: tuple[torch.Tensor, float]) -> dict[str, float]:
+def start_facts(before: Start, after: Start) -> dict[str, float]:
     """How near the model is to its backbone before training: mean cosine of final hidden states, score difference."""
     cosine = torch.nn.functional.cosine_similarity(before[0], after[0], dim=-1).mean()
-    return {"start_cosine": float(cosine), "start_score_abs_diff": abs(before[1] - after[1])}
+    return {"start_cosine": float(cosine)} | _apart("start_score_abs_diff", before[1], after[1])
 
 
 def merge_checked(
@@ -46,8 +47,8 @@ def merge_checked(
 ) -> dict[str, Any]:
     """Merge the model in place; compare fp32 logits and score before and after on the first examples of a split.
 
-    Facts: `merge_max_abs_diff` of the logits, `merge_score_abs_diff` of the primary metric (of the loss of a language
-    model), and whether the logits keep `MERGE_BOUND`.
+    Facts: `merge_max_abs_diff` of the logits, `merge_score_abs_diff` of the primary metric if it is defined (of the
+    loss of a language model), and whether the logits keep `MERGE_BOUND`.
     """
     count = CHECKED[task.kind]
     kept, told = rows[:count], examples[:count]
@@ -59,17 +60,23 @@ def merge_checked(
     largest = max(1.0, *(float(values.abs().max()) for values in before))
     return {
         "merge_max_abs_diff": difference,
-        "merge_score_abs_diff": abs(score - merged_score),
         "merge_within_bound": difference <= MERGE_BOUND * largest,
-    }
+    } | _apart("merge_score_abs_diff", score, merged_score)
+
+
+def _apart(name: str, before: float | None, after: float | None) -> dict[str, float]:
+    """The absolute difference of two scores as a fact; none where one is undefined."""
+    return {} if before is None or after is None else {name: abs(before - after)}
 
 
 def _outputs(
     model: PreTrainedModel, task: Task, examples: Sequence[Example], rows: Sequence[Encoded], pad_id: int
-) -> tuple[list[torch.Tensor], float]:
+) -> tuple[list[torch.Tensor], float | None]:
+    """The outputs, and the primary metric (of a language model the loss); None where it is undefined."""
     if task.num_labels:
         values = predict.logits(model, rows, len(rows), pad_id)[0]
-        return [values], float(task.score(task.select_split, predict.classify(task, examples, values))[task.primary])
+        predictions = predict.classify(task, examples, values)
+        return [values], task.score(task.select_split, predictions).get(task.primary)
     found = []
     for _, inputs in predict.batches(model, rows, len(rows), pad_id):
         inputs.pop("labels")

@@ -16,6 +16,7 @@ from rosa_bench.data.encode import encode_split
 from rosa_bench.data.source import Split
 from rosa_bench.evaluation import predict
 from rosa_bench.evaluation.journal import Journal
+from rosa_bench.metrics import scores as metrics
 from rosa_bench.models import hashing
 from rosa_bench.records import checkpoints
 from rosa_bench.records.recorder import Recorder
@@ -136,7 +137,7 @@ class Scorer:
         for journal in journals:
             journal.close()
         for name, loss in self._losses(names).items():
-            recorder.scores(self.task.select_split, name, {"loss": loss} | perplexity(loss))
+            recorder.scores(self.task.select_split, name, with_perplexity(loss))
 
     def predicted(self, split: str, variants: Sequence[str]) -> Iterator[tuple[str, list[Prediction]]]:
         """The predictions of variants on a split, one after the other."""
@@ -199,7 +200,7 @@ class Scorer:
             if by == task.primary:
                 out |= {"best": best["evaluation"][split][by], "best_scores": best["evaluation"]}
             elif best is history[-1]:
-                out["best"] = last
+                out |= {} if last is None else {"best": last}
             elif (score := self._score_at(recorder.folder / f"checkpoint-{best['step']}", split, main)) is not None:
                 out["best"] = score
         return out
@@ -218,12 +219,19 @@ class Scorer:
         return score
 
 
-def perplexity(loss: float) -> dict[str, float]:
-    """The exponential of a mean loss per token in nats; absent where it is too large for a number."""
-    try:
-        return {"perplexity": math.exp(loss)}
-    except OverflowError:
-        return {}
+def with_perplexity(loss: float) -> metrics.Scores:
+    """A mean loss per token in nats and its exponential, which is absent where it is too large for a number."""
+    scores = metrics.Scores()
+    scores["loss"] = loss
+
+    def perplexity() -> float:
+        try:
+            return math.exp(loss)
+        except OverflowError as error:
+            raise metrics.AbsentError(f"undefined: the exponential of {loss:g} is too large for a number") from error
+
+    scores.enter("perplexity", perplexity)
+    return scores
 
 
 def samples(examples: Sequence[Example], predictions: Sequence[Prediction], count: int = 3) -> Iterator[str]:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rosa_bench.metrics import meteor, mteval, rouge_cider, ter
 from rosa_bench.metrics.mteval import Segment
+from rosa_bench.metrics.scores import AbsentError, Scores
 
 if TYPE_CHECKING:
     from sacrebleu.metrics.bleu import BLEU
@@ -62,23 +63,6 @@ SIGNATURES["e2e", "lora"] = SIGNATURES["e2e", "official"] | {
 
 
 Family = Literal["e2e", "triples"]
-
-
-class Scores(dict[str, float]):
-    """Metrics by name. What could not be computed is in `absent` with the reason, and not among the scores."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.absent: dict[str, str] = {}
-
-    def enter(self, name: str, compute: Callable[[], float]) -> None:
-        """Compute a metric, or note why it cannot be had."""
-        try:
-            self[name] = compute()
-        except meteor.UnavailableError as error:
-            self.absent[name] = str(error)
-        except ZeroDivisionError:
-            self.absent[name] = "the official program divides by zero on these outputs"
 
 
 def score(
@@ -176,7 +160,9 @@ def triples_bleu(convention: str, texts: Outputs, references: References) -> flo
     if convention != "lora":
         return _corpus_bleu(convention, texts, _columns(references, ""))
     count = len(texts) if texts[-1].strip() else len(texts) - 1
-    return _corpus_bleu(convention, texts[:count], _columns(references[:count], None)) if count else 0.0
+    if not count:
+        raise AbsentError("undefined: GenerationEval skips an empty last line, and there is no other")
+    return _corpus_bleu(convention, texts[:count], _columns(references[:count], None))
 
 
 def triples_bleu_segments(convention: str, texts: Outputs, references: References) -> list[Segment]:

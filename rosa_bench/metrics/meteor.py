@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import IO
 
 from rosa_bench.metrics.mteval import check
+from rosa_bench.metrics.scores import AbsentError
 
 NEEDS = "the extra nlg (pip install pycocoevalcap) and a Java runtime (e.g. apt install default-jre-headless)"
 
 
-class UnavailableError(Exception):
+class UnavailableError(AbsentError):
     """METEOR cannot be had here; the text says why and what to do."""
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 
 from rosa_bench.metrics.mteval import check, ngrams
 from rosa_bench.metrics.ptb_tokenizer import tokenize_captions
+from rosa_bench.metrics.scores import AbsentError
 
 ROUGE_BETA = 1.2  # weight of recall
 CIDER_ORDER, CIDER_SIGMA = 4, 6.0
@@ -73,9 +74,14 @@ def cider(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> float:
 def cider_each(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
     """The mean cosine of every output with its references: idf from the references of these very outputs.
 
-    So scores of different sets or subsets do not compare, and a single output has 0. Takes what `tokenized` returns.
-    The length penalty compares numbers of bigrams, as the published code does.
+    So scores of different sets or subsets do not compare. Takes what `tokenized` returns. The length penalty compares
+    numbers of bigrams, as the published code does.
+
+    Raises:
+        AbsentError: for a single output, of which every n-gram has weight 0; the published code gives 0.
     """
+    if len(outputs) == 1:
+        raise AbsentError("undefined: CIDEr weighs n-grams by how few examples have them, and there is one example")
     cooked = [[_counts(ref) for ref in refs] for refs in references]
     documents = Counter(ngram for refs in cooked for ngram in set().union(*refs))
     size = math.log(len(cooked))

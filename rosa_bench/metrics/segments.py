@@ -14,6 +14,7 @@ import numpy as np
 
 from rosa_bench.metrics import conventions, meteor, mteval, rouge_cider, ter
 from rosa_bench.metrics.conventions import Family, Outputs, References
+from rosa_bench.metrics.scores import AbsentError
 from rosa_bench.stats.bootstrap import NoStatisticError, Statistic, mean, ratio, sums
 from rosa_bench.stats.summary import Numbers
 
@@ -34,7 +35,7 @@ def statistic(family: Family, convention: str, metric: str, outputs: Outputs, re
     mteval.check(outputs, references)
     try:
         return (_e2e if family == "e2e" else _triples)(convention, metric, outputs, references)
-    except meteor.UnavailableError as error:
+    except AbsentError as error:
         raise NoStatisticError(str(error)) from error
     except ZeroDivisionError as error:
         raise NoStatisticError(f"{metric}: the official program divides by zero on these outputs") from error

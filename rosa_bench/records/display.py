@@ -22,13 +22,13 @@ def _all_scores(record: Record) -> list[str]:
     """A line per split of every metric of the main variant, where there is more to tell than the primary score."""
     main = record.variant_names[-1] if record.variant_names else ""
     scores = {split: by_variant[main] for split, by_variant in record.scores.items() if main in by_variant}
-    if sum(map(len, scores.values())) < 2:
+    absent = record.facts.get("absent_metrics", {})
+    if sum(map(len, scores.values())) < 2 and not absent:
         return []
     told = [
         f"{split}: " + "  ".join(f"{name} {value:.4g}" for name, value in found.items())
         for split, found in scores.items()
     ]
-    absent = record.facts.get("absent_metrics", {})
     return ["", *told, *(f"{name} is absent: {reason}" for name, reason in absent.items())]
 
 
@@ -43,9 +43,10 @@ def _result_row(record: Record) -> tuple[str, ...]:
 def score_text(record: Record) -> str:
     """The primary score at the last and, where known, the best epoch."""
     primary = record.primary
-    if "last" not in primary:
+    if "last" not in primary and "best" not in primary:
         return "–"
-    text = f"{primary['metric']} {primary['last']:.2f} ({primary['split']})"
-    if "best" in primary and primary["best"] != primary["last"]:
+    last = f"{primary['last']:.2f}" if "last" in primary else "–"
+    text = f"{primary['metric']} {last} ({primary['split']})"
+    if "best" in primary and primary["best"] != primary.get("last"):
         text += f", best epoch {primary['best']:.2f}"
     return text

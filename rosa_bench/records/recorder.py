@@ -48,6 +48,7 @@ class Recorder:
         self.graphs_refused: str | None = None  # why steps could not be recorded, learned while training
         self.stop_asked = False
         self._clocks: dict[str, float] = {}
+        self._absent: dict[str, dict[str, list[str]]] = {}  # splits and variants by metric and reason
         self._base: dict[str, float] = {}
         self._tokens = self._cells = self._examples = 0
         self._pending = [0, 0, 0]  # examples, cells and tokens of this process that are not in the totals yet
@@ -276,9 +277,20 @@ class Recorder:
         write_json_lines_gz(self.folder / name, map(prediction_row, predictions))
 
     def scores(self, split: str, variant: str, scores: Mapping[str, float]) -> None:
-        """Enter the scores of a split and variant, and why a metric is missing."""
-        if absent := getattr(scores, "absent", None):
-            self.record.facts.setdefault("absent_metrics", {}).update(absent)
+        """Enter the scores of a split and variant, and for each metric without a value the reason.
+
+        `facts.absent_metrics` maps a metric to its reasons; one that lies in the rows names where it holds.
+        """
+        for metric, reason in getattr(scores, "absent", {}).items():
+            self._absent.setdefault(metric, {}).setdefault(reason, []).append(f"{split} {variant}".strip())
+        if self._absent:
+            self.record.facts["absent_metrics"] = {
+                metric: "; ".join(
+                    f"{reason} ({', '.join(places)})" if reason.startswith("undefined") else reason
+                    for reason, places in reasons.items()
+                )
+                for metric, reasons in self._absent.items()
+            }
         self.record.scores.setdefault(split, {}).setdefault(variant, {}).update(scores)
 
 

@@ -93,7 +93,7 @@ def _accuracy(score: float, predictions: Numbers, labels: Numbers) -> Statistic:
 def _f1(score: float, predictions: Numbers, labels: Numbers) -> Statistic:
     said, true = predictions == 1, labels == 1
     rows = np.stack([said & true, said, true], axis=1)
-    return sums(score, rows, lambda total: 100 * ratio(2 * total[:, 0], total[:, 1] + total[:, 2], 0.0))
+    return sums(score, rows, lambda total: 100 * ratio(2 * total[:, 0], total[:, 1] + total[:, 2]))
 
 
 def _matthews(score: float, predictions: Numbers, labels: Numbers) -> Statistic:
@@ -106,7 +106,7 @@ def _matthews(score: float, predictions: Numbers, labels: Numbers) -> Statistic:
         n, said, true = float(len(rows)), total[:, 1 : 1 + k], total[:, 1 + k :]
         both = total[:, 0] * n - (said * true).sum(1)
         spread = (n**2 - (said**2).sum(1)) * (n**2 - (true**2).sum(1))
-        return 100 * ratio(both, np.sqrt(spread), 0.0)
+        return 100 * ratio(both, np.sqrt(spread))
 
     return sums(score, rows, combine)
 

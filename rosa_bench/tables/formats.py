@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from rosa_bench.tables.grid import DASH, Column, Grid, Place, Row, Score
@@ -140,9 +141,23 @@ def notes(grid: Grid, footnotes: Footnotes) -> list[str]:
             "stored predictions, p < 0.05 after Holm's correction over the rows of a column) and for new seeds (95 % "
             "interval of the difference of seeds); docs/statistics.md."
         )
+    lines += _absent(grid)
     used = {c.task: scoring for row in grid.rows for c, p in row.places.items() if (scoring := _scoring(p))}
     lines += [f"{task} is scored by the convention {scoring}." for task, scoring in sorted(used.items())]
     return lines + footnotes.lines()
+
+
+def _absent(grid: Grid) -> list[str]:
+    """How many runs of a column have no value, by reason."""
+    counted: Counter[tuple[str, str]] = Counter()
+    for row in grid.rows:
+        for column, place in row.places.items():
+            for record in place.records:
+                reason = record.facts.get("absent_metrics", {}).get(column.metric)
+                scored = record.scores.get(column.split, {}).get(place.variant, {})
+                if reason is not None and column.metric not in scored:
+                    counted[grid.head(column), str(reason)] += 1
+    return [f"{head} is absent in {n} {'run' if n == 1 else 'runs'}: {why}." for (head, why), n in counted.items()]
 
 
 def _scoring(place: Place) -> str:

@@ -29,6 +29,7 @@ SEEN = {  # WebNLG's categories that training has
     "Airport", "Astronaut", "Building", "City", "ComicsCharacter", "Food", "Monument", "SportsTeam", "University",
     "WrittenWork",
 }  # fmt: skip
+LORA_KEYS = {"eatType": "Type", "priceRange": "price", "familyFriendly": "family friendly"}  # the others are the same
 SLOT = re.compile(r"\s*([^\[\],]+?)\s*\[([^\]]*)\]\s*(?:,|$)")
 
 
@@ -188,6 +189,7 @@ class E2E(DataToText):
     """Restaurant descriptions from attribute lists such as `name[Blue Spice], area[city centre]`."""
 
     scoring: Literal["official", "lora"] = "official"
+    version: Count = 2  # LoRA's keys in inputs of `linearization=lora`
 
     family: ClassVar[Family] = "e2e"
 
@@ -229,14 +231,14 @@ class E2E(DataToText):
             yield {"meaning_representation": meaning, "human_references": references}
 
     def linearize(self, row: Mapping[str, Any], where: str) -> str:
-        """`name : Blue Spice | area : city centre` as LoRA writes it, `name[Blue Spice], ...` as ROSA does."""
+        """`name : Blue Spice | Type : pub` with LoRA's keys, or `name[Blue Spice], eatType[pub]` as ROSA has it."""
         text = text_field(row, "meaning_representation", where)
         slots = SLOT.findall(text)
         if not slots or SLOT.sub("", text).strip():
             raise UsageError(f"{where}: field 'meaning_representation' is not a list of key[value]: {text[:80]!r}")
         if self.linearization == "rosa":
             return text.strip()
-        return " | ".join(f"{key} : {value}" for key, value in slots)
+        return " | ".join(f"{LORA_KEYS.get(key, key)} : {value}" for key, value in slots)
 
     def references(self, row: Mapping[str, Any], where: str) -> list[str]:
         """Training rows have one reference each, the others a list."""

@@ -16,6 +16,7 @@ from rosa_bench.core.fields import class_field, field
 from rosa_bench.core.schema import NEUTRAL, Count, FileName, Folder, configured
 from rosa_bench.core.task import Encoded, Example, Hub, Kind, Prediction, Task
 from rosa_bench.errors import UsageError
+from rosa_bench.metrics.scores import AbsentError, Scores
 from rosa_bench.system.strict_json import is_number
 
 if TYPE_CHECKING:
@@ -102,5 +103,13 @@ class Synthetic(Task):
         from sklearn import metrics
 
         labels, values = [p.label for p in predictions], [p.value for p in predictions]
-        r2 = metrics.r2_score(labels, values, multioutput="variance_weighted")
-        return {"mse": float(metrics.mean_squared_error(labels, values)), "r2": 100 * float(r2)}
+
+        def r2() -> float:
+            if all(label == labels[0] for label in labels):
+                raise AbsentError("undefined: every row has the same label")
+            return 100 * float(metrics.r2_score(labels, values, multioutput="variance_weighted"))
+
+        found = Scores()
+        found.enter("mse", lambda: float(metrics.mean_squared_error(labels, values)))
+        found.enter("r2", r2)
+        return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from statistics import mean
 
-from bench.harness import Found, Options, Target, number, quartiles, ratios, seconds, spread
+from bench.harness import ALWAYS_DEFINED, Found, Options, Target, number, quartiles, ratios, seconds, spread
 from rosa_bench import run
 from rosa_bench.config.compose import compose
 from rosa_bench.records.record import Record
@@ -17,7 +17,7 @@ STEPS = 150
 def measure(options: Options) -> Found:
     """A seed a round: DyLoRA's run, and LoRA's at every rank, each from loading to record."""
     ranks = range(1, 3) if options.quick else RANKS
-    few = ("train.limit_train=32", "train.limit_eval=16") if options.quick else ()
+    few = ("train.limit_train=32", "train.limit_eval=16", *ALWAYS_DEFINED) if options.quick else ()
     times: dict[str, list[float]] = {"one DyLoRA run": [], f"{len(ranks)} LoRA runs": []}
     scores: dict[str, dict[int, list[float]]] = {name: {rank: [] for rank in ranks} for name in ("DyLoRA", "LoRA")}
     common = ["task=cola", "tracker=none", f"train.max_steps={4 if options.quick else STEPS}", *few]

@@ -21,6 +21,9 @@ from rosa_bench.system.files import write_bytes, write_json
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 Measured = dict[str, list[float]]
 
+# A toy run may predict one class only, for which the primary metric of CoLA is undefined.
+ALWAYS_DEFINED = ("task.metrics=[accuracy]", "task.primary=accuracy")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bench.harness import Found, Options, Target, alternate, number, quartiles, ratios, spread
+from bench.harness import ALWAYS_DEFINED, Found, Options, Target, alternate, number, quartiles, ratios, spread
 from bench.ours import Clock, Ours, losses_of
 from bench.peers import Peer
 from bench.shapes import folder, size_of
@@ -162,7 +162,7 @@ def _losses(name: str, base: tuple[str, ...], model: Path, out: Path, steps: int
 
 def _scores(options: Options, found: Found) -> None:
     """Final scores of the embedded backbone over seeds: ours in fp32, at the best setting, and the peer's."""
-    steps, few = (4, ("train.limit_train=64", "train.limit_eval=32")) if options.quick else (300, ())
+    steps, few = (4, ("train.limit_train=64", "train.limit_eval=32", *ALWAYS_DEFINED)) if options.quick else (300, ())
     count = 2 if options.quick else 5
     names: dict[str, list[float]] = {"ours": [], "ours, best setting": [], "peft and Trainer": []}
     with tempfile.TemporaryDirectory(prefix="rosa_bench-") as out:

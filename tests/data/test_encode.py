@@ -45,8 +45,25 @@ def test_inputs_are_written_as_the_papers_did(backbone):
     for form in ("lora", "rosa"):
         task = composed("task=e2e", f"task.linearization={form}").task
         written[form] = tokenizer.decode(task.prompt_ids(task.parse(row, "here"), tokenizer)).strip()
-    assert written["lora"] == "name : The Mill | eatType : pub<|endoftext|>"
+    assert written["lora"] == "name : The Mill | Type : pub<|endoftext|>"
     assert written["rosa"] == "Input: name[The Mill], eatType[pub] Output:"
+
+
+def test_inputs_of_e2e_have_the_keys_of_lora():
+    """A row with every key of the release, beside a line of microsoft/LoRA's data/e2e, whose values are tokenised."""
+    meaning = (
+        "name[The Mill], eatType[restaurant], food[English], priceRange[high], customer rating[low], "
+        "area[city centre], familyFriendly[no], near[Café Rouge]"
+    )
+    line = (
+        "name : The Mill | Type : restaurant | food : English | price : high | customer rating : low | "
+        "area : city centre | family friendly : no | near : Café Rouge"
+    )
+    task, rosa = (composed("task=e2e", *more).task for more in ((), ("task.linearization=rosa",)))
+    row = {"meaning_representation": meaning, "human_references": ["x"]}
+    assert task.parse(row, "r").texts == (line,) and rosa.parse(row, "r").texts == (meaning,)
+    tokenised = {"meaning_representation": "Type[pub], price[£ 20 - 25]", "human_references": ["x"]}
+    assert task.parse(tokenised, "r").texts == ("Type : pub | price : £ 20 - 25",)
 
 
 def test_triples_are_written_as_in_lora_s_experiments(backbone):

@@ -35,11 +35,11 @@ def test_every_glue_file_has_the_manifest_s_rows_and_balance(task, split, count,
         assert run.task.kind == "regress" and all(0 <= example.label <= 5 for example in found.examples)
 
 
-def test_the_majority_of_cola_s_validation_split_has_matthews_0(shared_data):
+def test_the_majority_of_cola_s_validation_split_has_no_matthews(shared_data):
     run = local("cola")
     labels = [example.label for example in load_split(run.task, run.data, "validation").examples]
     assert Counter(labels) == {1: 721, 0: 322}
-    assert scores(["matthews"], [1] * len(labels), labels) == {"matthews": 0.0}
+    assert set(scores(["matthews"], [1] * len(labels), labels).absent) == {"matthews"}
 
 
 @pytest.mark.parametrize("task", ["cola", "sst2", "mrpc", "stsb", "rte", "wnli", "mnli", "qnli"])

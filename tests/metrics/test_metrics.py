@@ -20,9 +20,51 @@ def test_matthews_closed_form():
     assert scores(["matthews"], predictions, labels)["matthews"] == pytest.approx(100 * expected)
 
 
-def test_a_constant_prediction_is_matthews_zero_and_has_no_correlation():
-    assert scores(["matthews", "accuracy"], [1, 1, 1, 1], [0, 1, 1, 1]) == {"matthews": 0.0, "accuracy": 75.0}
-    assert scores(["pearson", "spearman"], [2.0, 2.0, 2.0], [1.0, 2.0, 3.0]) == {}
+CONSTANT = {  # predictions, labels, and why there is no correlation
+    "predictions": ([1, 1, 1, 1], [0, 1, 1, 1], "every prediction is 1"),
+    "labels": ([0, 1, 1, 1], [0, 0, 0, 0], "every label is 0"),
+    "both": ([2, 2], [2, 2], "every prediction is 2"),
+    "one row": ([3], [1], "every prediction is 3"),
+}
+
+
+@pytest.mark.parametrize("case", CONSTANT)
+@pytest.mark.parametrize("metric", ["matthews", "pearson", "spearman"])
+@pytest.mark.filterwarnings("error")
+def test_a_correlation_with_a_constant_is_absent(metric, case):
+    """Its formula divides by the spread of both sides: 0 / 0."""
+    predictions, labels, reason = CONSTANT[case]
+    found = scores([metric, "accuracy"], predictions, labels)
+    assert set(found) == {"accuracy"} and found.absent == {metric: f"undefined: {reason}"}
+
+
+@pytest.mark.parametrize(
+    ("predictions", "labels", "value"),
+    [([0, 0, 0], [0, 0, 0], None), ([0, 0, 0], [0, 1, 0], 0.0), ([1, 0, 0], [0, 0, 0], 0.0), ([1, 0], [1, 1], 200 / 3)],
+)
+@pytest.mark.filterwarnings("error")
+def test_f1_is_absent_only_without_a_positive_prediction_and_label(predictions, labels, value):
+    """2 tp / (2 tp + fp + fn) is 0 / 0 where nothing is positive, and 0 where either side alone is."""
+    found = scores(["accuracy", "f1"], predictions, labels)
+    assert found.get("f1") == pytest.approx(value)
+    assert ("f1" in found.absent) == (value is None)
+    if value is None:
+        assert found["accuracy"] == 100 and "no prediction and no label is positive" in found.absent["f1"]
+
+
+def test_cider_of_one_example_is_absent():
+    found = score("e2e", "official", ["a pub"], [["a pub", "a nice pub"]], ["cider", "bleu"])
+    assert set(found) == {"bleu"} and "one example" in found.absent["cider"]
+    assert score("e2e", "official", ["a pub", "an inn"], [["a pub"], ["an inn"]], ["cider"])["cider"] > 0
+
+
+def test_outputs_without_a_word():
+    """BLEU is 0: its brevity penalty vanishes. What the official program divides by zero for is absent."""
+    outputs, references = ["", ""], [["a pub"], ["an inn"]]
+    official, lora = (score("e2e", name, outputs, references, ["bleu", "nist"]) for name in ("official", "lora"))
+    assert official == {"bleu": 0.0, "nist": 0.0} and "nist" in {**lora, **lora.absent}
+    triples = score("triples", "lora", [""], [["a pub"]], ["bleu", "ter"])
+    assert "bleu" in triples.absent and triples["ter"] == 1.0
 
 
 def test_f1_is_of_the_positive_class():

@@ -70,6 +70,9 @@ def test_a_correlation_with_one_value_is_undefined(metric):
 
 def test_r2_of_equal_labels_is_undefined():
     predictions, labels = rows("r2")
+    same = [Prediction("", [1.0] * 3, [2.0] * 3)] * 2
+    scores = SYNTHETIC.score("validation", same)
+    assert scores == {"mse": 1.0} and "same label" in scores.absent["r2"]
     found = statistic("r2", predictions, labels)
     counts = np.zeros((1, E))
     counts[0, 7] = E
@@ -77,13 +80,16 @@ def test_r2_of_equal_labels_is_undefined():
 
 
 @pytest.mark.parametrize("metric", ["matthews", "f1"])
-def test_a_resample_without_a_class_scores_zero_as_the_official_metric(metric):
+def test_a_resample_in_which_the_metric_is_undefined(metric):
+    """Without a label of class 1 F1 is 0 while there is a prediction of it, and Matthews undefined; then both are."""
     predictions, labels = np.zeros(E, int), np.r_[np.ones(4, int), np.zeros(E - 4, int)]
     predictions[[0, 10]] = 1
-    counts = np.ones((1, E))
-    counts[0, :4], counts[0, 9] = 0, 5
-    assert statistic(metric, predictions, labels).resampled(counts).tolist() == [0.0]
-    assert official(metric, predictions[4:], labels[4:]) == 0.0
+    counts = np.ones((2, E))
+    counts[:, :4], counts[:, 9] = 0, 5
+    counts[1, 10], counts[1, 9] = 0, 6
+    first, second = statistic(metric, predictions, labels).resampled(counts)
+    assert np.isnan(second) and (first == 0.0 if metric == "f1" else np.isnan(first))
+    assert official(metric, predictions[4:], labels[4:]) == (0.0 if metric == "f1" else None)
 
 
 def test_an_unknown_metric_says_so():
