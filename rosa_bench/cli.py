@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from typing import cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -14,7 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from rosa_bench import config
 from rosa_bench.config import untrusted
-from rosa_bench.config.compose import absolute_paths, composed, plain, register, with_choices
+from rosa_bench.config.arguments import split
+from rosa_bench.config.compose import composed, plain, register, with_choices
 from rosa_bench.errors import EXIT_DONE, EXIT_INTERRUPTED, UsageError
 from rosa_bench.suite.worker import cell_code, run_apart, told_if_done
 from rosa_bench.system.console import complain, plain_os, tell, warn
@@ -27,15 +29,17 @@ _begun: list[bool] = []  # whether composing is over
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what the command line asks for; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    sys.argv = [sys.argv[0], *absolute_paths(arguments)]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra raises and does not print
     _codes.clear()
     _begun.clear()
+    overrides: list[str] = []
     try:
-        if {"--help", "-h"} & set(arguments):
-            tell(help_text([a for a in arguments if not a.startswith("-")]))
+        overrides, flags = split(arguments)
+        if {"--help", "-h"} & set(flags):
+            tell(help_text(overrides))
             return EXIT_DONE
-        untrusted.check(arguments)
+        untrusted.check(flags)
+        sys.argv = [sys.argv[0], *overrides, *flags]
         with as_keyboard_interrupt():
             register()
             _compose_and_run()
@@ -48,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return complain(plain_os(error))
         if _begun or os.environ.get("ROSA_BENCH_TRACEBACK"):
             raise
-        return complain(plain(error))
+        return complain(plain(error, overrides))
     except KeyboardInterrupt:
         warn(INTERRUPTED)
         return EXIT_INTERRUPTED
@@ -82,7 +86,8 @@ def _compose_and_run(cfg: DictConfig) -> None:
     _begun.append(True)
     cfg = with_choices(cfg, HydraConfig.get().runtime.choices)
     sweep = HydraConfig.get().mode == RunMode.MULTIRUN
-    code = _code_of(cfg, sweep)
+    overrides = cast(list[str], OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False))
+    code = _code_of(cfg, overrides, sweep)
     if code == EXIT_INTERRUPTED:
         raise KeyboardInterrupt
     if code != EXIT_DONE and sweep:
@@ -90,10 +95,10 @@ def _compose_and_run(cfg: DictConfig) -> None:
     _codes.append(code)
 
 
-def _code_of(cfg: DictConfig, sweep: bool) -> int:
+def _code_of(cfg: DictConfig, overrides: Sequence[str], sweep: bool) -> int:
     """Run a cell, in a process of its own if it is one of many; returns its exit code."""
     try:
-        run = config.resolve(cfg)
+        run = config.resolve(cfg, overrides)
         if not sweep:
             return cell_code(run)
         done = told_if_done(run)

@@ -12,22 +12,23 @@ import importlib
 import inspect
 import json
 import os
+import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 from pydantic import Field, JsonValue
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from rosa_bench.core.aliases import meant
 from rosa_bench.core.method import Method
-from rosa_bench.core.schema import NEUTRAL, Added, Count, Name, Share, configured, constructed
+from rosa_bench.core.schema import NEUTRAL, Added, Count, Location, Name, Share, configured, constructed
 from rosa_bench.core.task import Task
-from rosa_bench.errors import UsageError
+from rosa_bench.errors import UsageError, nearest
 from rosa_bench.system.strict_json import short
 
 GROUPS = ("model", "method", "task", "data", "train", "tracker")
@@ -52,7 +53,7 @@ class Model:
     """The backbone: an embedded one by name, a hub repository, or any local folder that `transformers` can load."""
 
     name: Name = "auto"
-    path: str | None = None  # a local folder; wins over `hub` and `package`
+    path: Location | None = None  # a local folder; wins over `hub` and `package`
     hub: str | None = None
     revision: str | None = None
     package: str | None = None  # an installed Python package and the folder in it, "name/folder"
@@ -75,7 +76,7 @@ class Data:
     """Where rows come from."""
 
     source: Literal["embedded", "local", "hub"] = "embedded"
-    dir: str | None = None  # the folder of `local`
+    dir: Location | None = None  # the folder of `local`
 
     def __post_init__(self) -> None:
         if self.source == "local" and self.dir is None:
@@ -154,7 +155,7 @@ class Run:
     train: Train
     tracker: Tracker
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
-    output_dir: Annotated[Name, NEUTRAL] = "results/runs"
+    output_dir: Annotated[Location, Field(min_length=1), NEUTRAL] = "results/runs"
     resume: Annotated[Literal["auto", "never", "must"], NEUTRAL] = "auto"
     force: Annotated[bool, NEUTRAL] = False
     save: Annotated[Literal["none", "adapter", "merged"], NEUTRAL] = "none"
@@ -275,17 +276,24 @@ def run_defaults() -> dict[str, Any]:
     return {key: value for key, value in defaults(Run).items() if key not in GROUPS}
 
 
-def resolve(cfg: DictConfig | Mapping[str, Any]) -> Run:
+LATE = ("output_dir", "tracker")  # may use what is known only when the rest is filled, such as ${method.name}
+
+
+def resolve(cfg: DictConfig | Mapping[str, Any], overrides: Sequence[str] = ()) -> Run:
     """Check a composed configuration as a whole and fill what is left to the task and the method.
+
+    Args:
+        overrides: those of the command line, if known; messages show values as they were typed there.
 
     Raises:
         UsageError: with every fault found, each naming its key and the nearest valid names.
     """
+    typed = {key.lstrip("+"): text for key, _, text in (override.partition("=") for override in overrides)}
     try:
-        plain: Any = (
-            OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True) if OmegaConf.is_config(cfg) else cfg
-        )
+        plain: Any = _interpolated(cfg, overrides) if isinstance(cfg, DictConfig) else cfg
         json.dumps(plain, ensure_ascii=False).encode()  # as the record will hold it
+    except InterpolationKeyError as error:
+        raise UsageError(_unknown_reference(error, cast(DictConfig, cfg))) from error
     except OmegaConfBaseException as error:
         raise UsageError(str(error).replace(f": {error.key}", f": {error.full_key}").splitlines()[0]) from error
     except (ValueError, TypeError, RecursionError) as error:
@@ -301,10 +309,10 @@ def resolve(cfg: DictConfig | Mapping[str, Any]) -> Run:
             faults.append(f"{group}: choose one of {', '.join(choices(group))}")
             continue
         values = {str(key): value for key, value in node.items() if key != "_target_"}
-        nodes[group], found = constructed(f"{group}.", target_class(group, str(node["_target_"])), values)
+        nodes[group], found = constructed(f"{group}.", target_class(group, str(node["_target_"])), values, typed)
         faults += found
     if not faults:
-        run, faults = constructed("", Run, {**plain, **nodes})
+        run, faults = constructed("", Run, {**plain, **nodes}, typed)
     else:
         placeholders = dict.fromkeys(GROUPS)
         known = {field.name for field in dataclasses.fields(Run)}
@@ -313,6 +321,30 @@ def resolve(cfg: DictConfig | Mapping[str, Any]) -> Run:
     if faults:
         raise UsageError("; ".join(faults))
     return filled(run)
+
+
+def _interpolated(cfg: DictConfig, overrides: Sequence[str]) -> Any:
+    """The configuration as plain values; the keys in `LATE` may refer to any value of the finished run."""
+    raw: Any = OmegaConf.to_container(cfg, resolve=False)
+    late = {key: raw[key] for key in LATE if "${" in str(raw.get(key))}
+    if not late:
+        return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    others = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key not in late])
+    early: Any = OmegaConf.to_container(others, resolve=True, throw_on_missing=True)
+    run = resolve({"tracker": node_dict(Tracker()), **early}, overrides)
+    known = run.to_dict()
+    names = {"method": {**known["method"], "name": run.method.name}}
+    found: Any = OmegaConf.to_container(OmegaConf.create({**known, **names, **late}), resolve=True)
+    return known | {key: found[key] for key in late}
+
+
+def _unknown_reference(error: InterpolationKeyError, cfg: DictConfig) -> str:
+    """What to say of a `${...}` that names no key."""
+    match = re.search(r"'(.+?)'", str(error))
+    groups = {f"{group}.{key}" for group in GROUPS if isinstance(cfg.get(group), DictConfig) for key in cfg[group]}
+    known = {"method.name", *groups, *map(str, cfg)} - set(GROUPS)
+    name = match.group(1) if match else ""
+    return f"{error.full_key}: ${{{name}}} is not a key: {nearest(name, known)}"
 
 
 def filled(run: Run) -> Run:

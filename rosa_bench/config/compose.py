@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -15,14 +14,14 @@ from hydra.errors import MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 
 from rosa_bench.config import GROUPS, Run, config_dir, group_nodes, resolve, run_defaults
-from rosa_bench.config.untrusted import FLAGS
+from rosa_bench.config.arguments import quoted_home
 from rosa_bench.core.aliases import meant
 from rosa_bench.errors import UsageError, nearest
 
 
 def compose(overrides: Sequence[str]) -> Run:
     """The run that these command-line overrides mean, without running it. Raises UsageError like the command line."""
-    return resolve(composed(overrides))
+    return resolve(composed(overrides), overrides)
 
 
 def composed(overrides: Sequence[str]) -> DictConfig:
@@ -31,12 +30,12 @@ def composed(overrides: Sequence[str]) -> DictConfig:
     try:
         register()
         with hydra.initialize(version_base="1.3", config_path=None):
-            cfg = hydra.compose(config_name="run", overrides=list(overrides), return_hydra_config=True)
+            cfg = hydra.compose(config_name="run", overrides=[*map(quoted_home, overrides)], return_hydra_config=True)
             return with_choices(cfg, cfg.hydra.runtime.choices)
     except UsageError:
         raise
     except Exception as error:  # what Hydra's grammar and its lists of defaults stumble over has no class of its own
-        raise UsageError(plain(error)) from error
+        raise UsageError(plain(error, overrides)) from error
 
 
 def with_choices(cfg: DictConfig, chosen: Mapping[str, Any]) -> DictConfig:
@@ -56,6 +55,15 @@ def register() -> None:
         store.store(group=group, name=name, node=node, provider="rosa_bench")
     top = OmegaConf.merge(OmegaConf.create(run_defaults()), top_config())
     store.store(name="run", node=top, provider="rosa_bench")
+    OmegaConf.register_new_resolver("sweep_dir", sweep_dir, replace=True)
+
+
+def sweep_dir(*, _root_: DictConfig) -> str:
+    """Where Hydra's launchers write: below the output folder, as far as it is the same for all runs of a sweep."""
+    output: Any = OmegaConf.to_container(_root_, resolve=False)
+    fixed, reference, _ = str(output["output_dir"]).partition("${")
+    folder = Path(f"{fixed}_").parent if reference else Path(fixed)
+    return str(folder.expanduser() / ".sweep")
 
 
 def top_config() -> DictConfig:
@@ -63,29 +71,16 @@ def top_config() -> DictConfig:
     return cast(DictConfig, OmegaConf.load(config_dir() / "config.yaml"))
 
 
-def absolute_paths(arguments: Sequence[str]) -> list[str]:
-    """Hydra takes a relative config folder from the package; a user means the working directory."""
-    out = []
-    for before, argument in zip(["", *arguments], arguments, strict=False):
-        flag, equals, value = argument.partition("=")
-        if equals and flag in FLAGS and Path(value).is_dir():
-            argument = f"{flag}={Path(value).resolve()}"
-        elif before in FLAGS and Path(argument).is_dir():
-            argument = str(Path(argument).resolve())
-        out.append(argument)
-    return out
-
-
-def plain(error: Exception) -> str:
+def plain(error: Exception, overrides: Sequence[str]) -> str:
     """Hydra's or OmegaConf's error as one line with the nearest valid names."""
     text = f"{error}\n{error.__cause__ or ''!s}"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         return f"{group or 'config'}={name} is not a choice: {nearest(name, error.options or [])}"
     if (match := re.search(r"Could not override '([^']+)'", text)) is not None:
-        return unknown_key(match.group(1))
+        return unknown_key(match.group(1), overrides)
     if (match := re.search(r"Key '[^']*' is not in struct\s+full_key: (\S+)", text)) is not None:
-        return unknown_key(match.group(1))
+        return unknown_key(match.group(1), overrides)
     if isinstance(error, RecursionError):
         return "a value is nested too deep to be read"
     if (match := re.search(r"LexerNoViableAltException: (.{1,200})", text)) is not None:
@@ -95,11 +90,11 @@ def plain(error: Exception) -> str:
     return said if said.strip() else f"the command line cannot be read ({type(error).__name__})"
 
 
-def unknown_key(key: str) -> str:
+def unknown_key(key: str, overrides: Sequence[str]) -> str:
     """What to say of a key that no configuration has."""
     group = key.rpartition(".")[0]
     usual = next((entry[group] for entry in top_config().defaults if group and group in entry), "")
-    given = (argument.partition("=")[2] for argument in reversed(sys.argv) if argument.startswith(f"{group}="))
+    given = (argument.partition("=")[2] for argument in reversed(overrides) if argument.startswith(f"{group}="))
     chosen = next(given, usual).split(",")
     nodes = list(group_nodes())
     top = {*GROUPS, *run_defaults()}

@@ -18,6 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from rosa_bench import config
+from rosa_bench.config.arguments import quoted_home
 from rosa_bench.config.compose import compose, top_config
 from rosa_bench.errors import UsageError
 
@@ -71,7 +72,7 @@ class Composer:
         return None if _open(whole) else whole
 
     def _parsed(self, text: str) -> Override:
-        return self.parser.parse_override(text)
+        return self.parser.parse_override(quoted_home(text))
 
 
 @functools.lru_cache(maxsize=1)

@@ -6,7 +6,8 @@ import dataclasses
 import functools
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath
+from functools import partial
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, TypeVar, cast
 
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError
@@ -14,6 +15,7 @@ from pydantic.dataclasses import dataclass
 from typing_extensions import dataclass_transform
 
 from rosa_bench.core.aliases import meant
+from rosa_bench.core.spelling import suggestion
 from rosa_bench.system.strict_json import short
 
 T = TypeVar("T")
@@ -57,6 +59,14 @@ def _inside(value: str) -> str:
     return value
 
 
+def _home(value: str) -> str:
+    try:
+        return str(Path(value).expanduser()) if value.startswith("~") else value
+    except RuntimeError as error:
+        raise ValueError(f"begins with the home folder of a user that is not known ({error})") from error
+
+
+Location = Annotated[str, AfterValidator(_home)]  # a file or folder; `~` is the home folder
 FileName = Annotated[str, AfterValidator(_file_name)]  # what becomes part of the names of a run's files
 Folder = Annotated[str, AfterValidator(_inside)]  # below another one
 Bias = Literal["none", "adapted", "all"]  # which biases of a backbone train; `adapted`: those of adapted modules
@@ -68,16 +78,23 @@ def configured(cls: type[T]) -> type[T]:
     return cast(type[T], dataclass(frozen=True, kw_only=True, config=STRICT)(cls))
 
 
-def constructed(prefix: str, cls: type, values: Mapping[str, Any]) -> tuple[Any, list[str]]:
-    """A configuration node of values, or every fault of them, each as one phrase that begins with its key."""
+def constructed(
+    prefix: str, cls: type, values: Mapping[str, Any], typed: Mapping[str, str] | None = None
+) -> tuple[Any, list[str]]:
+    """A configuration node of values, or every fault of them, each as one phrase that begins with its key.
+
+    `typed` holds the texts of command-line overrides by their keys; a fault shows a value as it was typed.
+    """
     try:
         return cls(**values), []
     except ValidationError as error:
-        return None, _phrases(prefix, cls, values, error)
+        return None, _phrases(prefix, cls, values, error, typed or {})
 
 
-def _phrases(prefix: str, cls: Any, values: Mapping[str, Any], error: ValidationError) -> list[str]:
-    """The branches of a union type share one."""
+def _phrases(
+    prefix: str, cls: Any, values: Mapping[str, Any], error: ValidationError, typed: Mapping[str, str]
+) -> list[str]:
+    """The faults of one field, and the branches of a union type, share a phrase."""
     names = [field.name for field in dataclasses.fields(cls)]
     faults: dict[str, list[str]] = {}
     for item in error.errors(include_url=False):
@@ -87,10 +104,23 @@ def _phrases(prefix: str, cls: Any, values: Mapping[str, Any], error: Validation
             message = f"{message[: LONGEST_MESSAGE // 2]} ... {message[-LONGEST_MESSAGE // 2 :]}"
         if item["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
             faults[f"{prefix}{key} is not a key"] = [meant(f"{prefix}{key}", [f"{prefix}{name}" for name in names])]
-        else:
-            said = f"{prefix}{key}={short(item.get('input'))}" if key else prefix.rstrip(".")
-            faults.setdefault(said, []).append(message)
-    return [f"{said}: {' or '.join(dict.fromkeys(messages))}".lstrip(": ") for said, messages in faults.items()]
+            continue
+        full, text = f"{prefix}{key}", typed.get(f"{prefix}{key}")
+        shown = f"{full}={short(item.get('input'))}" if key else prefix.rstrip(".")
+        if key in values and (right := suggestion(full, values[key], text, partial(_fits, cls, values, key))):
+            shown = f"{full}={short(values[key]) if text is None else text[:80]}"
+            message = f"{message}, write {right}"
+        faults.setdefault(shown, []).append(message)
+    return [f"{shown}: {' or '.join(dict.fromkeys(messages))}".lstrip(": ") for shown, messages in faults.items()]
+
+
+def _fits(cls: Any, values: Mapping[str, Any], name: str, value: Any) -> bool:
+    """Whether a field has no fault with this value, whatever the other fields have."""
+    try:
+        cls(**{**values, name: value})
+    except ValidationError as error:
+        return not any(item["loc"][:1] == (name,) for item in error.errors(include_url=False))
+    return True
 
 
 def _place(values: Mapping[str, Any], location: Sequence[int | str]) -> str:

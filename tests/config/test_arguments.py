@@ -1,0 +1,193 @@
+"""Command lines as people type them: flags anywhere, `~`, references, and values of the wrong type."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from rosa_bench import cli
+from rosa_bench.config.arguments import INFO, WITH_VALUE, WITHOUT_VALUE, quoted_home, split
+from rosa_bench.config.compose import compose, sweep_dir
+from rosa_bench.config.fast_compose import composer
+from rosa_bench.errors import UsageError
+
+
+def test_flags_are_those_of_hydra():
+    from hydra._internal.utils import get_args_parser
+
+    actions = [action for action in get_args_parser()._actions if action.option_strings]
+    by_count = {
+        count: {flag for a in actions if a.nargs == count for flag in a.option_strings} for count in (0, None, "?")
+    }
+    assert by_count == {0: WITHOUT_VALUE, None: WITH_VALUE, "?": INFO}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "task=cola -m method=lora,rosa -cn run ~method.rank seed=1",
+        "-m task=cola method=lora,rosa -cn run ~method.rank seed=1",
+        "task=cola method=lora,rosa ~method.rank -m -cn run seed=1",
+        "task=cola method=lora,rosa ~method.rank seed=1 -m -cn run",
+    ],
+)
+def test_flags_stand_anywhere(line):
+    assert split(line.split()) == (["task=cola", "method=lora,rosa", "~method.rank", "seed=1"], ["-m", "-cn", "run"])
+
+
+def test_a_sweep_flag_between_overrides(tmp_path, capfd):
+    small = ["train.max_steps=1", "train.limit_train=8", "train.limit_eval=8", "tracker=none", f"output_dir={tmp_path}"]
+    assert cli.main(["task=cola", "-m", "method=head", "seed=1,2", *small]) == 0
+    assert len(list(tmp_path.glob("cola-*/record.json"))) == 2, capfd.readouterr()
+
+
+def test_info_may_have_a_value():
+    assert split(["--info", "seed=1"]) == (["seed=1"], ["--info"])
+    assert split(["--info", "plugins", "seed=1"]) == (["seed=1"], ["--info", "plugins"])
+
+
+@pytest.mark.parametrize(
+    ("line", "said"), [("--multirn", "did you mean --multirun"), ("task=cola -cn", "needs a value")]
+)
+def test_wrong_flags_are_one_line(line, said, capfd):
+    assert cli.main(line.split()) == 2
+    printed = capfd.readouterr().err
+    assert said in printed and printed.count("\n") == 1
+
+
+@pytest.mark.parametrize("quote", ["", "'", '"'])
+def test_home_is_expanded(quote, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "rows").mkdir()
+    overrides = [f"output_dir={quote}~/runs{quote}", "data=local", f"data.dir={quote}~/rows{quote}"]
+    for run in (compose(overrides), composer()(overrides)):
+        assert (run.output_dir, run.data.dir) == (str(tmp_path / "runs"), str(tmp_path / "rows"))
+    with pytest.raises(UsageError, match=str(tmp_path / "none")):
+        compose([f"model.path={quote}~/none{quote}"])
+
+
+def test_home_of_nobody():
+    with pytest.raises(UsageError, match=r"output_dir='~no_such_user/a'.*not known"):
+        compose(["output_dir=~no_such_user/a"])
+
+
+def test_home_in_a_sweep_and_elsewhere():
+    assert quoted_home("output_dir=~/a,~/b") == "output_dir='~/a','~/b'"
+    assert quoted_home("output_dir=/a~/b") == "output_dir=/a~/b"
+    assert quoted_home("~method.rank") == "~method.rank"
+
+
+def test_references_in_the_output_folder():
+    given = "output_dir=/r/${method.name}/${model.name}-${train.lr}-${train.epochs}-${seed}-${method.rank}"
+    run = compose(
+        ["method=lora", "task=sst2", "tracker.tags=[x-${method.name}]", "tracker.project=${task.name}", given]
+    )
+    assert run.output_dir == f"/r/lora/roberta_mini-{run.train.lr}-{run.train.epochs}-1-8"
+    assert (run.tracker.tags, run.tracker.project) == (["x-lora"], "sst2")
+    assert compose(["method=ia3", "output_dir=${method.name}"]).output_dir == "ia3"
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("output_dir=/r/${method.nme}", "output_dir: ${method.nme} is not a key: did you mean method.name"),
+        ("train.lr=${train.warmupp}", "train.lr: ${train.warmupp} is not a key: did you mean train.warmup"),
+    ],
+)
+def test_references_to_nothing(override, said):
+    with pytest.raises(UsageError) as error:
+        compose([override])
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("output", "folder"),
+    [
+        ("results/runs", "results/runs/.sweep"),
+        ("/r/${method.name}", "/r/.sweep"),
+        ("/r/a-${seed}/b", "/r/.sweep"),
+        ("${method.name}", ".sweep"),
+        ("~/r", "HOME/r/.sweep"),
+    ],
+)
+def test_launchers_write_below_what_all_runs_share(output, folder, monkeypatch):
+    from omegaconf import OmegaConf
+
+    monkeypatch.setenv("HOME", "HOME")
+    assert sweep_dir(_root_=OmegaConf.create({"output_dir": output})) == folder
+
+
+WRONG_TYPES = [
+    ("model.revision=7e10", "7e10"),
+    ("model.revision=1234567", "1234567"),
+    ("model.revision=1_0", "1_0"),
+    ("model.revision=true", "true"),
+    ("model.hub=inf", "inf"),
+    ("tracker.project=5", "5"),
+    ("tracker.tags=a", ["a"]),
+    ("tracker.tags=7e1", ["7e1"]),
+    ("tracker.tags=[1,b,2e3]", ["1", "b", "2e3"]),
+    ("tracker.tags='a,b'", ["a,b"]),
+    ("task.labels=[0,1]", ["0", "1"]),
+    ("task.texts=sentence", ["sentence"]),
+    ("task.metrics=matthews", ["matthews"]),
+    ("task.scored_splits=validation", ["validation"]),
+    ("method.targets=q", ["q"]),
+    ("method.targets='q,v'", ["q", "v"]),
+    ("method.score_ranks=4", [4]),
+    ("method.score_ranks=['2','4']", [2, 4]),
+    ("method.rank='8'", 8),
+    ("method.rank=8.0", 8),
+    ("train.lr='1e-3'", 1e-3),
+    ("train.fused=yes", True),
+    ("train.fused=0", False),
+    ("force=1", True),
+    ("output_dir=2024", "2024"),
+    ("train.precision=BF16", "bf16"),
+    ("save=Merged", "merged"),
+]
+
+
+@pytest.mark.parametrize(("override", "meant"), WRONG_TYPES)
+def test_the_spelling_that_works_is_shown_and_works(override, meant):
+    with pytest.raises(UsageError) as error:
+        compose(["method=lora", "task=cola", override])
+    line = str(error.value)
+    assert line.startswith(override.partition("=")[0]) and ", write " in line
+    (right,) = shlex.split(line.rpartition(", write ")[2])
+    run = compose(["method=lora", "task=cola", right])
+    value = run
+    for name in override.partition("=")[0].split("."):
+        value = getattr(value, name)
+    assert value == meant and type(value) is type(meant)
+
+
+def test_no_spelling_is_made_up():
+    for override in (
+        "method.rank=0",
+        "train.lr=-1",
+        "method.rank=many",
+        "train.precision=[fp32,fp16]",
+        f"task.texts={'a' * 999}",
+    ):
+        with pytest.raises(UsageError) as error:
+            compose(["method=lora", override])
+        assert "write" not in str(error.value)
+
+
+def test_a_value_that_was_not_typed_is_shown_as_it_is():
+    from rosa_bench.config import resolve
+
+    plain = compose([]).to_dict()
+    plain["model"]["revision"] = 7
+    with pytest.raises(UsageError, match=r"""model.revision=7: .* write "model.revision='7'\""""):
+        resolve(plain)
+
+
+def test_no_override_of_another_command_line_counts(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["rosa_bench", "method=meft"])
+    with pytest.raises(UsageError, match=r"did you mean method\.rank"):
+        compose(["method=lora", "method.rnk=3"])
+    assert not Path("~").exists()
