@@ -24,6 +24,7 @@ from rosa_bench.system import hub
 from rosa_bench.system.console import complain, tell
 from rosa_bench.system.files import unwritable
 from rosa_bench.system.signals import command
+from rosa_bench.tracking.tracker import mode as tracking_mode
 
 Finding = tuple[bool | None, str]  # whether it is well (None: a run works, but lacks something), and one plain line
 MARKS = {True: "ok", None: "note", False: "WRONG"}
@@ -99,11 +100,12 @@ def device(run: config.Run) -> Iterator[Finding]:
 
 def tracker(run: config.Run) -> Iterator[Finding]:
     """The mirror's package, and its account where it is to go online."""
-    if run.tracker.name == "none":
+    mode = tracking_mode(run.tracker)
+    if mode == "disabled":
         yield True, "no tracker"
         return
-    yield find_spec("wandb") is not None, f"wandb, mode {run.tracker.mode}"
-    if run.tracker.mode == "online":
+    yield find_spec("wandb") is not None, f"wandb, mode {mode}"
+    if mode == "online":
         known = bool(os.environ.get("WANDB_API_KEY")) or _has_netrc()
         yield known, "wandb account" + ("" if known else ": none; run wandb login, or use tracker.mode=offline")
 

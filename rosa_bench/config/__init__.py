@@ -138,7 +138,7 @@ class Tracker:
     """The mirror of a run. `record.json` is the truth whatever happens here."""
 
     name: Literal["wandb", "none"] = "wandb"
-    mode: Literal["offline", "online"] = "offline"
+    mode: Literal["offline", "online"] | None = None  # null: as WANDB_MODE says, offline without it
     project: Name = "rosa_bench"
     entity: str | None = None
     tags: list[str] = Field(default_factory=list)

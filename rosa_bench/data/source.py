@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +22,9 @@ from rosa_bench.system.console import warn_once
 from rosa_bench.system.files import file_sha256
 from rosa_bench.system.strict_json import is_text, loads
 
+SUFFIXES = (".jsonl", ".jsonl.gz")
+VALIDATION = ("validation", "dev", "devel", "valid", "val")  # what others call it
+ROWS = re.compile(r"\.(jsonl?|ndjson|tsv|csv|txt|parquet|arrow|xml)(\.(gz|zip|bz2|xz|zst))?$")
 LONGEST_LINE = 2**24  # bytes; a row of any task has thousands
 
 
@@ -79,15 +83,38 @@ def _embedded(task: Task, split: str) -> Iterator[tuple[dict[str, Any], str]]:
 
 
 def split_file(task: Task, folder: str, split: str) -> Path:
-    """The file of a split below `folder`. Raises UsageError that names what there is, when it is missing."""
+    """The file of a split below `folder`. Raises UsageError that says what would be read and what is there instead."""
     base = Path(folder) / task.folder
-    for suffix in (".jsonl", ".jsonl.gz"):
+    for suffix in SUFFIXES:
         if (path := base / f"{split}{suffix}").is_file():
             return path
+    missing = f"{base / split}.jsonl or .jsonl.gz would be read and is missing"
     if not base.is_dir():
-        raise UsageError(f"{base} is not a folder; data=local looks for DIR/{task.folder}/<split>.jsonl[.gz]")
-    there = [path.name.partition(".jsonl")[0] for path in base.glob("*.jsonl*")]
-    raise UsageError(f"{base}/{split}.jsonl[.gz] is missing; splits there: {', '.join(sorted(there)) or 'none'}")
+        there = _data_files(Path(folder))
+        parts, inner = Path(folder).absolute().parts, Path(task.folder).parts
+        if parts[-len(inner) :] == inner:
+            raise UsageError(f"{missing}; set data.dir={Path(*parts[: -len(inner)])}")
+        found = f"; move {', '.join(there)} to {base}" if there else f": {base} is not a folder"
+        raise UsageError(f"{missing}{found}")
+    there = _data_files(base)
+    names = [split.replace("validation", word) for word in VALIDATION]
+    similar = next((file for name in names for file in there if file.partition(".")[0].lower() == name), None)
+    raise UsageError(f"{missing}; there: {', '.join(there) or 'no data file'}{_way(similar, split)}")
+
+
+def _data_files(folder: Path) -> list[str]:
+    """Names of the files in a folder that may hold rows."""
+    return sorted(path.name for path in folder.glob("*") if path.is_file() and ROWS.search(path.name))
+
+
+def _way(similar: str | None, split: str) -> str:
+    """How to make the file of a split from one of another name or format."""
+    if similar is None:
+        return ""
+    suffix = similar[len(similar.partition(".")[0]) :]
+    if suffix in SUFFIXES:
+        return f"; rename {similar} to {split}{suffix}"
+    return f"; write {similar} as {split}.jsonl, one JSON object a row"
 
 
 def json_lines(path: Path) -> Iterator[tuple[Any, str]]:

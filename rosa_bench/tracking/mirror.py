@@ -74,7 +74,7 @@ def main(folder: Path, pid: int) -> None:
     import wandb
 
     record = record_of(folder)
-    mode = record["config"]["tracker"]["mode"]
+    mode = record["config"]["tracker"]["mode"] or os.environ.get("WANDB_MODE", "offline")
     try:
         run = begin(record, folder, mode)
     except (wandb.Error, OSError) as error:

@@ -12,17 +12,26 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
-from rosa_bench.config import Run
+from rosa_bench.config import Run, Tracker
 from rosa_bench.system.distributed import is_first
 
 GRACE_S = 20
 
 
+def mode(tracker: Tracker) -> Literal["disabled", "offline", "online"]:
+    """Where a run is mirrored to: `tracker.mode`, else WANDB_MODE, else offline. WANDB_MODE=disabled always counts."""
+    wanted = os.environ.get("WANDB_MODE", "")
+    if tracker.name == "none" or wanted == "disabled":
+        return "disabled"
+    return tracker.mode or ("online" if wanted in ("online", "run") else "offline")
+
+
 @contextlib.contextmanager
 def mirrored(run: Run, folder: Path) -> Iterator[None]:
     """Start the mirror of a run and, at its end, leave it to finish by itself."""
-    if run.tracker.name == "none" or not is_first():
+    if mode(run.tracker) == "disabled" or not is_first():
         yield
         return
     command = [sys.executable, "-m", "rosa_bench.tracking.mirror", str(folder.resolve()), str(os.getpid())]
@@ -43,4 +52,4 @@ def _environment(run: Run) -> dict[str, str]:
     package = str(Path(__file__).parent.parent.parent)
     path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))
     silent = {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false", "WANDB_DISABLE_GIT": "true"}
-    return {**os.environ, **silent, "WANDB_MODE": run.tracker.mode, "PYTHONPATH": path}
+    return {**os.environ, **silent, "WANDB_MODE": mode(run.tracker), "PYTHONPATH": path}

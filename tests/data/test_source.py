@@ -103,11 +103,40 @@ def test_a_bit_flip_in_an_archive_is_named(tmp_path):
 def test_a_missing_split_or_folder_says_what_there_is(tmp_path):
     local(tmp_path, lines(ROW))
     run = composed("task=cola", "data=local", f"data.dir='{tmp_path}'")
-    with pytest.raises(UsageError, match="splits there: train"):
+    with pytest.raises(
+        UsageError, match=r"validation.jsonl or .jsonl.gz would be read and is missing; there: train.jsonl$"
+    ):
         load_split(run.task, run.data, "validation")
     other = composed("task=sst2", "data=local", f"data.dir='{tmp_path}'")
     with pytest.raises(UsageError, match="glue/sst2 is not a folder"):
         load_split(other.task, other.data, "train")
+
+
+@pytest.mark.parametrize(
+    ("task", "file", "advice"),
+    [
+        ("cola", "glue/cola/dev.jsonl", "rename dev.jsonl to validation.jsonl"),
+        ("cola", "glue/cola/val.jsonl.gz", "rename val.jsonl.gz to validation.jsonl.gz"),
+        ("cola", "glue/cola/dev.tsv", "write dev.tsv as validation.jsonl"),
+        ("cola", "glue/cola/validation.csv", "write validation.csv as validation.jsonl"),
+        ("mnli", "glue/mnli/dev_matched.tsv", "write dev_matched.tsv as validation_matched.jsonl"),
+        ("cola", "dev.tsv", "move dev.tsv to"),
+    ],
+)
+def test_files_that_are_not_read_are_named_with_the_one_that_would_be(tmp_path, task, file, advice):
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / file).touch()
+    run = composed(f"task={task}", "data=local", f"data.dir='{tmp_path}'")
+    with pytest.raises(UsageError, match=advice) as error:
+        load_split(run.task, run.data, run.task.select_split)
+    assert f"{tmp_path}/glue/{task}/{run.task.select_split}.jsonl or .jsonl.gz would be read" in str(error.value)
+
+
+def test_the_folder_of_one_set_is_not_the_folder_of_all(tmp_path):
+    (tmp_path / "glue" / "cola").mkdir(parents=True)
+    run = composed("task=cola", "data=local", f"data.dir='{tmp_path / 'glue' / 'cola'}'")
+    with pytest.raises(UsageError, match=f"set data.dir={tmp_path}$"):
+        load_split(run.task, run.data, "train")
 
 
 def test_regression_scores_have_a_range(tmp_path):

@@ -8,10 +8,10 @@ import sys
 import time
 
 import pytest
-from support import SMALL
+from support import SMALL, composed
 from tracked import folder_with
 
-from rosa_bench.tracking import mirror
+from rosa_bench.tracking import mirror, tracker
 
 
 def test_follows_whole_lines_until_the_record_is_final(tmp_path):
@@ -58,3 +58,28 @@ def test_a_mirror_that_cannot_start_changes_nothing(tmp_path):
     while "broken" not in log.read_text() and time.monotonic() < end:
         time.sleep(0.1)
     assert "broken" in log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("variable", "overrides", "expected"),
+    [
+        (None, [], "offline"),
+        ("disabled", [], "disabled"),
+        ("disabled", ["tracker.mode=online"], "disabled"),
+        ("online", [], "online"),
+        ("online", ["tracker.mode=offline"], "offline"),
+        ("dryrun", [], "offline"),
+        ("online", ["tracker=none"], "disabled"),
+    ],
+)
+def test_wandb_mode_is_respected(variable, overrides, expected, monkeypatch):
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("WANDB_MODE", variable)
+    assert tracker.mode(composed(*overrides).tracker) == expected
+
+
+def test_a_disabled_mirror_is_not_started(tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    with tracker.mirrored(composed(), tmp_path):
+        assert not list(tmp_path.iterdir())
