@@ -15,6 +15,7 @@ from torch import nn
 from transformers.utils.generic import ModelOutput
 
 from rosa_bench.models.sites import features, weight_IO
+from rosa_bench.models.traits import Traits
 from rosa_bench.system.seeds import generator
 
 
@@ -133,6 +134,7 @@ def build(task: Sizes, random_init: bool, seed: int) -> tuple[SyntheticModel, tr
     model = copy.deepcopy(world(task).start)
     if random_init:
         draw_weights(model, seed)
+    model.__dict__["traits"] = Traits()
     words = {str(index): index for index in range(len(model.vectors))} | {"[PAD]": len(model.vectors)}
     backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(words))
     return model, transformers.PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="[PAD]")

@@ -16,6 +16,7 @@ from rosa_bench.errors import UsageError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+UNREAD = [11, 7, 13, 8, 12]  # tokens of no text
 TOLERANCE = 1e-4  # of the largest logit: rounding stays below 1e-5, padding that is read as text above 1e-3
 
 
@@ -30,8 +31,11 @@ class Traits:
 
 
 def traits_of(model: PreTrainedModel) -> Traits:
-    """What `probe` found out when the model was loaded."""
-    traits: Traits = model.__dict__.get("traits", Traits())
+    """What `probe` found out when the model was loaded; of a model from elsewhere, found out now."""
+    if "traits" not in model.__dict__:
+        with _evaluating(model):
+            model.__dict__["traits"] = _traits(model, UNREAD)
+    traits: Traits = model.__dict__["traits"]
     return traits
 
 
@@ -65,7 +69,7 @@ def probe(model: PreTrainedModel, short: Sequence[int], long: Sequence[int], pad
         )
     with _evaluating(model):
         try:
-            traits = _traits(model, list(long), "token_type_ids" in accepted)
+            traits = _traits(model, list(long))
             _check_padding(model, list(short), list(long), pad_id, source)
         except UsageError:
             raise
@@ -89,19 +93,26 @@ def max_length(model: PreTrainedModel, wanted: int, extra: int = 0) -> int:
     return min(wanted, positions - extra)
 
 
-def _traits(model: PreTrainedModel, ids: list[int], takes_types: bool) -> Traits:
+def _traits(model: PreTrainedModel, ids: list[int]) -> Traits:
+    """What the base model looks up for one text."""
+    base: Any = model.base_model
+    takes_types = "token_type_ids" in inspect.signature(base.forward).parameters
     first: dict[int, int | None] = {}
 
     def note(module: torch.nn.Module, args: tuple[Any, ...]) -> None:
         if args and isinstance(args[0], torch.Tensor):
             first[id(module)] = _start(args[0], len(ids))
 
-    hooks = [m.register_forward_pre_hook(note) for m in model.modules() if hasattr(m, "weight")]
-    inputs = {"input_ids": torch.tensor([ids]), "attention_mask": torch.ones(1, len(ids), dtype=torch.long)}
+    hooks = [m.register_forward_pre_hook(note) for m in base.modules() if hasattr(m, "weight")]
+    device = model.device
+    inputs = {
+        "input_ids": torch.tensor([ids], device=device),
+        "attention_mask": torch.ones(1, len(ids), dtype=torch.long, device=device),
+    }
     zeros = torch.zeros_like(inputs["input_ids"])
     try:
         with Lookups() as seen:
-            plain = model(**inputs, **({"token_type_ids": zeros} if takes_types else {})).logits
+            plain = base(**inputs, **({"token_type_ids": zeros} if takes_types else {}))[0]
     finally:
         for hook in hooks:
             hook.remove()
@@ -109,8 +120,8 @@ def _traits(model: PreTrainedModel, ids: list[int], takes_types: bool) -> Traits
     if takes_types:
         found = _token_types(model, seen, len(ids))
         if found is None:  # no table: they may be compared with each other
-            mixed = torch.arange(len(ids))[None] % 2
-            changed = not torch.equal(model(**inputs, token_type_ids=mixed).logits, plain)
+            mixed = torch.arange(len(ids), device=device)[None] % 2
+            changed = not torch.equal(base(**inputs, token_type_ids=mixed)[0], plain)
             found = int(getattr(model.config, "type_vocab_size", None) or 2) if changed else 0
         types = found
     limits = []

@@ -146,11 +146,11 @@ def test_a_row_that_cannot_be_read_ends_a_run_before_it_trains(tmp_path, capsys)
     ]
     options.append(f"output_dir={tmp_path / 'runs'}")
     assert doctor.main(options) == 2
-    told = "cola: row 9: the text spells '</s>', which PreTrainedTokenizerFast reads as its special token"
-    assert told in capsys.readouterr().out.replace("TokenizersBackend", "PreTrainedTokenizerFast")
+    told = "cola: row 9: the text spells '</s>', which "
+    assert told in capsys.readouterr().out
     assert cli.main(options) == 2
     out = capsys.readouterr()
-    assert told in out.err.replace("TokenizersBackend", "PreTrainedTokenizerFast") and "step" not in out.out
+    assert told in out.err and "loss" not in out.out
     byte_level = zoo.saved("roberta", tmp_path / "bytes", tokenizer=zoo.framed(zoo.byte_level(**zoo.FRAMED)))
     run = small(tmp_path / "fine", *options[1:3], f"model.path={byte_level}", "train.max_steps=1")
     assert run_experiment(run).status == "done"
