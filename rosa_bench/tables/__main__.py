@@ -36,6 +36,7 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--epoch", choices=["last", "best"], help="in place of each suite's own rule")
     parser.add_argument("--baseline", metavar="ROW", help="the row or method that the others are tested against")
     parser.add_argument("--suite", metavar="NAME", help="the table of this suite alone")
+    parser.add_argument("--elsewhere", action="store_true", help="beside ours, what other papers report")
     parser.add_argument("--no-plots", action="store_true", help="tables and page only")
     return parser.parse_args(argv)
 
@@ -60,7 +61,7 @@ def render(args: argparse.Namespace) -> int:
         places = " or ".join(map(str, roots))
         raise UsageError(f"no finished record below {places}; make one with: make run")
     suites = {name: plan.load(name) for name in ([args.suite] if args.suite else config.choices("suite"))}
-    grids = build(found, suites, args.epoch, args.baseline)
+    grids = build(found, suites, args.epoch, args.baseline, args.elsewhere)
     if args.suite:
         found, grids = alone(found, [grid for grid in grids if grid.name == args.suite], args.suite)
     if args.baseline:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from rosa_bench.tables.grid import DASH, Column, Grid, Place, Row, Score
 from rosa_bench.tables.place_scores import decimals as written
@@ -28,7 +28,17 @@ LONG = [
         "high",
     ),
     *("trainable", "printed", "printed_sd", "difference", "mark", "reasons"),
-    *("baseline", "baseline_difference", "p_holm", "holds", "test", "unfinished", "other_settings", "runs"),
+    *(
+        "baseline",
+        "baseline_difference",
+        "p_holm",
+        "holds",
+        "test",
+        "unfinished",
+        "other_settings",
+        "runs",
+        "elsewhere",
+    ),
 ]
 MARKS = {"matched": "=", "off": r"\neq", "not comparable": "*"}  # in LaTeX
 
@@ -107,11 +117,35 @@ def _letters(index: int) -> str:
 
 def rows(grid: Grid, footnotes: Footnotes) -> Iterator[list[str]]:
     """The head, then a line per row: label, parameters, in each column ours, the paper's, and what to make of both."""
-    yield ["method", "trainable", *map(grid.head, grid.columns)]
+    related = with_related(grid)
+    yield ["method", "trainable", *_interleaved(grid, related, grid.head, lambda column: "reported elsewhere")]
     decimals = {column: digits(grid, column) for column in grid.columns}
     for row in grid.rows:
-        values = [_cell(row.places.get(column), grid, decimals[column], footnotes) for column in grid.columns]
-        yield [row.label, sizes(row), *values]
+        values = {column: _cell(row.places.get(column), grid, decimals[column], footnotes) for column in grid.columns}
+        elsewhere = {column: elsewhere_text(row.places.get(column)) or DASH for column in related}
+        yield [row.label, sizes(row), *_interleaved(grid, related, values.__getitem__, elsewhere.__getitem__)]
+
+
+def with_related(grid: Grid) -> set[Column]:
+    """The columns in which other papers report something."""
+    return {column for row in grid.rows for column, place in row.places.items() if place.elsewhere}
+
+
+def _interleaved(
+    grid: Grid, related: set[Column], ours_of: Callable[[Column], str], elsewhere_of: Callable[[Column], str]
+) -> Iterator[str]:
+    """A text for each column, and behind those with related values another one."""
+    for column in grid.columns:
+        yield ours_of(column)
+        if column in related:
+            yield elsewhere_of(column)
+
+
+def elsewhere_text(place: Place | None) -> str:
+    """What other papers report: value, spread and source of each; empty where none does."""
+    values = () if place is None else place.elsewhere
+    spreads = ("" if v.std is None else f" ± {v.std:g}" for v in values)
+    return "; ".join(f"{v.value:g}{spread} {v.source}" for v, spread in zip(values, spreads, strict=True))
 
 
 def _cell(place: Place | None, grid: Grid, decimals: int, footnotes: Footnotes) -> str:
@@ -211,7 +245,7 @@ def _whole(grid: Grid, row: Row, column: Column, place: Place, epoch: str) -> di
         line |= {"sd": score.sd, "low": score.low, "high": score.high}
     line |= {"trainable": " ".join(map(str, row.trainable)), "runs": " ".join(r.run_id for r in place.records)}
     line |= {"unfinished": " ".join(f"{status}:{count}" for status, count in place.unfinished.items())}
-    line |= {"other_settings": place.other_settings or ""}
+    line |= {"other_settings": place.other_settings or "", "elsewhere": elsewhere_text(place)}
     if place.printed is not None:
         line |= {"printed": place.printed.value, "printed_sd": place.printed.std}
     if epoch == grid.epoch and (verdict := place.verdict) is not None:
@@ -231,6 +265,9 @@ def latex(grid: Grid) -> str:
         lines.append([escaped(row.label), escaped(sizes(row)), *(_latex_ours(p, grid, d) for p, d in places)])
         if any(place is not None and place.printed is not None for place, _ in places):
             lines.append([r"\quad printed", "", *(_latex_printed(place, d, footnotes) for place, d in places)])
+        if any(place is not None and place.elsewhere for place, _ in places):
+            related = [escaped(elsewhere_text(place) or DASH) for place, _ in places]
+            lines.append([r"\quad reported elsewhere", "", *related])
     head = ["method", "trainable", *map(grid.head, grid.columns)]
     told = [f"% {' '.join(line.split())}" for line in [grid.title, *notes(grid, footnotes)]]
     return "\n".join(

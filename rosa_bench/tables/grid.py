@@ -42,6 +42,16 @@ class Printed:
 
 
 @dataclass(frozen=True)
+class Elsewhere:
+    """What another paper reports for the same method, backbone, task and metric, under settings of its own."""
+
+    value: float
+    std: float | None
+    source: str  # the paper, as results/papers calls it
+    table: str  # paper and table
+
+
+@dataclass(frozen=True)
 class Verdict:
     """The measured value beside the printed one."""
 
@@ -88,6 +98,7 @@ class Place:
     records: tuple[Record, ...] = ()  # the runs behind the scores, by seed
     ended: tuple[Record, ...] = ()  # those that failed or ran out of memory, by seed
     variant: str = ""  # of the trained model, as in the records' scores
+    elsewhere: tuple[Elsewhere, ...] = ()
     other_settings: int = 0  # runs of this row and column under other settings, which are not averaged in
 
     @property

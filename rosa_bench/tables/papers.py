@@ -1,4 +1,4 @@
-"""The numbers that the papers print, each with its table: results/papers. Light: no torch.
+"""The numbers that the papers print, and related ones of other papers: results/papers. Light: no torch.
 
 `reported.csv` holds scores, one cell a row, and says nothing about what a paper leaves out; `sources.yaml` says where
 each table was read, its units, how it sums up seeds and what is misprinted, and holds tables that are not scores.
@@ -62,6 +62,11 @@ def source(paper: str, table: str) -> Mapping[str, Any]:
         raise UsageError(f"{path} has no table {name}: {nearest(name, tables)}")
     found: Mapping[str, Any] = tables[name]
     return found
+
+
+def document(name: str) -> str:
+    """Where a paper is found: its entry among the `documents` of results/papers/sources.yaml."""
+    return str(_yaml(papers_dir() / "sources.yaml")["documents"][name])
 
 
 @functools.lru_cache(maxsize=4)

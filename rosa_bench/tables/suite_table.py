@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from rosa_bench.records.collect import Group
 from rosa_bench.suite import plan
 from rosa_bench.tables import paired_tests, papers
+from rosa_bench.tables.elsewhere import Described
 from rosa_bench.tables.grid import Column, Epoch, Grid, Place, Printed, Row
 from rosa_bench.tables.matching import (
     PUBLISHED_CODE,
@@ -98,6 +99,13 @@ class SuiteTable:
         filled = [self._row(row, bare) for row in rows.values()]
         kept = [row for row in filled if self._worth_showing(row)]
         return self._without_empty_columns(dataclasses.replace(bare, rows=kept))
+
+    def described(self) -> dict[tuple[str, str], Described]:
+        """The run that is asked for in each place, by row and task."""
+        return {
+            (t.row, t.where[0]): Described(t.cell.run.method.name, t.cell.run.to_dict()["method"], t.model, t.variant)
+            for t in self.targets
+        }
 
     def _without_empty_columns(self, grid: Grid) -> Grid:
         """Without tasks that have no run in any row, unless the suite itself lists its columns."""

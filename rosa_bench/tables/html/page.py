@@ -14,7 +14,7 @@ from html import escape
 from pathlib import Path
 
 from rosa_bench.tables.figures.figures import Plot
-from rosa_bench.tables.formats import Footnotes, digits, notes, printed_text, signed
+from rosa_bench.tables.formats import Footnotes, digits, elsewhere_text, notes, printed_text, signed
 from rosa_bench.tables.grid import DASH, Column, Epoch, Grid, Place, Row, Score
 from rosa_bench.tables.html.details import EPOCHS, Panels
 
@@ -178,7 +178,7 @@ class Table:
         ended = "".join(
             f'<span class="paper">{escape(status)} (n={n})</span>' for status, n in place.unfinished.items()
         )
-        return f"<td{values}>{shown}{ended}{self._paper(place, column)}</td>"
+        return f"<td{values}>{shown}{ended}{self._paper(place, column)}{_elsewhere(place)}</td>"
 
     def _centre(self, score: Score) -> float:
         return score.median if self.grid.aggregate == "median" else score.mean
@@ -240,6 +240,12 @@ class Table:
         for line in self.footnotes.lines():
             lines += f'<li id="{self.identity}-{line[1 : line.index("]")]}">{escape(line)}</li>'
         return f'<ul class="note">{lines}</ul>' if lines else ""
+
+
+def _elsewhere(place: Place) -> str:
+    """What other papers report."""
+    text = elsewhere_text(place)
+    return f'<span class="paper">elsewhere {escape(text)}</span>' if text else ""
 
 
 def number(value: float, style: str) -> str:
