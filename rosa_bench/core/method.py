@@ -112,6 +112,10 @@ class Method(ABC):
         """
         return ()
 
+    def long_before(self, step: Step) -> bool:
+        """Whether `before_step` computes for long, so that its time on a device is worth waiting for to measure it."""
+        return False
+
     def before_step(self, step: Step) -> None:
         """Called once before the forward pass of an optimiser step, before its first micro-batch."""
 

@@ -23,10 +23,13 @@ from rosa_bench.methods.lora import Target, targets_field
 from rosa_bench.system.seeds import generator
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import torch
     from transformers import PreTrainedModel
+
+    from rosa_bench.models.sites import Site
+    from rosa_bench.modules.lowrank import LowRank
 
 Sample = Literal["random", "top", "bottom", "window"]
 Values = Literal["a", "both"]
@@ -81,9 +84,13 @@ class Rosa(Method):
         """Optimiser steps between two splits."""
         return self.every_steps or max(1, round(self.every_epochs * steps_per_epoch))
 
+    def long_before(self, step: Step) -> bool:
+        """Whether a period begins; `attach` has split the weights for step 0."""
+        return step.index > 0 and step.index % self.period(step.per_epoch) == 0
+
     def before_step(self, step: Step) -> None:
-        """Split every weight anew when a period begins; `attach` has done it for step 0."""
-        if step.index == 0 or step.index % self.period(step.per_epoch):
+        """Split every weight anew when a period begins."""
+        if not self.long_before(step):
             return
         self.split(step.model, step.seed, step.index)
         if self.moments == "reset":
@@ -94,9 +101,11 @@ class Rosa(Method):
                 step.optimizer.state.pop(module.B[site.role], None)
 
     def split(self, model: PreTrainedModel, seed: int, index: int) -> None:
-        """Fold A B into every adapted weight and take out new directions, drawn from (seed, step index, site)."""
-        from rosa_bench.models.sites import Site
-        from rosa_bench.modules.lowrank import LowRank, lowrank_sites
+        """Fold A B into every adapted weight and take out new directions, drawn from (seed, step index, site).
+
+        Weights on a GPU are split there, those of one shape at once; without a GPU, each by one thread.
+        """
+        from rosa_bench.modules.lowrank import lowrank_sites
         from rosa_bench.modules.singular import add_product
         from rosa_bench.system.distributed import copy_from_first
         from rosa_bench.system.threads import in_parallel
@@ -110,13 +119,65 @@ class Rosa(Method):
 
         began = time.perf_counter()
         sites = list(lowrank_sites(model))
-        for (module, site), parts in zip(sites, in_parallel(anew, sites), strict=True):
-            copy_from_first(parts)
-            if site.groups > 1:  # else the parts are views of the weight
-                module.set_weight(site, parts[0])
+        if model.device.type == "cuda" and self.variant in ("equal", "add") and self.solver == "gram":
+            self.split_stacked(sites, seed, index)
+        else:
+            for (module, site), parts in zip(sites, in_parallel(anew, sites), strict=True):
+                copy_from_first(parts)
+                if site.groups > 1:  # else the parts are views of the weight
+                    module.set_weight(site, parts[0])
         counts = tally(model)
         counts["refactorizations"] = counts.get("refactorizations", 0) + 1
         counts["refactorization_s"] = counts.get("refactorization_s", 0.0) + time.perf_counter() - began
+
+    def split_stacked(self, sites: Sequence[tuple[LowRank, Site]], seed: int, index: int) -> None:
+        """Split weights where they are, as many of one shape and rank at a time as fit into a gigabyte.
+
+        Raises ValueError for a weight that is not finite.
+        """
+        import torch
+
+        from rosa_bench.modules import singular
+        from rosa_bench.system.distributed import copy_from_first
+
+        alike: dict[tuple[int, ...], list[tuple[LowRank, Site]]] = {}
+        for module, site in sites:
+            A, B = module.A[site.role], module.B[site.role]
+            alike.setdefault((*A.shape, B.shape[1]), []).append((module, site))
+        for (inputs, rank, outputs), group in alike.items():
+            size = singular.stack_size(inputs, outputs)
+            for block in (group[i : i + size] for i in range(0, len(group), size)):
+                held = [(m.weight_of(s).data, m.A[s.role].data, m.B[s.role].data) for m, s in block]
+                draws = [generator(seed, index, site.label) for _, site in block]
+                chosen = torch.stack([choose(min(inputs, outputs), rank, draw, self.sample) for draw in draws])
+                W, A, B = (torch.stack(parts) for parts in zip(*held, strict=True))
+                split = self._split_stack(W, A, B, chosen)
+                for (module, site), (_, A, B), parts in zip(block, held, zip(*split, strict=True), strict=True):
+                    copy_from_first(parts)
+                    module.set_weight(site, parts[0])
+                    A.copy_(parts[1])
+                    B.copy_(parts[2])
+
+    def _split_stack(
+        self, W_SIO: torch.Tensor, A_SIR: torch.Tensor, B_SRO: torch.Tensor, chosen_SR: torch.Tensor
+    ) -> Split:
+        """The new rests, A and B of S weights of one shape, of which the chosen directions are taken out."""
+        import torch
+
+        from rosa_bench.modules import singular
+
+        whole = torch.baddbmm(W_SIO.double(), A_SIR.double(), B_SRO.double()).to(W_SIO.dtype)
+        if not torch.isfinite(whole).all():
+            raise ValueError("a weight has values that are not finite")
+        (U, values, Vh), right = singular.by_stack(whole, chosen_SR)
+        for i in (~right).nonzero().flatten().tolist():
+            U[i], values[i], Vh[i] = singular.by_svd(whole[i], chosen_SR[i])
+        left, other = (values, None) if self.singular_values == "a" else (values.sqrt(), values.sqrt())
+        A = (U * left[:, None]).to(W_SIO.dtype)
+        B = (Vh if other is None else Vh * other[:, :, None]).to(W_SIO.dtype)
+        if self.variant == "add":
+            return whole, A, B
+        return torch.baddbmm(whole.double(), A.double(), B.double(), alpha=-1).to(W_SIO.dtype), A, B
 
     def take(self, W_IO: torch.Tensor, rank: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """A [I, R] and B [R, O], by the variant, taken out of a weight in place.
@@ -142,10 +203,13 @@ class Rosa(Method):
         return A, B
 
     def facts(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> Mapping[str, Any]:
-        """How often the weights were split, the start included, the seconds that took, and weights `all` left out."""
+        """How often the weights were split, the start included, the seconds that took, and weights `all` left out.
+
+        `split_device` is where weights are split in training; `attach` splits them on the CPU.
+        """
         from rosa_bench.modules.lowrank import skipped_facts
 
-        return tally(model) | skipped_facts(model)
+        return tally(model) | skipped_facts(model) | {"split_device": model.device.type}
 
 
 def choose(full: int, rank: int, generator: torch.Generator, sample: Sample = "random") -> torch.Tensor:

@@ -17,6 +17,7 @@ from rosa_bench.modules.lapack import add_square, eigenvalues, tridiagonal
 BLOCK = 128  # rows or columns of a weight that are turned into fp64 at a time
 SMALLEST = 1e-4  # of the largest singular value; below it squares lose too much, and the weight itself is decomposed
 TOLERANCE = 1e-10  # of what is found, against the definition of an eigenvector
+STACK_BYTES = 2**30
 Directions = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
@@ -43,6 +44,33 @@ def by_gram(W_IO: torch.Tensor, index: torch.Tensor) -> Directions:
     unit_LR = image_LR / values
     left, right = (unit_LR, V_NR.T) if inputs >= outputs else (V_NR, unit_LR.T)
     return left.to(W_IO.device), values.to(W_IO.device), right.to(W_IO.device)
+
+
+def by_stack(W_SIO: torch.Tensor, index_SR: torch.Tensor) -> tuple[Directions, torch.Tensor]:
+    """Chosen directions of S weights of one shape at once, on their device, by the eigenvectors of their Gram matrices.
+
+    Gives left [S, I, R], values [S, R] and right [S, R, O] in fp64, and which of the S are right [S]; `by_svd` is for
+    the others. Weights must be finite.
+    """
+    inputs, outputs = W_SIO.shape[1:]
+    W_SLN = (W_SIO if inputs >= outputs else W_SIO.mT).double()  # L the longer side, N the shorter
+    squares, vectors = torch.linalg.eigh(W_SLN.mT @ W_SLN)  # ascending
+    chosen = (W_SLN.shape[2] - 1 - index_SR).to(vectors.device)
+    V_SNR = vectors.gather(2, chosen[:, None, :].expand(-1, vectors.shape[1], -1))
+    image_SLR = W_SLN @ V_SNR
+    values, largest = torch.linalg.vector_norm(image_SLR, dim=1), squares[:, -1]
+    between = V_SNR.mT @ V_SNR - torch.eye(V_SNR.shape[2], dtype=V_SNR.dtype, device=V_SNR.device)
+    off = W_SLN.mT @ image_SLR - V_SNR * values.square()[:, None]
+    right = (largest > 0) & (values.amin(1) >= SMALLEST * largest.clamp(min=0).sqrt())
+    right &= (between.abs().amax((1, 2)) < TOLERANCE) & (off.abs().amax((1, 2)) < TOLERANCE * largest)
+    unit_SLR = image_SLR / values[:, None]
+    pair = (unit_SLR, V_SNR.mT) if inputs >= outputs else (V_SNR, unit_SLR.mT)
+    return (pair[0], values, pair[1]), right
+
+
+def stack_size(inputs: int, outputs: int) -> int:
+    """How many [I, O] weights `by_stack` may take at a time: what it holds in fp64 stays below `STACK_BYTES`."""
+    return max(1, STACK_BYTES // (8 * (3 * inputs * outputs + 3 * min(inputs, outputs) ** 2)))
 
 
 def add_product(W_IO: torch.Tensor, A_IR: torch.Tensor, B_RO: torch.Tensor, sign: float = 1.0) -> None:

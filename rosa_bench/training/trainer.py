@@ -377,8 +377,13 @@ class Loop(TrainerCallback):
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
         """The method acts, on its own clock."""
         step = self._step(state, kw)
+        wait = torch.cuda.synchronize if args.device.type == "cuda" and self.run.method.long_before(step) else None
+        if wait:
+            wait()  # for steps before, whose time is not the method's
         with self.recorder.clock("method_s"):
             self.run.method.before_step(step)
+            if wait:
+                wait()
         if self.trainer.eager_because is None:
             self.phase = self.run.method.phase(step)
 

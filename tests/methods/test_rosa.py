@@ -13,6 +13,7 @@ from rosa_bench.core.method import Step
 from rosa_bench.methods.rosa import Rosa, choose, factorize
 from rosa_bench.models.sites import find_sites, weight_IO
 from rosa_bench.modules.lowrank import lowrank_sites
+from rosa_bench.modules.singular import by_stack, by_svd, stack_size
 from rosa_bench.run import run as run_experiment
 
 
@@ -206,3 +207,47 @@ def test_facts_tell_the_rank_of_the_update(tmp_path):
     for record in (rosa, lora):
         assert record.facts["merge_within_bound"] is True and record.facts["merge_max_abs_diff"] < 1e-3
         assert len(record.facts["update_rank"]) == (16 if record is rosa else 8)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"singular_values": "both"}, {"variant": "add"}, {"rank": 0.2}, {"sample": "top"}]
+)
+def test_weights_split_as_stacks_are_split_one_by_one(options, backbone):
+    """What a GPU does, on the CPU: the same directions for the same draw, but for signs."""
+    models = []
+    for _ in range(2):
+        model = transformers.AutoModelForSequenceClassification.from_pretrained(backbone("roberta"))
+        Rosa(targets=["all"], **{"rank": 3} | options).attach(model, 1)
+        models.append(model)
+    method = Rosa(targets=["all"], **{"rank": 3} | options)
+    one_by_one, stacked = models
+    method.split(one_by_one, 1, 4)
+    method.split_stacked(list(lowrank_sites(stacked)), 1, 4)
+    for (mine, site), (other, _) in zip(lowrank_sites(stacked), lowrank_sites(one_by_one), strict=True):
+        A, B, A_other, B_other = mine.A[site.role], mine.B[site.role], other.A[site.role], other.B[site.role]
+        assert torch.allclose(A @ B, A_other @ B_other, atol=1e-6)
+        assert torch.allclose(mine.weight_of(site), other.weight_of(site), atol=1e-6)
+        assert torch.allclose(A.norm(dim=0), A_other.norm(dim=0), atol=1e-5)
+
+
+def test_a_weight_whose_squares_say_too_little_is_split_by_itself():
+    """In a stack with one of which they say enough."""
+    W = torch.stack([made(12, 9), torch.diag(torch.logspace(0, -7, 12))[:, :9], torch.zeros(12, 9)])
+    chosen = torch.tensor([[0, 8], [1, 8], [0, 1]])
+    assert by_stack(W, chosen)[1].tolist() == [True, False, False]
+    rest, A, B = Rosa(rank=2)._split_stack(W, W.new_zeros(3, 12, 2), W.new_zeros(3, 2, 9), chosen)
+    for i in range(3):
+        U, values, Vh = by_svd(W[i], chosen[i])
+        assert torch.allclose(A[i] @ B[i], (U * values @ Vh).float(), atol=1e-6)
+    assert torch.allclose(rest + A @ B, W, atol=1e-6)
+
+
+def test_a_stack_with_a_weight_that_is_not_finite_is_refused():
+    W = torch.stack([made(5, 4), made(5, 4)])
+    W[1, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match="not finite"):
+        Rosa(rank=1)._split_stack(W, W.new_zeros(2, 5, 1), W.new_zeros(2, 1, 4), torch.zeros(2, 1, dtype=torch.long))
+
+
+def test_a_stack_fits_into_a_gigabyte():
+    assert stack_size(10**5, 10**5) == 1 and 8 * 6 * 1024**2 * stack_size(1024, 1024) <= 2**30
