@@ -20,7 +20,7 @@ from rosa_bench.data.source import Split, fingerprint, load_split
 from rosa_bench.errors import UsageError
 from rosa_bench.evaluation import diagnostics, predict
 from rosa_bench.evaluation.scorer import Scorer
-from rosa_bench.models import hashing, onednn
+from rosa_bench.models import casts, hashing, onednn
 from rosa_bench.models.identity import pinned
 from rosa_bench.models.load import load, loading_facts
 from rosa_bench.models.sites import task_head
@@ -67,7 +67,7 @@ def run(cfg: Run | DictConfig | Mapping[str, Any]) -> Record:
         with Recorder(run, identity, key, lock) as recorder, mirrored(run, recorder.folder):
             experiment = Experiment(run, splits, model, tokenizer, recorder)
             experiment.attach()
-            with experiment.matmul():
+            with experiment.matmul(), predict.tf32(run.train.precision == "tf32"):
                 history = experiment.train()
                 if distributed.is_first():
                     experiment.finish(history)
@@ -84,10 +84,12 @@ def refuse(run: Run) -> None:
     check_optimizer(run)
     if run.save == "merged" and not run.method.mergeable:
         raise UsageError(f"save=merged: {method_name(run)} cannot be merged; use save=adapter")
-    if run.train.graphs == "on" and (run.train.device == "cpu" or not torch.cuda.is_available()):
+    on_gpu = run.train.device != "cpu" and torch.cuda.is_available()
+    if run.train.graphs == "on" and not on_gpu:
         raise UsageError("train.graphs=on needs a GPU; train.graphs=auto uses graphs where there is one")
-    if run.train.precision == "fp16" and (run.train.device == "cpu" or not torch.cuda.is_available()):
-        raise UsageError("train.precision=fp16 needs a GPU; bf16 and fp32 work without one")
+    for key in ("precision", "eval_precision"):
+        if (value := getattr(run.train, key)) in ("fp16", "tf32") and not on_gpu:
+            raise UsageError(f"train.{key}={value} needs a GPU; bf16 and fp32 work without one")
     if run.train.gradient_checkpointing and not run.method.checkpointable:
         raise UsageError(f"train.gradient_checkpointing cannot be had with method={method_name(run)}")
 
@@ -143,7 +145,11 @@ class Experiment:
         facts["backbone_hash"] = hashing.backbone_hash(self.model)
         before = None if method.exact_at_start else self._start()
         head = task_head(self.model)
-        with self.recorder.clock("method_s"):
+        with (
+            self.recorder.clock("method_s"),
+            predict.full_precision(self.model),
+            casts.trained_in_fp32(self.model, method.moved, method_name(self.run)),
+        ):
             method.attach(self.model, seeds(self.run.seed).method)
         self.head = [p for p in head if p.requires_grad]
         if self.run.train.head_lr is not None and not self.head:

@@ -59,6 +59,7 @@ class Model:
     package: str | None = None  # an installed Python package and the folder in it, "name/folder"
     sha256: str | None = None  # of the package's model.safetensors
     random_init: bool = False  # same class and size, weights drawn from the seed: the control of every PEFT claim
+    dtype: Annotated[Literal["fp32", "bf16"], NEUTRAL] = "fp32"  # of frozen matrices in memory; bf16: half the bytes
     dropout: Annotated[Share | None, Added(None)] = None  # in every place the class has; null: the checkpoint's own
 
     @property
@@ -87,6 +88,9 @@ class Data:
             raise ValueError(f"dir={short(self.dir)} is read with data=local only, and this is data={self.source}")
 
 
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+
+
 @configured
 class Train:
     """Optimisation and evaluation. `batch_size` counts examples per optimiser step over all processes."""
@@ -112,7 +116,8 @@ class Train:
     patience: Annotated[Count | None, Added(None)] = None  # evaluations without a better one, after which to stop
     fused: Annotated[bool, NEUTRAL] = False  # AdamW in one pass over each weight: the same sums, rounded otherwise
     label_smoothing: Share = 0.0
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # autocast; parameters stay in fp32
+    precision: Precision = "fp32"  # of products; parameters that train are in fp32
+    eval_precision: Annotated[Precision | None, Added(None)] = None  # of products in evaluation; null: as in training
     gradient_checkpointing: Annotated[bool, NEUTRAL] = False
     bucket: bool = True  # batches of like length, in random order
     limit_train: Count | None = None
@@ -162,6 +167,11 @@ class Run:
     choices: dict[str, str] = Field(default_factory=dict)  # the name of each group's choice; filled by composing
 
     def __post_init__(self) -> None:
+        if self.model.dtype == "bf16" and (self.train.precision, self.train.eval_precision or "bf16") != (
+            "bf16",
+            "bf16",
+        ):
+            raise ValueError("model.dtype=bf16 needs train.precision=bf16, and train.eval_precision=bf16 or null")
         sizes = [len(os.fsencode(part)) for part in Path(self.output_dir).absolute().parts]
         if "\0" in self.output_dir or max(sizes) > 255 or sum(sizes) > LONGEST_PATH:
             raise ValueError(f"output_dir={short(self.output_dir)} cannot be the name of a folder")

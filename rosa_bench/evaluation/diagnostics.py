@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 MERGE_BOUND = 1e-3  # merged and unmerged logits may differ by this share of the largest logit (at least 1)
+MERGE_BOUND_BF16 = 3e-2
 CHECKED = {"classify": 256, "regress": 256, "generate": 8, "choice": 8}  # examples by kind of task
 STARTED = {"classify": 64, "regress": 64, "generate": 16, "choice": 16}
 Start = tuple[torch.Tensor, float | None]  # final hidden states [tokens, width], and the score or loss
@@ -27,13 +28,18 @@ def start_outputs(
 ) -> Start:
     """Final hidden states [tokens, width] of the first examples of a split, their score (or loss)."""
     kept, told = rows[: STARTED[task.kind]], examples[: STARTED[task.kind]]
+    with predict.full_precision(model):
+        return _hidden(model, kept, pad_id), _outputs(model, task, told, kept, pad_id)[1]
+
+
+def _hidden(model: PreTrainedModel, kept: Sequence[Encoded], pad_id: int) -> torch.Tensor:
     hidden = [
         model.base_model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
         .last_hidden_state.float()
         .cpu()[inputs["attention_mask"].bool().cpu()]
         for _, inputs in predict.batches(model, kept, len(kept), pad_id)
     ]
-    return torch.cat(hidden), _outputs(model, task, told, kept, pad_id)[1]
+    return torch.cat(hidden)
 
 
 def start_facts(before: Start, after: Start) -> dict[str, float]:
@@ -48,8 +54,10 @@ def merge_checked(
     """Merge the model in place; compare fp32 logits and score before and after on the first examples of a split.
 
     Facts: `merge_max_abs_diff` of the logits, `merge_score_abs_diff` of the primary metric if it is defined (of the
-    loss of a language model), and whether the logits keep `MERGE_BOUND`.
+    loss of a language model), and whether the logits keep `MERGE_BOUND`, or
+    `MERGE_BOUND_BF16` where matrices are kept in bf16.
     """
+    low = any(p.dtype == torch.bfloat16 for p in model.parameters())
     count = CHECKED[task.kind]
     kept, told = rows[:count], examples[:count]
     with predict.full_precision(model):
@@ -60,7 +68,7 @@ def merge_checked(
     largest = max(1.0, *(float(values.abs().max()) for values in before))
     return {
         "merge_max_abs_diff": difference,
-        "merge_within_bound": difference <= MERGE_BOUND * largest,
+        "merge_within_bound": difference <= (MERGE_BOUND_BF16 if low else MERGE_BOUND) * largest,
     } | _apart("merge_score_abs_diff", score, merged_score)
 
 
@@ -100,13 +108,15 @@ def update_facts(before: PreTrainedModel, after: PreTrainedModel) -> dict[str, M
     except UsageError:  # a backbone whose layers have names that are not known
         return {}
     for site in sites:
-        old, new = (site.take(weight_IO(model.get_submodule(site.name))).double() for model in (before, after))
+        old, new = (site.take(weight_IO(model.get_submodule(site.name))) for model in (before, after))
+        rounding = torch.finfo(new.dtype).eps
+        old, new = old.double(), new.double()
         difference = new.to(old.device) - old
         if not difference.any():
             continue
         values, norm = torch.linalg.svdvals(difference), float(old.norm())
         shares = values / values.sum()
-        noise = torch.finfo(torch.float32).eps * max(norm, float(new.norm()))
+        noise = rounding * max(norm, float(new.norm()))
         ranks[site.label] = int((values > noise).sum())
         effective[site.label] = float(torch.exp(-torch.xlogy(shares, shares).sum()))
         norms[site.label] = float(difference.norm()) / norm

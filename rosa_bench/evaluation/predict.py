@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from rosa_bench.config import Precision
 from rosa_bench.core.task import IGNORED, Encoded, Example, Prediction, Task
 from rosa_bench.data.batches import collate
 from rosa_bench.errors import UsageError
@@ -37,13 +38,39 @@ def evaluating(model: torch.nn.Module) -> Iterator[None]:
 
 @contextmanager
 def full_precision(model: torch.nn.Module) -> Iterator[None]:
-    """Without the autocast that training at a lower precision leaves around the model's `forward`."""
-    wrapped = model.__dict__.pop("forward", None)
-    try:
+    """Products in fp32 whatever the precision of training is; in bf16 for a model with matrices kept in bf16."""
+    with in_precision(model, "bf16" if any(p.dtype == torch.bfloat16 for p in model.parameters()) else "fp32"):
         yield
+
+
+@contextmanager
+def in_precision(model: torch.nn.Module, precision: Precision | None) -> Iterator[None]:
+    """Products in a precision; None: in that of training, whose autocast is around the model's `forward`."""
+    if precision is None:
+        yield
+        return
+    wrapped = model.__dict__.pop("forward", None)
+    lower = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    kind = next(model.parameters()).device.type
+    try:
+        with tf32(precision == "tf32"), torch.autocast(kind, lower, enabled=lower is not None):
+            yield
     finally:
         if wrapped is not None:
             model.__dict__["forward"] = wrapped
+
+
+@contextmanager
+def tf32(on: bool) -> Iterator[None]:
+    """Whether products of fp32 matrices on a GPU round their inputs to the 10 bits of TF32."""
+    before, wanted = torch.get_float32_matmul_precision(), "high" if on else "highest"
+    if before != wanted:
+        torch.set_float32_matmul_precision(wanted)
+    try:
+        yield
+    finally:
+        if before != wanted:
+            torch.set_float32_matmul_precision(before)
 
 
 def sorted_batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:

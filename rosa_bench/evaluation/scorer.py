@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from rosa_bench.config import Run
+from rosa_bench.config import Precision, Run
 from rosa_bench.core.task import Encoded, Example, Prediction
 from rosa_bench.data.encode import encode_split
 from rosa_bench.data.source import Split
@@ -83,8 +84,17 @@ class Scorer:
                 for example in self.splits[split].examples:
                     task.prompt_ids(example, self.tokenizer)
 
+    def _precision(self) -> AbstractContextManager[None]:
+        """The precision of evaluation; matrices that are kept in bf16 are read in bf16."""
+        stored: Precision | None = "bf16" if self.run.model.dtype == "bf16" else None
+        return predict.in_precision(self.model, self.run.train.eval_precision or stored)
+
     def epoch_scores(self) -> Scores:
         """What is cheap to know at every epoch end: all scored splits of a classifier, the loss of a generator."""
+        with self._precision():
+            return self._epoch_scores()
+
+    def _epoch_scores(self) -> Scores:
         main = self.run.method.variants()[-1]
         if self.task.kind == "generate":
             return {self.task.select_split: {"loss": self._losses([main])[main]}}
@@ -100,10 +110,11 @@ class Scorer:
         names = recorder.record.variant_names = self.run.method.variants()
         if facts := self.task.scoring_facts(self.splits[self.task.scored_splits[0]].examples):
             recorder.record.facts["scoring"] = facts
-        if self.task.kind == "generate":
-            self._finish_texts(recorder, names)
-        else:
-            self._finish_classes(recorder, names)
+        with self._precision():
+            if self.task.kind == "generate":
+                self._finish_texts(recorder, names)
+            else:
+                self._finish_classes(recorder, names)
         recorder.record.primary = self._primary(recorder, names[-1], history)
 
     def _finish_classes(self, recorder: Recorder, names: Sequence[str]) -> None:
@@ -141,6 +152,10 @@ class Scorer:
 
     def predicted(self, split: str, variants: Sequence[str]) -> Iterator[tuple[str, list[Prediction]]]:
         """The predictions of variants on a split, one after the other."""
+        with self._precision():
+            yield from self._predicted(split, variants)
+
+    def _predicted(self, split: str, variants: Sequence[str]) -> Iterator[tuple[str, list[Prediction]]]:
         if self.task.kind != "generate":
             yield from self._classified(split, variants).items()
             return

@@ -8,13 +8,18 @@ read are cast: embeddings and norms stay as they are, and so does a trained matr
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
+
+from rosa_bench.errors import UsageError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 Slot = tuple[dict[str, Any], str]  # the parameters of a module, and the name of one of them
 
@@ -90,6 +95,38 @@ class Casts:
         """Raise RuntimeError if a weight that counted as fixed has other values than its copy."""
         if any(not torch.equal(p.detach().to(copy.dtype), copy) for p, copy in self.fixed.items()):
             raise RuntimeError("a frozen weight changed in training, and its copy in lower precision did not")
+
+
+def keep_frozen_in_bf16(model: nn.Module, head: Collection[nn.Parameter]) -> None:
+    """Keep matrices that products alone read in bf16 and everything else in fp32, the parameters of the head too.
+
+    Training with `train.precision=bf16` computes with the same values as if all were kept in fp32.
+    """
+    kept = {id(p) for p in head}
+    everywhere = Counter(id(p) for module in model.modules() for p in module._parameters.values())
+    in_products = Counter(id(p) for p, _ in product_slots(model))
+    for p in model.parameters():
+        low = p.dim() > 1 and id(p) not in kept and in_products[id(p)] == everywhere[id(p)]
+        p.data = p.data.to(torch.bfloat16 if low else torch.float32)
+    for buffer in model.buffers():
+        if buffer.is_floating_point():
+            buffer.data = buffer.data.float()
+
+
+@contextmanager
+def trained_in_fp32(model: PreTrainedModel, moved: Callable[[Any], Collection[str]], method: str) -> Iterator[None]:
+    """Around attaching a method: what it adds trains in fp32.
+
+    Raises UsageError if it changes matrices of the backbone that are kept in bf16: they would be rounded at each step.
+    """
+    before = {id(p) for p in model.parameters()}
+    yield
+    names = moved(model)
+    for name, p in model.named_parameters():
+        if p.dtype == torch.bfloat16 and (p.requires_grad or name in names):
+            if id(p) in before:
+                raise UsageError(f"model.dtype=bf16: method={method} changes weights of the backbone, which need fp32")
+            p.data = p.data.float()
 
 
 def product_slots(model: nn.Module) -> Iterator[tuple[nn.Parameter, Slot]]:

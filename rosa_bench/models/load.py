@@ -14,8 +14,10 @@ from rosa_bench.config import Model
 from rosa_bench.core.task import Task
 from rosa_bench.errors import UsageError
 from rosa_bench.models import dropout
+from rosa_bench.models.casts import keep_frozen_in_bf16
 from rosa_bench.models.fit import fit, is_masked_or_not_causal
 from rosa_bench.models.identity import MADE, on_hub, source_of
+from rosa_bench.models.sites import task_head
 from rosa_bench.models.weights import load_weights
 from rosa_bench.system.hub import ADAPTER
 
@@ -31,7 +33,9 @@ def cache_name(module: torch.nn.Module) -> str:
 
 
 def load(model: Model, task: Task, seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The backbone in fp32 with a new head where the task has one, drawn from `seed`, and its tokenizer.
+    """The backbone with a new head where the task has one, drawn from `seed`, and its tokenizer.
+
+    All is in fp32; with `model.dtype=bf16` matrices of the backbone are in bf16.
 
     Raises:
         UsageError: for a folder or hub that cannot be loaded, a backbone that cannot do the task, or one without
@@ -40,6 +44,8 @@ def load(model: Model, task: Task, seed: int) -> tuple[PreTrainedModel, PreTrain
     backbone, tokenizer = _loaded(model, task, seed)
     if model.dropout is not None and not dropout.set_in_modules(backbone, model.dropout) and model.dropout > 0:
         raise UsageError(f"model.dropout={model.dropout}: {type(backbone).__name__} has no dropout")
+    if model.dtype == "bf16":
+        keep_frozen_in_bf16(backbone, task_head(backbone))
     return backbone, tokenizer
 
 
@@ -67,7 +73,9 @@ def _loaded(model: Model, task: Task, seed: int) -> tuple[PreTrainedModel, PreTr
             transformers.set_seed(seed)
             backbone = cls.from_config(config, dtype=torch.float32, trust_remote_code=False)
         else:
-            options |= {"config": config, "dtype": torch.float32, "use_safetensors": True}
+            # A head is drawn in fp32; without one, nothing is ever held in more bits than the file has.
+            dtype = "auto" if model.dtype == "bf16" and not task.num_labels else torch.float32
+            options |= {"config": config, "dtype": dtype, "use_safetensors": True}
             options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
             read: Any = partial(cls.from_pretrained, source, **options)
             backbone, facts = load_weights(read, source, seed)

@@ -44,8 +44,9 @@ class LowRank(nn.Module):
         weight.requires_grad_(False)
         self.sites, self.scale, self.outputs = tuple(sites), scale, outputs
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
-        self.A = nn.ParameterDict({s.role: weight.new_zeros(inputs, rank[s.role]) for s in sites})
-        self.B = nn.ParameterDict({s.role: weight.new_zeros(rank[s.role], s.width) for s in sites})
+        dtype = torch.promote_types(weight.dtype, torch.float32)
+        self.A = nn.ParameterDict({s.role: weight.new_zeros(inputs, rank[s.role], dtype=dtype) for s in sites})
+        self.B = nn.ParameterDict({s.role: weight.new_zeros(rank[s.role], s.width, dtype=dtype) for s in sites})
 
     def factors(self, role: Role) -> tuple[torch.Tensor, torch.Tensor]:
         """The `A` and `B` of a role that act now."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
-from support import prepared, small
+from safetensors.torch import load_file
+from support import composed, prepared, small
 
 from rosa_bench.data.batches import collate
+from rosa_bench.errors import UsageError
 from rosa_bench.models.casts import Casts
 from rosa_bench.models.load import load
 from rosa_bench.modules.lowrank import lowrank_sites
@@ -103,3 +107,40 @@ def test_a_run_counts_them_as_weights(tmp_path):
     plain = sum(t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()])
     assert memory["weights"] == plain + Casts(model, torch.bfloat16).bytes > plain
     assert load(run.model, run.task, 0)[0].dtype == torch.float32
+
+
+KEPT = ("train.precision=bf16", "train.max_steps=4", "train.limit_train=24", "train.log_steps=1", "save=adapter")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("method=lora",), ("method=meft",), ("method=adapter",), ("method=ia3",), ("method=lora", "task=e2e")],
+)
+def test_a_backbone_kept_in_bf16_trains_as_one_in_fp32(options, backbone, tmp_path):
+    """To the bit: autocast rounds the same matrices to bf16, only later."""
+    kind = "gpt2" if "task=e2e" in options else "roberta"
+    found = []
+    for dtype in ("fp32", "bf16"):
+        run = small(tmp_path / dtype, *KEPT, *options, f"model.path={backbone(kind)}", f"model.dtype={dtype}")
+        record = run_experiment(run)
+        folder = tmp_path / dtype / record.run_id
+        losses = [json.loads(line).get("loss") for line in (folder / "events.jsonl").read_text().splitlines()]
+        found.append((record, losses, load_file(next(folder.glob("adapter/*.safetensors")))))
+    (fp32, losses, tensors), (bf16, losses_bf16, tensors_bf16) = found
+    assert fp32.key == bf16.key and losses == losses_bf16 and fp32.scores == bf16.scores
+    assert all(torch.equal(tensors[name], tensors_bf16[name]) for name in tensors | tensors_bf16)
+    assert bf16.cost["memory"]["weights"] < fp32.cost["memory"]["weights"]
+    assert bf16.facts.get("merge_within_bound", True)
+
+
+@pytest.mark.parametrize("method", ["full", "rosa"])
+def test_a_method_that_changes_the_backbone_needs_it_in_fp32(method, backbone, tmp_path):
+    options = (*KEPT, f"method={method}", f"model.path={backbone('roberta')}", "model.dtype=bf16")
+    with pytest.raises(UsageError, match=f"method={method} changes weights of the backbone"):
+        run_experiment(small(tmp_path, *options))
+
+
+@pytest.mark.parametrize("options", [(), ("train.precision=bf16", "train.eval_precision=fp32")])
+def test_a_backbone_in_bf16_needs_products_in_bf16(options):
+    with pytest.raises(UsageError, match=r"model\.dtype=bf16 needs train\.precision=bf16"):
+        composed("method=lora", "model.dtype=bf16", *options)

@@ -1,0 +1,70 @@
+"""The precision of evaluation is the one asked for, whatever training leaves around the model."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from support import composed, small
+
+from rosa_bench.errors import UsageError
+from rosa_bench.evaluation import diagnostics, predict
+from rosa_bench.records.run_key import config_key
+from rosa_bench.run import refuse
+from rosa_bench.run import run as run_experiment
+
+FEW = ("method=lora", "train.max_steps=2", "train.limit_train=16")
+
+
+@pytest.mark.parametrize(
+    ("training", "evaluation", "expected"),
+    [
+        ("bf16", "null", torch.bfloat16),
+        ("bf16", "fp32", None),
+        ("bf16", "bf16", torch.bfloat16),
+        ("fp32", "bf16", torch.bfloat16),
+        ("fp32", "null", None),
+    ],
+)
+def test_evaluation_runs_in_its_own_precision(training, evaluation, expected, backbone, tmp_path, monkeypatch):
+    seen, merging = set(), []
+    logits, merge_checked = predict.logits, diagnostics.merge_checked
+
+    def watched(model, *args, **kwargs):
+        def note(*_):
+            on = torch.is_autocast_enabled("cpu")
+            if not merging:
+                seen.add(torch.get_autocast_dtype("cpu") if on else None)
+
+        handle = model.base_model.register_forward_pre_hook(note)
+        try:
+            return logits(model, *args, **kwargs)
+        finally:
+            handle.remove()
+
+    monkeypatch.setattr(predict, "logits", watched)
+    monkeypatch.setattr(diagnostics, "merge_checked", lambda *args: merging.append(True) or merge_checked(*args))
+    precision = (f"train.precision={training}", f"train.eval_precision={evaluation}")
+    run_experiment(small(tmp_path, *FEW, *precision, f"model.path={backbone('roberta')}"))
+    assert seen == {expected}
+
+
+@pytest.mark.parametrize("key", ["precision", "eval_precision"])
+@pytest.mark.parametrize("value", ["tf32", "fp16"])
+def test_what_needs_a_gpu_is_refused_without_one(key, value, tmp_path):
+    with pytest.raises(UsageError, match=rf"train\.{key}={value} needs a GPU"):
+        refuse(small(tmp_path, f"train.{key}={value}"))
+
+
+def test_tf32_is_on_inside_alone():
+    before = torch.get_float32_matmul_precision()
+    with predict.tf32(True):
+        assert torch.get_float32_matmul_precision() == "high"
+        with predict.tf32(False):
+            assert torch.get_float32_matmul_precision() == "highest"
+        assert torch.get_float32_matmul_precision() == "high"
+    assert torch.get_float32_matmul_precision() == before
+
+
+def test_a_key_knows_the_precision_of_evaluation_unless_it_is_that_of_training():
+    keys = [config_key(composed("method=lora", *more)) for more in ((), ("train.eval_precision=bf16",))]
+    assert len(set(keys)) == 2
