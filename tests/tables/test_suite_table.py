@@ -90,10 +90,14 @@ def test_a_printed_spread_has_the_decimals_of_its_value(std, shown):
     assert printed_text(Place(printed=Printed(68.3, std, 1)), 1).endswith(shown)
 
 
-def test_fewer_rows_than_the_release_are_other_data(tmp_path):
+@pytest.mark.parametrize("source", ["local", "hub"])
+def test_other_rows_than_those_of_the_release_are_other_data(tmp_path, source):
     path = record(tmp_path, "method=lora", "model=roberta_base", "data=hub")
-    changed(path, data={"source": "local", "sha256": {}, "rows": {"train": 100, "validation": 1043}})
+    changed(path, data={"source": source, "sha256": {}, "rows": {"train": 100, "validation": 1043}})
     assert "other data (train has 100 rows, 8551 in the release)" in markdown(built(tmp_path, paper_suite())[0])
+    released = {"train": True, "validation": False}
+    changed(path, data={"source": source, "sha256": {}, "rows": {"train": 8551}, "released": released})
+    assert "other data (validation has other rows than the release)" in markdown(built(tmp_path, paper_suite())[0])
 
 
 def test_another_rule_than_the_papers_is_not_comparable(tmp_path):

@@ -192,7 +192,8 @@ def online(**more: str) -> dict[str, str]:
 def test_a_run_that_asks_such_a_hub_ends_in_a_line(manners, asked, tmp_path):
     """What the hub's own clients do is part of it; loading them is not counted."""
     with server(manners) as (address, _):
-        environment = online(HF_ENDPOINT=address, HF_HOME=str(tmp_path))
+        limits = {} if manners is hang else {"HF_HUB_ETAG_TIMEOUT": "2", "HF_HUB_DOWNLOAD_TIMEOUT": "2"}
+        environment = online(HF_ENDPOINT=address, HF_HOME=str(tmp_path), **limits)
         command = [sys.executable, "-c", ASKING, asked]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.stdout.count("\n") == 1 and "Two ways on" in done.stdout, done.stdout + done.stderr
