@@ -7,6 +7,7 @@ import torch
 import transformers
 from scipy import stats
 from support import prepared, small, steps
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from rosa_bench.core.method import Step
 from rosa_bench.data.batches import collate
@@ -15,7 +16,7 @@ from rosa_bench.evaluation import predict
 from rosa_bench.methods.dylora import DyLora
 from rosa_bench.methods.lora import Lora
 from rosa_bench.models.sites import Site
-from rosa_bench.modules.lowrank import Nested, lowrank_sites
+from rosa_bench.modules.lowrank import Directions, Nested, lowrank_sites
 from rosa_bench.records import checkpoints
 from rosa_bench.run import run as run_experiment
 from rosa_bench.training import trainer
@@ -178,6 +179,34 @@ def test_under_a_constant_gradient_a_direction_moves_by_the_rate_in_each_of_its_
     assert own.min() > 30
     assert torch.allclose(A, before[0] - 1e-3 * own, atol=2e-5)
     assert torch.allclose(B, before[1] + 1e-3 * own[:, None], atol=2e-5)
+
+
+class Operations(TorchDispatchMode):
+    """Counts the operations that read or write values; views cost nothing."""
+
+    VIEWS = frozenset({"view", "permute", "transpose", "select", "slice", "unbind", "detach", "alias"})
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if (name := func.overloadpacket.__name__) not in self.VIEWS:
+            self.names.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+def test_directions_take_a_few_operations_for_all_sites(backbone):
+    """Seven for A and B of any number of sites of one shape, where each site took four copies."""
+    model = loaded(backbone("roberta"), DyLora(rank_max=8))
+    factors = [p for module, site in lowrank_sites(model) for p in (module.A[site.role], module.B[site.role])]
+    directions = Directions(model, torch.optim.AdamW(factors))
+    for p in factors:
+        p.grad = torch.ones_like(p)
+    with Operations() as operations:
+        directions.gather(range(3))
+        directions.scatter()
+    assert len(operations.names) <= 7, operations.names
 
 
 class PublishedLinear(torch.nn.Module):
