@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -32,7 +33,7 @@ from rosa_bench.records.run_key import clear_finished, config_key, finished, met
 from rosa_bench.system import distributed
 from rosa_bench.system.files import unwritable, write_bytes
 from rosa_bench.system.locks import claimed
-from rosa_bench.system.seeds import seeds
+from rosa_bench.system.seeds import preserved_random_state, seeds
 from rosa_bench.system.threads import on_threads
 from rosa_bench.tracking.tracker import mirrored
 from rosa_bench.training.trainer import check_optimizer, evaluations, make_trainer
@@ -40,17 +41,32 @@ from rosa_bench.training.trainer import check_optimizer, evaluations, make_train
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+_IN_PROGRESS = threading.Lock()  # held by the run of this process: seeds and signal handlers are the process's
 FACT_ROWS = 8  # training rows on which a method measures itself
 
 
 def run(cfg: Run | DictConfig | Mapping[str, Any]) -> Record:
     """Run one experiment, or return the record of the same experiment if it is done already.
 
+    The random states of Python, NumPy and torch are the same afterwards.
+
     Raises:
-        UsageError: for a wrong configuration or missing input, before anything is trained.
+        UsageError: for a wrong configuration or missing input, before anything is trained, and while another run is
+            in progress in this process.
         KeyboardInterrupt: when it was asked to stop; a checkpoint is kept.
     """
-    run = cfg if isinstance(cfg, Run) else resolve(cfg)
+    if not _IN_PROGRESS.acquire(blocking=False):
+        raise UsageError(
+            "another run is in progress in this process; wait for it, or start each run in a process of its own"
+        )
+    try:
+        with preserved_random_state():
+            return _run(cfg if isinstance(cfg, Run) else resolve(cfg))
+    finally:
+        _IN_PROGRESS.release()
+
+
+def _run(run: Run) -> Record:
     run = replace(run, model=pinned(run.model))
     key = config_key(run)
     identity = run_id(run, key)
