@@ -46,7 +46,7 @@ def test_the_import_is_light():
 def test_the_documented_examples_run(example, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     exec(example, {})
-    assert ("did you mean method.rank?" in capsys.readouterr().out) or (tmp_path / "merged" / "config.json").is_file()
+    assert ("did you mean method.rank" in capsys.readouterr().out) or (tmp_path / "merged" / "config.json").is_file()
 
 
 def test_training_keeps_the_random_state_of_the_caller(tmp_path):
