@@ -88,6 +88,7 @@ def restored(run: config.Run, folder: Path, split: str) -> Scorer:
     import torch
 
     from rosa_bench.data.source import load_split
+    from rosa_bench.evaluation import predict
     from rosa_bench.evaluation.scorer import Scorer
     from rosa_bench.models import hashing
     from rosa_bench.models.load import load
@@ -102,7 +103,8 @@ def restored(run: config.Run, folder: Path, split: str) -> Scorer:
     splits = {split: load_split(run.task, run.data, split, run.train.limit_eval)}
     model, tokenizer = load(run.model, run.task, seeds(run.seed).init)
     backbone_hash = hashing.backbone_hash(model)
-    run.method.attach(model, seeds(run.seed).method)
+    with predict.attaching(model, run.method):
+        run.method.attach(model, seeds(run.seed).method)
     checkpoints.load_adapter(model, run.method, folder / "adapter", backbone_hash)
     if run.train.device == "cuda" or (run.train.device == "auto" and torch.cuda.is_available()):
         model.to("cuda")  # type: ignore[arg-type]

@@ -21,7 +21,7 @@ from rosa_bench.data.source import Split, fingerprint, load_split
 from rosa_bench.errors import UsageError
 from rosa_bench.evaluation import diagnostics, predict
 from rosa_bench.evaluation.scorer import Scorer
-from rosa_bench.models import casts, hashing, onednn
+from rosa_bench.models import hashing, onednn
 from rosa_bench.models.identity import pinned
 from rosa_bench.models.load import load, loading_facts
 from rosa_bench.models.sites import task_head
@@ -161,11 +161,7 @@ class Experiment:
         facts["backbone_hash"] = hashing.backbone_hash(self.model)
         before = None if method.exact_at_start else self._start()
         head = task_head(self.model)
-        with (
-            self.recorder.clock("method_s"),
-            predict.full_precision(self.model),
-            casts.trained_in_fp32(self.model, method.moved, method_name(self.run)),
-        ):
+        with self.recorder.clock("method_s"), predict.attaching(self.model, method):
             method.attach(self.model, seeds(self.run.seed).method)
         self.head = [p for p in head if p.requires_grad]
         if self.run.train.head_lr is not None and not self.head:
