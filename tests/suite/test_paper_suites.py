@@ -58,6 +58,19 @@ def printed_rows(suite: Suite, rows: list[papers.Reported]) -> set[tuple[str, st
     return {(row.method, row.model, ours[row.task]) for row in rows if row.task in ours}
 
 
+@pytest.mark.parametrize(
+    "name", ["lora_table3", "lora_table13", "lora_table14", "lora_table18", "dylora_table6", "dylora_table9"]
+)
+def test_data_to_text_of_lora_and_dylora_is_searched_and_trained_as_by_lora_s_code(name):
+    cells = plan.plan(plan.load(name)) + plan.plan(plan.load(name), published_code=True)
+    assert {(cell.run.task.search, cell.run.model.dropout) for cell in cells} == {("lora", 0.0)}
+    others = [other for other in config.choices("suite") if other.startswith("rosa_")]
+    assert {getattr(cell.run.task, "search", None) for other in others for cell in plan.plan(plan.load(other))} <= {
+        "transformers",
+        None,
+    }
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_row_that_a_suite_names_is_printed(name):
     suite, rows, cells = planned(name)
