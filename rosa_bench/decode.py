@@ -67,6 +67,7 @@ def changed(folder: Path, overrides: Sequence[str]) -> config.Run:
         else:
             raise UsageError(f"{key} cannot be changed after training; what can: task.*, data.*, {', '.join(FREE)}")
     cfg.pop("defaults", None)
+    cfg.pop("hydra", None)  # its own part of the file, with references that only Hydra resolves
     return config.resolve(cfg)
 
 
