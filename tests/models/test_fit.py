@@ -221,7 +221,7 @@ def test_weights_in_bf16_are_read_with_their_rounding(kind, tmp_path):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"dtype": "bfloat16"}))
     run = composed(f"model.path={folder}", "task=e2e", "model.dtype=bf16", "train.precision=bf16")
-    assert load(run.model, run.task, 1)[0].dtype == torch.bfloat16
+    assert torch.bfloat16 in {p.dtype for p in load(run.model, run.task, 1)[0].parameters()}
 
 
 def test_damaged_weights_are_refused(tmp_path):
