@@ -12,6 +12,7 @@ train.{device,eval_batch_size,limit_eval,threads}.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import sys
@@ -67,7 +68,6 @@ def changed(folder: Path, overrides: Sequence[str]) -> config.Run:
         else:
             raise UsageError(f"{key} cannot be changed after training; what can: task.*, data.*, {', '.join(FREE)}")
     cfg.pop("defaults", None)
-    cfg.pop("hydra", None)  # its own part of the file, with references that only Hydra resolves
     return config.resolve(cfg)
 
 
@@ -89,12 +89,11 @@ def restored(run: config.Run, folder: Path, split: str) -> Scorer:
     import torch
 
     from rosa_bench.data.source import load_split
-    from rosa_bench.evaluation import predict
     from rosa_bench.evaluation.scorer import Scorer
-    from rosa_bench.models import hashing
     from rosa_bench.models.load import load
     from rosa_bench.models.traits import max_length
     from rosa_bench.records import checkpoints
+    from rosa_bench.records.start import attach_method
     from rosa_bench.system.seeds import seeds
 
     if not (folder / "adapter" / "adapter.json").is_file():
@@ -103,9 +102,8 @@ def restored(run: config.Run, folder: Path, split: str) -> Scorer:
         torch.set_num_threads(run.train.threads)
     splits = {split: load_split(run.task, run.data, split, run.train.limit_eval)}
     model, tokenizer = load(run.model, run.task, seeds(run.seed).init)
-    backbone_hash = hashing.backbone_hash(model)
-    with predict.attaching(model, run.method):
-        run.method.attach(model, seeds(run.seed).method)
+    moved = dataclasses.replace(run, output_dir=str(folder.parent))  # where ids of runs are looked up
+    backbone_hash, _ = attach_method(moved, model, seeds(run.seed).method)
     checkpoints.load_adapter(model, run.method, folder / "adapter", backbone_hash)
     if run.train.device == "cuda" or (run.train.device == "auto" and torch.cuda.is_available()):
         model.to("cuda")  # type: ignore[arg-type]

@@ -47,19 +47,21 @@ def data(run: config.Run) -> Iterator[Finding]:
 def model(run: config.Run) -> Iterator[Finding]:
     """The backbone loads with the head of the task, reads every row, and has the weights the method adapts."""
     with _told() as finding:
-        from rosa_bench.evaluation.predict import attaching
         from rosa_bench.models.load import load, loading_facts
+        from rosa_bench.records.start import attach_method
+        from rosa_bench.system.seeds import seeds
 
         run.method.check(run.task)
-        backbone, tokenizer = load(run.model, run.task, run.seed)
+        backbone, tokenizer = load(run.model, run.task, seeds(run.seed).init)
         finding += [(None, f"{name.replace('_', ' ')}: {value}") for name, value in loading_facts(backbone).items()]
         _read_rows(run, backbone, tokenizer)
-        with attaching(backbone, run.method):
-            run.method.attach(backbone, run.seed)
+        _, loader = attach_method(run, backbone, seeds(run.seed).method)
         trainable = sum(p.numel() for p in backbone.parameters() if p.requires_grad)
         total = sum(p.numel() for p in backbone.parameters())
         name = f"{type(backbone).__name__} {run.model.name}"
         finding.append((True, f"{name}: {total:,} parameters, {trainable:,} train; {len(tokenizer):,} tokens"))
+        if loader is not None:
+            finding.append((True, loader.describe()))
     yield from finding
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -21,7 +20,7 @@ from rosa_bench.data.source import Split, fingerprint, load_split
 from rosa_bench.errors import UsageError
 from rosa_bench.evaluation import diagnostics, predict
 from rosa_bench.evaluation.scorer import Scorer
-from rosa_bench.models import hashing, onednn
+from rosa_bench.models import casts, hashing, onednn
 from rosa_bench.models.identity import pinned
 from rosa_bench.models.load import load, loading_facts
 from rosa_bench.models.sites import task_head
@@ -30,10 +29,11 @@ from rosa_bench.records import checkpoints
 from rosa_bench.records.record import Record
 from rosa_bench.records.recorder import Recorder
 from rosa_bench.records.run_key import clear_finished, config_key, finished, method_name, run_id
+from rosa_bench.records.start import start_loader
 from rosa_bench.system import distributed
 from rosa_bench.system.files import unwritable, write_bytes
 from rosa_bench.system.locks import claimed
-from rosa_bench.system.seeds import preserved_random_state, seeds
+from rosa_bench.system.seeds import seeds
 from rosa_bench.system.threads import on_threads
 from rosa_bench.tracking.tracker import mirrored
 from rosa_bench.training.trainer import check_optimizer, evaluations, make_trainer
@@ -41,32 +41,17 @@ from rosa_bench.training.trainer import check_optimizer, evaluations, make_train
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_IN_PROGRESS = threading.Lock()  # held by the run of this process: seeds and signal handlers are the process's
 FACT_ROWS = 8  # training rows on which a method measures itself
 
 
 def run(cfg: Run | DictConfig | Mapping[str, Any]) -> Record:
     """Run one experiment, or return the record of the same experiment if it is done already.
 
-    The random states of Python, NumPy and torch are the same afterwards.
-
     Raises:
-        UsageError: for a wrong configuration or missing input, before anything is trained, and while another run is
-            in progress in this process.
+        UsageError: for a wrong configuration or missing input, before anything is trained.
         KeyboardInterrupt: when it was asked to stop; a checkpoint is kept.
     """
-    if not _IN_PROGRESS.acquire(blocking=False):
-        raise UsageError(
-            "another run is in progress in this process; wait for it, or start each run in a process of its own"
-        )
-    try:
-        with preserved_random_state():
-            return _run(cfg if isinstance(cfg, Run) else resolve(cfg))
-    finally:
-        _IN_PROGRESS.release()
-
-
-def _run(run: Run) -> Record:
+    run = cfg if isinstance(cfg, Run) else resolve(cfg)
     run = replace(run, model=pinned(run.model))
     key = config_key(run)
     identity = run_id(run, key)
@@ -156,12 +141,22 @@ class Experiment:
         }
 
     def attach(self) -> None:
-        """Attach the method; a method that does not start at its backbone is compared with it."""
+        """Attach the method and load what the run starts from.
+
+        A method whose logits are not the backbone's at the start is compared with it.
+        """
         method, facts = self.run.method, self.record.facts
+        loader = start_loader(self.run, self.model)
+        if loader is not None:
+            loader.before_attach()
         facts["backbone_hash"] = hashing.backbone_hash(self.model)
         before = None if method.exact_at_start else self._start()
         head = task_head(self.model)
-        with self.recorder.clock("method_s"), predict.attaching(self.model, method):
+        with (
+            self.recorder.clock("method_s"),
+            predict.full_precision(self.model),
+            casts.trained_in_fp32(self.model, method.moved, method_name(self.run)),
+        ):
             method.attach(self.model, seeds(self.run.seed).method)
         self.head = [p for p in head if p.requires_grad]
         if self.run.train.head_lr is not None and not self.head:
@@ -172,6 +167,10 @@ class Experiment:
             raise UsageError(f"train.lora_plus={self.run.train.lora_plus} {needs}")
         if before is not None:
             facts |= diagnostics.start_facts(before, self._start())
+        if loader is not None:
+            loader.after_attach(facts["backbone_hash"])
+            facts["start"] = loader.facts()
+            self.recorder.show(loader.describe())
         facts["init_hash"] = hashing.tensor_hash(checkpoints.trained_state(self.model, method))
 
     def _start(self) -> diagnostics.Start:
@@ -241,7 +240,10 @@ class Experiment:
         if not facts["merge_within_bound"]:
             off = f"logits differ by {facts['merge_max_abs_diff']:.2g}"
             self.recorder.show(f"the merged model is not the trained one: {off}")
-        facts |= diagnostics.update_facts(load(run.model, run.task, seeds(run.seed).init)[0], self.model)
+        backbone = load(run.model, run.task, seeds(run.seed).init)[0]
+        if (loader := start_loader(run, backbone)) is not None:
+            loader.before_attach()
+        facts |= diagnostics.update_facts(backbone, self.model)
         if run.save == "merged":
             self.model.save_pretrained(self.recorder.folder / "merged")
             self.tokenizer.save_pretrained(self.recorder.folder / "merged")

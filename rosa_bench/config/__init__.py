@@ -164,6 +164,7 @@ class Run:
     resume: Annotated[Literal["auto", "never", "must"], NEUTRAL] = "auto"
     force: Annotated[bool, NEUTRAL] = False
     save: Annotated[Literal["none", "adapter", "merged"], NEUTRAL] = "none"
+    start: Annotated[Name | None, NEUTRAL] = None  # another run: folder, id or `save=` output; in the key by content
     choices: dict[str, str] = Field(default_factory=dict)  # the name of each group's choice; filled by composing
 
     def __post_init__(self) -> None:

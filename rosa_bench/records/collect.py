@@ -159,17 +159,28 @@ def record_files(root: Path) -> list[Path]:
     return [root / name / "record.json" for name in names if os.path.exists(f"{root}/{name}/record.json")]  # noqa: PTH110
 
 
+def started_from(record: Record) -> str | None:
+    """Task and method of the run that a run started from, or the hash of what it loaded; None without a start."""
+    start = record.facts.get("start")
+    if not isinstance(start, dict):
+        return None
+    return f"{start['task']} {start['method']}" if {"task", "method"} <= start.keys() else str(start.get("sha256"))
+
+
 def _shared(
     record: Record, known: dict[bytes, tuple[str, dict[str, Any], dict[str, Any]]]
 ) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """A record's setting as text, its parts, and its configuration as the object that all runs of the setting share."""
     own = {
-        name: value for name, value in record.config.items() if name not in ("seed", "output_dir", "resume", "force")
+        name: value
+        for name, value in record.config.items()
+        if name not in ("seed", "output_dir", "resume", "force", "start")
     }
-    rows = record.data.get("sha256"), record.data.get("source"), record.facts.get("backbone_hash")
-    short = marshal.dumps((own, rows), 2)  # quick, and the same for the same values in the same order
+    start = started_from(record)  # of every seed from another run, so from other weights
+    rows = record.data.get("sha256"), record.data.get("source"), None if start else record.facts.get("backbone_hash")
+    short = marshal.dumps((own, rows, start), 2)  # quick, and the same for the same values in the same order
     if short not in known:
-        parts = identity_parts(own)
+        parts = identity_parts(own) | ({"start": start} if start else {})
         setting = as_text([parts, model_parts(own), rows])
         known[short] = (setting, parts, own)
     return known[short]

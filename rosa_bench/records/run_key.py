@@ -18,6 +18,7 @@ from rosa_bench.data.source import fingerprint
 from rosa_bench.errors import UsageError
 from rosa_bench.models.identity import identity
 from rosa_bench.records.record import Record, read_record
+from rosa_bench.records.start import find_start
 from rosa_bench.system.console import warn_once
 from rosa_bench.system.files import clear_temporaries
 
@@ -67,9 +68,11 @@ def class_of(group: str, target: str) -> type | None:
 
 
 def config_key(run: Run) -> str:
-    """The sha256 of a run's identity: configuration, content of the backbone's files, identity of the rows."""
+    """The sha256 of a run's identity: configuration, content of the files it loads, identity of the rows."""
     kept = identity_parts(run.to_dict())
     kept |= {"model": identity(run.model, run.task.kind == "generate"), "data": fingerprint(run.task, run.data)}
+    if (start := find_start(run)) is not None:
+        kept["start"] = start.sha256
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 

@@ -52,7 +52,9 @@ def with_input(cells: Sequence[Cell]) -> tuple[list[Cell], list[str]]:
     lacking: UsageError | None = None
     for cell in cells:
         try:
-            cell.key  # noqa: B018 - reads what identifies rows and weights
+            cell.plain_key  # noqa: B018 - reads what identifies rows and weights
+            if cell.source is not None:
+                cell.source.plain_key  # noqa: B018
         except UsageError as error:
             lacking = error
             lines.append(f"  {'no input':12}{run_name(cell.run)}: {error}")
@@ -73,8 +75,11 @@ def summary(cells: Sequence[Cell], reasons: Mapping[str, str], lacking: Sequence
             spent.setdefault(record.method, []).append(seconds(record))
         else:
             status, error = ("not run", None) if record is None else (record.status, record.error)
-            error = error or reasons.get(cell.key, "")
-            failed.append(f"  {status:12}{cell.folder.name}: {' '.join(error.split())[:200]}".rstrip(": "))
+            if cell.source is not None and cell.state == "waiting":
+                why = "failed" if cell.source.state == "failed" else "is not done"
+                status, error = "cannot run", f"starts from {cell.source.name}, which {why}"
+            error = error or reasons.get(cell.id, "")
+            failed.append(f"  {status:12}{cell.name}: {' '.join(error.split())[:200]}".rstrip(": "))
     failed += lacking
     lines = [f"  {method:8}{len(times):4} done  {sum(times):9.1f} s" for method, times in sorted(spent.items())]
     return "\n".join([*lines, *([f"{len(failed)} not done:", *failed] if failed else [])])
@@ -86,7 +91,7 @@ def matches(cell: Cell, pattern: str) -> bool:
         return True
     try:
         return fnmatch.fnmatch(cell.folder.name, pattern)
-    except UsageError:  # its rows are nowhere to be had, so it has no id
+    except UsageError:  # its rows are nowhere to be had, or the cell it starts from is not done, so it has no id
         return False
 
 
@@ -137,9 +142,13 @@ def planned(suite: Suite, args: argparse.Namespace) -> list[Cell]:
     if not cells:
         raise UsageError(f"suite {args.name} knows no published code that differs from its paper")
     if args.only:
-        cells = [cell for cell in cells if matches(cell, args.only)]
-        if not cells:
+        wanted = {cell.id for cell in cells if matches(cell, args.only)}
+        if not wanted:
             raise UsageError(f"--only {args.only} matches no cell of {args.name}")
+        wanted |= {
+            source.id for cell in cells if cell.id in wanted for source in cell.sources if source.state != "done"
+        }
+        cells = [cell for cell in cells if cell.id in wanted]
     if args.jobs > 1:
         threads = max(1, (os.cpu_count() or 1) // args.jobs)
         shared = [replace(c.run.train, threads=c.run.train.threads or threads) for c in cells]
@@ -162,7 +171,7 @@ def run_suite(args: argparse.Namespace) -> int:
         if (line := missing_hub(pending)) is not None:
             tell(line)
     if args.dry_run:
-        listed = (f"  {state:10}{cell.folder.name}" for cell, state in zip(cells, states, strict=True))
+        listed = (f"  {state:10}{cell.name}{cell.origin}" for cell, state in zip(cells, states, strict=True))
         tell("\n".join([*listed, *lacking]))
         return EXIT_DONE
     reasons: dict[str, str] = {}

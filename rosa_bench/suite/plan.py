@@ -22,14 +22,17 @@ from rosa_bench.core.schema import Name, configured
 from rosa_bench.errors import UsageError, nearest
 from rosa_bench.records.labels import cell_name
 from rosa_bench.records.record import Record, read_record, seconds
-from rosa_bench.records.run_key import config_key, identity_parts, method_name, run_id
+from rosa_bench.records.run_key import config_key, identity_parts, method_name, run_id, run_name
+from rosa_bench.records.start import kept_weights
 from rosa_bench.suite.worker import cell_code
 from rosa_bench.system.locks import held
 
-State = Literal["done", "failed", "elsewhere", "pending"]
+State = Literal["done", "failed", "elsewhere", "waiting", "pending"]
 
 
-Overrides = dict[str, Any]  # keys as on the command line; a list of values is swept, a list is meant by a text, "[q,v]"
+# Keys as on the command line; a list of values is swept, a list is meant by a text, "[q,v]". A mapping under `start`
+# names another cell of the suite: the one of the same seed, model and method that has these overrides.
+Overrides = dict[str, Any]
 
 
 @configured
@@ -92,16 +95,58 @@ class Cell:
     block: Block
     published_code: bool = False
     also: tuple[Block, ...] = ()  # other blocks that ask for the same run, so that it stands in several rows
+    start: Mapping[str, Any] | None = None  # overrides of the cell whose weights it starts from
+    source: Cell | None = None  # that cell
+    is_source: bool = False  # whether other cells start from it
+
+    @cached_property
+    def id(self) -> str:
+        """What tells the cells of a plan apart: what can change the result, with model and rows as named."""
+        options = self.run.to_dict()
+        return json.dumps([identity_parts(options), options["model"], options["data"], self.start], sort_keys=True)
+
+    @cached_property
+    def plain_key(self) -> str:
+        """The key without the start. Raises UsageError where rows are nowhere to be had, so that it cannot be known."""
+        return config_key(self.run)
 
     @cached_property
     def key(self) -> str:
-        """The run's key. Raises UsageError where its rows are nowhere to be had, so that they cannot be told apart."""
-        return config_key(self.run)
+        """The run's key. Raises UsageError as `plain_key` does, and while the cell it starts from is not done."""
+        return self.plain_key if self.source is None else config_key(self.resolved)
+
+    @property
+    def resolved(self) -> config.Run:
+        """The run with the folder that it starts from. Raises UsageError while that is not there."""
+        if self.source is None:
+            return self.run
+        if self.source.state != "done":
+            raise UsageError(f"waits for {self.source.name}")
+        below = self.source.run.output_dir == self.run.output_dir
+        return replace(self.run, start=self.source.folder.name if below else str(self.source.folder))
 
     @property
     def folder(self) -> Path:
         """Where its record is."""
         return Path(self.run.output_dir) / run_id(self.run, self.key)
+
+    @property
+    def name(self) -> str:
+        """Its folder's name, without the key while that is not known."""
+        try:
+            return self.folder.name
+        except UsageError:
+            return run_name(self.run)
+
+    @property
+    def sources(self) -> list[Cell]:
+        """The cell it starts from, the one that starts from, and so on."""
+        return [] if self.source is None else [self.source, *self.source.sources]
+
+    @property
+    def origin(self) -> str:
+        """Where it starts, as the end of a line; empty for its backbone."""
+        return "" if self.source is None else f"  starts from {self.source.name}"
 
     @property
     def record(self) -> Record | None:
@@ -114,17 +159,29 @@ class Cell:
 
     @property
     def state(self) -> State:
-        """`elsewhere` while some process holds its lock; a run that was interrupted or killed is pending."""
+        """`elsewhere` while some process holds its lock; a run that was interrupted or killed is pending.
+
+        `waiting` while the cell it starts from is not done. A source is done only when it kept its weights.
+        """
+        if self.source is not None and self.source.state != "done":
+            return "waiting"
         record = self.record
-        if record is not None and record.status == "done":
+        if record is not None and record.status == "done" and not self._lost_weights:
             return "done"
         if held(self.folder):
             return "elsewhere"
         return "failed" if record is not None and record.status in ("failed", "oom") else "pending"
 
+    @property
+    def _lost_weights(self) -> bool:
+        """Whether it is a source that was finished without saving what others start from."""
+        return self.is_source and not kept_weights(self.folder)
+
     def __call__(self) -> int:
         """Run it; what submitit calls in the new process."""
-        return cell_code(self.run)
+        record = self.record
+        again = record is not None and record.status == "done" and self._lost_weights
+        return cell_code(replace(self.resolved, force=True) if again else self.resolved)
 
     def checkpoint(self, *args: Any) -> Any:
         """What submitit queues again when a cluster takes the machine away: the same cell, which resumes."""
@@ -170,22 +227,64 @@ def plan(suite: Suite, more: Sequence[str] = (), published_code: bool = False) -
         if published_code and block.as_published_code is None:
             continue
         for settings in settled(block, published_code):
-            for overrides in expand({"seed": suite.seeds, **suite.common, **settings}):
+            combined = {"seed": suite.seeds, **suite.common, **settings}
+            start = combined.pop("start") if isinstance(combined.get("start"), Mapping) else None
+            if any(override.startswith("start=") for override in more):
+                start = None
+            for overrides in expand(combined):
                 asked = compose(overrides)
                 run = tagged(compose([*overrides, *more]) if more else asked, suite, asked)
-                cell = Cell((*overrides, *more), run, block, published_code)
-                found = cells.setdefault(identity(run), cell)
+                cell = Cell((*overrides, *more), run, block, published_code, start=start)
+                found = cells.setdefault(cell.id, cell)
                 if block not in (found.block, *found.also):
-                    cells[identity(run)] = replace(found, also=(*found.also, block))
+                    cells[cell.id] = replace(found, also=(*found.also, block))
     return sorted(
-        cells.values(), key=lambda cell: suite.seeds.index(cell.run.seed) if cell.run.seed in suite.seeds else 0
+        linked(list(cells.values())),
+        key=lambda cell: suite.seeds.index(cell.run.seed) if cell.run.seed in suite.seeds else 0,
     )
 
 
-def identity(run: config.Run) -> str:
-    """What tells the cells of a plan apart: what of a run can change its result, with model and rows as named."""
-    options = run.to_dict()
-    return json.dumps([identity_parts(options), options["model"], options["data"]], sort_keys=True)
+def linked(cells: Sequence[Cell]) -> list[Cell]:
+    """The cells with those they start from, which save their weights.
+
+    Raises:
+        UsageError: if a cell's `start` fits no other cell or several, or cells start from each other in a circle.
+    """
+    sources = {cell.id: _source(cell, cells) for cell in cells if cell.start is not None}
+    wanted = {source.id for source in sources.values()}
+    made: dict[str, Cell] = {}
+
+    def link(cell: Cell, above: tuple[str, ...]) -> Cell:
+        if cell.id in above:
+            raise UsageError(f"start={cell.start}: {run_name(cell.run)} would start from itself")
+        if cell.id not in made:
+            source = link(sources[cell.id], (*above, cell.id)) if cell.id in sources else None
+            is_source = cell.id in wanted
+            run = replace(cell.run, save="adapter") if is_source and cell.run.save == "none" else cell.run
+            made[cell.id] = replace(cell, run=run, source=source, is_source=is_source)
+        return made[cell.id]
+
+    return [link(cell, ()) for cell in cells]
+
+
+def _source(cell: Cell, cells: Sequence[Cell]) -> Cell:
+    """The one cell that another's `start` means: of the same seed, model and method, where it does not name others."""
+    start = cell.start or {}
+    texts = {f"{key}={_text(value)}" for key, value in start.items()}
+    free = {key.partition(".")[0] for key in start}
+    fitting = [
+        other
+        for other in cells
+        if other.id != cell.id
+        and texts <= set(other.overrides)
+        and all(getattr(other.run, part) == getattr(cell.run, part) for part in {"seed", "model", "method"} - free)
+    ]
+    if len(fitting) != 1:
+        names = ", ".join(sorted({run_name(other.run) for other in fitting}))
+        asked = " ".join(sorted(texts))
+        found = f"fits {len(fitting)} cells ({names}); add overrides" if fitting else "fits no cell of the suite"
+        raise UsageError(f"start={{{asked}}} of {run_name(cell.run)} {found}")
+    return fitting[0]
 
 
 def tagged(run: config.Run, suite: Suite, asked: config.Run) -> config.Run:

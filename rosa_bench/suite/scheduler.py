@@ -24,11 +24,11 @@ class Board:
 
     def __init__(self, cells: Sequence[Cell], executor: Any, jobs: int, retry_failed: bool) -> None:
         self.cells, self.executor, self.jobs = cells, executor, jobs
-        self.states: dict[str, State] = {cell.key: cell.state for cell in cells}
+        self.states: dict[str, State] = {cell.id: cell.state for cell in cells}
         left_out = ("done",) if retry_failed else ("done", "failed")
-        self.waiting = [cell for cell in cells if self.states[cell.key] not in left_out]
+        self.waiting = [cell for cell in cells if self.states[cell.id] not in left_out]
         self.running: dict[str, tuple[Cell, Any]] = {}
-        self.reasons: dict[str, str] = {}  # by key, of cells that ended without a record that says why
+        self.reasons: dict[str, str] = {}  # by id, of cells that ended without a record that says why
         self.shown = ""
 
     def run(self) -> None:
@@ -49,17 +49,24 @@ class Board:
         for cell in list(self.waiting):
             if len(self.running) >= self.jobs:
                 return
-            state = self.states[cell.key] = cell.state
-            if state == "elsewhere":
+            state = self.states[cell.id] = cell.state
+            if state == "elsewhere" or (state == "waiting" and self._comes(cell.source)):
                 continue
             self.waiting.remove(cell)
+            if state == "waiting":
+                continue
             if state == "done":
                 continue
             before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run, not for what watches it
             try:
-                self.running[cell.key] = (cell, self.executor.submit(cell))
+                self.running[cell.id] = (cell, self.executor.submit(cell))
             finally:
                 signal.signal(signal.SIGINT, before)
+
+    def _comes(self, source: Cell | None) -> bool:
+        """Whether the cell that another starts from is going to be done."""
+        ahead = {cell.id for cell in self.waiting} | self.running.keys()
+        return source is not None and (source.id in ahead or source.state in ("done", "elsewhere"))
 
     def _collect(self) -> None:
         for key, (cell, job) in list(self.running.items()):
@@ -85,8 +92,8 @@ class Board:
         if running and not _marked_killed(cell):
             self.waiting.append(cell)
             return "elsewhere"
-        self.reasons[cell.key] = _said(Path(job.paths.stderr))
-        warn(f"  {cell.folder.name} ended without a result; {job.paths.stderr} may say why")
+        self.reasons[cell.id] = _said(Path(job.paths.stderr))
+        warn(f"  {cell.name} ended without a result; {job.paths.stderr} may say why")
         return "failed"
 
     def _stop(self) -> None:
@@ -102,9 +109,9 @@ class Board:
 
     def counts(self) -> dict[str, int]:
         """Cells by how they stand."""
-        counts = dict.fromkeys(("done", "running", "elsewhere", "failed", "pending"), 0)
+        counts = dict.fromkeys(("done", "running", "elsewhere", "failed", "waiting", "pending"), 0)
         for cell in self.cells:
-            counts["running" if cell.key in self.running else self.states[cell.key]] += 1
+            counts["running" if cell.id in self.running else self.states[cell.id]] += 1
         return counts
 
     def _show(self) -> None:
@@ -112,8 +119,8 @@ class Board:
         if line == self.shown:
             return
         self.shown = line
-        left = [cell for cell in self.cells if cell in self.waiting or cell.key in self.running]
-        known = [cell.record for cell in self.cells if self.states[cell.key] == "done"]
+        left = [cell for cell in self.cells if cell in self.waiting or cell.id in self.running]
+        known = [cell.record for cell in self.cells if self.states[cell.id] == "done"]
         rest = estimate(left, [record for record in known if record is not None])
         told = f"  (about {duration(rest.seconds / self.jobs)} left{rest.memory})" if left and rest.seconds else ""
         tell(f"[{time.strftime('%H:%M:%S')}] {line}{told}")
@@ -148,7 +155,7 @@ def _marked_killed(cell: Cell) -> bool:
     except UsageError:
         return False
     except OSError as error:
-        warn(f"  {cell.folder.name}: its record cannot be written ({error.strerror or error})")
+        warn(f"  {cell.name}: its record cannot be written ({error.strerror or error})")
     return True
 
 

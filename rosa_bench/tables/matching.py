@@ -69,7 +69,10 @@ def _of(cell: Cell, several_models: bool) -> Iterator[Target]:
     for variant in names if "{variant}" in (template or "") else names[-1:]:
         row = printed_name(template, config["method"], variant) if template else method_label(config, method_name(run))
         row += _ending(cell, several_models)
-        yield Target(row, cell, variant, identity_parts(config), cell_name(config))
+        parts = identity_parts(config)
+        if cell.source is not None:
+            parts["start"] = f"{cell.source.run.task.name} {method_name(cell.source.run)}"
+        yield Target(row, cell, variant, parts, cell_name(config))
 
 
 def _ending(cell: Cell, several_models: bool) -> str:
@@ -123,7 +126,8 @@ def differences(group: Group, target: Target) -> list[str]:
         if part == "train" and "max_steps" in names:
             names = [name for name in names if name != "epochs"]  # which max_steps puts out of force
         found += [f"{part}.{name}={_value(own.get(name))}, not {_value(asked.get(name))}" for name in names]
-    return found
+    starts = [parts.get("start", "the backbone") for parts in (group.parts, target.parts)]
+    return found if starts[0] == starts[1] else [f"started from {starts[0]}, not {starts[1]}", *found]
 
 
 def _value(value: Any) -> str:

@@ -137,15 +137,10 @@ class DataToText(Task):
 
     def statistic(self, metric: str, predictions: Sequence[Prediction]) -> Statistic:
         """A metric by the convention `scoring`. Raises NoStatisticError as the base class."""
-        from rosa_bench.metrics.segments import text_metric
-        from rosa_bench.stats.bootstrap import NoStatisticError
+        from rosa_bench.metrics import segments
 
         texts, references = [str(p.value) for p in predictions], [p.references for p in predictions]
-        try:
-            found = text_metric(self.family, self.scoring, metric)
-        except KeyError:
-            raise NoStatisticError(f"{metric} is not a metric of generated text") from None
-        return found.statistic(texts, references)
+        return segments.statistic(self.family, self.scoring, metric, texts, references)
 
     def _scores(self, predictions: Sequence[Prediction], wanted: Sequence[str] | None) -> Mapping[str, float]:
         from rosa_bench.metrics.conventions import score

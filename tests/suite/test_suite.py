@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
+from small_suites import Pretend, small_suite
 from support import SMALL, composed
 
 from rosa_bench import config
@@ -25,10 +26,6 @@ from rosa_bench.suite import plan, scheduler
 from rosa_bench.system.locks import Lock
 
 TINY = [*SMALL, "train.max_steps=2", "train.threads=1"]
-
-
-def small_suite(*cells: dict, **common) -> plan.Suite:
-    return plan.Suite(title="small", common=common, cells=[plan.Block(run=cell) for cell in cells])
 
 
 def test_lists_are_swept_and_texts_are_not():
@@ -60,21 +57,6 @@ def test_wrong_names_and_keys_are_one_plain_line():
         plan.load("smok")
     with pytest.raises(UsageError, match=r"method\.rnak"):
         plan.plan(small_suite({"method": "lora", "method.rnak": 3}))
-
-
-class Pretend:
-    """An executor that runs a cell at once, in this process, and counts."""
-
-    cluster = "local"
-
-    def __init__(self) -> None:
-        self.submitted: list[str] = []
-
-    def submit(self, cell):
-        self.submitted.append(cell.key)
-        code = cell()
-        paths = type("Paths", (), {"folder": Path("nowhere"), "stderr": "log"})
-        return type("Job", (), {"done": lambda _: True, "job_id": "0", "paths": paths, "result": lambda _: code})()
 
 
 def running(cells, **options):

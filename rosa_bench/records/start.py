@@ -1,0 +1,290 @@
+"""`start=RUN`: the trained tensors of another run as the start of this one. Finding them imports no torch.
+
+RUN is a run's folder or its id below `output_dir`, a folder that `save=adapter` or `save=merged` wrote, or a checkpoint
+that `train.keep_checkpoints=true` left.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rosa_bench.config import Run, node_dict, target_class
+from rosa_bench.errors import UsageError, nearest
+from rosa_bench.records.record import Record, read_record
+from rosa_bench.system.files import file_sha256
+from rosa_bench.system.strict_json import loads, short
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+    from rosa_bench.core.method import Method
+
+SAVED = ("adapter", "merged")  # folders below a run's, by what `save` writes
+
+
+@dataclass(frozen=True)
+class Start:
+    """Files of trained tensors, and what is known of the run that trained them."""
+
+    name: str  # as the user gave it
+    folder: Path
+    files: tuple[Path, ...]
+    method: Method | None  # None: plain weights of a whole model
+    backbone_hash: str | None  # of the backbone beside which an adapter was trained
+    record: Record | None  # of the run, where the folder is a part of one
+
+    @property
+    def sha256(self) -> str:
+        """The hash of the tensors' files, which a run's key holds."""
+        hashes = [file_sha256(path) for path in self.files]
+        return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+
+    def error(self, reason: str) -> UsageError:
+        """A UsageError that names this start."""
+        return UsageError(f"start={self.name}: {self.folder} {reason}")
+
+
+def find_start(run: Run) -> Start | None:
+    """What a run starts from; None where it starts from its backbone.
+
+    Raises:
+        UsageError: if there is nothing of that name, the run is not finished, or it kept no weights.
+    """
+    if run.start is None:
+        return None
+    folder = _folder(run.start, Path(run.output_dir).expanduser())
+    if (folder / "record.json").is_file():
+        return _of_run(run.start, folder)
+    if (folder / "adapter.json").is_file():
+        return _of_adapter(run.start, folder)
+    if (folder / "complete.json").is_file():
+        return _of_checkpoint(run.start, folder)
+    return _of_model(run.start, folder)
+
+
+def kept_weights(folder: Path) -> bool:
+    """Whether a finished run's folder holds what another run can start from."""
+    try:
+        _of_run(folder.name, folder)
+    except UsageError:
+        return False
+    return True
+
+
+def _folder(name: str, output_dir: Path) -> Path:
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if len(path.parts) == 1 and (output_dir / name).is_dir():
+        return output_dir / name
+    if len(path.parts) > 1:
+        raise UsageError(f"start={name} is not a folder")
+    runs = [record.parent.name for record in output_dir.glob("*/record.json")]
+    raise UsageError(f"start={name}: {output_dir} has no run of this id: {nearest(name, runs) if runs else 'none'}")
+
+
+def _of_run(name: str, folder: Path) -> Start:
+    record = read_record(folder / "record.json")
+    if record.status != "done":
+        raise UsageError(
+            f"start={name}: {folder.name} is {record.status}, not done; run its command again to finish it"
+        )
+    adapter, merged = (folder / saved for saved in SAVED)
+    if (adapter / "adapter.json").is_file():
+        return _of_adapter(name, adapter)
+    if (merged / "config.json").is_file():
+        return _of_model(name, merged)
+    if found := [path.parent for path in folder.glob("checkpoint-*/complete.json")]:
+        return _of_checkpoint(name, max(found, key=lambda path: int(path.name.rpartition("-")[2])))
+    raise UsageError(
+        f"start={name}: {folder.name} kept no weights; run its command again with save=adapter force=true "
+        "(or save=merged, or train.keep_checkpoints=true)"
+    )
+
+
+def _of_adapter(name: str, folder: Path) -> Start:
+    path = folder / "adapter.safetensors"
+    try:
+        description = loads((folder / "adapter.json").read_text(encoding="utf-8"))
+        method = _method(description["method"])
+        start = Start(name, folder, (path,), method, description["backbone_hash"], _record(folder.parent))
+        damaged = start.sha256 != description.get("sha256", start.sha256)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UsageError(f"start={name}: {folder} is not an adapter ({error})") from error
+    if damaged:
+        raise start.error("is damaged: its checksum is not the one in adapter.json")
+    return start
+
+
+def _of_checkpoint(name: str, folder: Path) -> Start:
+    from rosa_bench.records import checkpoints
+
+    record = _record(folder.parent)
+    if record is None or checkpoints.read_mark(folder) is None:
+        raise UsageError(f"start={name}: {folder} is not a whole checkpoint of a run")
+    method, backbone_hash = _method(record.config["method"]), record.facts.get("backbone_hash")
+    return Start(name, folder, (folder / checkpoints.STATE,), method, backbone_hash, record)
+
+
+def _of_model(name: str, folder: Path) -> Start:
+    files = tuple(sorted(folder.glob("*.safetensors")))
+    if not files or not (folder / "config.json").is_file():
+        wanted = "a run (record.json), an adapter (adapter.json) or a model (config.json, *.safetensors)"
+        raise UsageError(f"start={name}: {folder} holds none of {wanted}")
+    return Start(name, folder, files, None, None, _record(folder.parent))
+
+
+def _record(folder: Path) -> Record | None:
+    try:
+        return read_record(folder / "record.json")
+    except UsageError:
+        return None
+
+
+def _method(node: Any) -> Method:
+    """A method of its configuration in a file, which may lack fields that have come since."""
+    try:
+        values = dict(node)
+        method: Method = target_class("method", str(values.pop("_target_")))(**values)
+    except UsageError:
+        raise
+    except Exception as error:
+        raise ValueError(f"of no known method: {short(node)}") from error
+    return method
+
+
+class Loader:
+    """Puts the tensors of a start into a model: whole models before a method is attached, adapters after it.
+
+    Weights of a whole model (a merged one, or trained by a method that adds no tensors) serve every method. An adapter
+    serves the method that trained it. Tensors of the task head that are missing or of another shape stay as drawn from
+    the run's seed; every other tensor has to fit.
+    """
+
+    def __init__(self, start: Start, model: PreTrainedModel, method: Method) -> None:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        from rosa_bench.models.sites import task_head
+
+        self.start, self.model, self.method = start, model, method
+        self.tensors: dict[str, torch.Tensor] = {}
+        sha256 = start.sha256
+        try:
+            for path in start.files:
+                self.tensors |= load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise start.error(f"cannot be read ({error})") from error
+        if start.sha256 != sha256:
+            raise start.error("changed while it was read; run the same command again")
+        head = {id(parameter) for parameter in task_head(model)}
+        named = dict(model.named_parameters())
+        self.head = {name for name, parameter in named.items() if id(parameter) in head}
+        inside = {name for name in self.tensors if self._of_backbone(name)}
+        other = start.method is None or start.method.name != method.name
+        self.whole = start.method is None or (other and inside <= model.state_dict().keys())
+        self.complete = named.keys() - self.head <= self.tensors.keys()
+        self.redrawn: list[str] = []
+
+    def _of_backbone(self, name: str) -> bool:
+        return self.model.base_model is self.model or name.startswith(f"{self.model.base_model_prefix}.")
+
+    def before_attach(self) -> None:
+        """Load a whole model's weights, if the start has such. Raises UsageError if they do not fit."""
+        from rosa_bench.models.hashing import backbone_hash
+
+        if not self.whole:
+            return
+        if self.start.method is not None and not self.complete:
+            self._same_backbone(backbone_hash(self.model))
+        needed = dict(self.model.named_parameters()) if self.start.method is None else {}
+        self._fill(self.model.state_dict(), needed.keys())
+
+    def after_attach(self, backbone_hash: str) -> None:
+        """Load an adapter beside the backbone of this hash. Raises UsageError if it does not fit."""
+        from rosa_bench.records.checkpoints import trained_state
+
+        if self.whole or self.start.method is None:
+            return
+        if self.start.method.name != self.method.name:
+            raise self.start.error(
+                f"holds tensors of method={self.start.method.name}, which method={self.method.name} does not have; "
+                "start from a merged model (save=merged)"
+            )
+        if not self.complete:
+            self._same_backbone(backbone_hash)
+        state = trained_state(self.model, self.method)
+        head = {name: p for name, p in self.model.named_parameters() if name in self.head}
+        self._fill(state | head, state.keys())
+
+    def _same_backbone(self, backbone_hash: str) -> None:
+        if self.start.backbone_hash != backbone_hash:
+            raise self.start.error(
+                "was trained beside another backbone, or beside one with tensors drawn from another seed; start from a "
+                "merged model (save=merged)"
+            )
+
+    def _fill(self, targets: Mapping[str, torch.Tensor], needed: Collection[str]) -> None:
+        import torch
+
+        loaded = self.tensors
+        shared = targets.keys() & loaded.keys()
+        wrong = {name for name in shared if targets[name].shape != loaded[name].shape}
+        faults = {
+            "missing": set(needed) - loaded.keys() - self.head,
+            "unexpected": {name for name in loaded.keys() - targets.keys() if self._of_backbone(name)},
+            "of another shape": wrong - self.head,
+        }
+        if any(faults.values()):
+            parts = [f"{len(names)} {what} ({min(names)} ...)" for what, names in faults.items() if names]
+            raise self.start.error(f"does not fit this model and method: {'; '.join(parts)}")
+        with torch.no_grad():
+            for name in shared - wrong:
+                targets[name].copy_(loaded[name])
+        self.redrawn = sorted(self.head - (shared - wrong))
+
+    def describe(self) -> str:
+        """What was loaded, as one line."""
+        redrawn = f"; drawn anew: {', '.join(self.redrawn)}" if self.redrawn else ""
+        return f"starts from {self.start.folder}, sha256 {self.start.sha256[:12]}{redrawn}"
+
+    def facts(self) -> dict[str, Any]:
+        """For the record: where the run started, what was loaded, and the tensors of the head that were drawn anew."""
+        start, record = self.start, self.start.record
+        method = start.method
+        facts: dict[str, Any] = {"sha256": start.sha256, "redrawn": self.redrawn}
+        if record is not None:
+            facts |= {"run_id": record.run_id, "task": record.task, "method": record.method}
+        if method is not None and method.name == self.method.name:
+            theirs, ours = node_dict(method), node_dict(self.method)
+            changed = {name for name in theirs.keys() & ours.keys() if theirs[name] != ours[name]}
+            facts |= {"changed_options": sorted(changed)} if changed else {}
+        return facts
+
+
+def start_loader(run: Run, model: PreTrainedModel) -> Loader | None:
+    """What puts the start of a run into its model; None where it starts from its backbone. Raises UsageError."""
+    start = find_start(run)
+    return None if start is None else Loader(start, model, run.method)
+
+
+def attach_method(run: Run, model: PreTrainedModel, seed: int) -> tuple[str, Loader | None]:
+    """Attach a run's method to its backbone, with the tensors that the run starts from.
+
+    Returns the hash of the backbone that the method was attached to, and what loaded the start. Raises UsageError.
+    """
+    from rosa_bench.models.hashing import backbone_hash
+
+    loader = start_loader(run, model)
+    if loader is not None:
+        loader.before_attach()
+    own_hash = backbone_hash(model)
+    run.method.attach(model, seed)
+    if loader is not None:
+        loader.after_attach(own_hash)
+    return own_hash, loader
