@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 RUN = $(BIN)/python -m rosa_bench
 
-.PHONY: help setup run test test-slow test-oldest test-newest golden lint format tables bench lock clean
+.PHONY: help setup run test test-slow test-oldest test-newest golden lint format tables bench bench-gpu lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -46,6 +46,9 @@ tables: setup ## results/tables/ from all records
 
 bench: setup ## time and memory against peers, nine parts (more than an hour; --part NAME of scripts/benchmark.py for one)
 	@$(BIN)/python scripts/benchmark.py
+
+bench-gpu: setup ## time, memory and exactness on a GPU, under eight minutes; continues where it was stopped
+	@$(BIN)/python scripts/bench_gpu.py
 
 lock: setup ## renew requirements.lock within the ranges of pyproject.toml
 	@scripts/lock.sh

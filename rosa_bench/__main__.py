@@ -1,4 +1,4 @@
-"""`python -m rosa_bench`: one run, or with -m a sweep."""
+"""`python -m rosa_bench` and the console script `rosa-bench`: one run, or with -m a sweep."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ INTERRUPTED = 130
 WATCHED = (signal.SIGTERM, signal.SIGINT)
 
 
-def _main() -> int:
+def run_command() -> int:
     """The command line, with an orderly end on SIGTERM and Ctrl-C from the first import on."""
     for number in WATCHED:
         signal.signal(number, signal.default_int_handler)
@@ -31,4 +31,4 @@ def _main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(_main())
+    sys.exit(run_command())

@@ -68,6 +68,7 @@ def changed(folder: Path, overrides: Sequence[str]) -> config.Run:
         else:
             raise UsageError(f"{key} cannot be changed after training; what can: task.*, data.*, {', '.join(FREE)}")
     cfg.pop("defaults", None)
+    cfg.pop("hydra", None)  # its own part of the file, with references that only Hydra resolves
     return config.resolve(cfg)
 
 
@@ -89,6 +90,7 @@ def restored(run: config.Run, folder: Path, split: str) -> Scorer:
     import torch
 
     from rosa_bench.data.source import load_split
+    from rosa_bench.evaluation import predict
     from rosa_bench.evaluation.scorer import Scorer
     from rosa_bench.models.load import load
     from rosa_bench.models.traits import max_length
@@ -103,7 +105,8 @@ def restored(run: config.Run, folder: Path, split: str) -> Scorer:
     splits = {split: load_split(run.task, run.data, split, run.train.limit_eval)}
     model, tokenizer = load(run.model, run.task, seeds(run.seed).init)
     moved = dataclasses.replace(run, output_dir=str(folder.parent))  # where ids of runs are looked up
-    backbone_hash, _ = attach_method(moved, model, seeds(run.seed).method)
+    around = predict.attaching(model, run.method)
+    backbone_hash, _ = attach_method(moved, model, seeds(run.seed).method, around)
     checkpoints.load_adapter(model, run.method, folder / "adapter", backbone_hash)
     if run.train.device == "cuda" or (run.train.device == "auto" and torch.cuda.is_available()):
         model.to("cuda")  # type: ignore[arg-type]

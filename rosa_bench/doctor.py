@@ -47,6 +47,7 @@ def data(run: config.Run) -> Iterator[Finding]:
 def model(run: config.Run) -> Iterator[Finding]:
     """The backbone loads with the head of the task, reads every row, and has the weights the method adapts."""
     with _told() as finding:
+        from rosa_bench.evaluation.predict import attaching
         from rosa_bench.models.load import load, loading_facts
         from rosa_bench.records.start import attach_method
         from rosa_bench.system.seeds import seeds
@@ -55,7 +56,7 @@ def model(run: config.Run) -> Iterator[Finding]:
         backbone, tokenizer = load(run.model, run.task, seeds(run.seed).init)
         finding += [(None, f"{name.replace('_', ' ')}: {value}") for name, value in loading_facts(backbone).items()]
         _read_rows(run, backbone, tokenizer)
-        _, loader = attach_method(run, backbone, seeds(run.seed).method)
+        _, loader = attach_method(run, backbone, seeds(run.seed).method, attaching(backbone, run.method))
         trainable = sum(p.numel() for p in backbone.parameters() if p.requires_grad)
         total = sum(p.numel() for p in backbone.parameters())
         name = f"{type(backbone).__name__} {run.model.name}"

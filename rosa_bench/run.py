@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -20,7 +21,7 @@ from rosa_bench.data.source import Split, fingerprint, load_split
 from rosa_bench.errors import UsageError
 from rosa_bench.evaluation import diagnostics, predict
 from rosa_bench.evaluation.scorer import Scorer
-from rosa_bench.models import casts, hashing, onednn
+from rosa_bench.models import hashing, onednn
 from rosa_bench.models.identity import pinned
 from rosa_bench.models.load import load, loading_facts
 from rosa_bench.models.sites import task_head
@@ -33,7 +34,7 @@ from rosa_bench.records.start import start_loader
 from rosa_bench.system import distributed
 from rosa_bench.system.files import unwritable, write_bytes
 from rosa_bench.system.locks import claimed
-from rosa_bench.system.seeds import seeds
+from rosa_bench.system.seeds import preserved_random_state, seeds
 from rosa_bench.system.threads import on_threads
 from rosa_bench.tracking.tracker import mirrored
 from rosa_bench.training.trainer import check_optimizer, evaluations, make_trainer
@@ -41,17 +42,32 @@ from rosa_bench.training.trainer import check_optimizer, evaluations, make_train
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+_IN_PROGRESS = threading.Lock()  # held by the run of this process: seeds and signal handlers are the process's
 FACT_ROWS = 8  # training rows on which a method measures itself
 
 
 def run(cfg: Run | DictConfig | Mapping[str, Any]) -> Record:
     """Run one experiment, or return the record of the same experiment if it is done already.
 
+    The random states of Python, NumPy and torch are the same afterwards.
+
     Raises:
-        UsageError: for a wrong configuration or missing input, before anything is trained.
+        UsageError: for a wrong configuration or missing input, before anything is trained, and while another run is
+            in progress in this process.
         KeyboardInterrupt: when it was asked to stop; a checkpoint is kept.
     """
-    run = cfg if isinstance(cfg, Run) else resolve(cfg)
+    if not _IN_PROGRESS.acquire(blocking=False):
+        raise UsageError(
+            "another run is in progress in this process; wait for it, or start each run in a process of its own"
+        )
+    try:
+        with preserved_random_state():
+            return _run(cfg if isinstance(cfg, Run) else resolve(cfg))
+    finally:
+        _IN_PROGRESS.release()
+
+
+def _run(run: Run) -> Record:
     run = replace(run, model=pinned(run.model))
     key = config_key(run)
     identity = run_id(run, key)
@@ -152,11 +168,7 @@ class Experiment:
         facts["backbone_hash"] = hashing.backbone_hash(self.model)
         before = None if method.exact_at_start else self._start()
         head = task_head(self.model)
-        with (
-            self.recorder.clock("method_s"),
-            predict.full_precision(self.model),
-            casts.trained_in_fp32(self.model, method.moved, method_name(self.run)),
-        ):
+        with self.recorder.clock("method_s"), predict.attaching(self.model, method):
             method.attach(self.model, seeds(self.run.seed).method)
         self.head = [p for p in head if p.requires_grad]
         if self.run.train.head_lr is not None and not self.head:

@@ -25,7 +25,8 @@ from typing import Any
 from slot_errors import slot_errors
 
 from rosa_bench import embedded
-from rosa_bench.metrics.glue import scores
+from rosa_bench.metrics import find
+from rosa_bench.metrics.metric import score_all
 from rosa_bench.metrics.mteval import bleu_perl, perl_segments
 from rosa_bench.records.collect import collect
 from rosa_bench.records.record import Record
@@ -66,7 +67,7 @@ def bag_of_words(ngrams: int) -> float:
     model = make_pipeline(CountVectorizer(ngram_range=(1, ngrams)), LogisticRegression(max_iter=2000))
     model.fit([row["sentence"] for row in train], [row["label"] for row in train])
     predictions = model.predict([row["sentence"] for row in test]).tolist()
-    return scores(["matthews"], predictions, [row["label"] for row in test])["matthews"]
+    return score_all([find("matthews")], predictions, [row["label"] for row in test])["matthews"]
 
 
 def wrong_share(texts: Sequence[str]) -> float:

@@ -1,22 +1,39 @@
-"""How long the suites of the papers would take on one GPU: an estimate by arithmetic, nothing of it measured.
+"""How long the suites of the papers would take on one GPU: an estimate by arithmetic.
 
-    python scripts/hours.py
+    python scripts/hours.py [--card NAME]
 
-Prints the table of docs/reproduce.md. A step takes its arithmetic at `FLOPS` a second, or `LAYER_S` for each layer
-where that is longer, as a GPU needs that time to be told what to do however small a batch is.
+Prints the table of docs/reproduce.md, of which nothing is measured. A step takes its arithmetic at a speed, or a time
+for each layer where that is longer, however small the batch is. With `--card` both come from the steps that
+`make bench-gpu` measured on a card, in results/bench/NAME.json; without, they are `ASSUMED`.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import math
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
 
 from rosa_bench import config
 from rosa_bench.config import Run
 from rosa_bench.suite import plan
 
-FLOPS = 60e12  # sustained, of an A100 with train.precision=bf16: a fifth of its peak
-LAYER_S = 2.5e-3  # forward, backward and update
-TOKEN_S = 1.5e-3  # decoding one token of a batch, for each layer
+
+@dataclass(frozen=True)
+class Speed:
+    """Of a card: operations per second, seconds for each layer of a step, and of a token that is decoded."""
+
+    flops: float
+    layer_s: float  # forward, backward and update
+    token_s: float  # of a batch, for each layer
+
+
+# Sustained by an A100 with train.precision=bf16: a fifth of its peak.
+ASSUMED = Speed(flops=60e12, layer_s=2.5e-3, token_s=1.5e-3)
 PARAMETERS = {  # without embeddings, with the output layer of decoders
     "roberta_base": (86e6, 12),
     "roberta_large": (303e6, 24),
@@ -47,21 +64,39 @@ ROWS = {
 }
 
 
-def hours(run: Run) -> float:
+def measured(path: Path) -> Speed:
+    """The speed of a card from its results. Raises ValueError that names the part that is missing."""
+    parts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    for name in ("short", "long", "decoding"):
+        if name not in parts:
+            raise ValueError(f"{path} has no part {name}; run make bench-gpu on that card")
+    short, long, decoding = (parts[name]["numbers"] for name in ("short", "long", "decoding"))
+    size, _ = PARAMETERS[f"roberta_{long['size']}"]
+    _, layers = PARAMETERS[f"roberta_{short['size']}"]
+    cells = long["length"] * long["batch"]
+    batches = math.ceil(decoding["inputs"] / 64)
+    return Speed(
+        flops=4 * size * cells / (median(long["ms"]["lora"]) / 1e3),
+        layer_s=median(short["ms"]["lora"]) / 1e3 / layers,
+        token_s=median(decoding["seconds"]["ours"]) / (batches * 64 * decoding["layers"]),
+    )
+
+
+def hours(run: Run, speed: Speed = ASSUMED) -> float:
     """One run: training, evaluation at every epoch, and decoding of every variant at the end."""
     examples, scored, tokens = ROWS[run.task.name]
     size, layers = PARAMETERS[run.model.name]
     batch = run.train.batch_size
     per_parameter = 6 if type(run.method).__name__ == "Full" else 4  # no gradients of frozen weights
-    step_s = max(per_parameter * size * tokens * batch / FLOPS, LAYER_S * layers)
+    step_s = max(per_parameter * size * tokens * batch / speed.flops, speed.layer_s * layers)
     step_s *= max(1, len(run.method.summed_variants()))
     epochs = run.train.epochs or run.task.epochs
     steps = run.train.max_steps or epochs * math.ceil(examples / batch)
     seconds = steps * step_s
     if run.task.kind == "generate":
         parts = len(run.method.variants()) + 1  # and the best epoch
-        return (seconds + parts * math.ceil(scored / 64) * 64 * layers * TOKEN_S) / 3600
-    pass_s = max(2 * size * tokens * 128 / FLOPS, LAYER_S * layers / 3)
+        return (seconds + parts * math.ceil(scored / 64) * 64 * layers * speed.token_s) / 3600
+    pass_s = max(2 * size * tokens * 128 / speed.flops, speed.layer_s * layers / 3)
     return (seconds + epochs * math.ceil(scored / 128) * pass_s) / 3600
 
 
@@ -72,7 +107,7 @@ def rounded(value: float) -> str:
     return f"{value:.1f}" if value < 1 else f"{float(f'{value:.2g}'):,.0f}"
 
 
-def lines() -> list[str]:
+def lines(speed: Speed = ASSUMED) -> list[str]:
     """The table."""
     out = ["| suite | runs | hours of one GPU | of one seed |", "|---|---|---|---|"]
     for name in config.choices("suite"):
@@ -80,12 +115,28 @@ def lines() -> list[str]:
         if suite.paper is not None:
             cells = plan.plan(suite)
             all_hours, first = (
-                sum(hours(cell.run) for cell in cells if cell.run.seed in seeds)
+                sum(hours(cell.run, speed) for cell in cells if cell.run.seed in seeds)
                 for seeds in ({cell.run.seed for cell in cells}, suite.seeds[:1])
             )
             out.append(f"| `{name}` | {len(cells)} | {rounded(all_hours)} | {rounded(first)} |")
     return out
 
 
+def main() -> int:
+    """Print the table; 2 if there are no measurements of the card."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--card", help="the name of a file in results/bench, without .json; default: assumptions")
+    args = parser.parse_args()
+    speed = ASSUMED
+    if args.card is not None:
+        try:
+            speed = measured(Path("results/bench") / f"{args.card}.json")
+        except (OSError, ValueError, KeyError) as error:
+            print(f"hours: no measurements of {args.card} can be read ({error})", file=sys.stderr)
+            return 2
+    print("\n".join(lines(speed)))
+    return 0
+
+
 if __name__ == "__main__":
-    print("\n".join(lines()))
+    sys.exit(main())

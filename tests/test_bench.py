@@ -158,3 +158,41 @@ def test_the_command_names_every_module():
         "shapes",
     }
     assert modules == {*benchmark.PARTS} == {*PARTS}
+
+
+GPU_QUICK = {"capture", "streams", "split"}
+
+
+def gpu_bench(*options: str, **more):
+    command = [sys.executable, str(SCRIPTS / "bench_gpu.py"), *options]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, **more)
+
+
+def test_the_gpu_benchmark_says_in_a_line_that_there_is_no_gpu():
+    done = gpu_bench()
+    assert done.returncode == 2 and "no CUDA GPU" in done.stdout and done.stdout.count("\n") == 1 and not done.stderr
+
+
+def test_the_gpu_benchmark_fits_into_eight_minutes():
+    import bench_gpu
+
+    assert bench_gpu.WHOLE == 480 and all(limit < bench_gpu.WHOLE for _, limit in bench_gpu.PARTS.values())
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        pytest.param(p, marks=[] if p in GPU_QUICK else [pytest.mark.slow])
+        for p in ("capture", "exact", "short", "streams", "split", "medium", "long", "decoding")
+    ],
+)
+def test_a_toy_pass_of_every_gpu_part(part, tmp_path):
+    """On the CPU, which tries all but the graphs; what has been measured is not measured again."""
+    options = ("--quick", "--part", part, "--out", str(tmp_path))
+    done = gpu_bench(*options)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (path,) = tmp_path.glob("no-gpu-quick.json")
+    told = json.loads(path.read_text())
+    assert set(told) == {part} and told[part]["targets"] and told[part]["numbers"]
+    assert "measured before" in gpu_bench(*options).stdout

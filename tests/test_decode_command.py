@@ -77,6 +77,23 @@ def test_other_options_and_another_split(dylora, tmp_path, capsys):
     assert len((tmp_path / "out.txt").read_text().splitlines()) == 4
 
 
+def test_another_search(dylora, tmp_path, capsys):
+    """With one beam and no ban the text is the same; a run from before the option was there can be decoded with it."""
+    folder = tmp_path / "run"
+    shutil.copytree(dylora[0], folder)
+    config = OmegaConf.load(folder / "config.yaml")
+    for name in ("search", "no_repeat_ngram_over"):
+        config.task.pop(name)
+    config.model.pop("dropout")
+    OmegaConf.save(config, folder / "config.yaml")
+    code, printed, _ = told(capsys, folder, "--json", "--variant", "r4", "task.search=lora")
+    assert code == EXIT_DONE and json.loads(printed)["scores"]["test"] == {"r4": dylora[1]["test"]["r4"]}
+    beams = ("task.num_beams=3", "task.no_repeat_ngram=2", "task.no_repeat_ngram_over=text")
+    assert told(capsys, folder, "--variant", "r4", *beams)[0] == EXIT_DONE
+    code, _, err = told(capsys, folder, "--variant", "r4", "task.search=lora", "task.no_repeat_ngram_over=all")
+    assert code == EXIT_USAGE and "no_repeat_ngram_over=all" in err and len(err.splitlines()) == 1
+
+
 def test_rows_from_a_folder(dylora, tmp_path, capsys):
     (tmp_path / "e2e_nlg").mkdir()
     row = {"meaning_representation": "name[The Mill], food[French]", "human_references": ["The Mill is French."]}

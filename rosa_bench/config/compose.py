@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,12 +26,25 @@ def compose(overrides: Sequence[str]) -> Run:
     return resolve(composed(overrides), overrides)
 
 
-def composed(overrides: Sequence[str]) -> DictConfig:
-    """The configuration that Hydra composes of these overrides, not yet checked."""
+_COMPOSING = threading.RLock()  # Hydra's state belongs to the process
+
+
+@contextlib.contextmanager
+def _no_other_hydra() -> Iterator[None]:
+    """Hydra of the process, if initialized, is set aside for a while."""
+    before = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
-        register()
-        with hydra.initialize(version_base="1.3", config_path=None):
+        yield
+    finally:
+        GlobalHydra.instance().hydra = before
+
+
+def composed(overrides: Sequence[str]) -> DictConfig:
+    """The configuration that Hydra composes of these overrides, not yet checked."""
+    try:
+        with _COMPOSING, _no_other_hydra(), hydra.initialize(version_base="1.3", config_path=None):
+            register()
             cfg = hydra.compose(config_name="run", overrides=[*map(quoted_home, overrides)], return_hydra_config=True)
             return with_choices(cfg, cfg.hydra.runtime.choices)
     except UsageError:

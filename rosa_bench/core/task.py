@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from rosa_bench.stats.bootstrap import Statistic
+    from rosa_bench.stats.summary import Numbers
 
 Kind = Literal["classify", "regress", "generate", "choice"]
 Label = Any  # of its task: a class (int), a score (float), a list of outputs; None where there is none
@@ -186,10 +187,22 @@ class Task(ABC):
         Raises:
             NoStatisticError: if the metric is unknown or undefined here; its text says why.
         """
-        from rosa_bench.stats.bootstrap import labelled
+        from rosa_bench import metrics
+        from rosa_bench.stats.bootstrap import NoStatisticError
 
-        score = self.score("", predictions).get(metric)
-        return labelled(metric, score, [p.value for p in predictions], [p.label for p in predictions])
+        try:
+            found = metrics.find(metric)
+        except KeyError:
+            raise NoStatisticError(f"{metric} is not a metric of predictions and labels") from None
+        values, labels = self.columns(predictions, metric)
+        return found.statistic(values, labels)
+
+    def columns(self, predictions: Sequence[Prediction], metric: str) -> tuple[Numbers, Numbers]:
+        """Predictions and labels as a metric takes them, [E] or [E, outputs]."""
+        import numpy as np
+
+        values, labels = [p.value for p in predictions], [p.label for p in predictions]
+        return np.asarray(values, np.float64), np.asarray(labels, np.float64)
 
     def missing_metrics(self) -> Mapping[str, str]:
         """Metrics that cannot be computed on this machine, each with what to do about it."""

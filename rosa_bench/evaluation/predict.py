@@ -15,12 +15,14 @@ from rosa_bench.data.batches import collate
 from rosa_bench.errors import UsageError
 from rosa_bench.evaluation import tree_cache
 from rosa_bench.evaluation.search import Search, generated, search
+from rosa_bench.models import casts
 from rosa_bench.models.loss import StepLoss
 from rosa_bench.models.traits import max_length
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from rosa_bench.core.method import Method
     from rosa_bench.evaluation.journal import Journal
 
 
@@ -40,6 +42,16 @@ def evaluating(model: torch.nn.Module) -> Iterator[None]:
 def full_precision(model: torch.nn.Module) -> Iterator[None]:
     """Products in fp32 whatever the precision of training is; in bf16 for a model with matrices kept in bf16."""
     with in_precision(model, "bf16" if any(p.dtype == torch.bfloat16 for p in model.parameters()) else "fp32"):
+        yield
+
+
+@contextmanager
+def attaching(model: PreTrainedModel, method: Method) -> Iterator[None]:
+    """Around attaching a method: it may try the model out, and what it adds to a backbone in bf16 trains in fp32.
+
+    Raises UsageError if the method changes matrices that are kept in bf16.
+    """
+    with full_precision(model), casts.trained_in_fp32(model, method.moved, method.name):
         yield
 
 

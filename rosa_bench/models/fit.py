@@ -70,9 +70,10 @@ def _check_vocabulary(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel
 def _complete(tokenizer: PreTrainedTokenizerBase, config: Any) -> dict[str, Any]:
     """Fill in start, end and pad token where the tokenizer names none; no token is added to the vocabulary."""
     facts: dict[str, Any] = {}
-    for role in ("bos", "eos"):
+    others = {tokenizer.pad_token, tokenizer.unk_token, tokenizer.mask_token, None}
+    for role in ("bos", "eos"):  # a configuration that was not set names any token, such as the one for padding
         token = _special(tokenizer, getattr(config, f"{role}_token_id", None))
-        if getattr(tokenizer, f"{role}_token_id") is None and token is not None:
+        if getattr(tokenizer, f"{role}_token_id") is None and token not in others:
             setattr(tokenizer, f"{role}_token", token)
             facts[f"{role}_token"] = f"{token} (by config.json)"
     if tokenizer.pad_token_id is None:

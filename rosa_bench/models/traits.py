@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 UNREAD = [11, 7, 13, 8, 12]  # tokens of no text
-TOLERANCE = 1e-4  # of the largest logit: rounding stays below 1e-5, padding that is read as text above 1e-3
+TOLERANCE = 1e-4  # of the largest logit: rounding of fp32 stays below 1e-5, padding that is read as text above 1e-3
+ROUNDINGS = 16  # that the tolerance is at least, for weights in bf16
 
 
 @dataclass(frozen=True)
@@ -169,14 +170,19 @@ def _check_padding(model: PreTrainedModel, short: list[int], long: list[int], pa
     real, hidden = [1] * len(short), [0] * space
     right = _logits(model, [short + [pad_id] * space], real + hidden)[0]
     per_token = model.get_output_embeddings() is not None
+    tolerance = max(TOLERANCE, ROUNDINGS * torch.finfo(model.dtype).eps)
+
+    def differ(first: torch.Tensor, second: torch.Tensor) -> bool:
+        return bool((first - second).abs().max() > tolerance * second.abs().max())
+
     if not torch.isfinite(alone).all():
         raise UsageError(f"model {source}: the outputs of {name} are not finite numbers; its weights are damaged")
-    if not _close(right[: len(short)] if per_token else right, alone):
+    if differ(right[: len(short)] if per_token else right, alone):
         left = _logits(model, [[pad_id] * space + short], hidden + real)[0]
-        needs_left = _close(left[space:] if per_token else left, alone)
+        needs_left = not differ(left[space:] if per_token else left, alone)
         why = "needs padding on the left" if needs_left else "reads padding as part of a text"
         raise UsageError(f"model {source}: {name} {why}, and batches are padded on the right; use another class")
-    if per_token and not _close(_logits(model, [long], [1] * len(long))[0][: len(short)], alone):
+    if per_token and differ(_logits(model, [long], [1] * len(long))[0][: len(short)], alone):
         raise UsageError(
             f"model {source}: {name} is not causal: its outputs depend on later tokens; use a causal decoder"
         )
@@ -185,10 +191,6 @@ def _check_padding(model: PreTrainedModel, short: list[int], long: list[int], pa
 def _logits(model: PreTrainedModel, ids: list[list[int]], mask: list[int]) -> torch.Tensor:
     logits: torch.Tensor = model(input_ids=torch.tensor(ids), attention_mask=torch.tensor([mask])).logits
     return logits.float()
-
-
-def _close(first: torch.Tensor, second: torch.Tensor) -> bool:
-    return bool((first - second).abs().max() <= TOLERANCE * second.abs().max())
 
 
 @contextmanager

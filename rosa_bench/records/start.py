@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -273,8 +274,10 @@ def start_loader(run: Run, model: PreTrainedModel) -> Loader | None:
     return None if start is None else Loader(start, model, run.method)
 
 
-def attach_method(run: Run, model: PreTrainedModel, seed: int) -> tuple[str, Loader | None]:
-    """Attach a run's method to its backbone, with the tensors that the run starts from.
+def attach_method(
+    run: Run, model: PreTrainedModel, seed: int, around: AbstractContextManager[None] | None = None
+) -> tuple[str, Loader | None]:
+    """Attach a run's method to its backbone, inside a context, and load the tensors that the run starts from.
 
     Returns the hash of the backbone that the method was attached to, and what loaded the start. Raises UsageError.
     """
@@ -284,7 +287,8 @@ def attach_method(run: Run, model: PreTrainedModel, seed: int) -> tuple[str, Loa
     if loader is not None:
         loader.before_attach()
     own_hash = backbone_hash(model)
-    run.method.attach(model, seed)
+    with around or nullcontext():
+        run.method.attach(model, seed)
     if loader is not None:
         loader.after_attach(own_hash)
     return own_hash, loader

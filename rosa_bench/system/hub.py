@@ -83,22 +83,22 @@ def commit(kind: Kind, name: str, revision: str | None = None) -> str:
     if revision is not None and COMMIT.fullmatch(revision):
         return revision
     hub = _client()
-    failure: Exception | None = None
+    resolve = hub.HfApi(endpoint=endpoint()).resolve_revision  # also caches the commit
     try:
         _info(kind, name, revision or "main")
+        return str(resolve(name, repo_type=kind, revision=revision).resolved)
     except Exception as error:
         if not _transient(error):
             raise _explained(error, kind, name, revision) from error
         failure = error
     try:
-        resolve = hub.HfApi(endpoint=endpoint()).resolve_revision  # it also caches the commit
-        resolved = resolve(name, repo_type=kind, revision=revision, local_files_only=failure is not None)
-    except hub.errors.RevisionResolutionError as error:
-        raise _explained(failure or error, kind, name, revision) from error
-    if failure is not None and not hub.is_offline_mode():
+        cached = str(resolve(name, repo_type=kind, revision=revision, local_files_only=True).resolved)
+    except hub.errors.RevisionResolutionError:
+        raise _explained(failure, kind, name, revision) from failure
+    if not hub.is_offline_mode():
         reason = _explained(failure, kind, name, revision)
-        warn_once(f"rosa_bench: {reason}; using the cached commit {resolved.resolved[:12]} of {name}@{resolved}")
-    return str(resolved.resolved)
+        warn_once(f"rosa_bench: {reason}; using the cached commit {cached[:12]} of {name}@{revision or 'main'}")
+    return cached
 
 
 @cache

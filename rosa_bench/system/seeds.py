@@ -5,7 +5,10 @@ Nothing here touches a global random stream, so drawing for one purpose never ch
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import random
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -39,3 +42,22 @@ def generator(*parts: object) -> torch.Generator:
     import torch
 
     return torch.Generator().manual_seed(derive(*parts))
+
+
+@contextlib.contextmanager
+def preserved_random_state() -> Iterator[None]:
+    """The global random states of Python, NumPy and torch are the same after the block as before it."""
+    import numpy as np
+    import torch
+
+    on_gpu = torch.cuda.is_initialized()
+    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    gpu = torch.cuda.get_rng_state_all() if on_gpu else []
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(cpu)
+        if on_gpu:
+            torch.cuda.set_rng_state_all(gpu)

@@ -10,53 +10,23 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
+from rosa_bench import metrics
 from rosa_bench.config import choices, config_dir, target_class
 from rosa_bench.core.task import Task
 from rosa_bench.errors import UsageError
+from rosa_bench.metrics.metric import Test
 from rosa_bench.records.predictions import Predictions
 from rosa_bench.stats import significance
 from rosa_bench.stats.bootstrap import Statistic, differences
 
 ENOUGH_EXAMPLES = 10  # of fewer no bootstrap is drawn
 UNDEFINED = 0.01  # share of the resamples in which a metric may be undefined
-Kind = Literal["signs", "bootstrap"]
-
-
-@dataclass(frozen=True)
-class Rule:
-    """How two groups are compared by a metric: the test over examples, and which way is up."""
-
-    test: Kind = "bootstrap"
-    higher_is_better: bool = True
-
-
-RULES: dict[str, Rule] = {
-    "accuracy": Rule("signs"),
-    "accuracy_norm": Rule("signs"),
-    "matthews": Rule(),
-    "f1": Rule(),
-    "pearson": Rule(),
-    "spearman": Rule(),
-    "bleu": Rule(),
-    "nist": Rule(),
-    "meteor": Rule(),
-    "rouge_l": Rule(),
-    "cider": Rule(),
-    "ter": Rule(higher_is_better=False),
-    "mse": Rule(higher_is_better=False),
-    "r2": Rule(),
-}
-
-
-def rule(metric: str) -> Rule:
-    """The rule of a metric; one that is not known is tested by a bootstrap, and more of it is better."""
-    return RULES.get(metric, Rule())
 
 
 @dataclass(frozen=True)
@@ -89,7 +59,7 @@ class Comparison:
 
     def better(self) -> bool:
         """Whether the method is the better one by this metric."""
-        return self.difference > 0 if rule(self.metric).higher_is_better else self.difference < 0
+        return self.difference > 0 if metrics.traits(self.metric)[1] else self.difference < 0
 
 
 def task_of(config: Mapping[str, Any]) -> Task:
@@ -126,7 +96,7 @@ def compare(
     ours, theirs = ([run.statistic(task, metric) for run in group] for group in (method, baseline))
     scores = [{run.seed: run.statistic(task, metric).score for run in group} for group in (method, baseline)]
     difference = float(np.mean(list(scores[0].values())) - np.mean(list(scores[1].values())))
-    low, high, p, test = examples_test(rule(metric).test, difference, ours, theirs, resamples)
+    low, high, p, test = examples_test(metrics.traits(metric)[0], difference, ours, theirs, resamples)
     seeds = significance.seed_interval(*scores)
     return Comparison(
         metric=metric,
@@ -169,7 +139,7 @@ def distinct_seeds(group: Sequence[Predictions]) -> None:
 
 
 def examples_test(
-    kind: Kind, difference: float, ours: Sequence[Statistic], theirs: Sequence[Statistic], resamples: int
+    kind: Test, difference: float, ours: Sequence[Statistic], theirs: Sequence[Statistic], resamples: int
 ) -> tuple[float | None, float | None, float | None, str]:
     """Interval and p of a difference for new examples, and how they were computed.
 

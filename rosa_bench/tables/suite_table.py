@@ -6,9 +6,10 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from rosa_bench.metrics import traits
 from rosa_bench.records.collect import Group
 from rosa_bench.suite import plan
-from rosa_bench.tables import paired_tests, papers
+from rosa_bench.tables import papers
 from rosa_bench.tables.elsewhere import Described
 from rosa_bench.tables.grid import Column, Epoch, Grid, Place, Printed, Row
 from rosa_bench.tables.matching import (
@@ -53,7 +54,7 @@ class SuiteTable:
         task = next(target.cell.run.task for target in self.targets if target.where[0] == name)
         metric = metric or task.primary
         judged = task.judged_split
-        better = task.higher_is_better if metric == task.primary else paired_tests.rule(metric).higher_is_better
+        better = task.higher_is_better if metric == task.primary else traits(metric)[1]
         return Column(name, metric, split or judged, better)
 
     def take(self, groups: Iterable[Group]) -> set[int]:

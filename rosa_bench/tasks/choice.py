@@ -23,7 +23,7 @@ from rosa_bench.system.strict_json import short
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from rosa_bench.stats.bootstrap import Statistic
+    from rosa_bench.stats.summary import Numbers
 
 
 @configured
@@ -138,22 +138,21 @@ class Choice(Task):
 
     def score(self, split: str, predictions: Sequence[Prediction]) -> Mapping[str, float]:
         """The share of right answers in points: by log-likelihood, and by that over a choice's characters."""
-        from rosa_bench.metrics.glue import scores
+        from rosa_bench import metrics
+        from rosa_bench.metrics.metric import score_all
 
-        labels = [float(p.label) for p in predictions]
-        found = scores(["accuracy"], [float(p.value) for p in predictions], labels)
+        scores = score_all([metrics.find("accuracy")], *self.columns(predictions, "accuracy"))
         if all(p.logits for p in predictions):
-            found["accuracy_norm"] = scores(["accuracy"], normalised(predictions), labels)["accuracy"]
-        return found
+            norm = [metrics.find("accuracy_norm")]
+            scores |= score_all(norm, *self.columns(predictions, "accuracy_norm"))
+        return scores
 
-    def statistic(self, metric: str, predictions: Sequence[Prediction]) -> Statistic:
-        """Both accuracies. Raises NoStatisticError as the base class."""
-        from rosa_bench.stats.bootstrap import labelled
+    def columns(self, predictions: Sequence[Prediction], metric: str) -> tuple[Numbers, Numbers]:
+        """Choices by log-likelihood, or by that over a choice's characters, and the right ones."""
+        import numpy as np
 
-        score, labels = self.score("", predictions).get(metric), [p.label for p in predictions]
-        if metric == "accuracy_norm" and score is not None:
-            return labelled("accuracy", score, normalised(predictions), labels)
-        return labelled(metric, score, [p.value for p in predictions], labels)
+        values, labels = super().columns(predictions, metric)
+        return (np.array(normalised(predictions)) if metric == "accuracy_norm" else values), labels
 
 
 def normalised(predictions: Sequence[Prediction]) -> list[float]:

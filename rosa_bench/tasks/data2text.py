@@ -137,10 +137,15 @@ class DataToText(Task):
 
     def statistic(self, metric: str, predictions: Sequence[Prediction]) -> Statistic:
         """A metric by the convention `scoring`. Raises NoStatisticError as the base class."""
-        from rosa_bench.metrics import segments
+        from rosa_bench.metrics.segments import text_metric
+        from rosa_bench.stats.bootstrap import NoStatisticError
 
         texts, references = [str(p.value) for p in predictions], [p.references for p in predictions]
-        return segments.statistic(self.family, self.scoring, metric, texts, references)
+        try:
+            found = text_metric(self.family, self.scoring, metric)
+        except KeyError:
+            raise NoStatisticError(f"{metric} is not a metric of generated text") from None
+        return found.statistic(texts, references)
 
     def _scores(self, predictions: Sequence[Prediction], wanted: Sequence[str] | None) -> Mapping[str, float]:
         from rosa_bench.metrics.conventions import score

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
+from rosa_bench import metrics
 from rosa_bench.core.fields import class_field, identity_field, number_field, text_field
-from rosa_bench.core.schema import NEUTRAL, Count, FileName, Folder, configured
+from rosa_bench.core.schema import NEUTRAL, Count, FileName, Folder, Name, configured
 from rosa_bench.core.task import Encoded, Example, Hub, Kind, Prediction, Task
-from rosa_bench.errors import UsageError
+from rosa_bench.errors import UsageError, nearest
 from rosa_bench.models.tokens import text_inputs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-Metric = Literal["matthews", "accuracy", "f1", "pearson", "spearman"]
 
 
 @configured
@@ -28,8 +27,8 @@ class Glue(Task):
     texts: list[str] = Field(min_length=1, max_length=2)  # fields that hold the one or two texts
     labels: list[str] = Field(default_factory=list)  # names of the classes, in the order of their integers
     score_range: list[float] = Field(default_factory=lambda: [0.0, 5.0], min_length=2, max_length=2)
-    metrics: list[Metric] = Field(min_length=1)
-    primary: Metric
+    metrics: list[Name] = Field(min_length=1)  # files of rosa_bench/metrics
+    primary: Name
     select_split: FileName = "validation"
     scored_splits: list[FileName] = Field(default_factory=lambda: ["validation"], min_length=1)
     epochs: Count = 10
@@ -38,6 +37,9 @@ class Glue(Task):
     def __post_init__(self) -> None:
         if self.primary not in self.metrics:
             raise ValueError(f"primary={self.primary} is not among metrics={self.metrics}")
+        for name in self.metrics:
+            if not metrics.known(name):
+                raise ValueError(f"metrics={name[:80]} is not a metric: {nearest(name, metrics.names())}")
         if len(self.labels) == 1:
             raise ValueError("labels needs two names or more, or none for a regression")
         if len(set(self.labels)) < len(self.labels) or len(set(self.texts)) < len(self.texts):
@@ -98,8 +100,7 @@ class Glue(Task):
 
     def score(self, split: str, predictions: Sequence[Prediction]) -> Mapping[str, float]:
         """The official metrics, in points."""
-        from rosa_bench.metrics.glue import scores
+        from rosa_bench.metrics.metric import score_all
 
-        values = [float(p.value) for p in predictions]
-        labels = [float(p.label) for p in predictions if p.label is not None]
-        return scores(self.metrics, values, labels)
+        values, labels = [p.value for p in predictions], [p.label for p in predictions if p.label is not None]
+        return score_all([metrics.find(name) for name in self.metrics], values, labels)

@@ -16,7 +16,6 @@ from rosa_bench.core.fields import class_field, field
 from rosa_bench.core.schema import NEUTRAL, Count, FileName, Folder, configured
 from rosa_bench.core.task import Encoded, Example, Hub, Kind, Prediction, Task
 from rosa_bench.errors import UsageError
-from rosa_bench.metrics.scores import AbsentError, Scores
 from rosa_bench.system.strict_json import is_number
 
 if TYPE_CHECKING:
@@ -100,16 +99,8 @@ class Synthetic(Task):
 
     def score(self, split: str, predictions: Sequence[Prediction]) -> Mapping[str, float]:
         """`mse`: mean squared error over rows and outputs; `r2`: explained share of the labels' variance, in points."""
-        from sklearn import metrics
+        from rosa_bench import metrics
+        from rosa_bench.metrics.metric import score_all
 
-        labels, values = [p.label for p in predictions], [p.value for p in predictions]
-
-        def r2() -> float:
-            if all(label == labels[0] for label in labels):
-                raise AbsentError("undefined: every row has the same label")
-            return 100 * float(metrics.r2_score(labels, values, multioutput="variance_weighted"))
-
-        found = Scores()
-        found.enter("mse", lambda: float(metrics.mean_squared_error(labels, values)))
-        found.enter("r2", r2)
-        return found
+        values, labels = [p.value for p in predictions], [p.label for p in predictions]
+        return score_all([metrics.find(name) for name in ("mse", "r2")], values, labels)

@@ -138,7 +138,16 @@ def host_class() -> str:
     return re.sub(r"[^a-z0-9_]+", "-", "-".join(parts).lower()).strip("-")
 
 
-def run_part(name: str, measure: Callable[[Options], Found], options: Options, out: Path) -> Path:
+def card() -> str:
+    """The GPU's name, safe as a file name."""
+    return (
+        re.sub(r"[^a-z0-9_]+", "-", torch.cuda.get_device_name().lower()).strip("-") if DEVICE == "cuda" else "no-gpu"
+    )
+
+
+def run_part(
+    name: str, measure: Callable[[Options], Found], options: Options, out: Path, host: str | None = None
+) -> Path:
     """Measure one part and write it into the files of this host class beside the parts that were measured before."""
     torch.set_num_threads(options.threads)
     began, before = time.perf_counter(), os.getloadavg()
@@ -154,7 +163,7 @@ def run_part(name: str, measure: Callable[[Options], Found], options: Options, o
         "markdown": found.markdown(),
     }
     out.mkdir(parents=True, exist_ok=True)
-    path = out / f"{host_class()}{'-quick' if options.quick else ''}.json"
+    path = out / f"{host or host_class()}{'-quick' if options.quick else ''}.json"
     parts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     parts[name] = json.loads(json.dumps(told))
     write_json(path, parts)

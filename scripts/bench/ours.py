@@ -58,6 +58,27 @@ class Clock(TrainerCallback):
         return self.ended[-1] - self.ended[-2]
 
 
+class Span(Clock):
+    """The time of many steps together, of which the first `warm` do not count; between them nothing waits for a GPU."""
+
+    def __init__(self, warm: int, steps: int) -> None:
+        super().__init__()
+        self.warm, self.steps = warm, steps
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kw: Any) -> None:
+        """Nothing is measured here."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kw: Any) -> None:
+        """When the warm steps end, and the last one."""
+        if state.global_step in (self.warm, self.warm + self.steps):
+            self.ended.append(now())
+
+    @property
+    def each(self) -> float:
+        """Seconds of a step."""
+        return (self.ended[1] - self.ended[0]) / self.steps
+
+
 def now() -> float:
     """The time in seconds when all that was asked for is done."""
     if torch.cuda.is_available():
@@ -104,11 +125,11 @@ class Ours:
         """The encoded training rows."""
         return self.experiment.rows
 
-    def train(self, steps: int | None = None, prepare: Prepare | None = None) -> Clock:
+    def train(self, steps: int | None = None, prepare: Prepare | None = None, clock: Clock | None = None) -> Clock:
         """Train for an epoch, or for some steps, with a new optimiser; activations are measured the first time only."""
         per_epoch = math.ceil(len(self.rows) / self.run.train.batch_size)
         run = replace(self.run, train=replace(self.run.train, epochs=1, max_steps=steps or per_epoch))
-        clock, pad = Clock(), int(self.experiment.tokenizer.pad_token_id)
+        clock, pad = clock or Clock(), int(self.experiment.tokenizer.pad_token_id)
         with self.recorder, _quiet(), self.experiment.matmul():
             rows = Rows(self.rows, [str(number) for number in range(len(self.rows))])
             trainer = make_trainer(run, self.model, rows, pad, self.recorder, lambda: {run.task.select_split: {}})

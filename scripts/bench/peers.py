@@ -67,6 +67,7 @@ class Peer:
         micro: int | None = None,
         in_order: bool = False,
         prepare: Callable[[Any], None] | None = None,
+        clock: Clock | None = None,
     ) -> Clock:
         """Train some steps with a new optimiser: batches padded to their longest row, or rows to `pad_to` tokens."""
         cls = InOrder if in_order else Trainer
@@ -78,7 +79,7 @@ class Peer:
             data_collator=transformers.DataCollatorWithPadding(self.tokenizer),
         )
         trainer.remove_callback(transformers.PrinterCallback)
-        clock = Clock()
+        clock = clock or Clock()
         trainer.add_callback(clock)
         if prepare:
             prepare(trainer)

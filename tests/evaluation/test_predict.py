@@ -104,8 +104,10 @@ def test_a_journal_keeps_whole_batches_of_the_same_thing(tmp_path):
     assert not path.exists()
 
 
-def test_a_stopped_decoding_goes_on_where_it_was(tmp_path, monkeypatch):
+@pytest.mark.parametrize("search", [(), ("task.search=lora", "task.num_beams=3", "task.no_repeat_ngram=2")])
+def test_a_stopped_decoding_goes_on_where_it_was(tmp_path, monkeypatch, search):
     overrides = ("task=e2e", "method=dylora", "method.rank_max=2", "train.eval_batch_size=8", "task.max_new_tokens=12")
+    overrides += search
     whole = run_experiment(small(tmp_path / "whole", *overrides))
     original, calls = predict._generated, []
 

@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from rosa_bench import metrics
 from rosa_bench.metrics import segments
-from rosa_bench.stats.bootstrap import Statistic, labelled
+from rosa_bench.stats.bootstrap import Statistic
 from rosa_bench.stats.significance import ALPHA, holm, seed_interval
 from rosa_bench.stats.summary import summary
-from rosa_bench.tables.paired_tests import examples_test, rule
+from rosa_bench.tables.paired_tests import examples_test
 
 Group = list[Statistic]
 POSITIVE = {"matthews": 0.7, "f1": 0.68, "accuracy": 0.5}  # share of the class 1, as in CoLA and MRPC
@@ -35,7 +36,7 @@ def classes(metric: str, drawn: np.random.Generator, examples: int, runs: tuple[
     hard = 1.2 + 1.5 * drawn.standard_normal(examples)
     for count, better in zip(runs, (effect, 0.0), strict=True):
         right = drawn.random((count, examples)) < 1 / (1 + np.exp(-(hard + better)))
-        yield [score_of(labelled(metric, 0.0, np.where(row, labels, 1 - labels), labels)) for row in right]
+        yield [score_of(metrics.find(metric).statistic(np.where(row, labels, 1 - labels), labels)) for row in right]
 
 
 def scores(metric: str, drawn: np.random.Generator, examples: int, runs: tuple[int, int], effect: float):
@@ -44,7 +45,7 @@ def scores(metric: str, drawn: np.random.Generator, examples: int, runs: tuple[i
     common = labels + 0.7 * drawn.standard_normal(examples)
     for count, better in zip(runs, (effect, 0.0), strict=True):
         said = common + 0.7 * math.exp(-better) * drawn.standard_normal((count, examples))
-        yield [score_of(labelled(metric, 0.0, row, labels)) for row in said]
+        yield [score_of(metrics.find(metric).statistic(row, labels)) for row in said]
 
 
 WORDS = [f"w{i}" for i in range(40)]
@@ -93,7 +94,7 @@ def p_values(
     for number in range(datasets):
         ours, theirs = maker(metric, np.random.default_rng([seed, number]), examples, runs, effect)
         difference = np.mean([run.score for run in ours]) - np.mean([run.score for run in theirs])
-        found.append(examples_test(rule(metric).test, float(difference), ours, theirs, resamples)[2])
+        found.append(examples_test(metrics.traits(metric)[0], float(difference), ours, theirs, resamples)[2])
     return np.array(found, float)
 
 
@@ -151,7 +152,10 @@ def holding(examples: int, seeds: int, spread: float, datasets: int, seed: int =
             ability = spread * drawn.standard_normal((seeds, 1))
             right = drawn.random((seeds, examples)) < 1 / (1 + np.exp(-(hard + ability)))
             groups.append(
-                [score_of(labelled("accuracy", 0.0, np.where(row, labels, 1 - labels), labels)) for row in right]
+                [
+                    score_of(metrics.find("accuracy").statistic(np.where(row, labels, 1 - labels), labels))
+                    for row in right
+                ]
             )
         p = examples_test("signs", 0.0, *groups, 20)[2]
         found = seed_interval(*({i: run.score for i, run in enumerate(group)} for group in groups))

@@ -7,10 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from rosa_bench.metrics import find
 from rosa_bench.metrics.conventions import score
-from rosa_bench.metrics.glue import scores
+from rosa_bench.metrics.metric import score_all
+from rosa_bench.metrics.scores import Scores
 
 MODULES = Path(__file__).parent.parent.parent / "rosa_bench" / "metrics" / "modules"
+
+
+def scores(names: list[str], predictions: list[float], labels: list[float]) -> Scores:
+    return score_all([find(name) for name in names], predictions, labels)
 
 
 def test_matthews_closed_form():

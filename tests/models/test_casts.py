@@ -11,6 +11,7 @@ from support import composed, prepared, small
 
 from rosa_bench.data.batches import collate
 from rosa_bench.errors import UsageError
+from rosa_bench.evaluation.predict import attaching
 from rosa_bench.models.casts import Casts
 from rosa_bench.models.load import load
 from rosa_bench.modules.lowrank import lowrank_sites
@@ -131,6 +132,16 @@ def test_a_backbone_kept_in_bf16_trains_as_one_in_fp32(options, backbone, tmp_pa
     assert all(torch.equal(tensors[name], tensors_bf16[name]) for name in tensors | tensors_bf16)
     assert bf16.cost["memory"]["weights"] < fp32.cost["memory"]["weights"]
     assert bf16.facts.get("merge_within_bound", True)
+
+
+def test_what_is_added_to_a_backbone_in_bf16_trains_in_fp32(backbone):
+    """Also by a library that gives it the backbone's own type."""
+    run = composed(f"model.path={backbone('roberta')}", "method=dora", "task=cola", "model.dtype=bf16", *KEPT[:1])
+    model, _ = load(run.model, run.task, 0)
+    with attaching(model, run.method):
+        run.method.attach(model, 0)
+    assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
+    assert torch.bfloat16 in {p.dtype for p in model.parameters()}
 
 
 @pytest.mark.parametrize("method", ["full", "rosa"])

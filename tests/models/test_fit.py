@@ -171,6 +171,8 @@ def test_missing_start_and_end_tokens_come_from_the_model_s_configuration(tmp_pa
     run = composed("task=e2e")
     row = encode_split(run.task, read_back, load_split(run.task, run.data, "train", 1), 400)[0]
     assert row.input_ids[-1] == 2
+    folder = zoo.saved("llama", tmp_path / "padding", tokenizer=zoo.byte_level(pad_token="<pad>"), bos_token_id=1)
+    assert loaded(folder, "e2e")[1].bos_token is None  # a token with another role starts no text
     folder = zoo.saved("gpt2", tmp_path / "word", tokenizer=zoo.byte_level(pad_token="<pad>"), eos_token_id=9)
     _, read_back = loaded(folder, "e2e")
     assert read_back.eos_token is None  # an ordinary token ends no text
@@ -210,6 +212,16 @@ def test_a_padding_side_of_the_tokenizer_changes_nothing(tmp_path):
         run = small(tmp_path / f"{side} runs", f"model.path={folder}", "method=lora", "train.max_steps=2")
         scores.append(run_experiment(run).scores)
     assert scores[0] == scores[1]
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "opt", "gpt_neox"])
+def test_weights_in_bf16_are_read_with_their_rounding(kind, tmp_path):
+    folder = zoo.saved(kind, tmp_path)
+    zoo.write_tensors(folder, {name: t.bfloat16() for name, t in zoo.tensors_of(folder).items()})
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"dtype": "bfloat16"}))
+    run = composed(f"model.path={folder}", "task=e2e", "model.dtype=bf16", "train.precision=bf16")
+    assert torch.bfloat16 in {p.dtype for p in load(run.model, run.task, 1)[0].parameters()}
 
 
 def test_damaged_weights_are_refused(tmp_path):

@@ -9,9 +9,10 @@ import pytest
 from scipy import stats as scipy_stats
 from support import composed
 
+from rosa_bench import metrics
 from rosa_bench.core.task import Prediction
-from rosa_bench.metrics import glue
-from rosa_bench.stats.bootstrap import LABELLED, NoStatisticError, Statistic, differences, draws, labelled
+from rosa_bench.metrics.metric import score_all
+from rosa_bench.stats.bootstrap import NoStatisticError, Statistic, differences, draws
 
 E = 60
 SYNTHETIC = composed("task=synthetic").task
@@ -33,17 +34,17 @@ def rows(metric: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 def official(metric: str, predictions: np.ndarray, labels: np.ndarray) -> float | None:
     if metric not in ("mse", "r2"):  # by the task's own `score`
-        return glue.scores([metric], predictions, labels).get(metric)
+        return score_all([metrics.find(metric)], predictions, labels).get(metric)
     pairs = zip(predictions.tolist(), labels.tolist(), strict=True)
     found = SYNTHETIC.score("validation", [Prediction("", v, label) for v, label in pairs])
     return found[metric]
 
 
 def statistic(metric: str, predictions: np.ndarray, labels: np.ndarray) -> Statistic:
-    return labelled(metric, official(metric, predictions, labels), predictions, labels)
+    return metrics.find(metric).statistic(predictions, labels)
 
 
-@pytest.mark.parametrize("metric", LABELLED)
+@pytest.mark.parametrize("metric", metrics.names())
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_resample_scores_as_the_resampled_rows_do(metric, seed):
     predictions, labels = rows(metric, seed)
@@ -94,7 +95,7 @@ def test_a_resample_in_which_the_metric_is_undefined(metric):
 
 def test_an_unknown_metric_says_so():
     with pytest.raises(NoStatisticError, match="perplexity"):
-        labelled("perplexity", 1.0, [1.0], [1.0])
+        composed("task=cola").task.statistic("perplexity", [Prediction("", 1, 1)])
 
 
 @pytest.mark.parametrize("examples", [1, 7, 1000, 300_000])

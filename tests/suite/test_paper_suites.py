@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib.util
+import json
+import sys
 from pathlib import Path
 
 import backbones
@@ -54,6 +56,19 @@ def rows_of(cell: Cell) -> set[tuple[str, str, str]]:
 def printed_rows(suite: Suite, rows: list[papers.Reported]) -> set[tuple[str, str, str]]:
     ours = {column.reported_task or column.task: column.task for column in suite.columns}
     return {(row.method, row.model, ours[row.task]) for row in rows if row.task in ours}
+
+
+@pytest.mark.parametrize(
+    "name", ["lora_table3", "lora_table13", "lora_table14", "lora_table18", "dylora_table6", "dylora_table9"]
+)
+def test_data_to_text_of_lora_and_dylora_is_searched_and_trained_as_by_lora_s_code(name):
+    cells = plan.plan(plan.load(name)) + plan.plan(plan.load(name), published_code=True)
+    assert {(cell.run.task.search, cell.run.model.dropout) for cell in cells} == {("lora", 0.0)}
+    others = [other for other in config.choices("suite") if other.startswith("rosa_")]
+    assert {getattr(cell.run.task, "search", None) for other in others for cell in plan.plan(plan.load(other))} <= {
+        "transformers",
+        None,
+    }
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -219,11 +234,35 @@ def test_rosa_s_published_code_is_expressed_by_options():
     assert lora.method.period(1) > lora.train.epochs and lora.method.targets == ["q", "k", "v", "o"]
 
 
-def test_the_hours_of_the_docs_are_those_of_the_script():
-    root = Path(__file__).parent.parent.parent
-    spec = importlib.util.spec_from_file_location("hours", root / "scripts" / "hours.py")
+def hours_script():
+    spec = importlib.util.spec_from_file_location("hours", Path(__file__).parents[2] / "scripts" / "hours.py")
     hours = importlib.util.module_from_spec(spec)
+    sys.modules["hours"] = hours
     spec.loader.exec_module(hours)
+    return hours
+
+
+def test_hours_follow_from_measured_steps(tmp_path):
+    hours = hours_script()
+    parts = {
+        "short": {"size": "base", "ms": {"lora": [7.0, 6.0, 8.0]}},
+        "long": {"size": "large", "length": 512, "batch": 32, "ms": {"lora": [100.0]}},
+        "decoding": {"inputs": 128, "layers": 24, "seconds": {"ours": [4.8]}},
+    }
+    path = tmp_path / "card.json"
+    path.write_text(json.dumps({name: {"numbers": numbers} for name, numbers in parts.items()}))
+    speed = hours.measured(path)
+    assert speed.layer_s == pytest.approx(7e-3 / 12) and speed.token_s == pytest.approx(4.8 / (2 * 64 * 24))
+    assert speed.flops == pytest.approx(4 * 303e6 * 512 * 32 / 0.1)
+    run = next(c.run for c in plan.plan(plan.load("rosa_glue")) if c.run.task.name == "cola")
+    assert 0 < hours.hours(run, speed) < hours.hours(run)
+    path.write_text(json.dumps({"short": {}}))
+    with pytest.raises(ValueError, match="no part long"):
+        hours.measured(path)
+
+
+def test_the_hours_of_the_docs_are_those_of_the_script():
+    root, hours = Path(__file__).parents[2], hours_script()
     text = (root / "docs" / "reproduce.md").read_text(encoding="utf-8")
     assert "\n".join(hours.lines()) in text
     assert all(f"`{name}`" in text for name in NAMES)

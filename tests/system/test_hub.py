@@ -134,6 +134,14 @@ def test_a_cache_that_is_complete_needs_no_hub(hub_server, capsys):
     assert f"using the cached commit {commit[:12]} of org/name@main" in told
 
 
+def test_a_failure_between_two_questions_for_a_commit_is_one_line(hub_server):
+    commit = hub_server.add("models", "org/name", MODEL)
+    hub_server.fail("GET /api/models/org/name$", status=429)
+    assert "answered 429 Too Many Requests" in failure(lambda: hub.commit("model", "org/name"))
+    hub_server.faults.clear()
+    assert hub.commit("model", "org/name") == commit
+
+
 def test_a_cache_of_an_older_client_is_used_as_it_is_when_the_hub_fails(hub_server, tmp_path, hub_offline):
     commit = hub_server.add("models", "org/name", MODEL)
     folder = hub.model("org/name", commit)

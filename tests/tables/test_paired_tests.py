@@ -13,7 +13,8 @@ from support import composed
 
 from rosa_bench.core.task import Prediction
 from rosa_bench.errors import UsageError
-from rosa_bench.metrics import glue
+from rosa_bench.metrics import find
+from rosa_bench.metrics.metric import score_all
 from rosa_bench.records import predictions
 from rosa_bench.records.predictions import prediction_row, read_predictions
 from rosa_bench.stats.bootstrap import NoStatisticError
@@ -64,7 +65,7 @@ def test_several_seeds(metric, task, tmp_path):
     ours, theirs = group(tmp_path, "ours", 0.9, (1, 2, 3)), group(tmp_path, "theirs", 0.6, (1, 2, 3))
     found = compare(composed(f"task={task}").task, metric, ours, theirs)
     scores = [
-        [glue.scores([metric], [row.value for row in run.rows], LABELS)[metric] for run in runs]
+        [score_all([find(metric)], [row.value for row in run.rows], LABELS)[metric] for run in runs]
         for runs in (ours, theirs)
     ]
     assert found.difference == pytest.approx(np.mean(scores[0]) - np.mean(scores[1]), rel=1e-12)

@@ -13,13 +13,13 @@ from recorded import built, cells, changed, record
 
 from rosa_bench.config.compose import compose
 from rosa_bench.errors import EXIT_DONE, EXIT_USAGE
+from rosa_bench.metrics import traits
 from rosa_bench.records import run_key
 from rosa_bench.records.collect import collect
 from rosa_bench.records.labels import method_label
 from rosa_bench.records.record import read_record
 from rosa_bench.suite import plan
 from rosa_bench.tables import __main__ as tables
-from rosa_bench.tables import paired_tests
 from rosa_bench.tables.formats import DASH, escaped, latex, long_csv, markdown, rounded
 
 TWO = {"cola": {}, "rte": {}}
@@ -278,7 +278,7 @@ def test_a_label_names_ranks_and_a_note_the_scoring(tmp_path):
 def test_the_rules_of_metrics_agree_with_the_tasks():
     for name in ("cola", "stsb", "rte", "e2e", "synthetic"):
         task = compose([f"task={name}"]).task
-        assert paired_tests.rule(task.primary).higher_is_better == task.higher_is_better
+        assert traits(task.primary)[1] == task.higher_is_better
 
 
 @pytest.mark.slow

@@ -23,6 +23,8 @@ class RosaBenchGlue(evaluate.Metric):
         )
 
     def _compute(self, predictions: list[float], references: list[float]) -> dict[str, float]:
-        from rosa_bench.metrics.glue import scores
+        from rosa_bench.metrics import find
+        from rosa_bench.metrics.metric import score_all
 
-        return scores(METRICS.get(self.config_name, ["accuracy"]), predictions, references)
+        names = METRICS.get(self.config_name, ["accuracy"])
+        return dict(score_all([find(name) for name in names], predictions, references))

@@ -1,0 +1,47 @@
+"""Pearson correlation in points (-100 to 100)."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+from scipy import stats
+
+from rosa_bench.metrics.metric import Metric, differ
+from rosa_bench.stats.bootstrap import Statistic, ratio, sums
+from rosa_bench.stats.summary import Numbers
+
+
+def _compute(predictions: Numbers, labels: Numbers) -> float:
+    differ(predictions, "prediction")
+    differ(labels, "label")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of values that are nearly constant
+        correlation = float(stats.pearsonr(predictions, labels)[0])
+    return 100 * correlation
+
+
+def correlation(covariance: Numbers, first: Numbers, second: Numbers) -> Numbers:
+    """In points, from sums of products about the means."""
+    return 100 * ratio(covariance, np.sqrt(first * second))
+
+
+def _resample(score: float, predictions: Numbers, labels: Numbers) -> Statistic:
+    x, y = predictions - predictions.mean(), labels - labels.mean()
+    rows = np.stack([x, y, x * x, y * y, x * y], axis=1)
+
+    def combine(total: Numbers) -> Numbers:
+        x, y, xx, yy, xy = total.T
+        n = len(rows)
+        return correlation(xy - x * y / n, _spread(xx, x, n), _spread(yy, y, n))
+
+    return sums(score, rows, combine)
+
+
+def _spread(squares: Numbers, values: Numbers, n: int) -> Numbers:
+    """The sum of squares about the mean; 0 where it is rounding, as in a resample of one value only."""
+    spread: Numbers = squares - values**2 / n
+    return np.where(spread > 1e-12 * squares, spread, 0.0)
+
+
+METRIC = Metric("pearson", _compute, _resample)

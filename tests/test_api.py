@@ -1,0 +1,124 @@
+"""`import rosa_bench`: light, typed, documented by examples that run here, and safe beside other code of a process."""
+
+from __future__ import annotations
+
+import random
+import re
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from support import SMALL
+from transformers import RobertaConfig, RobertaForSequenceClassification
+
+import rosa_bench
+from rosa_bench.errors import UsageError
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "api.md").read_text(encoding="utf-8"), re.DOTALL)
+
+
+def roberta() -> RobertaForSequenceClassification:
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    return RobertaForSequenceClassification(RobertaConfig(vocab_size=100, **sizes)).eval()
+
+
+def states() -> tuple:
+    name, keys, *rest = np.random.get_state()
+    return random.getstate(), name, keys.tolist(), rest, torch.get_rng_state().tolist()
+
+
+def test_the_import_is_light():
+    code = (
+        "import sys, rosa_bench; print(rosa_bench.__version__, *{'torch', 'transformers', 'hydra'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [rosa_bench.__version__]
+    assert (Path(rosa_bench.__file__).parent / "py.typed").is_file()
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_the_documented_examples_run(example, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    exec(example, {})
+    assert ("did you mean method.rank" in capsys.readouterr().out) or (tmp_path / "merged" / "config.json").is_file()
+
+
+def test_training_keeps_the_random_state_of_the_caller(tmp_path):
+    random.seed(5), np.random.seed(6), torch.manual_seed(7)
+    before = states()
+    record = rosa_bench.train(["method=ia3", *SMALL, f"output_dir={tmp_path}"])
+    assert record.status == "done" and states() == before
+    rosa_bench.attach(model := roberta(), "pissa")
+    assert any(p.requires_grad for p in model.parameters())
+    assert [found.run_id for found in rosa_bench.load_records(tmp_path)] == [record.run_id]
+
+
+def test_a_second_run_at_the_same_time_is_refused(tmp_path, monkeypatch):
+    from rosa_bench import run
+
+    entered, leave = threading.Event(), threading.Event()
+    monkeypatch.setattr(run, "_run", lambda config: entered.set() or leave.wait(30))
+    composed = rosa_bench.compose([f"output_dir={tmp_path}", *SMALL])
+    first = threading.Thread(target=rosa_bench.train, args=[composed])
+    first.start()
+    assert entered.wait(30)
+    with pytest.raises(UsageError, match=r"^another run is in progress in this process; [^\n]*$"):
+        rosa_bench.train(composed)
+    leave.set()
+    first.join()
+    assert rosa_bench.train(composed) is True
+
+
+def test_composing_in_threads():
+    wanted = [["method=lora", f"method.rank={rank}", f"task={task}"] for rank in (1, 2, 3) for task in ("cola", "e2e")]
+    with ThreadPoolExecutor(6) as pool:
+        runs = list(pool.map(rosa_bench.compose, wanted))
+    assert [(run.method.rank, run.task.name) for run in runs] == [
+        (rank, task) for rank in (1, 2, 3) for task in ("cola", "e2e")
+    ]
+
+
+def test_attach_and_merge_leave_the_function_of_the_model():
+    model, rows = roberta(), {"input_ids": torch.arange(4, 16).reshape(2, 6)}
+    assert rosa_bench.attach(model, "lora", rank=4, targets=["q"]) is model
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.requires_grad:
+                p.add_(0.01)
+        expected = model(**rows).logits
+        assert rosa_bench.merge(model) is model
+        assert torch.allclose(model(**rows).logits, expected, atol=1e-6)
+    assert not any(name.endswith(".A") for name in model.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "said"),
+    [
+        ("lorra", {}, "method=lorra is not a choice: did you mean lora"),
+        ("lora", {"rnk": 3}, "method.rnk is not a key: did you mean method.rank"),
+        ("lora", {"rank": 0}, "method.rank=0"),
+    ],
+)
+def test_wrong_methods_and_options_are_one_line(method, options, said):
+    with pytest.raises(UsageError) as error:
+        rosa_bench.attach(roberta(), method, **options)
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_the_console_script_is_the_module():
+    script = re.search(
+        r'^rosa-bench = "(.+):(.+)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    code = f"import sys; from {script[1]} import {script[2]}; sys.argv[0] = 'rosa-bench'; sys.exit({script[2]}())"
+    for arguments in (["--help"], ["method=lorra"], ["--cfg", "job", "seed=3"]):
+        printed = [
+            subprocess.run([sys.executable, *start, *arguments], capture_output=True, text=True)
+            for start in (["-c", code], ["-m", "rosa_bench"])
+        ]
+        assert len({(done.returncode, done.stdout, done.stderr) for done in printed}) == 1
