@@ -35,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     overrides: list[str] = []
     try:
         overrides, flags = split(arguments)
+        if (folder := untrusted.own_folder(flags)) is not None:
+            config.use_folder(folder)
         if {"--help", "-h"} & set(flags):
             tell(help_text(overrides))
             return EXIT_DONE

@@ -24,6 +24,7 @@ from pydantic import Field, JsonValue
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from rosa_bench import metrics
 from rosa_bench.core.aliases import meant
 from rosa_bench.core.method import Method
 from rosa_bench.core.schema import NEUTRAL, Added, Count, Location, Name, Share, configured, constructed
@@ -35,6 +36,7 @@ GROUPS = ("model", "method", "task", "data", "train", "tracker")
 
 
 LONGEST_PATH = 3000  # bytes of the output folder's: systems take 4096 with a run's folder and files
+OWN_FOLDER = "ROSA_BENCH_CONFIG_DIR"
 PACKAGE = "rosa_bench."  # whose modules alone a configuration can make this program import
 
 
@@ -211,11 +213,13 @@ def target_class(group: str, target: str) -> type:
     """The dataclass a yaml's `_target_` names. Raises UsageError unless it is a configuration class of that group.
 
     A configuration may come from somebody else's record, and importing a module runs it: only modules of this package
-    are imported. A class of another program's is found if that program has imported it.
+    and of the user's own folder are imported. A class of another program is found if that program has imported it.
     """
     module, _, name = target.rpartition(".")
     shown = f"{group}: _target_={short(target)[1:-1]}"
-    if not module.startswith(PACKAGE) and module not in sys.modules:
+    if is_own(module):
+        use_folder(str(own_folder()))
+    elif not module.startswith(PACKAGE) and module not in sys.modules:
         raise UsageError(f"{shown} cannot be imported: it is no class of this package")
     try:
         cls = getattr(importlib.import_module(module), name)
@@ -253,14 +257,55 @@ def papers_dir() -> Path:
     return config_dir().parent / "results" / "papers"
 
 
+def own_folder() -> Path | None:
+    """The user's own folder of yaml files and modules: `-cd FOLDER`, or ROSA_BENCH_CONFIG_DIR; None without one."""
+    folder = os.environ.get(OWN_FOLDER)
+    return Path(folder) if folder else None
+
+
+def use_folder(folder: str) -> None:
+    """Make a folder the user's own, also in processes that this one starts. Its modules can be imported."""
+    path = str(Path(folder).resolve())
+    os.environ[OWN_FOLDER] = path
+    if path not in sys.path:
+        sys.path.append(path)
+    known = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if path not in known:
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [*known, path]))
+    if Path(path) not in metrics.FOLDERS:
+        metrics.FOLDERS.append(Path(path))
+
+
+def is_own(module: str) -> bool:
+    """Whether a module lies in the user's own folder."""
+    folder, first = own_folder(), module.partition(".")[0]
+    return (
+        folder is not None and first.isidentifier() and any((folder / name).exists() for name in (first, f"{first}.py"))
+    )
+
+
+def choice_files(group: str) -> dict[str, Path]:
+    """The yaml files of a group by the name of the choice, those of the user's own folder included.
+
+    Raises:
+        UsageError: if a file of that folder has the name of one that ships.
+    """
+    shipped = {path.stem: path for path in (config_dir() / group).glob("*.yaml")}
+    folder = own_folder()
+    own = {} if folder is None else {path.stem: path for path in (folder / group).glob("*.yaml")}
+    if taken := sorted(shipped.keys() & own.keys()):
+        raise UsageError(f"{own[taken[0]]}: {group}={taken[0]} ships with rosa_bench; give the file another name")
+    return dict(sorted((shipped | own).items()))
+
+
 def choices(group: str) -> list[str]:
-    """The names of a group's yaml files."""
-    return sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
+    """The names of a group's choices."""
+    return list(choice_files(group))
 
 
 def describe(group: str, name: str) -> str:
     """What a choice is: the comment its yaml begins with."""
-    lines = (config_dir() / group / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    lines = choice_files(group)[name].read_text(encoding="utf-8").splitlines()
     return lines[0].lstrip("# ") if lines and lines[0].startswith("#") else ""
 
 
@@ -270,8 +315,8 @@ def group_nodes() -> Iterator[tuple[str, str, DictConfig]]:
     A field that is a mapping takes keys that its yaml does not name.
     """
     for group in GROUPS:
-        for name in choices(group):
-            node = OmegaConf.load(config_dir() / group / f"{name}.yaml")
+        for name, path in choice_files(group).items():
+            node = OmegaConf.load(path)
             assert isinstance(node, DictConfig)
             filled = OmegaConf.create(defaults(target_class(group, node["_target_"])))
             whole = OmegaConf.merge(filled, node)
@@ -379,8 +424,8 @@ def filled(run: Run) -> Run:
 @functools.cache
 def _model_choices() -> dict[str, Model]:
     chosen = {}
-    for name in choices("model"):
-        node: Any = OmegaConf.to_container(OmegaConf.load(config_dir() / "model" / f"{name}.yaml"))
+    for name, path in choice_files("model").items():
+        node: Any = OmegaConf.to_container(OmegaConf.load(path))
         chosen[name] = Model(**{key: value for key, value in node.items() if key != "_target_"})
     return chosen
 

@@ -25,8 +25,8 @@ from rosa_bench.errors import UsageError
 
 def composer() -> Composer:
     """One that knows the yamls as they are now."""
-    folder = config.config_dir()
-    files = [folder / "config.yaml", *(p for group in config.GROUPS for p in sorted((folder / group).glob("*.yaml")))]
+    chosen = (path for group in config.GROUPS for path in config.choice_files(group).values())
+    files = [config.config_dir() / "config.yaml", *chosen]
     return _composer(tuple((str(path), path.stat().st_mtime_ns) for path in files))
 
 

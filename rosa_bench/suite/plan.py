@@ -192,8 +192,8 @@ class Cell:
 
 def load(name: str) -> Suite:
     """A suite by name. Raises UsageError for one that does not exist or is not as `Suite` says."""
-    path = config.config_dir() / "suite" / f"{name}.yaml"
-    if not path.is_file():
+    path = config.choice_files("suite").get(name)
+    if path is None:
         raise UsageError(f"suite {name} does not exist: {nearest(name, config.choices('suite'))}")
     try:
         values: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
 from rosa_bench import metrics
-from rosa_bench.config import choices, config_dir, target_class
+from rosa_bench.config import choice_files, target_class
 from rosa_bench.core.task import Task
 from rosa_bench.errors import UsageError
 from rosa_bench.metrics.metric import Test
@@ -66,8 +66,8 @@ def task_of(config: Mapping[str, Any]) -> Task:
     """The task of a record's `config`. Raises UsageError if it is not one of this version."""
     values = dict(config["task"])
     target, choice = str(values.pop("_target_", "")), (config.get("choices") or {}).get("task")
-    if choice in choices("task"):  # the class may have moved since
-        target = str(dict(OmegaConf.load(config_dir() / "task" / f"{choice}.yaml"))["_target_"])
+    if (path := choice_files("task").get(str(choice))) is not None:  # the class may have moved since
+        target = str(dict(OmegaConf.load(path))["_target_"])
     cls = target_class("task", target)
     try:
         task: Task = cls(**values)

@@ -1,0 +1,108 @@
+"""A method, a task, a kind of metric and a suite from a folder of the user's own: one file each, nothing registered."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+FILES = {
+    "method/halved.yaml": "# LoRA with half the rank\n_target_: own_method.Halved\nrank: 8\n",
+    "own_method.py": """
+from rosa_bench.core.schema import configured
+from rosa_bench.methods.lora import Lora
+
+
+@configured
+class Halved(Lora):
+    def attach(self, model, seed=0):
+        Lora(rank=self.rank // 2, alpha=self.alpha, targets=self.targets).attach(model, seed)
+""",
+    "task/acceptable.yaml": """# CoLA by a metric of our own
+_target_: own_task.Acceptable
+name: acceptable
+folder: glue/cola
+texts: [sentence]
+labels: ["no", "yes"]
+metrics: [share_of_yes, accuracy]
+primary: share_of_yes
+""",
+    "own_task.py": """
+from rosa_bench import embedded
+from rosa_bench.core.schema import configured
+from rosa_bench.tasks.glue import Glue
+
+
+@configured
+class Acceptable(Glue):
+    def embedded(self, split):
+        yield from embedded.rows("cola", split)
+""",
+    "share_of_yes.py": """
+from rosa_bench.metrics.metric import Metric
+from rosa_bench.stats.bootstrap import mean
+
+METRIC = Metric(
+    "share_of_yes",
+    lambda predictions, labels: 100 * float((predictions == 1).mean()),
+    lambda score, predictions, labels: mean(score, predictions == 1, 100),
+)
+""",
+    "suite/own.yaml": "title: our own\ncells:\n  - run: {method: [halved], task: acceptable}\n",
+}
+SMALL = ["train.max_steps=2", "train.limit_train=16", "train.limit_eval=20", "tracker=none", "train.threads=1"]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name, content in FILES.items():
+        path = tmp_path / "my_configs" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    return tmp_path
+
+
+def run(folder, *arguments, **environment):
+    command = [sys.executable, "-m", *arguments]
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, timeout=300, env={**os.environ, **environment}
+    )
+
+
+def record(folder):
+    (path,) = folder.glob("results/runs/*/record.json")
+    return json.loads(path.read_text())
+
+
+def test_a_method_a_task_and_a_metric_of_the_users_own_run(folder):
+    done = run(folder, "rosa_bench", "-cd", "my_configs", "method=halved", "task=acceptable", "method.rank=4", *SMALL)
+    assert done.returncode == 0, done.stderr
+    own = record(folder)
+    assert (own["method"], own["task"], own["primary"]["metric"]) == ("own_method", "acceptable", "share_of_yes")
+    assert own["config"]["choices"]["method"] == "halved" and own["config"]["method"]["rank"] == 4
+    values = own["scores"]["validation"][""]
+    assert set(values) == {"share_of_yes", "accuracy"} and 0 <= values["share_of_yes"] <= 100
+    tables = run(folder, "rosa_bench.tables", "--no-plots", ROSA_BENCH_CONFIG_DIR="my_configs")
+    assert tables.returncode == 0 and "share_of_yes" in tables.stdout
+
+
+def test_a_suite_of_the_users_own_runs_in_other_processes(folder):
+    done = run(folder, "rosa_bench.suite", "own", *SMALL, ROSA_BENCH_CONFIG_DIR="my_configs")
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert record(folder)["status"] == "done"
+
+
+def test_a_name_that_ships_is_refused(folder):
+    (folder / "my_configs" / "method" / "lora.yaml").write_text("_target_: own_method.Halved\n")
+    done = run(folder, "rosa_bench", "-cd", "my_configs", "method=halved", *SMALL)
+    assert done.returncode == 2 and "give the file another name" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_modules_of_a_record_from_elsewhere_are_not_imported(folder):
+    """`-cp` reads a configuration that may be somebody else's; only `-cd` names a folder of the user's own."""
+    (folder / "my_configs" / "config.yaml").write_text("method: {_target_: own_method.Halved}\n")
+    done = run(folder, "rosa_bench", "-cp", "my_configs", "-cn", "config")
+    assert done.returncode == 2 and "could run any program" in done.stderr
