@@ -8,13 +8,13 @@ that was stopped continues where it was. `--quick` tries every part in toy size,
 nothing.
 
     capture    whether torch can do what graphs need of it, also after a failed capture
-    exact      losses by graphs against eager ones; a resumed run against an uninterrupted one
-    short      a step of RoBERTa-base on CoLA's rows, against `peft` and `transformers.Trainer`
     streams    MEFT's compiled arithmetic against the eager one
-    split      ROSA's split on the card against LAPACK on the host
+    short      a step of RoBERTa-base on CoLA's rows, against `peft` and `transformers.Trainer`
     medium     a step of RoBERTa-large at 128 tokens; memory
     long       the same at 512 tokens
     decoding   ten beams of GPT-2 medium against `generate` in batches
+    split      ROSA's split on the card against LAPACK on the host
+    exact      losses by graphs against eager ones; a resumed run against an uninterrupted one
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from typing import Any
 
 # By part: its function, and after how many seconds it is stopped.
 PARTS = {
-    "capture": ("capture.measure", 40),
-    "exact": ("exact.measure", 90),
-    "short": ("steps.short", 120),
-    "streams": ("kernels.streams", 60),
-    "split": ("kernels.split", 50),
+    "capture": ("capture.measure", 30),
+    "streams": ("kernels.streams", 80),
+    "short": ("steps.short", 150),
     "medium": ("steps.medium", 100),
     "long": ("steps.long", 110),
     "decoding": ("decoding.measure", 60),
+    "split": ("kernels.split", 50),
+    "exact": ("exact.measure", 100),
 }
 WHOLE = 480  # seconds for all parts
 
@@ -48,7 +48,7 @@ def parsed(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--part", choices=[*PARTS], action="append", help="default: all")
     parser.add_argument("--again", action="store_true", help="measure parts again that this commit has results of")
     parser.add_argument("--quick", action="store_true", help="toy sizes: tries everything, measures nothing")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("results/bench"))
     return parser.parse_args(argv)
 

@@ -508,7 +508,7 @@ def make_trainer(
     sampler = EpochSampler(lengths, run.train.batch_size, seeds(run.seed).data, run.train.bucket)
     args, phases = arguments(run, recorder.folder), run.method.phases
     limit = max_length(model, run.train.max_length, run.method.extra_tokens)
-    # On a GPU always, whether a graph is replayed or not, so that both draw the same dropout.
+    # On a GPU always, so that a step has the same shapes whether it is replayed from a graph or not.
     padding = padding_multiple(lengths, phases, limit) if args.device.type == "cuda" else 1
     shapes = len({padded_length(length, padding, limit) for length in lengths}) * phases
     train, processes = run.train, distributed.world_size()

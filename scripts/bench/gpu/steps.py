@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -37,7 +38,7 @@ def measure(options: Options, size: str, length: int | None, names: tuple[str, .
         for name in names:
             low = (*METHODS[name], *shared, "train.precision=bf16")
             runs[name] = Ours(low, model, Path(out) / name, rows)
-            if name in ("lora", "full"):
+            if name in ("lora", "full") and length is None:
                 runs[f"{name}, no graphs"] = Ours((*low, "train.graphs=off"), model, Path(out) / f"{name}-eager", rows)
         given = rows or runs["lora"].rows
         peers = {f"{name}, {peer}": Peer(model, Path(out), lora=name == "lora") for name, peer in PEERS.items()}
@@ -54,8 +55,10 @@ def measure(options: Options, size: str, length: int | None, names: tuple[str, .
 
         contenders: dict[str, Callable[[], float]] = {n: (lambda n=n, o=o: ours(o, n)) for n, o in runs.items()}
         contenders |= {name: (lambda peer=peer: theirs(peer)) for name, peer in peers.items()}
-        bytes_of = {name: _peak(work) for name, work in contenders.items()}  # a round that warms up
-        measured = alternate(contenders, rounds)
+        bytes_of: dict[str, int | None] = {}
+        measured = alternate(
+            {name: partial(_watched, bytes_of, name, work) for name, work in contenders.items()}, rounds
+        )
         activations = {name: one.recorder.activations for name, one in runs.items()}
         told = {name: one.recorder.record.env.get("graphs") for name, one in runs.items()}
         found.numbers |= {"ms": measured, "peak_bytes": bytes_of, "activation_bytes": activations, "graphs": told}
@@ -76,16 +79,17 @@ def clocked(one: Ours, warm: int, steps: int) -> float:
     return clock.each
 
 
-def _peak(work: Callable[[], float]) -> int | None:
-    """The most device memory while something runs; None without a GPU."""
+def _watched(bytes_of: dict[str, int | None], name: str, work: Callable[[], float]) -> float:
+    """What a contender gives; the most device memory it takes beside what others hold is noted, None without a GPU."""
     if DEVICE != "cuda":
-        work()
-        return None
+        bytes_of[name] = None
+        return work()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    work()
-    return torch.cuda.max_memory_allocated() - before
+    value = work()
+    bytes_of[name] = torch.cuda.max_memory_allocated() - before
+    return value
 
 
 def _profiled(one: Ours) -> str:
