@@ -10,8 +10,10 @@ Adapter-H, -P and -L. `skip_layers` leaves the lowest layers alone, which is Ada
 a fixed number of layers).
 
 Where the authors' code differs: Houlsby draws both maps from a normal distribution of deviation 0.01, cut at two
-deviations, so that training starts near the backbone; here `up` starts at zero and training starts at it. Houlsby also
-trains every LayerNorm (`norms: true`); LoRA's counts for Adapter-H leave them out.
+deviations, so training starts near the backbone. Here `up` starts at zero by default, so training starts at the
+backbone. Houlsby also trains every LayerNorm (`norms: true`); LoRA's counts for Adapter-H leave them out. LoRA's
+Adapter-H uses `activation: silu`, and its Adapter-H and -P draw both maps from N(0, 0.02^2), which is `init: normal`
+(microsoft/LoRA, `examples/NLU/src/transformers/models/roberta/modeling_roberta.py`, `_init_weights`).
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from rosa_bench.core.method import Method
-from rosa_bench.core.schema import Count, Share, configured
+from rosa_bench.core.schema import Added, Count, Share, configured
 from rosa_bench.errors import UsageError
 from rosa_bench.system.seeds import generator
 
@@ -43,6 +45,7 @@ class Adapter(Method):
     variant: Literal["houlsby", "pfeiffer", "lora_l"] = "houlsby"
     bottleneck: Count = 16
     activation: Literal["relu", "gelu", "gelu_new", "silu", "tanh"] | None = None  # null: as published
+    init: Annotated[Literal["zero", "normal"], Added("zero")] = "zero"  # of `up`; `down` is always N(0, 0.02^2)
     dropout: Share = 0.0  # behind the activation
     skip_layers: Annotated[int, Field(ge=0)] = 0  # lowest layers without an adapter
     norms: bool = False  # the backbone's LayerNorms train too
@@ -61,6 +64,11 @@ class Adapter(Method):
     def name(self) -> str:
         """With the variant: the papers have a row for each."""
         return f"adapter_{self.variant}"
+
+    @property
+    def exact_at_start(self) -> bool:
+        """With `init: normal` an adapter adds something from the start."""
+        return self.init == "zero"
 
     def attach(self, model: PreTrainedModel, seed: int = 0) -> None:
         """Freeze the backbone and put adapters into its layers.
@@ -93,9 +101,10 @@ class Adapter(Method):
             placement.place_normed(model, index, width, self._made(width, draw))
 
     def _made(self, width: int, draw: torch.Generator) -> Bottleneck:
-        """An adapter that adds nothing yet."""
+        """An adapter, with the maps of `init`."""
         from rosa_bench.modules.bottleneck import Adapter as Bottleneck
 
         made = Bottleneck(width, self.bottleneck, self.activation or ACTIVATIONS[self.variant], self.dropout, draw)
-        made.up.weight.data.zero_()
+        if self.init == "zero":
+            made.up.weight.data.zero_()
         return made

@@ -43,6 +43,7 @@ class Lora(Method):
     alpha: Annotated[float, Field(gt=0)] = 16.0  # the term is scaled by alpha / rank
     dropout: Share = 0.0  # on the input of A, as in loralib
     targets: list[Target] = targets_field("q", "v")
+    fused: Annotated[bool, Added(False)] = False  # a fused map of q, k and v (GPT-2's c_attn) as one matrix
     init: Init = "loralib"
     bias: Bias = "none"  # which biases of the backbone train: none, those of adapted modules, all
     train_head: bool = True
@@ -65,9 +66,11 @@ class Lora(Method):
         from rosa_bench.modules.lowrank import Nested, attach_lowrank
 
         if self.score_ranks is None:
-            attach_lowrank(model, self, self.rank, scale=self.alpha / self.rank, dropout=self.dropout)
+            options: dict[str, Any] = {"scale": self.alpha / self.rank}
+            attach_lowrank(model, self, self.rank, fused=self.fused, dropout=self.dropout, **options)
         else:
-            attach_lowrank(model, self, self.rank, Nested, alpha=self.alpha, frozen=False, dropout=self.dropout)
+            options = {"alpha": self.alpha, "frozen": False}
+            attach_lowrank(model, self, self.rank, Nested, self.fused, dropout=self.dropout, **options)
         draw_factors(model, self.init, seed)
 
     def output_factors(self, model: PreTrainedModel) -> list[torch.nn.Parameter]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 from pydantic import Field
 
 from rosa_bench.core.method import Method, Step, tally
-from rosa_bench.core.schema import Bias, Count, Share, configured
+from rosa_bench.core.schema import Added, Bias, Count, Share, configured
 from rosa_bench.methods.lora import Init, Target, draw_factors, targets_field
 from rosa_bench.system.seeds import derive, generator
 
@@ -37,6 +37,7 @@ class ReLora(Method):
     alpha: Annotated[float, Field(gt=0)] = 16.0  # the term is scaled by alpha / rank
     dropout: Share = 0.0  # on the input of A
     targets: list[Target] = targets_field("q", "k", "v", "o")
+    fused: Annotated[bool, Added(False)] = False  # a fused map of q, k and v (GPT-2's c_attn) as one matrix
     every_epochs: Annotated[float, Field(gt=0)] = 1.0
     every_steps: Count | None = None  # wins over every_epochs
     restart_warmup: Annotated[float, Field(ge=0, le=2**53)] = 0.1  # below 1 a share of a period, else steps
@@ -52,7 +53,7 @@ class ReLora(Method):
         """Freeze the backbone and wrap its target weights. Raises UsageError if a target's role is missing."""
         from rosa_bench.modules.lowrank import attach_lowrank
 
-        attach_lowrank(model, self, self.rank, scale=self.alpha / self.rank, dropout=self.dropout)
+        attach_lowrank(model, self, self.rank, fused=self.fused, scale=self.alpha / self.rank, dropout=self.dropout)
         draw_factors(model, self.init, seed)
 
     def moved(self, model: PreTrainedModel) -> set[str]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from rosa_bench.core.method import Method, Step, tally
-from rosa_bench.core.schema import NEUTRAL, Bias, Count, configured
+from rosa_bench.core.schema import NEUTRAL, Added, Bias, Count, configured
 from rosa_bench.methods.lora import Target, targets_field
 from rosa_bench.system.seeds import generator
 
@@ -41,8 +41,9 @@ Split = tuple["torch.Tensor", "torch.Tensor", "torch.Tensor"]
 class Rosa(Method):
     """Trains R singular directions of each target weight, drawn anew every `every_epochs` (or `every_steps`)."""
 
-    rank: Count | Annotated[float, Field(gt=0, lt=1)] = 8  # a float is a share of each weight's full rank
+    rank: Count | Annotated[float, Field(gt=0, lt=1)] = 8  # a float: a share of each full rank, rounded down
     targets: list[Target] = targets_field("q", "k", "v", "o")
+    fused: Annotated[bool, Added(False)] = False  # a fused map of q, k and v (GPT-2's c_attn) as one matrix
     every_epochs: Annotated[float, Field(gt=0)] = 1.0
     every_steps: Count | None = None  # wins over every_epochs
     variant: Literal["equal", "add", "random_add", "projection"] = "equal"
@@ -65,7 +66,7 @@ class Rosa(Method):
         """Freeze the backbone, wrap its target weights and split them for the first time."""
         from rosa_bench.modules.lowrank import Resampled, attach_lowrank
 
-        attach_lowrank(model, self, self.rank, Resampled)
+        attach_lowrank(model, self, self.rank, Resampled, self.fused)
         self.split(model, seed, 0)
 
     def moved(self, model: PreTrainedModel) -> set[str]:

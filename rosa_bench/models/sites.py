@@ -22,7 +22,7 @@ from rosa_bench.errors import UsageError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-Role = Literal["q", "k", "v", "o", "ffn_in", "ffn_out", "other"]
+Role = Literal["q", "k", "v", "o", "ffn_in", "ffn_out", "other", "qkv"]  # qkv: a fused map as one matrix
 ROLES: tuple[Role, ...] = ("q", "k", "v", "o", "ffn_in", "ffn_out")  # that `targets` can name; `all` is more
 
 # Roles of maps with one role each, by the last parts of their dotted names. The longest match wins.
@@ -248,6 +248,31 @@ def find_sites(model: PreTrainedModel, targets: Iterable[str]) -> list[Site]:
             f"{cls} has no weight of role {', '.join(missing)}; roles it has: {have}; {_by_name('MODULE')}"
         )
     return sites
+
+
+def fuse(model: PreTrainedModel, sites: Iterable[Site]) -> list[Site]:
+    """The sites with those of each fused query, key and value map joined to one, which is the map's whole weight.
+
+    Raises:
+        UsageError: if there is no such map among them, or only some of the three are.
+    """
+    joined: list[Site] = []
+    parts: dict[str, set[Role]] = {}
+    for site in sites:
+        layout = _layout(model, site.name, module := model.get_submodule(site.name))
+        if layout is None or {role for role, _ in layout.parts} != {"q", "k", "v"}:
+            joined.append(site)
+            continue
+        if site.name not in parts:
+            joined.append(Site(site.name, "qkv", 0, features(module)[1]))
+        parts.setdefault(site.name, set()).add(site.role)
+    cls = type(model).__name__
+    if not parts:
+        raise UsageError(f"method.fused=true: no target of {cls} is part of a fused map of q, k and v; use fused=false")
+    for name, roles in parts.items():
+        if missing := ", ".join(sorted({"q", "k", "v"} - roles)):
+            raise UsageError(f"method.fused=true: {name} of {cls} holds q, k and v; add {missing} to method.targets")
+    return joined
 
 
 def _by_name(module: str) -> str:

@@ -16,6 +16,7 @@ from rosa_bench.models.sites import (
     features,
     find_sites,
     freeze_backbone,
+    fuse,
     skipped_weights,
     weight_IO,
 )
@@ -233,17 +234,21 @@ def attach_lowrank(
     method: LowRankMethod,
     rank: int | float,
     wrap: Callable[..., LowRank] = LowRank,
+    fused: bool = False,
     **options: Any,
 ) -> None:
     """Freeze the backbone and wrap the method's target weights in place with `wrap(module, sites, ranks, **options)`.
 
-    A float `rank` is a share of a site's full rank, at least 1. A module that stands in several places is wrapped once.
+    A float `rank` is a share of a site's full rank, rounded down, at least 1. With `fused`, a fused map of query, key
+    and value is one weight. A module that stands in several places is wrapped once.
 
     Raises:
-        UsageError: if a target's role is missing, a weight belongs to two modules, or the backbone reads the weight of
-            a wrapped module instead of calling it.
+        UsageError: if a target's role is missing, a weight belongs to two modules, the backbone reads the weight of
+            a wrapped module instead of calling it, or `fused` does not fit the targets.
     """
     sites = find_sites(model, method.targets)
+    if fused:
+        sites = fuse(model, sites)
     freeze_backbone(model, method.train_head, method.bias, {site.name for site in sites})
     if "all" in method.targets and (skipped := skipped_weights(model, sites)):
         model.__dict__["_skipped_weights"] = skipped
@@ -290,8 +295,11 @@ def skipped_facts(model: nn.Module) -> dict[str, dict[str, int]]:
 
 
 def rank_of(rank: int | float, inputs: int, outputs: int) -> int:
-    """A rank as an integer: itself, or a share of the full rank of an [inputs, outputs] weight."""
-    return rank if isinstance(rank, int) else max(1, round(rank * min(inputs, outputs)))
+    """A rank as an integer: itself, or a share of the full rank of an [inputs, outputs] weight, rounded down.
+
+    ROSA's code truncates too (rosa-paper/rosa, `peftnet/peft_module/_peftlinear.py`, `_integer_rank`).
+    """
+    return rank if isinstance(rank, int) else max(1, int(rank * min(inputs, outputs)))
 
 
 def lowrank_sites(model: nn.Module) -> Iterator[tuple[LowRank, Site]]:

@@ -6,17 +6,19 @@ import backbones
 import pytest
 import torch
 import transformers
-from support import prepared, small, steps
+from support import composed, prepared, small, steps
 
 from rosa_bench.data.batches import collate
 from rosa_bench.errors import UsageError
 from rosa_bench.evaluation import predict
 from rosa_bench.methods.adapter import Adapter
 from rosa_bench.modules.placement import layers_of, norms_of
+from rosa_bench.records.run_key import config_key
 from rosa_bench.run import run as run_experiment
 
 VARIANTS = ["houlsby", "pfeiffer", "lora_l"]
 EACH = pytest.mark.parametrize("variant", VARIANTS)
+TOKENS = {"input_ids": torch.arange(5, 32).view(3, 9)}
 
 
 def count(kind: str, **options) -> int:
@@ -135,6 +137,39 @@ def test_lower_layers_can_do_without():
     assert trained and all(name.startswith("transformer.h.3.") for name in trained)
     with pytest.raises(UsageError, match="skip_layers=4 leaves none"):
         prepared("adapter", "gpt2_mini", "method.skip_layers=4")
+
+
+@pytest.mark.parametrize("variant", ["houlsby", "pfeiffer"])
+def test_init_normal_draws_both_maps_as_lora_s_code_does(variant, backbone):
+    """N(0, 0.02^2) for both weights, zero for both biases; a start beside the backbone, which the method says."""
+    model = loaded(backbone("roberta"))
+    method = Adapter(variant=variant, bottleneck=64, init="normal", activation="silu")
+    method.attach(model, seed=1)
+    maps = [m for m in model.modules() if hasattr(m, "down")]
+    assert len(maps) == (4 if variant == "houlsby" else 2)
+    for weights in ([m.down.weight for m in maps], [m.up.weight for m in maps]):
+        values = torch.cat([w.detach().flatten() for w in weights])
+        error = 0.02 / (2 * values.numel()) ** 0.5  # of a deviation estimated from so many values
+        assert abs(values.std() - 0.02) < 4 * error and abs(values.mean()) < 6 * error
+    assert not any(linear.bias.any() for m in maps for linear in (m.down, m.up))
+    x = torch.randn(3, 32)
+    h = x @ maps[0].down.weight.T
+    assert torch.allclose(maps[0](x), (h * torch.sigmoid(h)) @ maps[0].up.weight.T, atol=1e-6)
+    assert not method.exact_at_start and Adapter().exact_at_start
+    assert not torch.allclose(model(**TOKENS).logits, loaded(backbone("roberta"))(**TOKENS).logits, atol=1e-6)
+
+
+def test_the_default_init_keeps_the_keys_of_finished_runs():
+    plain = composed("method=adapter")
+    assert config_key(composed("method=adapter", "method.init=zero")) == config_key(plain)
+    assert config_key(composed("method=adapter", "method.init=normal")) != config_key(plain)
+    for method in ("rosa", "lora", "relora"):
+        plain = composed(f"method={method}", "model=gpt2_mini", "task=e2e")
+        fused, parts = (
+            config_key(composed(f"method={method}", "model=gpt2_mini", "task=e2e", f"method.fused={value}"))
+            for value in ("true", "false")
+        )
+        assert parts == config_key(plain) != fused
 
 
 def test_norms_train_on_request():

@@ -6,13 +6,16 @@ import pytest
 import torch
 import transformers
 from scipy import stats
-from support import small
+from support import interrupt, prepared, small, steps, without_cost
 
 from rosa_bench import methods
 from rosa_bench.core.method import Step
+from rosa_bench.errors import UsageError
+from rosa_bench.methods.lora import Lora
+from rosa_bench.methods.relora import ReLora
 from rosa_bench.methods.rosa import Rosa, choose, factorize
 from rosa_bench.models.sites import find_sites, weight_IO
-from rosa_bench.modules.lowrank import lowrank_sites
+from rosa_bench.modules.lowrank import lowrank_sites, rank_of
 from rosa_bench.modules.singular import by_stack, by_svd, stack_size
 from rosa_bench.run import run as run_experiment
 
@@ -163,6 +166,92 @@ def test_a_rank_as_a_share_of_full_rank(backbone):
     model = model_of(backbone("roberta"))
     Rosa(rank=0.25, targets=["q", "ffn_in"]).attach(model, 3)
     assert {module.A[site.role].shape[1] for module, site in lowrank_sites(model)} == {8}
+
+
+@pytest.mark.parametrize(
+    ("width", "ranks"),
+    [(768, (9, 19, 38, 76)), (1024, (12, 25, 51, 102)), (1280, (16, 32, 64, 128)), (30, (1, 1, 1, 3))],
+)
+def test_a_share_is_truncated_as_in_the_published_code(width, ranks):
+    """`max(int(share * full), 1)`: the ranks of the workshop paper's table 2 for GPT-2 small, medium and large."""
+    assert tuple(rank_of(share, width, 3 * width) for share in (0.0125, 0.025, 0.05, 0.1)) == ranks
+    assert rank_of(0.999, 10, 10) == 9
+
+
+FUSED = pytest.mark.parametrize("method", [Rosa, Lora, ReLora])
+
+
+@FUSED
+def test_a_fused_map_as_one_weight_trains_4dr_parameters_and_in_parts_6dr(method, backbone):
+    d, layers, r = 32, 2, 3
+    counts = {}
+    for fused in (True, False):
+        model = model_of(backbone("gpt2"))
+        method(rank=r, targets=["q", "k", "v"], fused=fused, train_head=False).attach(model, 3)
+        counts[fused] = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert counts == {True: layers * 4 * d * r, False: layers * 6 * d * r}
+
+
+@pytest.mark.parametrize("sample", ["top", "bottom"])
+def test_a_fused_map_is_split_along_the_singular_directions_of_the_whole(sample, backbone):
+    model, plain = model_of(backbone("gpt2")), model_of(backbone("gpt2"))
+    Rosa(rank=3, targets=["q", "k", "v", "o"], fused=True, sample=sample).attach(model, 3)
+    maps = {site.name: module for module, site in lowrank_sites(model) if site.role == "qkv"}
+    assert len(maps) == 2
+    for name, module in maps.items():
+        W = plain.get_submodule(name).weight.detach()
+        assert W.shape == (32, 96)
+        U, S, Vh = torch.linalg.svd(W, full_matrices=False)
+        chosen = slice(0, 3) if sample == "top" else slice(-3, None)
+        expected = (U[:, chosen] * S[chosen]) @ Vh[chosen]
+        assert torch.allclose(module.A["qkv"] @ module.B["qkv"], expected, atol=1e-5)
+        assert torch.allclose(module.base.weight, W - expected, atol=1e-5)
+
+
+@FUSED
+def test_a_fused_map_computes_the_dense_product_and_merges(method):
+    options = [] if method is Lora else ["method.every_steps=2"]
+    name = method.__name__.lower()
+    run, model, _, rows = prepared(name, "gpt2_mini", "method.fused=true", "method.targets=[q,k,v,o]", *options)
+    steps(run, model, rows, 5, 1e-2)
+    module = next(m for m, site in lowrank_sites(model) if site.role == "qkv")
+    x = torch.randn(2, 5, module.base.weight.shape[0])
+    W = module.base.weight + module.scale * module.A["qkv"] @ module.B["qkv"]
+    with torch.no_grad():
+        assert torch.allclose(module(x), x @ W + module.base.bias, atol=1e-5)
+        model.eval()
+        tokens = torch.arange(5, 23)[None]
+        before = model(input_ids=tokens).logits
+        methods.merge(model)
+        assert not list(lowrank_sites(model))
+        assert torch.allclose(model(input_ids=tokens).logits, before, atol=1e-4)
+
+
+def test_a_fused_map_resumes_bitwise(tmp_path):
+    overrides = ["method=rosa", "method.fused=true", "method.every_steps=3", "task=e2e", "train.limit_eval=4"]
+    overrides += ["save=adapter", "train.batch_size=4", "train.max_steps=5"]
+    whole = run_experiment(small(tmp_path / "whole", *overrides))
+    interrupt(small(tmp_path / "parts", *overrides), 4)
+    resumed = run_experiment(small(tmp_path / "parts", *overrides, "resume=must"))
+    assert without_cost(resumed) == without_cost(whole) and resumed.facts["merge_within_bound"] is True
+    first, second = (tmp_path / part / whole.run_id / "adapter" / "adapter.safetensors" for part in ("whole", "parts"))
+    assert first.read_bytes() == second.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("kind", "targets", "line"),
+    [
+        ("roberta", ["q", "k", "v"], "no target of Roberta.* is part of a fused map"),
+        ("bert", ["all"], "no target of Bert.* is part of a fused map"),
+        ("gpt2", ["o", "ffn_in"], "no target of GPT2.* is part of a fused map"),
+        ("gpt2", ["q", "v"], "holds q, k and v; add k to method.targets"),
+    ],
+)
+@FUSED
+def test_fused_is_refused_where_it_does_not_fit(kind, targets, line, method, backbone):
+    with pytest.raises(UsageError, match=line) as caught:
+        method(targets=targets, fused=True).attach(model_of(backbone(kind)), 3)
+    assert "\n" not in str(caught.value)
 
 
 def test_training_goes_the_same_way_with_either_solver(backbone):
