@@ -77,7 +77,7 @@ class DyLora(Method):
         """Freeze the backbone and wrap its target weights. Raises UsageError if a target's role is missing."""
         from rosa_bench.modules.lowrank import Nested, attach_lowrank
 
-        options = {"alpha": self.alpha, "frozen": self.frozen, "dropout": self.dropout}
+        options: dict[str, Any] = {"alpha": self.alpha, "frozen": self.frozen, "dropout": self.dropout}
         attach_lowrank(model, self, self.rank_max, Nested, **options)
         draw_factors(model, self.init, seed)
 
