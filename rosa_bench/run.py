@@ -26,7 +26,7 @@ from rosa_bench.models.identity import pinned
 from rosa_bench.models.load import load, loading_facts
 from rosa_bench.models.sites import task_head
 from rosa_bench.models.traits import max_length
-from rosa_bench.records import checkpoints
+from rosa_bench.records import artefacts, checkpoints
 from rosa_bench.records.record import Record
 from rosa_bench.records.recorder import Recorder
 from rosa_bench.records.run_key import clear_finished, config_key, finished, method_name, run_id
@@ -72,9 +72,13 @@ def _run(run: Run) -> Record:
     key = config_key(run)
     identity = run_id(run, key)
     folder = Path(run.output_dir) / identity
-    if (record := finished(run, folder, key)) is not None:
+    record = finished(run, folder, key)
+    if record is not None and artefacts.lacking(run, folder) is None:
         return record
     refuse(run)
+    if record is not None:
+        artefacts.add(run, folder, key)
+        return record
     splits = {split: load_split(run.task, run.data, split, _limit(run, split)) for split in run.task.splits}
     model, tokenizer = load(run.model, run.task, seeds(run.seed).init)
     claim = claimed(folder) if distributed.is_first() else nullcontext()

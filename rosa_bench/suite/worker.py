@@ -19,6 +19,7 @@ from typing import Any
 
 from rosa_bench.config import Run
 from rosa_bench.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, UsageError
+from rosa_bench.records.artefacts import lacking
 from rosa_bench.records.display import result_table
 from rosa_bench.records.record import Record, read_record
 from rosa_bench.records.run_key import clear_finished, config_key, finished, run_id
@@ -47,7 +48,7 @@ def told_if_done(run: Run) -> int | None:
     """Say so and return the exit code if a run is done already; None if it is not."""
     key = config_key(run)
     folder = Path(run.output_dir) / run_id(run, key)
-    if (record := finished(run, folder, key)) is None:
+    if (record := finished(run, folder, key)) is None or lacking(run, folder) is not None:
         return None
     if is_first() and not held(folder):
         clear_finished(folder, bool(record.config["train"].get("keep_checkpoints")))

@@ -1,0 +1,79 @@
+"""What a run saves beside its record on request, and how a finished run gets it later."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rosa_bench.config import Run
+from rosa_bench.errors import UsageError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+FILES = {"adapter": "adapter/adapter.json", "merged": "merged/config.json"}  # by value of `save`; written last
+
+
+def lacking(run: Run, folder: Path) -> str | None:
+    """The override whose result the folder of a finished run does not hold; None if it holds all that is asked for."""
+    if run.save in FILES and not (folder / FILES[run.save]).is_file():
+        return f"save={run.save}"
+    if run.train.keep_checkpoints and not any(folder.glob("checkpoint-*")):
+        return "train.keep_checkpoints=true"
+    return None
+
+
+def add(run: Run, folder: Path, key: str) -> None:
+    """Write what a finished run lacks from the trained weights that it kept: a checkpoint, or its adapter.
+
+    Raises:
+        UsageError: if it kept neither; only training again helps.
+    """
+    from rosa_bench.system.locks import claimed
+
+    wanted = lacking(run, folder)
+    if wanted is None:
+        return
+    with claimed(folder):
+        restored = None if wanted.startswith("train.") else trained(run, folder, key)
+        if restored is None:
+            raise UsageError(
+                f"{folder} is finished and kept no trained weights for {wanted}; "
+                f"train it again with force=true {wanted}"
+            )
+        model, tokenizer, backbone_hash = restored
+        save(run, model, tokenizer, folder, backbone_hash)
+
+
+def trained(run: Run, folder: Path, key: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, str] | None:
+    """The trained model, its tokenizer and the hash of its backbone; None if the folder holds no trained weights."""
+    from rosa_bench.models.hashing import backbone_hash
+    from rosa_bench.models.load import load
+    from rosa_bench.records import checkpoints
+    from rosa_bench.system.seeds import seeds
+
+    kept = [path for path in checkpoints.checkpoints(folder) if (checkpoints.read_mark(path) or {}).get("key") == key]
+    if not kept and not (folder / FILES["adapter"]).is_file():
+        return None
+    model, tokenizer = load(run.model, run.task, seeds(run.seed).init)
+    before = backbone_hash(model)
+    run.method.attach(model, seeds(run.seed).method)
+    if kept:
+        checkpoints.load_state(model, run.method, kept[0] / checkpoints.STATE)
+    else:
+        checkpoints.load_adapter(model, run.method, folder / "adapter", before)
+    return model, tokenizer, before
+
+
+def save(
+    run: Run, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, backbone_hash: str
+) -> None:
+    """Write the adapter, or merge the model and write it as `from_pretrained` loads it."""
+    from rosa_bench.methods import merge
+    from rosa_bench.records.checkpoints import save_adapters
+
+    if run.save == "adapter":
+        save_adapters(model, run.method, folder, backbone_hash)
+    else:
+        merge(model).save_pretrained(folder / "merged")
+        tokenizer.save_pretrained(folder / "merged")

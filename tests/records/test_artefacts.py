@@ -1,0 +1,56 @@
+"""A finished run that is asked for an artefact writes it, or says what it takes; nothing is trained again."""
+
+from __future__ import annotations
+
+import pytest
+from safetensors.torch import load_file
+from support import small
+
+from rosa_bench.errors import UsageError
+from rosa_bench.run import run as run_experiment
+from rosa_bench.suite.worker import cell_code, told_if_done
+
+
+def folder_of(tmp_path):
+    (record,) = tmp_path.glob("*/record.json")
+    return record.parent
+
+
+@pytest.mark.parametrize(("method", "first"), [("lora", "save=adapter"), ("rosa", "train.keep_checkpoints=true")])
+def test_the_artefact_is_that_of_a_run_that_saved_it(tmp_path, method, first):
+    common = [f"method={method}", "train.max_steps=3"]
+    expected, later = tmp_path / "expected", tmp_path / "later"
+    run_experiment(small(expected, *common, "save=merged"))
+    run_experiment(small(later, *common, first))
+    before = (folder_of(later) / "record.json").read_bytes()
+    asked = small(later, *common, "save=merged")
+    assert told_if_done(asked) is None
+    run_experiment(asked)
+    assert (folder_of(later) / "record.json").read_bytes() == before
+    ours, theirs = (load_file(folder_of(f) / "merged" / "model.safetensors") for f in (later, expected))
+    assert ours.keys() == theirs.keys() and all(ours[name].equal(theirs[name]) for name in ours)
+    assert told_if_done(asked) == 0
+
+
+def test_an_adapter_of_kept_checkpoints(tmp_path):
+    common = ["method=lora", "train.max_steps=3"]
+    run_experiment(small(tmp_path / "a", *common, "save=adapter"))
+    run_experiment(small(tmp_path / "b", *common, "train.keep_checkpoints=true"))
+    run_experiment(small(tmp_path / "b", *common, "save=adapter"))
+    one, other = (folder_of(tmp_path / f) / "adapter" / "adapter.safetensors" for f in "ab")
+    assert one.read_bytes() == other.read_bytes()
+
+
+def test_without_weights_it_says_what_it_takes(tmp_path, capfd):
+    run_experiment(small(tmp_path, "method=lora", "train.max_steps=2"))
+    for asked in ("save=merged", "save=adapter", "train.keep_checkpoints=true"):
+        again = small(tmp_path, "method=lora", "train.max_steps=2", asked)
+        with pytest.raises(UsageError, match=f"train it again with force=true {asked}$"):
+            run_experiment(again)
+        assert cell_code(again) == 2 and "kept no trained weights" in capfd.readouterr().err
+
+
+def test_what_cannot_be_merged_is_refused(tmp_path):
+    run_experiment(small(tmp_path, "method=meft", "train.max_steps=2", "save=adapter"))
+    with pytest.raises(UsageError, match="cannot be merged"):
+        run_experiment(small(tmp_path, "method=meft", "train.max_steps=2", "save=merged"))
