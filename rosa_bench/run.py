@@ -19,14 +19,14 @@ from rosa_bench.data.batches import Rows, collate
 from rosa_bench.data.encode import encode_split
 from rosa_bench.data.source import Split, fingerprint, load_split
 from rosa_bench.errors import UsageError
-from rosa_bench.evaluation import diagnostics, predict
+from rosa_bench.evaluation import artefacts, diagnostics, predict
 from rosa_bench.evaluation.scorer import Scorer
 from rosa_bench.models import hashing, onednn
 from rosa_bench.models.identity import pinned
 from rosa_bench.models.load import load, loading_facts
 from rosa_bench.models.sites import task_head
 from rosa_bench.models.traits import max_length
-from rosa_bench.records import artefacts, checkpoints
+from rosa_bench.records import checkpoints
 from rosa_bench.records.record import Record
 from rosa_bench.records.recorder import Recorder
 from rosa_bench.records.run_key import clear_finished, config_key, finished, method_name, run_id

@@ -19,7 +19,7 @@ from typing import Any
 
 from rosa_bench.config import Run
 from rosa_bench.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, UsageError
-from rosa_bench.records.artefacts import lacking
+from rosa_bench.evaluation.artefacts import lacking
 from rosa_bench.records.display import result_table
 from rosa_bench.records.record import Record, read_record
 from rosa_bench.records.run_key import clear_finished, config_key, finished, run_id

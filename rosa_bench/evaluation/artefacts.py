@@ -47,22 +47,22 @@ def add(run: Run, folder: Path, key: str) -> None:
 
 def trained(run: Run, folder: Path, key: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, str] | None:
     """The trained model, its tokenizer and the hash of its backbone; None if the folder holds no trained weights."""
-    from rosa_bench.models.hashing import backbone_hash
+    from rosa_bench.evaluation import predict
     from rosa_bench.models.load import load
     from rosa_bench.records import checkpoints
+    from rosa_bench.records.start import attach_method
     from rosa_bench.system.seeds import seeds
 
     kept = [path for path in checkpoints.checkpoints(folder) if (checkpoints.read_mark(path) or {}).get("key") == key]
     if not kept and not (folder / FILES["adapter"]).is_file():
         return None
     model, tokenizer = load(run.model, run.task, seeds(run.seed).init)
-    before = backbone_hash(model)
-    run.method.attach(model, seeds(run.seed).method)
+    backbone_hash, _ = attach_method(run, model, seeds(run.seed).method, predict.attaching(model, run.method))
     if kept:
         checkpoints.load_state(model, run.method, kept[0] / checkpoints.STATE)
     else:
-        checkpoints.load_adapter(model, run.method, folder / "adapter", before)
-    return model, tokenizer, before
+        checkpoints.load_adapter(model, run.method, folder / "adapter", backbone_hash)
+    return model, tokenizer, backbone_hash
 
 
 def save(
