@@ -12,7 +12,6 @@ train.{device,eval_batch_size,limit_eval,threads}.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import os
 import sys
@@ -20,11 +19,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from rosa_bench import config
+from rosa_bench.config import saved_config
 from rosa_bench.errors import EXIT_DONE, UsageError, nearest
 from rosa_bench.system import hub
 from rosa_bench.system.console import complain, tell
@@ -45,12 +44,7 @@ def changed(folder: Path, overrides: Sequence[str]) -> config.Run:
     Raises:
         UsageError: if the folder is none of a run, or for a key that would change what was trained.
     """
-    try:
-        cfg = OmegaConf.load(folder / "config.yaml")
-        if not isinstance(cfg, DictConfig):
-            raise ValueError("no mapping")
-    except (OSError, OmegaConfBaseException, ValueError, YAMLError) as error:
-        raise UsageError(f"{folder} is not the folder of a run (config.yaml: {error})") from error
+    cfg = saved_config(folder)
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals:
@@ -67,8 +61,6 @@ def changed(folder: Path, overrides: Sequence[str]) -> config.Run:
                 raise UsageError(f"{override}: {error}") from error
         else:
             raise UsageError(f"{key} cannot be changed after training; what can: task.*, data.*, {', '.join(FREE)}")
-    cfg.pop("defaults", None)
-    cfg.pop("hydra", None)  # its own part of the file, with references that only Hydra resolves
     return config.resolve(cfg)
 
 
@@ -87,29 +79,13 @@ def restored(run: config.Run, folder: Path, split: str) -> Scorer:
     Raises:
         UsageError: for a missing or damaged adapter, or one of another backbone or method.
     """
-    import torch
-
     from rosa_bench.data.source import load_split
-    from rosa_bench.evaluation import predict
+    from rosa_bench.evaluation.restore import trained_model
     from rosa_bench.evaluation.scorer import Scorer
-    from rosa_bench.models.load import load
     from rosa_bench.models.traits import max_length
-    from rosa_bench.records import checkpoints
-    from rosa_bench.records.start import attach_method
-    from rosa_bench.system.seeds import seeds
 
-    if not (folder / "adapter" / "adapter.json").is_file():
-        raise UsageError(f"{folder} holds no adapter: the run was not saved with save=adapter, or is not finished")
-    if run.train.threads:
-        torch.set_num_threads(run.train.threads)
     splits = {split: load_split(run.task, run.data, split, run.train.limit_eval)}
-    model, tokenizer = load(run.model, run.task, seeds(run.seed).init)
-    moved = dataclasses.replace(run, output_dir=str(folder.parent))  # where ids of runs are looked up
-    around = predict.attaching(model, run.method)
-    backbone_hash, _ = attach_method(moved, model, seeds(run.seed).method, around)
-    checkpoints.load_adapter(model, run.method, folder / "adapter", backbone_hash)
-    if run.train.device == "cuda" or (run.train.device == "auto" and torch.cuda.is_available()):
-        model.to("cuda")  # type: ignore[arg-type]
+    model, tokenizer = trained_model(run, folder)
     length = max_length(model, run.train.max_length, run.method.extra_tokens)
     return Scorer(run, model, tokenizer, splits, length)
 

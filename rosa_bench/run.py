@@ -19,7 +19,7 @@ from rosa_bench.data.batches import Rows, collate
 from rosa_bench.data.encode import encode_split
 from rosa_bench.data.source import Split, fingerprint, load_split
 from rosa_bench.errors import UsageError
-from rosa_bench.evaluation import artefacts, diagnostics, predict
+from rosa_bench.evaluation import artefacts, diagnostics, export, predict
 from rosa_bench.evaluation.scorer import Scorer
 from rosa_bench.models import hashing, onednn
 from rosa_bench.models.identity import pinned
@@ -103,8 +103,8 @@ def refuse(run: Run) -> None:
         raise UsageError(f"output_dir={run.output_dir} cannot be written: {blocked}")
     run.method.check(run.task)
     check_optimizer(run)
-    if run.save == "merged" and not run.method.mergeable:
-        raise UsageError(f"save=merged: {method_name(run)} cannot be merged; use save=adapter")
+    if run.save in ("merged", "peft"):
+        export.refuse(run, run.save, f"save={run.save}")
     on_gpu = run.train.device != "cpu" and torch.cuda.is_available()
     if run.train.graphs == "on" and not on_gpu:
         raise UsageError("train.graphs=on needs a GPU; train.graphs=auto uses graphs where there is one")
@@ -243,12 +243,35 @@ class Experiment:
         self.recorder.peak_ends()
         batch = predict.to_device(collate(self.rows[:FACT_ROWS], self._pad), self.model)
         facts |= run.method.facts(self.model, batch)
-        if run.save == "adapter":
+        if run.save != "none":
+            facts["saved"] = {"as": run.save} | self._epochs(history)
+        trained = export.Trained(run, self.model, self.tokenizer, self.record)
+        if run.save == "peft" and not self._save_peft(trained):
+            facts["saved"]["as"] = "adapter"
+        if run.save != "none" and facts["saved"]["as"] == "adapter":
             checkpoints.save_adapters(self.model, run.method, self.recorder.folder, facts["backbone_hash"])
         if run.method.mergeable:
-            self._merge()
+            self._merge(trained)
 
-    def _merge(self) -> None:
+    def _epochs(self, history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """The epoch that the trained weights are of, and the best one if it is another."""
+        epoch = history[-1]["epoch"] if history else None
+        best = self.record.primary.get("best_epoch")
+        known = {} if epoch is None else {"epoch": epoch}
+        return known | ({"best_epoch": best} if best not in (None, epoch) else {})
+
+    def _save_peft(self, trained: export.Trained) -> bool:
+        """Write every variant for `peft`; False, and a message, if `peft` would compute something else."""
+        try:
+            difference = export.save_peft(trained, trained.folders("peft", self.recorder.folder))
+        except export.ExportError as error:
+            self.recorder.show(f"{error}; the folder adapter is saved instead")
+            self.record.facts["saved"]["peft_error"] = str(error)
+            return False
+        self.record.facts["saved"]["peft_max_abs_diff"] = difference
+        return True
+
+    def _merge(self, trained: export.Trained) -> None:
         """Merge the trained model, check that nothing changed by it, and measure the update of the weights."""
         run, facts, split = self.run, self.record.facts, self.run.task.select_split
         examples, rows = self.splits[split].examples, self.scorer.encoded(split)
@@ -256,13 +279,12 @@ class Experiment:
         if not facts["merge_within_bound"]:
             off = f"logits differ by {facts['merge_max_abs_diff']:.2g}"
             self.recorder.show(f"the merged model is not the trained one: {off}")
-        backbone = load(run.model, run.task, seeds(run.seed).init)[0]
+        backbone = trained.backbone()
         if (loader := start_loader(run, backbone)) is not None:
             loader.before_attach()
         facts |= diagnostics.update_facts(backbone, self.model)
         if run.save == "merged":
-            self.model.save_pretrained(self.recorder.folder / "merged")
-            self.tokenizer.save_pretrained(self.recorder.folder / "merged")
+            export.save_merged(trained, self.recorder.folder / "merged", run.method.variants()[-1], backbone)
 
 
 def last_whole(run: Run, recorder: Recorder) -> tuple[dict[str, Any], Path | None]:

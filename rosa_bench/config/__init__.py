@@ -23,6 +23,7 @@ from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 from pydantic import Field, JsonValue
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
+from yaml import YAMLError
 
 from rosa_bench import metrics
 from rosa_bench.core.aliases import meant
@@ -165,7 +166,7 @@ class Run:
     output_dir: Annotated[Location, Field(min_length=1), NEUTRAL] = "results/runs"
     resume: Annotated[Literal["auto", "never", "must"], NEUTRAL] = "auto"
     force: Annotated[bool, NEUTRAL] = False
-    save: Annotated[Literal["none", "adapter", "merged"], NEUTRAL] = "none"
+    save: Annotated[Literal["none", "adapter", "merged", "peft"], NEUTRAL] = "none"
     start: Annotated[Name | None, NEUTRAL] = None  # another run: folder, id or `save=` output; in the key by content
     choices: dict[str, str] = Field(default_factory=dict)  # the name of each group's choice; filled by composing
 
@@ -451,3 +452,16 @@ def repeatable_config(run: Run) -> str:
     )
     whole = {"defaults": [*overrides, "_self_"], "hydra": own.hydra, **run.to_dict()}
     return OmegaConf.to_yaml(OmegaConf.create(whole))
+
+
+def saved_config(folder: Path) -> DictConfig:
+    """The configuration in the folder of a run. Raises UsageError if there is none."""
+    try:
+        cfg = OmegaConf.load(folder / "config.yaml")
+        if not isinstance(cfg, DictConfig):
+            raise ValueError("no mapping")
+    except (OSError, OmegaConfBaseException, ValueError, YAMLError) as error:
+        raise UsageError(f"{folder} is not the folder of a run (config.yaml: {error})") from error
+    for name in ("defaults", "hydra"):  # which are for a command line
+        cfg.pop(name, None)
+    return cfg

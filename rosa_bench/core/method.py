@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +25,14 @@ class Step:
     per_epoch: int
     seed: int
     total: int | None = None  # optimiser steps of the whole run, where that is known
+
+
+class PeftAdapter(NamedTuple):
+    """What was trained inside a backbone, as `peft` represents it."""
+
+    config: Any  # a `PeftConfig` whose `target_modules` are names of the whole model
+    tensors: Mapping[str, torch.Tensor]  # by name, as `peft` saves them
+    covered: set[str]  # names of the model's parameters that these tensors represent
 
 
 class Method(ABC):
@@ -48,6 +56,10 @@ class Method(ABC):
     def mergeable(self) -> bool:
         """Whether `merge` gives a plain `transformers` model."""
         return True
+
+    def without_peft(self, task: Task) -> str | None:
+        """Why the trained model cannot become an adapter of `peft`, as the end of "method=NAME ..."; None if it can."""
+        return "trains no adapter that peft has"
 
     @property
     def checkpointable(self) -> bool:
@@ -148,6 +160,13 @@ class Method(ABC):
     def exports(self, state: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, Method, Mapping[str, torch.Tensor]]]:
         """What `save=adapter` writes of the trained tensors: folder names, the method that loads each, its tensors."""
         yield "adapter", self, state
+
+    def to_peft(self, model: PreTrainedModel, backbone: PreTrainedModel, seed: int) -> PeftAdapter:
+        """The variant that is active, as an adapter of `peft`; `backbone` is the model before `attach(..., seed)`.
+
+        Called where `without_peft` is None. Raises UsageError if `peft` is not installed.
+        """
+        raise NotImplementedError(f"method={self.name} has no adapter of peft")
 
     def facts(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> Mapping[str, Any]:
         """Numbers only the method knows, for the record; `batch` is one of training. What is not measured is absent."""

@@ -11,7 +11,7 @@ from rosa_bench.errors import UsageError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-FILES = {"adapter": "adapter/adapter.json", "merged": "merged/config.json"}  # by value of `save`; written last
+FILES = {"adapter": "adapter/adapter.json", "merged": "merged/config.json", "peft": "peft/adapter_config.json"}
 
 
 def lacking(run: Run, folder: Path) -> str | None:
@@ -34,6 +34,10 @@ def add(run: Run, folder: Path, key: str) -> None:
     wanted = lacking(run, folder)
     if wanted is None:
         return
+    if run.save in ("merged", "peft"):
+        from rosa_bench.evaluation import export
+
+        export.refuse(run, run.save, f"save={run.save}")
     with claimed(folder):
         restored = None if wanted.startswith("train.") else trained(run, folder, key)
         if restored is None:
@@ -68,12 +72,21 @@ def trained(run: Run, folder: Path, key: str) -> tuple[PreTrainedModel, PreTrain
 def save(
     run: Run, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, backbone_hash: str
 ) -> None:
-    """Write the adapter, or merge the model and write it as `from_pretrained` loads it."""
-    from rosa_bench.methods import merge
+    """Write the adapter, the merged model or an adapter of `peft`."""
+    from rosa_bench.evaluation import export
     from rosa_bench.records.checkpoints import save_adapters
+    from rosa_bench.records.record import read_record
 
     if run.save == "adapter":
         save_adapters(model, run.method, folder, backbone_hash)
-    else:
-        merge(model).save_pretrained(folder / "merged")
-        tokenizer.save_pretrained(folder / "merged")
+        return
+    trained = export.Trained(run, model, tokenizer, read_record(folder / "record.json"))
+    if run.save == "merged":
+        main = run.method.variants()[-1]
+        export.merged(trained, main)
+        export.save_merged(trained, folder / "merged", main, trained.backbone())
+        return
+    try:
+        export.save_peft(trained, trained.folders("peft", folder))
+    except export.ExportError as error:
+        raise UsageError(f"save=peft: {error}; use save=merged or save=adapter") from error

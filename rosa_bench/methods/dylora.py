@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from rosa_bench.core.method import Method, Step
+from rosa_bench.core.method import Method, PeftAdapter, Step
 from rosa_bench.core.schema import Added, Bias, Count, Share, configured
 from rosa_bench.methods.lora import Init, Lora, Target, draw_factors, targets_field
 from rosa_bench.system.seeds import generator
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+    from rosa_bench.core.task import Task
     from rosa_bench.modules.lowrank import Nested
 
 
@@ -160,6 +161,18 @@ class DyLora(Method):
             yield
         finally:
             _activate(model, self.rank_max)
+
+    def without_peft(self, task: Task) -> str | None:
+        """Supported."""
+        return None
+
+    def to_peft(self, model: PreTrainedModel, backbone: PreTrainedModel, seed: int) -> PeftAdapter:
+        """A LoRA of the rank that is active."""
+        from rosa_bench.methods.peft import library
+        from rosa_bench.modules.lowrank import to_peft
+
+        library()
+        return to_peft(model, backbone, self.dropout)
 
     def facts(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> Mapping[str, Any]:
         """Weights of the layers that `targets=[all]` left as they are, if there are any."""

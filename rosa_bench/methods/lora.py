@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from rosa_bench.core.method import Method
+from rosa_bench.core.method import Method, PeftAdapter
 from rosa_bench.core.schema import Added, Bias, Count, Share, configured
 from rosa_bench.system.seeds import generator
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     import torch
     from transformers import PreTrainedModel
+
+    from rosa_bench.core.task import Task
 
 Target = Literal["q", "k", "v", "o", "ffn_in", "ffn_out", "all"]
 Init = Literal["loralib", "paper"]
@@ -93,6 +95,18 @@ class Lora(Method):
             yield
         finally:
             self._cut(model, self.rank)
+
+    def without_peft(self, task: Task) -> str | None:
+        """Supported."""
+        return None
+
+    def to_peft(self, model: PreTrainedModel, backbone: PreTrainedModel, seed: int) -> PeftAdapter:
+        """A LoRA of the rank that is active."""
+        from rosa_bench.methods.peft import library
+        from rosa_bench.modules.lowrank import to_peft
+
+        library()
+        return to_peft(model, backbone, self.dropout)
 
     def facts(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> Mapping[str, Any]:
         """Weights of the layers that `targets=[all]` left as they are, if there are any."""

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+    from rosa_bench.core.task import Task
     from rosa_bench.modules.layer_families import Halves
     from rosa_bench.modules.reversible import ReversibleLayer
 
@@ -79,6 +80,10 @@ class Meft(Method):
         if value is not None:
             fraction(value)
         return value
+
+    def without_peft(self, task: Task) -> str | None:
+        """Its network is not the backbone's."""
+        return "runs the backbone's layers as a reversible network, which peft does not have"
 
     @property
     def exact_at_start(self) -> bool:

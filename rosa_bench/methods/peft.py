@@ -12,6 +12,7 @@ prompt; AdaLoRA's number of steps is the run's, and the gradient of its regulari
 
 from __future__ import annotations
 
+import copy
 import sys
 import warnings
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, JsonValue
 
 from rosa_bench.core.annotations import check as check_annotated
-from rosa_bench.core.method import Method, Step
+from rosa_bench.core.method import Method, PeftAdapter, Step
 from rosa_bench.core.schema import FileName, configured
 from rosa_bench.errors import UsageError, nearest
 
@@ -167,7 +168,7 @@ class Peft(Method):
 
     def _class(self) -> Any:
         """The configuration class of the type. Raises UsageError for a type that is unknown or cannot be bridged."""
-        _peft()
+        library()
         from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
         from peft.tuners.tuners_utils import BaseTuner
 
@@ -219,6 +220,30 @@ class Peft(Method):
         named = model.named_parameters()
         return [p for name, p in named if p.requires_grad and ("lora_B." in name or name.endswith("lora_B"))]
 
+    def without_peft(self, task: Task) -> str | None:
+        """Supported, but for prompts in front of a classifier."""
+        if self.type in PROMPTS and task.num_labels:
+            return "keeps the prompt from the task head, which reads it in peft"
+        return None
+
+    def to_peft(self, model: PreTrainedModel, backbone: PreTrainedModel, seed: int) -> PeftAdapter:
+        """The configuration with the names of the adapted modules, and the tensors as `peft` selects them.
+
+        A LoRA that starts by splitting the weights (PiSSA, OLoRA) becomes a plain one of twice the rank: what it has
+        learned, less what was split off.
+        """
+        from rosa_bench.modules.peft_tuners import changed, split_to_peft, to_peft
+        from rosa_bench.modules.virtual_tokens import prompt_to_peft
+
+        if self.type in PROMPTS:
+            return prompt_to_peft(model)
+        adapter = to_peft(model)
+        if self.type == "LORA" and changed(model):
+            start = copy.deepcopy(backbone)
+            self.attach(start, seed)
+            return split_to_peft(adapter, to_peft(start))
+        return adapter
+
     def moved(self, model: PreTrainedModel) -> set[str]:
         """Frozen tensors that attaching changed, such as the rest of a weight that was split."""
         from rosa_bench.modules.peft_tuners import changed
@@ -253,7 +278,7 @@ class Peft(Method):
 
     def facts(self, model: PreTrainedModel, batch: Mapping[str, Any]) -> Mapping[str, Any]:
         """`peft`'s version, which decides what a configuration means."""
-        return {"peft": _peft().__version__}
+        return {"peft": library().__version__}
 
 
 def _planning(model: PreTrainedModel) -> Iterator[Any]:
@@ -265,7 +290,7 @@ def _planning(model: PreTrainedModel) -> Iterator[Any]:
         yield tuner
 
 
-def _peft() -> Any:
+def library() -> Any:
     """The library. Raises UsageError if it is not installed."""
     try:
         with warnings.catch_warnings():

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+    from rosa_bench.core.task import Task
     from rosa_bench.models.sites import Site
     from rosa_bench.modules.lowrank import LowRank
 
@@ -61,6 +62,10 @@ class Rosa(Method):
     def exact_at_start(self) -> bool:
         """The published `add` counts the chosen directions twice; every other variant splits."""
         return self.variant != "add"
+
+    def without_peft(self, task: Task) -> str | None:
+        """Its update is no product of the last factors."""
+        return "changes the frozen weights at every split, so that its last factors alone are not the trained model"
 
     def attach(self, model: PreTrainedModel, seed: int = 0) -> None:
         """Freeze the backbone, wrap its target weights and split them for the first time."""

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
+from rosa_bench.core.method import PeftAdapter
 from rosa_bench.core.schema import Bias
 from rosa_bench.errors import UsageError
 from rosa_bench.models.sites import (
@@ -321,3 +323,54 @@ def merge(model: PreTrainedModel) -> PreTrainedModel:
         if isinstance(module, LowRank):
             model.set_submodule(name, module.merged())
     return model
+
+
+def to_peft(model: PreTrainedModel, backbone: PreTrainedModel, dropout: float) -> PeftAdapter:
+    """The low-rank terms that act now as a LoRA of `peft`.
+
+    `peft` has one pair for a whole module. Of a fused map the pairs of all roles become one of the sum of their ranks,
+    with zeros in B where a role adds nothing to an output. Trained biases of adapted modules become biases of B.
+    """
+    from peft import LoraConfig
+
+    tensors: dict[str, torch.Tensor] = {}
+    ranks: dict[str, int] = {}
+    alphas: dict[str, float] = {}
+    biases: dict[str, torch.Tensor] = {}
+    covered: set[str] = set()
+    wrapped = {name: module for name, module in model.named_modules() if isinstance(module, LowRank)}
+    for name, module in wrapped.items():
+        pairs = [(site, *module.factors(site.role)) for site in module.sites]
+        A = torch.cat([A for _, A, _ in pairs], dim=1)
+        B = A.new_zeros(A.shape[1], module.outputs)
+        start = 0
+        for site, _, part in pairs:
+            site.put(B[start : start + len(part)], part)
+            start += len(part)
+        ranks[name], alphas[name] = A.shape[1], module.scale * A.shape[1]
+        tensors |= {f"{name}.lora_A.weight": A.T, f"{name}.lora_B.weight": B.T}
+        covered |= {f"{name}.{parameter}" for parameter, _ in module.named_parameters()}
+        if (bias := getattr(module.base, "bias", None)) is not None:
+            before = backbone.get_submodule(name).bias
+            biases[f"{name}.lora_B.bias"] = ((bias.double() - before.to(bias.device).double()) / module.scale).float()
+    if any(bias.any() for bias in biases.values()):
+        tensors |= {f"{name}.lora_B.bias": torch.zeros(module.outputs) for name, module in wrapped.items()} | biases
+    rank, alpha = max(ranks.values()), max(alphas.values())
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=int(alpha) if alpha == int(alpha) else alpha,  # type: ignore[arg-type]
+        target_modules=_shortest(model, set(wrapped)),
+        rank_pattern={name: r for name, r in ranks.items() if r != rank},
+        alpha_pattern={name: a for name, a in alphas.items() if a != alpha},
+        lora_dropout=dropout,
+        fan_in_fan_out=any(isinstance(module.base, Conv1D) for module in wrapped.values()),
+        lora_bias=any(name.endswith(".lora_B.bias") for name in tensors),
+    )
+    return PeftAdapter(config, {f"base_model.model.{name}": tensor for name, tensor in tensors.items()}, covered)
+
+
+def _shortest(model: nn.Module, names: set[str]) -> list[str]:
+    """The last parts of modules' names if they name these modules only, else the whole names."""
+    leaves = {name.rpartition(".")[2] for name in names}
+    others = {name for name, _ in model.named_modules() if name.rpartition(".")[2] in leaves} - names
+    return sorted(names if others else leaves)

@@ -6,7 +6,11 @@ it stays beside the model, out of its module tree, for merging and for what it d
 
 from __future__ import annotations
 
+import copy
+import math
+import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from unittest import mock
@@ -14,6 +18,7 @@ from unittest import mock
 import torch
 from torch import nn
 
+from rosa_bench.core.method import PeftAdapter
 from rosa_bench.models.hashing import tensor_hash
 
 if TYPE_CHECKING:
@@ -100,6 +105,65 @@ def changed(model: nn.Module) -> set[str]:
 def tuner_of(model: nn.Module) -> Any:
     """The tuner that `adapt` left beside the model; None if there is none."""
     return model.__dict__.get("_tuner")
+
+
+def to_peft(model: PreTrainedModel) -> PeftAdapter:
+    """What a model's tuner trained, as `peft` saves it for the model with its head.
+
+    Ranks that an allocator has taken away stay, at zero: their pattern is not saved.
+    """
+    from peft import get_peft_model_state_dict
+
+    tuner, prefix = tuner_of(model), model.base_model_prefix
+    whole = nn.Module()  # a wrapper as `peft` names it
+    whole.base_model, whole.__dict__["peft_config"] = tuner, tuner.peft_config
+    with _without_pattern(tuner):
+        config = copy.deepcopy(tuner.peft_config[ADAPTER])
+        tensors = get_peft_model_state_dict(whole, adapter_name=ADAPTER, save_embedding_layers=False)
+    inside = "base_model.model."
+    named = {name.replace(inside, f"{inside}{prefix}.", 1): tensor for name, tensor in tensors.items()}
+    config.target_modules = sorted(f"{prefix}.{name}" for name in tuner.targeted_module_names)
+    if wanted := getattr(config, "feedforward_modules", None):
+        pattern = wanted if isinstance(wanted, str) else f".*({'|'.join(map(re.escape, wanted))})"
+        config.feedforward_modules = [name for name in config.target_modules if re.fullmatch(pattern, name)]
+    for name in ("layers_to_transform", "layers_pattern", "exclude_modules"):
+        if getattr(config, name, None) is not None:
+            setattr(config, name, None)
+    return PeftAdapter(config, named, {f"{prefix}.{name}" for name, _ in model.base_model.named_parameters()})
+
+
+@contextmanager
+def _without_pattern(tuner: Any) -> Iterator[None]:
+    """Without the pattern of ranks that an allocator has left, by which `peft` would cut tensors."""
+    config = tuner.peft_config[ADAPTER]
+    pattern = getattr(config, "rank_pattern", None) if hasattr(tuner, "rankallocator") else None
+    if pattern is not None:
+        config.rank_pattern = None
+    try:
+        yield
+    finally:
+        if pattern is not None:
+            config.rank_pattern = pattern
+
+
+def split_to_peft(trained: PeftAdapter, start: PeftAdapter) -> PeftAdapter:
+    """A LoRA of twice the rank that adds to the whole weight what `trained` adds to the rest that `start` left."""
+    config = copy.deepcopy(trained.config)
+    tensors = {}
+    for name, tensor in trained.tensors.items():
+        before = start.tensors[name]
+        if ".lora_A." in name:
+            tensors[name] = torch.cat([tensor, before.to(tensor.device)])
+        elif ".lora_B." in name:
+            tensors[name] = torch.cat([tensor, -before.to(tensor.device)], dim=1)
+        else:
+            tensors[name] = tensor
+    factor = math.sqrt(2) if config.use_rslora else 2
+    config.init_lora_weights = True
+    config.r, config.lora_alpha = 2 * config.r, factor * config.lora_alpha
+    config.rank_pattern = {name: 2 * rank for name, rank in config.rank_pattern.items()}
+    config.alpha_pattern = {name: factor * alpha for name, alpha in config.alpha_pattern.items()}
+    return PeftAdapter(config, tensors, trained.covered)
 
 
 def penalty_gradients(model: nn.Module) -> Iterator[tuple[nn.Parameter, torch.Tensor]]:

@@ -8,12 +8,14 @@ head reads the first virtual token instead of the sequence's first.
 
 from __future__ import annotations
 
+import copy
 import inspect
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+from rosa_bench.core.method import PeftAdapter
 from rosa_bench.models.load import cache_name
 from rosa_bench.models.traits import traits_of
 
@@ -97,6 +99,7 @@ def prepend(model: PreTrainedModel, config: Any, kept: bool) -> None:
     prompt = Prompt(peft_model, config.num_virtual_tokens, kept, traits_of(model).first_position)
     model.virtual_tokens = peft_model.prompt_encoder
     model.__dict__["extra_tokens"] = config.num_virtual_tokens
+    model.__dict__["_prompt"] = peft_model
     layers = _reader(model.base_model)
     layers.register_forward_pre_hook(prompt.enter, with_kwargs=True)
     layers.register_forward_hook(prompt.leave)
@@ -107,3 +110,13 @@ def _reader(base: Any) -> nn.Module:
     decoder = None if base.config.is_encoder_decoder else getattr(base, "decoder", None)
     layers: nn.Module = base if decoder is None else decoder
     return layers
+
+
+def prompt_to_peft(model: PreTrainedModel) -> PeftAdapter:
+    """The virtual tokens of a model as `peft` saves them."""
+    from peft import get_peft_model_state_dict
+
+    peft_model = model.__dict__["_prompt"]
+    config = copy.deepcopy(peft_model.active_peft_config)
+    tensors = get_peft_model_state_dict(peft_model, save_embedding_layers=False)
+    return PeftAdapter(config, tensors, {name for name, _ in model.named_parameters() if "virtual_tokens" in name})

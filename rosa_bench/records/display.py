@@ -15,7 +15,21 @@ def result_table(records: Sequence[Record], folders: Sequence[Path]) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     more = [line for record in records for line in _all_scores(record)]
-    return "\n".join(["", *lines, *more, "", *(f"record: {folder / 'record.json'}" for folder in folders)])
+    where = [
+        line
+        for record, folder in zip(records, folders, strict=True)
+        for line in (*_saved(record, folder), f"record: {folder / 'record.json'}")
+    ]
+    return "\n".join(["", *lines, *more, "", *where])
+
+
+def _saved(record: Record, folder: Path) -> list[str]:
+    """Where the trained weights are and which epoch's they are; nothing where none were saved."""
+    saved = record.facts.get("saved", {})
+    if "epoch" not in saved:
+        return []
+    best = f"; the best was epoch {saved['best_epoch']:g}" if "best_epoch" in saved else ""
+    return [f"saved: {folder / saved['as']} (epoch {saved['epoch']:g}, the last{best})"]
 
 
 def _all_scores(record: Record) -> list[str]:

@@ -1,0 +1,90 @@
+"""`python -m rosa_bench.export`: the trained model of a finished run as a plain model or as an adapter of `peft`.
+
+    python -m rosa_bench.export results/runs/RUN --as merged
+    python -m rosa_bench.export results/runs/RUN --as peft --variant r3
+
+RUN was trained with save=adapter, or its checkpoints were kept (train.keep_checkpoints=true). The model goes to
+RUN/merged or RUN/peft, or with --variant NAME to RUN/merged-NAME or RUN/peft-NAME, unless --out names another folder.
+Variants are those of the run's method: DyLoRA has r1, r2, ... for its ranks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rosa_bench import config
+from rosa_bench.config import saved_config
+from rosa_bench.errors import EXIT_DONE, UsageError, nearest
+from rosa_bench.records.record import read_record
+from rosa_bench.system import hub
+from rosa_bench.system.console import complain, tell
+from rosa_bench.system.files import unwritable
+from rosa_bench.system.signals import command
+
+
+def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m rosa_bench.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="the folder of a run")
+    parser.add_argument("--as", dest="form", choices=("merged", "peft"), required=True)
+    parser.add_argument("--variant", metavar="NAME", help="the main one if not given")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to write instead of the folder of the run")
+    parser.add_argument("--model-path", metavar="FOLDER", help="the backbone, if it has moved")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Export a run; returns the exit code."""
+    args = parsed(argv)
+    try:
+        tell(f"exported: {exported(args)}")
+    except UsageError as error:
+        return complain(str(error))
+    return EXIT_DONE
+
+
+def exported(args: argparse.Namespace) -> Path:
+    """Write what was asked for; returns its folder. Raises UsageError where that is impossible."""
+    cfg = saved_config(args.run)
+    if args.model_path is not None:
+        cfg.model.path = args.model_path
+    run = config.resolve(cfg)
+    record = read_record(args.run / "record.json")
+    if record.status != "done":
+        raise UsageError(f"{args.run} is not finished (status: {record.status}); run it to its end first")
+    known = run.method.every_variant()
+    variant = run.method.variants()[-1] if args.variant is None else args.variant
+    if args.variant is not None and variant not in known:
+        raise UsageError(f"--variant {variant}: {nearest(variant, [name for name in known if name])}")
+    if args.out is not None and args.out.exists():
+        raise UsageError(f"--out {args.out} is there already; choose a folder that is not")
+    if (blocked := unwritable((args.out or args.run).absolute().parent)) is not None:
+        raise UsageError(f"{args.out or args.run} cannot be written: {blocked}; choose another folder with --out")
+    hub.prepare(run.needs_hub)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from rosa_bench.evaluation import export
+    from rosa_bench.evaluation.restore import trained_model
+
+    export.refuse(run, args.form, f"--as {args.form}")
+    model, tokenizer = trained_model(run, args.run)
+    trained = export.Trained(run, model, tokenizer, record)
+    folder: Path = args.out or args.run / trained.folder_name(args.form, variant)
+    if args.form == "merged":
+        export.merged(trained, variant)
+        export.save_merged(trained, folder, variant, trained.backbone())
+        return folder
+    try:
+        export.save_peft(trained, {variant: folder})
+    except export.ExportError as error:
+        raise UsageError(f"--as peft: {error}; use --as merged, or the folder adapter with this package") from error
+    return folder
+
+
+if __name__ == "__main__":
+    sys.exit(command(main))
