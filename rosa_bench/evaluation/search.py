@@ -44,7 +44,7 @@ class Search:
     length_penalty: float
     repetition_penalty: float
     end: int  # the end-of-text token
-    rules: Literal["transformers", "lora"] = "transformers"
+    rules: str = "transformers"
     ngrams_over: Literal["all", "text"] = (
         "all"  # what `no_repeat_ngram` sees: `text` is without the input, as in `lora`
     )
@@ -52,7 +52,7 @@ class Search:
     @property
     def over_text(self) -> bool:
         """Whether n-grams of the input may be repeated."""
-        return self.rules == "lora" or self.ngrams_over == "text"
+        return self.rules != "transformers" or self.ngrams_over == "text"
 
 
 def search(model: Any, prompts: Sequence[Sequence[int]], how: Search) -> list[list[int]]:
@@ -72,7 +72,7 @@ def search(model: Any, prompts: Sequence[Sequence[int]], how: Search) -> list[li
 
 def _searched(tree: Tree | Copies, how: Search) -> list[list[int]]:
     """The best continuation of each input of a tree. Inputs that are finished leave the batch at once."""
-    front: Front = (Greedy if how.num_beams == 1 else LoraBeams if how.rules == "lora" else Beams)(tree, how)
+    front: Front = (Greedy if how.num_beams == 1 else Beams if how.rules == "transformers" else LoraBeams)(tree, how)
     texts: list[list[int]] = [[] for _ in tree.prompts]
     logits = tree.begin()[:, None].repeat(1, how.num_beams, 1)
     rows = torch.arange(len(texts), device=logits.device)
@@ -171,7 +171,7 @@ class Front(ABC):
         every = self.tokens[:, :, : self.width + self.length].flatten(0, 1)
         text = every[:, self.width :]
         if self.how.repetition_penalty != 1.0:
-            seen = text if self.how.rules == "lora" else every
+            seen = every if self.how.rules == "transformers" else text
             factor, values = self.how.repetition_penalty, scores.gather(1, seen)
             scores.scatter_(1, seen, torch.where(values < 0, values * factor, values / factor))
         size, seen = self.how.no_repeat_ngram, text if self.how.over_text else every

@@ -16,14 +16,6 @@ from rosa_bench.config import papers_dir
 from rosa_bench.tables import papers
 from rosa_bench.tables.grid import Column, Elsewhere, Grid, Place, Row
 
-# Task and split of ours by the name in the file; any other name is a task of ours on its validation split.
-TASKS = {
-    "e2e_nlg": ("e2e", "test"),
-    "mnli": ("mnli", "validation_matched"),
-    "mnli_m": ("mnli", "validation_matched"),
-    "mnli_mm": ("mnli", "validation_mismatched"),
-}
-
 
 @dataclass(frozen=True)
 class Described:
@@ -80,7 +72,7 @@ def _quoted(cell: papers.Reported) -> str:
 
 
 def _fits(cell: papers.Reported, run: Described, column: Column) -> bool:
-    task, split = TASKS.get(cell.task, (cell.task, "validation"))
+    task, split = papers.task_of(cell.task)
     if (task, split, cell.metric) != (column.task, column.split, column.metric):
         return False
     if cell.model != run.model.replace("_", "-"):

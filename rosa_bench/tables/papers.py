@@ -49,6 +49,12 @@ def reported(paper: str, table: str | None = None) -> list[Reported]:
     return [row for row in rows if row.paper == paper and table in (None, row.table)]
 
 
+def task_of(name: str) -> tuple[str, str]:
+    """Our task and split for a task's name in related.csv."""
+    task, split = _yaml(papers_dir() / "sources.yaml")["tasks"].get(name, (name, "validation"))
+    return task, split
+
+
 def source(paper: str, table: str) -> Mapping[str, Any]:
     """What is known of a table: `read_from`, `aggregation`, `units`, `misprints`, and `numbers` that are not scores.
 

@@ -83,7 +83,7 @@ def check(train: Train, arguments: TrainingArguments) -> None:
             torch.save(first.state_dict(), saved)
             saved.seek(0)
             with allowed(saved, first):
-                second.load_state_dict(torch.load(saved))
+                second.load_state_dict(torch.load(saved, weights_only=True))
             _update(first, matrices[0], range(3, 5))
             _update(second, matrices[1], range(3, 5))
         except UsageError:
