@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -79,6 +80,8 @@ def refuse(run: Run, form: Form, key: str) -> None:
         raise UsageError(f"{key}: {name} cannot be merged; {instead}")
     if form == "peft" and MADE & {run.task.backbone, run.model.name}:
         raise UsageError(f"{key}: task={run.task.name} has a model of its own, which peft cannot load; {instead}")
+    if form == "peft" and find_spec("peft") is None:
+        raise UsageError(f"{key} needs the extra peft: pip install 'rosa_bench[peft]'")
     if form == "peft" and (reason := method.without_peft(run.task)) is not None:
         raise UsageError(f"{key}: method={name} {reason}; {instead}")
 

@@ -213,3 +213,12 @@ def test_the_final_output_names_the_saved_epoch_and_the_best(tmp_path):
     assert "(epoch 3, the last; the best was epoch 2)" in result_table([record], [tmp_path])
     record.facts.clear()
     assert "saved" not in result_table([record], [tmp_path])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_finished_run_gets_what_save_asks_for_later(tmp_path):
+    method = ("method=lora", "train.max_steps=2")
+    folder = tmp_path / run_experiment(small(tmp_path, *method, "save=adapter")).run_id
+    for form, name in (("peft", "adapter_config.json"), ("merged", "config.json")):
+        run_experiment(small(tmp_path, *method, f"save={form}"))
+        assert (folder / form / name).is_file() and (folder / form / "README.md").is_file()
