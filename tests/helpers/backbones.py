@@ -101,7 +101,7 @@ def folder(kind: str, whole: bool = True) -> Path:
 def outline(kind: str):
     """A full-size model without memory for its weights, on torch's meta device: for counting parameters.
 
-    Sizes of the public configurations of roberta_base, roberta_large, gpt2_medium and gpt2_large.
+    Sizes of the public configurations of roberta_base, roberta_large, gpt2, gpt2_medium and gpt2_large.
     """
     import torch
     import transformers as t
@@ -109,6 +109,7 @@ def outline(kind: str):
     width, layers, heads = {
         "roberta_base": (768, 12, 12),
         "roberta_large": (1024, 24, 16),
+        "gpt2": (768, 12, 12),
         "gpt2_medium": (1024, 24, 16),
         "gpt2_large": (1280, 36, 20),
     }[kind]
