@@ -11,25 +11,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rosa_bench.config.compose import compose
-from rosa_bench.core.fields import MOST, texts_field
+from rosa_bench.core.fields import texts_field
 from rosa_bench.core.task import Example, Prediction, Task
 from rosa_bench.data.source import json_lines, load_split
 from rosa_bench.errors import EXIT_DONE, UsageError
 from rosa_bench.system import hub
 from rosa_bench.system.console import complain, tell
 from rosa_bench.system.signals import command
-from rosa_bench.system.strict_json import is_number, short
 from rosa_bench.tasks.data2text import seen
-
-WHOLE = re.compile(r"[+-]?[0-9]{1,9}")  # Python would also take 1_0 and digits of other scripts
-DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
 
 
 def lines(path: Path) -> list[str]:
@@ -52,7 +47,7 @@ def read_references(path: Path, task: Task) -> list[Example]:
     """The references of a file. Raises UsageError that names file, line and field where it is malformed."""
     if path.suffix in (".jsonl", ".json", ".gz"):
         return [_reference(row, where, task) for row, where in json_lines(path)]
-    if task.kind != "generate":
+    if not task.kind.decodes:
         raise UsageError(f"{path}: labels are read from JSON lines with a field 'label'")
     blocks: list[list[str]] = [[]]
     for line in lines(path):
@@ -66,7 +61,7 @@ def read_references(path: Path, task: Task) -> list[Example]:
 def _reference(row: Any, where: str, task: Task) -> Example:
     if not isinstance(row, dict):
         raise UsageError(f"{where}: a row is a JSON object, not {type(row).__name__}")
-    if task.kind != "generate":
+    if not task.kind.decodes:
         return Example(where, ("",), task.label(row, where))
     name = next((name for name in ("references", "refs", "human_references") if name in row), "references")
     return Example(where, ("",), references=tuple(texts_field(row, name, where)), subset=seen(row, where))
@@ -79,38 +74,19 @@ def predictions(path: Path, examples: Sequence[Example], task: Task) -> list[Pre
         UsageError: if there are more or fewer than references, or one is not a number where numbers are wanted, or no
             class or choice there is.
     """
-    if task.kind == "regress" and task.num_labels > 1:
-        raise UsageError(f"task={task.name} has {task.num_labels} outputs a row; a line of a file holds one")
     found = lines(path)
     if len(found) != len(examples):
         raise UsageError(f"{path} has {len(found)} lines, the references {len(examples)}: one prediction a line")
     if not found:
         raise UsageError(f"{path} is empty, and so are the references")
-    values: list[Any] = list(found)
-    if task.kind != "generate":
-        values = [
-            _value(text, f"{path}:{number}", task, example)
-            for number, (text, example) in enumerate(zip(found, examples, strict=True), start=1)
-        ]
+    values = [
+        task.kind.read(text, f"{path}:{number}", task, example)
+        for number, (text, example) in enumerate(zip(found, examples, strict=True), start=1)
+    ]
     return [
         Prediction(e.id, value, e.label, references=e.references, subset=e.subset)
         for e, value in zip(examples, values, strict=True)
     ]
-
-
-def _value(text: str, where: str, task: Task, example: Example) -> int | float:
-    """What a line says: a score, or a class or choice that there is."""
-    if task.kind == "regress":
-        score = float(text) if DECIMAL.fullmatch(text.strip()) else None
-        if not is_number(score):
-            raise UsageError(f"{where}: {short(text)} is not a number")
-        return score
-    if not WHOLE.fullmatch(text.strip()):
-        raise UsageError(f"{where}: {short(text)} is not a number, the one that a class is counted by")
-    value, count = int(text), task.classes or len(example.texts) - 1 or MOST
-    if not 0 <= value < count:
-        raise UsageError(f"{where}: {value} is not one of 0..{count - 1}")
-    return value
 
 
 def scored(task: Task, split: str, found: Sequence[Prediction]) -> dict[str, Mapping[str, float]]:

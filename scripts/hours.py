@@ -93,7 +93,7 @@ def hours(run: Run, speed: Speed = ASSUMED) -> float:
     epochs = run.train.epochs or run.task.epochs
     steps = run.train.max_steps or epochs * math.ceil(examples / batch)
     seconds = steps * step_s
-    if run.task.kind == "generate":
+    if run.task.kind.decodes:
         parts = len(run.method.variants()) + 1  # and the best epoch
         return (seconds + parts * math.ceil(scored / 64) * 64 * layers * speed.token_s) / 3600
     pass_s = max(2 * size * tokens * 128 / speed.flops, speed.layer_s * layers / 3)

@@ -77,7 +77,7 @@ def test_a_run_leaves_what_the_contract_says(tmp_path):
 def test_the_best_epoch_of_a_generator_is_decoded_from_its_checkpoint(tmp_path, monkeypatch):
     losses = itertools.count(1.0)
     monkeypatch.setattr(
-        "rosa_bench.evaluation.predict.mean_losses", lambda *_: [next(losses)]
+        "rosa_bench.evaluation.predict.Predictor.mean_losses", lambda *_: [next(losses)]
     )  # the first epoch is the best
     schedule = ("train.schedule=constant_with_warmup", "train.warmup=0", "train.limit_train=16", "train.lr=0.02")
     overrides = ("task=e2e", "method=rosa", *schedule)

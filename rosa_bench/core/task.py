@@ -5,17 +5,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rosa_bench.core.fields import class_field
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from rosa_bench.core.kind import Kind
     from rosa_bench.stats.bootstrap import Statistic
     from rosa_bench.stats.summary import Numbers
 
-Kind = Literal["classify", "regress", "generate", "choice"]
 Label = Any  # of its task: a class (int), a score (float), a list of outputs; None where there is none
 IGNORED = -100  # label of a token that carries no loss, as torch's cross entropy has it
 

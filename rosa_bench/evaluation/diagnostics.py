@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 MERGE_BOUND = 1e-3  # merged and unmerged logits may differ by this share of the largest logit (at least 1)
 MERGE_BOUND_BF16 = 3e-2
-CHECKED = {"classify": 256, "regress": 256, "generate": 8, "choice": 8}  # examples by kind of task
-STARTED = {"classify": 64, "regress": 64, "generate": 16, "choice": 16}
 Start = tuple[torch.Tensor, float | None]  # final hidden states [tokens, width], and the score or loss
 
 
@@ -27,7 +25,7 @@ def start_outputs(
     model: PreTrainedModel, task: Task, examples: Sequence[Example], rows: Sequence[Encoded], pad_id: int
 ) -> Start:
     """Final hidden states [tokens, width] of the first examples of a split, their score (or loss)."""
-    kept, told = rows[: STARTED[task.kind]], examples[: STARTED[task.kind]]
+    kept, told = rows[: task.kind.start_examples], examples[: task.kind.start_examples]
     with predict.full_precision(model):
         return _hidden(model, kept, pad_id), _outputs(model, task, told, kept, pad_id)[1]
 
@@ -37,7 +35,7 @@ def _hidden(model: PreTrainedModel, kept: Sequence[Encoded], pad_id: int) -> tor
         model.base_model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
         .last_hidden_state.float()
         .cpu()[inputs["attention_mask"].bool().cpu()]
-        for _, inputs in predict.batches(model, kept, len(kept), pad_id)
+        for _, inputs in predict.Predictor(model, len(kept), pad_id).batches(kept)
     ]
     return torch.cat(hidden)
 
@@ -58,7 +56,7 @@ def merge_checked(
     `MERGE_BOUND_BF16` where matrices are kept in bf16.
     """
     low = any(p.dtype == torch.bfloat16 for p in model.parameters())
-    count = CHECKED[task.kind]
+    count = task.kind.merge_examples
     kept, told = rows[:count], examples[:count]
     with predict.full_precision(model):
         before, score = _outputs(model, task, told, kept, pad_id)
@@ -82,14 +80,15 @@ def _outputs(
 ) -> tuple[list[torch.Tensor], float | None]:
     """The outputs, and the primary metric (of a language model the loss); None where it is undefined."""
     if task.num_labels:
-        values = predict.logits(model, rows, len(rows), pad_id)[0]
-        predictions = predict.classify(task, examples, values)
+        values = predict.Predictor(model, len(rows), pad_id).logits(rows)[0]
+        predictions = task.kind.predictions(task, examples, values)
         return [values], task.score(task.select_split, predictions).get(task.primary)
+    predictor = predict.Predictor(model, len(rows), pad_id)
     found = []
-    for _, inputs in predict.batches(model, rows, len(rows), pad_id):
+    for _, inputs in predictor.batches(rows):
         inputs.pop("labels")
         found.append(model(**inputs).logits.float().cpu()[inputs["attention_mask"].bool().cpu()])
-    return found, predict.mean_losses(model, rows, len(rows), pad_id)[0]
+    return found, predictor.mean_losses(rows)[0]
 
 
 @torch.no_grad()

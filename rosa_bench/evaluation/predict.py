@@ -5,19 +5,20 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from rosa_bench.config import Precision
-from rosa_bench.core.task import IGNORED, Encoded, Example, Prediction, Task
+from rosa_bench.core.task import IGNORED, Encoded, Example, Prediction
 from rosa_bench.data.batches import collate
 from rosa_bench.errors import UsageError
 from rosa_bench.evaluation import tree_cache
 from rosa_bench.evaluation.search import Search, generated, search
 from rosa_bench.models import casts
-from rosa_bench.models.loss import StepLoss
 from rosa_bench.models.traits import max_length
+from rosa_bench.tasks.kinds import generate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -96,105 +97,66 @@ SCORES = 2**28  # of words after tokens, to be computed at a time
 Active = Callable[[], AbstractContextManager[None]]  # makes the model one of its variants for a while
 
 
-def logits(
-    model: PreTrainedModel,
-    encoded: Sequence[Encoded],
-    batch_size: int,
-    pad_id: int,
-    variants: Sequence[Active] = (nullcontext,),
-) -> list[torch.Tensor]:
-    """The head's outputs [examples, outputs] of each variant, in fp32 on the CPU, in the order of `encoded`."""
-    out: list[torch.Tensor] = []
-    for i, batch, inputs, _ in passes(model, encoded, batch_size, pad_id, variants):
-        values = model(**inputs).logits.float().cpu()
-        if len(out) == i:
-            out.append(torch.empty(len(encoded), values.shape[-1]))
-        out[i][batch] = values
-    return out
+@dataclass(frozen=True)
+class Predictor:
+    """A model that reads encoded rows in padded batches, in evaluation mode, once for each variant."""
 
+    model: PreTrainedModel
+    batch_size: int
+    pad_id: int
 
-def mean_losses(
-    model: PreTrainedModel,
-    encoded: Sequence[Encoded],
-    batch_size: int,
-    pad_id: int,
-    variants: Sequence[Active] = (nullcontext,),
-) -> list[float]:
-    """The mean negative log-likelihood per target token of each variant, in nats."""
-    totals, tokens = [0.0] * len(variants), 0
-    total_loss = StepLoss("generate", 0.0)
-    for i, _, inputs, labels in passes(model, encoded, batch_size, pad_id, variants):
-        tokens += int((labels[:, 1:] != IGNORED).sum()) if i == 0 else 0
-        totals[i] += float(total_loss(model(**inputs), labels, 1))
-    return [total / tokens for total in totals]
+    def logits(self, rows: Sequence[Encoded], variants: Sequence[Active] = (nullcontext,)) -> list[torch.Tensor]:
+        """The head's outputs [rows, outputs] of each variant, in fp32 on the CPU, in the order of `rows`."""
+        out: list[torch.Tensor] = []
+        for i, batch, inputs, _ in self.passes(rows, variants):
+            values = self.model(**inputs).logits.float().cpu()
+            if len(out) == i:
+                out.append(torch.empty(len(rows), values.shape[-1]))
+            out[i][batch] = values
+        return out
 
+    def mean_losses(self, rows: Sequence[Encoded], variants: Sequence[Active] = (nullcontext,)) -> list[float]:
+        """The mean negative log-likelihood per target token of each variant, in nats."""
+        totals, tokens = [0.0] * len(variants), 0
+        for i, _, inputs, labels in self.passes(rows, variants):
+            tokens += int((labels[:, 1:] != IGNORED).sum()) if i == 0 else 0
+            totals[i] += float(generate.KIND.loss(self.model(**inputs).logits.float(), labels, 0.0))
+        return [total / tokens for total in totals]
 
-def likelihoods(
-    model: PreTrainedModel,
-    encoded: Sequence[Encoded],
-    batch_size: int,
-    pad_id: int,
-    variants: Sequence[Active] = (nullcontext,),
-) -> list[torch.Tensor]:
-    """The log-likelihood [rows] in nats of the target tokens of each row, by each variant, in fp32 on the CPU."""
-    out = [torch.empty(len(encoded)) for _ in variants]
-    longest, config = max(len(item.input_ids) for item in encoded), model.config
-    size = max(1, min(batch_size, SCORES // (longest * int(config.vocab_size))))
-    for i, batch, inputs, labels in passes(model, encoded, size, pad_id, variants):
-        targets = labels[:, 1:]
-        kept = targets != IGNORED
-        scores = model(**inputs).logits[:, :-1][kept].float()
-        told = scores.log_softmax(-1).gather(1, targets[kept][:, None])[:, 0]
-        out[i][batch] = told.new_zeros(len(batch)).index_add_(0, kept.nonzero()[:, 0], told).cpu()
-    return out
+    def likelihoods(self, rows: Sequence[Encoded], variants: Sequence[Active] = (nullcontext,)) -> list[torch.Tensor]:
+        """The log-likelihood [rows] in nats of the target tokens of each row, by each variant, in fp32 on the CPU."""
+        out = [torch.empty(len(rows)) for _ in variants]
+        longest, config = max(len(row.input_ids) for row in rows), self.model.config
+        size = max(1, min(self.batch_size, SCORES // (longest * int(config.vocab_size))))
+        for i, batch, inputs, labels in replace(self, batch_size=size).passes(rows, variants):
+            targets = labels[:, 1:]
+            scored = targets != IGNORED
+            scores = self.model(**inputs).logits[:, :-1][scored].float()
+            by_token = scores.log_softmax(-1).gather(1, targets[scored][:, None])[:, 0]
+            sums = by_token.new_zeros(len(batch)).index_add_(0, scored.nonzero()[:, 0], by_token)
+            out[i][batch] = sums.cpu()
+        return out
 
+    def passes(
+        self, rows: Sequence[Encoded], variants: Sequence[Active]
+    ) -> Iterator[tuple[int, list[int], dict[str, torch.Tensor], torch.Tensor]]:
+        """Each of the `batches` once for every variant: the variant's number, row numbers, inputs, labels."""
+        for batch, inputs in self.batches(rows):
+            labels = inputs.pop("labels")
+            for i, active in enumerate(variants):
+                with active():
+                    yield i, batch, inputs, labels
 
-def choose(examples: Sequence[Example], values: torch.Tensor) -> list[Prediction]:
-    """Log-likelihoods of all choices in a row, example by example, to the likeliest choice (first among equals)."""
-    out, given = [], values.tolist()
-    for example in examples:
-        choices = example.texts[1:]
-        told, given = tuple(given[: len(choices)]), given[len(choices) :]
-        best = told.index(max(told))
-        out.append(Prediction(example.id, best, example.label, logits=told, lengths=tuple(map(len, choices))))
-    return out
-
-
-def passes(
-    model: PreTrainedModel, encoded: Sequence[Encoded], batch_size: int, pad_id: int, variants: Sequence[Active]
-) -> Iterator[tuple[int, list[int], dict[str, torch.Tensor], torch.Tensor]]:
-    """Each of the `batches` once for every variant, which the model is then: its number, indices, inputs, labels."""
-    for batch, inputs in batches(model, encoded, batch_size, pad_id):
-        labels = inputs.pop("labels")
-        for i, active in enumerate(variants):
-            with active():
-                yield i, batch, inputs, labels
-
-
-def batches(
-    model: PreTrainedModel, encoded: Sequence[Encoded], batch_size: int, pad_id: int
-) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
-    """Indices and tensors of padded batches on the model's device, in evaluation mode without gradients."""
-    with evaluating(model):
-        for batch in sorted_batches([len(item.input_ids) for item in encoded], batch_size):
-            yield batch, to_device(collate([encoded[i] for i in batch], pad_id), model)
+    def batches(self, rows: Sequence[Encoded]) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
+        """Row numbers and padded tensors of batches, on the model's device."""
+        with evaluating(self.model):
+            for batch in sorted_batches([len(row.input_ids) for row in rows], self.batch_size):
+                yield batch, to_device(collate([rows[i] for i in batch], self.pad_id), self.model)
 
 
 def to_device(inputs: dict[str, torch.Tensor], model: PreTrainedModel) -> dict[str, torch.Tensor]:
     """The tensors on the model's device."""
     return {name: tensor.to(model.device) for name, tensor in inputs.items()}
-
-
-def classify(task: Task, examples: Sequence[Example], values: torch.Tensor) -> list[Prediction]:
-    """Logits to predictions: the class of the largest (first among equals), the score itself, or all outputs."""
-    rows = values.tolist()
-    if task.kind == "regress" and task.num_labels > 1:
-        return [Prediction(e.id, row, e.label) for e, row in zip(examples, rows, strict=True)]
-    best: list[Any] = values.argmax(-1).tolist() if task.kind == "classify" else values[:, 0].tolist()
-    return [
-        Prediction(example.id, value, example.label, logits=tuple(row))
-        for example, value, row in zip(examples, best, rows, strict=True)
-    ]
 
 
 def decoding_batch(task: Any, model: PreTrainedModel, wanted: int) -> int:

@@ -44,9 +44,10 @@ class Scorer:
         self.run, self.task, self.model, self.tokenizer = run, run.task, model, tokenizer
         self.splits, self.max_length = splits, max_length
         self._encoded: dict[str, list[Encoded]] = {}
-        self._candidates: dict[str, list[Encoded]] = {}
+        self._rows: dict[str, list[Encoded]] = {}
+        self._own_rows = False  # whether the kind of task evaluates rows of its own
         self._latest: dict[str, list[Prediction]] = {}
-        if self.task.kind == "generate":
+        if self.task.kind.decodes:
             predict.check_room(run.task, model, run.method.extra_tokens)
 
     def encoded(self, split: str) -> list[Encoded]:
@@ -55,18 +56,14 @@ class Scorer:
             self._encoded[split] = encode_split(self.task, self.tokenizer, self.splits[split], self.max_length)
         return self._encoded[split]
 
-    def candidates(self, split: str) -> list[Encoded]:
-        """Token ids of every choice of a split's examples, one after the other; encoded once.
-
-        They may be as long as the model holds, as texts to be decoded may: the length is one of training. A choice that
-        is cut would be likelier than it is.
-        """
-        if split not in self._candidates:
-            task: Any = self.task
+    def rows(self, split: str) -> list[Encoded]:
+        """The rows of a split that are evaluated, as the kind of task has them; encoded once."""
+        if split not in self._rows:
             limit = predict.tokens_held(self.model, self.run.method.extra_tokens)
-            found = (task.candidates(e, self.tokenizer, limit) for e in self.splits[split].examples)
-            self._candidates[split] = [item for choices in found for item in choices]
-        return self._candidates[split]
+            rows = self.task.kind.rows(self.task, self.splits[split].examples, self.tokenizer, limit)
+            self._rows[split] = self.encoded(split) if rows is None else rows
+            self._own_rows |= rows is not None
+        return self._rows[split]
 
     def encode_all(self) -> None:
         """Encode every row that will be scored, so that one that cannot be read ends a run before its training.
@@ -76,11 +73,9 @@ class Scorer:
         """
         task: Any = self.task
         for split in dict.fromkeys([task.select_split, *task.scored_splits]):
-            if task.kind == "choice":
-                self.candidates(split)
-            elif task.kind != "generate" or split == task.select_split:
-                self.encoded(split)
-            if task.kind == "generate" and split in task.scored_splits:
+            if not task.kind.decodes or split == task.select_split:
+                self.rows(split)
+            if task.kind.decodes and split in task.scored_splits:
                 for example in self.splits[split].examples:
                     task.prompt_ids(example, self.tokenizer)
 
@@ -96,7 +91,7 @@ class Scorer:
 
     def _epoch_scores(self) -> Scores:
         main = self.run.method.variants()[-1]
-        if self.task.kind == "generate":
+        if self.task.kind.decodes:
             return {self.task.select_split: {"loss": self._losses([main])[main]}}
         self._latest = {}
         out: Scores = {}
@@ -111,7 +106,7 @@ class Scorer:
         if facts := self.task.scoring_facts(self.splits[self.task.scored_splits[0]].examples):
             recorder.record.facts["scoring"] = facts
         with self._precision():
-            if self.task.kind == "generate":
+            if self.task.kind.decodes:
                 self._finish_texts(recorder, names)
             else:
                 self._finish_classes(recorder, names)
@@ -127,8 +122,8 @@ class Scorer:
             for name in names:
                 recorder.predictions(split, name, predictions[name])
                 recorder.scores(split, name, self.task.score(split, predictions[name]))
-        if self.task.kind == "choice":
-            cut = sum(row.cut_target for split in self.task.scored_splits for row in self.candidates(split))
+        if self._own_rows:
+            cut = sum(row.cut_target for split in self.task.scored_splits for row in self.rows(split))
             recorder.record.facts["cut_choices"] = cut
 
     def _finish_texts(self, recorder: Recorder, names: Sequence[str]) -> None:
@@ -156,12 +151,16 @@ class Scorer:
             yield from self._predicted(split, variants)
 
     def _predicted(self, split: str, variants: Sequence[str]) -> Iterator[tuple[str, list[Prediction]]]:
-        if self.task.kind != "generate":
+        if not self.task.kind.decodes:
             yield from self._classified(split, variants).items()
             return
         for name in variants:
             with self.run.method.active(self.model, name):
                 yield name, self._decoded(split)
+
+    @property
+    def _predictor(self) -> predict.Predictor:
+        return predict.Predictor(self.model, self.run.train.eval_batch_size, int(self.tokenizer.pad_token_id))
 
     def _actives(self, names: Sequence[str]) -> list[predict.Active]:
         return [partial(self.run.method.active, self.model, name) for name in names]
@@ -170,23 +169,17 @@ class Scorer:
         """Predictions of several variants, all in one pass over the split."""
         if not names:
             return {}
-        size, pad = self.run.train.eval_batch_size, self.tokenizer.pad_token_id
-        choosing = self.task.kind == "choice"
-        outputs, rows = (
-            (predict.likelihoods, self.candidates(split)) if choosing else (predict.logits, self.encoded(split))
-        )
-        found = outputs(self.model, rows, size, pad, self._actives(names))
+        kind = self.task.kind
+        found = kind.outputs(self._predictor, self.rows(split), self._actives(names))
         if not all(torch.isfinite(values).all() for values in found):
             raise FloatingPointError(f"the model's outputs on {split} are not finite")
         examples = self.splits[split].examples
-        predicted = predict.choose if choosing else partial(predict.classify, self.task)
-        return {n: predicted(examples, values) for n, values in zip(names, found, strict=True)}
+        return {name: kind.predictions(self.task, examples, values) for name, values in zip(names, found, strict=True)}
 
     def _losses(self, names: Sequence[str]) -> dict[str, float]:
         """The loss of several variants on the selection split, all in one pass."""
-        size, pad = self.run.train.eval_batch_size, self.tokenizer.pad_token_id
         rows = self.encoded(self.task.select_split)
-        found = predict.mean_losses(self.model, rows, size, pad, self._actives(names))
+        found = self._predictor.mean_losses(rows, self._actives(names))
         if not all(map(math.isfinite, found)):
             raise FloatingPointError(f"the loss on {self.task.select_split} is not finite")
         return dict(zip(names, found, strict=True))

@@ -131,4 +131,4 @@ def _set_head(config: Any, task: Task) -> None:
         return
     config.id2label = dict(enumerate(task.label_names))
     config.label2id = {name: i for i, name in config.id2label.items()}
-    config.problem_type = "regression" if task.kind == "regress" else "single_label_classification"
+    config.problem_type = task.kind.problem_type

@@ -9,9 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.nn import functional as F
 
-from rosa_bench.core.task import IGNORED, Kind
+from rosa_bench.core.kind import Kind
 
 
 class StepLoss:
@@ -25,12 +24,4 @@ class StepLoss:
 
         A regression's is the squared error; items are then the numbers in `labels`, [examples] or [examples, outputs].
         """
-        logits = outputs.logits.float()
-        if self.kind == "regress":
-            return F.mse_loss(logits.view_as(labels), labels.float(), reduction="sum") / num_items_in_batch
-        if self.kind in ("generate", "choice"):
-            logits, labels = logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
-        total = F.cross_entropy(
-            logits, labels, ignore_index=IGNORED, reduction="sum", label_smoothing=self.label_smoothing
-        )
-        return total / num_items_in_batch
+        return self.kind.loss(outputs.logits.float(), labels, self.label_smoothing) / num_items_in_batch

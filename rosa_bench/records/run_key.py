@@ -70,7 +70,7 @@ def class_of(group: str, target: str) -> type | None:
 def config_key(run: Run) -> str:
     """The sha256 of a run's identity: configuration, content of the files it loads, identity of the rows."""
     kept = identity_parts(run.to_dict())
-    kept |= {"model": identity(run.model, run.task.kind == "generate"), "data": fingerprint(run.task, run.data)}
+    kept |= {"model": identity(run.model, run.task.kind.decodes), "data": fingerprint(run.task, run.data)}
     if (start := find_start(run)) is not None:
         kept["start"] = start.sha256
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()

@@ -10,7 +10,7 @@ from rosa_bench.core.task import Task
 
 def chosen_by(task: Task) -> str:
     """The metric that chooses the best epoch: a generator's texts are too dear to decode at every one."""
-    return "loss" if task.kind == "generate" else task.primary
+    return "loss" if task.kind.decodes else task.primary
 
 
 def best_epoch(task: Task, history: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from rosa_bench.core.fields import class_field, field, identity_field, texts_field
+from rosa_bench.core.kind import Kind
 from rosa_bench.core.schema import NEUTRAL, Count, FileName, Folder, configured
-from rosa_bench.core.task import IGNORED, Encoded, Example, Hub, Kind, Prediction, Task
+from rosa_bench.core.task import IGNORED, Encoded, Example, Hub, Prediction, Task
 from rosa_bench.errors import UsageError
 from rosa_bench.models.tokens import pair_ids
 from rosa_bench.system.strict_json import short
+from rosa_bench.tasks.kinds.choose import KIND
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -70,7 +72,7 @@ class Choice(Task):
     @property
     def kind(self) -> Kind:
         """Always a choice."""
-        return "choice"
+        return KIND
 
     @property
     def num_labels(self) -> int:

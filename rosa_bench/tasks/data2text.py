@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from rosa_bench.core.fields import field, identity_field, text_field, texts_field
+from rosa_bench.core.kind import Kind
 from rosa_bench.core.schema import NEUTRAL, Added, Count, FileName, Folder, configured
-from rosa_bench.core.task import IGNORED, Encoded, Example, Hub, Kind, Prediction, Task, Upstream
+from rosa_bench.core.task import IGNORED, Encoded, Example, Hub, Prediction, Task, Upstream
 from rosa_bench.errors import UsageError
 from rosa_bench.metrics.conventions import Family
 from rosa_bench.models.tokens import context_ids, pair_ids
+from rosa_bench.tasks.kinds.generate import KIND
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -64,7 +66,7 @@ class DataToText(Task):
     @property
     def kind(self) -> Kind:
         """Always generation."""
-        return "generate"
+        return KIND
 
     @property
     def num_labels(self) -> int:

@@ -9,10 +9,13 @@ from pydantic import Field
 
 from rosa_bench import metrics
 from rosa_bench.core.fields import class_field, identity_field, number_field, text_field
+from rosa_bench.core.kind import Kind
 from rosa_bench.core.schema import NEUTRAL, Count, FileName, Folder, Name, configured
-from rosa_bench.core.task import Encoded, Example, Hub, Kind, Prediction, Task
+from rosa_bench.core.task import Encoded, Example, Hub, Prediction, Task
 from rosa_bench.errors import UsageError, nearest
 from rosa_bench.models.tokens import text_inputs
+from rosa_bench.tasks.kinds.classify import KIND as CLASSIFY
+from rosa_bench.tasks.kinds.regress import KIND as REGRESS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -50,7 +53,7 @@ class Glue(Task):
     @property
     def kind(self) -> Kind:
         """Regression where there are no classes."""
-        return "classify" if self.labels else "regress"
+        return CLASSIFY if self.labels else REGRESS
 
     @property
     def num_labels(self) -> int:

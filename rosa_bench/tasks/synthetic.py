@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from rosa_bench.core.fields import class_field, field
+from rosa_bench.core.kind import Kind
 from rosa_bench.core.schema import NEUTRAL, Count, FileName, Folder, configured
-from rosa_bench.core.task import Encoded, Example, Hub, Kind, Prediction, Task
+from rosa_bench.core.task import Encoded, Example, Hub, Prediction, Task
 from rosa_bench.errors import UsageError
 from rosa_bench.system.strict_json import is_number
+from rosa_bench.tasks.kinds.regress import KIND
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -55,7 +57,7 @@ class Synthetic(Task):
     @property
     def kind(self) -> Kind:
         """A regression of several outputs."""
-        return "regress"
+        return KIND
 
     @property
     def num_labels(self) -> int:

@@ -487,7 +487,7 @@ class Loop(TrainerCallback):
         mark = {"key": recorder.record.key, "clocks": recorder.clocks(), "measured": recorder.measured()}
         checkpoints.mark_complete(folder, mark | {"tally": tally(kw["model"])})
         if not self.run.train.keep_checkpoints:
-            best = best_epoch(self.run.task, evaluations(state)) if self.run.task.kind == "generate" else None
+            best = best_epoch(self.run.task, evaluations(state)) if self.run.task.kind.decodes else None
             kept = f"checkpoint-{best['step']}" if best else ""
             checkpoints.remove(p for p in checkpoints.checkpoints(folder.parent)[2:] if p.name != kept)
 

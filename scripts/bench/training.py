@@ -198,6 +198,6 @@ def _peer_score(cfg: Any, out: Path, seed: int) -> float:
     peer.train(rows, cfg.train, cfg.train.max_steps)
     scored = load_split(cfg.task, cfg.data, cfg.task.select_split, cfg.train.limit_eval)
     encoded = encode_split(cfg.task, tokenizer, scored, cfg.train.max_length)
-    values = predict.logits(peer.model, encoded, cfg.train.eval_batch_size, tokenizer.pad_token_id)[0]
-    predictions = predict.classify(cfg.task, scored.examples, values)
+    values = predict.Predictor(peer.model, cfg.train.eval_batch_size, tokenizer.pad_token_id).logits(encoded)[0]
+    predictions = cfg.task.kind.predictions(cfg.task, scored.examples, values)
     return float(cfg.task.score(cfg.task.select_split, predictions)[cfg.task.primary])

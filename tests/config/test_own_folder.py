@@ -1,4 +1,4 @@
-"""A method, a task, a kind of metric and a suite from a folder of the user's own: one file each, nothing registered."""
+"""A method, a task, a kind of task, a metric and a suite from the user's own folder: one file each, no registration."""
 
 from __future__ import annotations
 
@@ -30,7 +30,22 @@ labels: ["no", "yes"]
 metrics: [share_of_yes, accuracy]
 primary: share_of_yes
 """,
+    "own_kind.py": """
+from rosa_bench.tasks.kinds.classify import Classify
+
+
+class Doubled(Classify):
+    name = "doubled"
+
+    def loss(self, logits, labels, label_smoothing):
+        return 2 * super().loss(logits, labels, label_smoothing)
+
+
+KIND = Doubled()
+""",
     "own_task.py": """
+from own_kind import KIND
+
 from rosa_bench import embedded
 from rosa_bench.core.schema import configured
 from rosa_bench.tasks.glue import Glue
@@ -38,6 +53,10 @@ from rosa_bench.tasks.glue import Glue
 
 @configured
 class Acceptable(Glue):
+    @property
+    def kind(self):
+        return KIND
+
     def embedded(self, split):
         yield from embedded.rows("cola", split)
 """,
@@ -77,7 +96,7 @@ def record(folder):
     return json.loads(path.read_text())
 
 
-def test_a_method_a_task_and_a_metric_of_the_users_own_run(folder):
+def test_a_method_a_task_a_kind_and_a_metric_of_the_users_own_run(folder):
     done = run(folder, "rosa_bench", "-cd", "my_configs", "method=halved", "task=acceptable", "method.rank=4", *SMALL)
     assert done.returncode == 0, done.stderr
     own = record(folder)

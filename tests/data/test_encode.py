@@ -21,7 +21,7 @@ def test_every_embedded_task_is_encoded(task, backbone):
     tokenizer = transformers.AutoTokenizer.from_pretrained(backbone(kind))
     rows = encode_split(run.task, tokenizer, load_split(run.task, run.data, "train", 50), 40)
     assert len(rows) >= 50 and all(0 < len(row.input_ids) <= 40 for row in rows)
-    if run.task.kind == "generate":
+    if run.task.kind.name == "generate":
         assert all(row.input_ids[-1] == tokenizer.eos_token_id for row in rows if len(row.input_ids) < 40)
     if not run.task.num_labels:
         assert all(len(row.labels) == len(row.input_ids) for row in rows)

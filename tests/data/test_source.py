@@ -208,13 +208,13 @@ def hub_rows(task: str) -> list[dict]:
         notes = {"text": ["One.", "", "Two."], "source": ["s", "s", "s"]}
         return [{"tripleset": [[f"A{i}", "IS", "B"]], "annotations": notes} for i in range(4)]
     rows = [{"idx": i} for i in range(4)]
-    if node.kind == "choice" and not node.answers:
+    if node.kind.name == "choice" and not node.answers:
         for i, row in enumerate(rows):
             row |= {"id": f"q{i}", "choices": {"label": ["A", "B"], "text": ["one", "two"]}, "answerKey": "AB"[i % 2]}
     for i, row in enumerate(rows):
         ours = node.texts if hasattr(node, "texts") else [*node._fields, *node.answers]
         row |= {{v: k for k, v in getattr(node, "renamed", {}).items()}.get(name, name): f"{name} {i}" for name in ours}
-        row |= {"label": float(i) if node.kind == "regress" else i % 2}
+        row |= {"label": float(i) if node.kind.name == "regress" else i % 2}
     return rows
 
 

@@ -27,21 +27,21 @@ FEW = ("method=lora", "train.max_steps=2", "train.limit_train=16")
 )
 def test_evaluation_runs_in_its_own_precision(training, evaluation, expected, backbone, tmp_path, monkeypatch):
     seen, merging = set(), []
-    logits, merge_checked = predict.logits, diagnostics.merge_checked
+    logits, merge_checked = predict.Predictor.logits, diagnostics.merge_checked
 
-    def watched(model, *args, **kwargs):
+    def watched(predictor, *args, **kwargs):
         def note(*_):
             on = torch.is_autocast_enabled("cpu")
             if not merging:
                 seen.add(torch.get_autocast_dtype("cpu") if on else None)
 
-        handle = model.base_model.register_forward_pre_hook(note)
+        handle = predictor.model.base_model.register_forward_pre_hook(note)
         try:
-            return logits(model, *args, **kwargs)
+            return logits(predictor, *args, **kwargs)
         finally:
             handle.remove()
 
-    monkeypatch.setattr(predict, "logits", watched)
+    monkeypatch.setattr(predict.Predictor, "logits", watched)
     monkeypatch.setattr(diagnostics, "merge_checked", lambda *args: merging.append(True) or merge_checked(*args))
     precision = (f"train.precision={training}", f"train.eval_precision={evaluation}")
     run_experiment(small(tmp_path, *FEW, *precision, f"model.path={backbone('roberta')}"))

@@ -8,11 +8,11 @@ import pytest
 from recorded import built, changed, record
 from support import interrupt, small, without_cost
 
-from rosa_bench.evaluation import predict
 from rosa_bench.records.display import result_table, score_text
 from rosa_bench.records.record import read_record
 from rosa_bench.run import run as run_experiment
 from rosa_bench.tables.formats import markdown
+from rosa_bench.tasks.kinds.classify import Classify
 
 EPOCHS = ("task=cola", "method=lora", "train.max_steps=18")  # three epochs of six steps
 
@@ -22,15 +22,15 @@ def constant(monkeypatch):
     """Makes every prediction the class 1 in some evaluations, counted from 0."""
 
     def at(*evaluations: int) -> None:
-        original, count = predict.classify, iter(range(99))
+        original, count = Classify.predictions, iter(range(99))
 
-        def classify(task, examples, values):
-            found, now = original(task, examples, values), next(count)
+        def classify(kind, task, examples, values):
+            found, now = original(kind, task, examples, values), next(count)
             if now in evaluations:
                 return [dataclasses.replace(p, value=1) for p in found]
             return [dataclasses.replace(p, value=i % 2) for i, p in enumerate(found)]  # never constant
 
-        monkeypatch.setattr(predict, "classify", classify)
+        monkeypatch.setattr(Classify, "predictions", classify)
 
     return at
 

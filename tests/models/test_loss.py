@@ -9,6 +9,9 @@ import torch
 import transformers
 
 from rosa_bench.models.loss import StepLoss
+from rosa_bench.tasks.kinds import classify, generate, regress
+
+KINDS = {module.KIND.name: module.KIND for module in (classify, generate, regress)}
 
 
 @pytest.mark.parametrize("kind", ["classify", "regress"])
@@ -18,7 +21,7 @@ def test_equals_the_loss_of_the_model(backbone, kind):
         backbone("roberta"), num_labels=2 if kind == "classify" else 1
     ).eval()
     outputs = model(input_ids=torch.randint(5, 40, (3, 7)), labels=labels)
-    assert torch.allclose(StepLoss(kind, 0.0)(outputs, labels, 3), outputs.loss)
+    assert torch.allclose(StepLoss(KINDS[kind], 0.0)(outputs, labels, 3), outputs.loss)
 
 
 def test_equals_the_loss_of_a_language_model(backbone):
@@ -26,7 +29,7 @@ def test_equals_the_loss_of_a_language_model(backbone):
     ids = torch.randint(5, 40, (3, 7))
     labels = ids.masked_fill(torch.arange(7) < torch.tensor([[2], [4], [3]]), -100)
     outputs = model(input_ids=ids, labels=labels)
-    assert torch.allclose(StepLoss("generate", 0.0)(outputs, labels, int((labels != -100).sum())), outputs.loss)
+    assert torch.allclose(StepLoss(KINDS["generate"], 0.0)(outputs, labels, int((labels != -100).sum())), outputs.loss)
 
 
 def test_smoothing_mixes_in_the_mean_over_the_vocabulary():
@@ -35,7 +38,7 @@ def test_smoothing_mixes_in_the_mean_over_the_vocabulary():
     logp = logits.log_softmax(-1)
     nll = -logp[torch.arange(4), labels]
     assert torch.allclose(
-        StepLoss("classify", 0.1)(outputs, labels, 4), (0.9 * nll + 0.1 * -logp.mean(-1)).mean(), atol=1e-6
+        StepLoss(KINDS["classify"], 0.1)(outputs, labels, 4), (0.9 * nll + 0.1 * -logp.mean(-1)).mean(), atol=1e-6
     )
 
 
@@ -43,5 +46,5 @@ def test_smoothing_mixes_in_the_mean_over_the_vocabulary():
 def test_the_sum_over_micro_batches_is_the_mean_of_the_step(cuts):
     logits, labels = torch.randn(8, 3), torch.randint(0, 3, (8,))
     parts = zip(logits.split(cuts), labels.split(cuts), strict=True)
-    total = sum(StepLoss("classify", 0.0)(SimpleNamespace(logits=part), told, 8) for part, told in parts)
+    total = sum(StepLoss(KINDS["classify"], 0.0)(SimpleNamespace(logits=part), told, 8) for part, told in parts)
     assert torch.allclose(total, torch.nn.functional.cross_entropy(logits, labels))

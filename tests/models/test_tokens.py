@@ -104,9 +104,9 @@ def test_every_task_reads_special_tokens_as_text(task_name, maker):
     special = set(tokenizer.all_special_ids)
     example = task.parse(rows_with("</s>")[task_name], "here")
     parts = [lambda: task.encode(example, tokenizer, 200)]
-    if task.kind == "generate":
+    if task.kind.name == "generate":
         parts.append(lambda: task.prompt_ids(example, tokenizer))
-    if task.kind == "choice":
+    if task.kind.name == "choice":
         parts.append(lambda: task.candidates(example, tokenizer, 200))
     for part in parts:
         if maker == "unigram":
@@ -121,8 +121,8 @@ def test_every_task_reads_special_tokens_as_text(task_name, maker):
             else:  # start, separator, end
                 own = (
                     [0]
-                    + ([2] if task.kind == "generate" else [])
-                    + ([2] if row is not ids and task.kind != "choice" else [])
+                    + ([2] if task.kind.name == "generate" else [])
+                    + ([2] if row is not ids and task.kind.name != "choice" else [])
                 )
             assert [i for i in ids if i in special] == own
 

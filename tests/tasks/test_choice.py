@@ -14,7 +14,7 @@ from rosa_bench import embedded, score
 from rosa_bench.core.task import IGNORED, Example, Prediction
 from rosa_bench.data.source import Split, load_split
 from rosa_bench.errors import UsageError
-from rosa_bench.evaluation.predict import choose, evaluating, likelihoods
+from rosa_bench.evaluation.predict import Predictor, evaluating
 from rosa_bench.evaluation.scorer import Scorer
 from rosa_bench.models.load import load
 from rosa_bench.records import predictions
@@ -125,7 +125,7 @@ def test_scored_choices_are_as_long_as_the_model_holds(tmp_path):
     model, tokenizer = load(run.model, run.task, 1)
     example = run.task.parse(row, "here")
     scorer = Scorer(run, model, tokenizer, {"test": Split([example], 1, "")}, 16)
-    first, second = scorer.candidates("test")
+    first, second = scorer.rows("test")
     assert len(first.input_ids) == 134 and len(second.input_ids) == 95
     assert not any(item.cut or item.cut_target for item in (first, second))
     assert run.task.encode(example, tokenizer, 16).cut
@@ -137,13 +137,13 @@ def test_likelihoods_are_those_of_one_choice_at_a_time():
     run, model, tokenizer, _ = prepared("lora", "gpt2_mini", "task=sciq")
     examples = load_split(run.task, run.data, "test", 5).examples
     rows = [item for e in examples for item in run.task.candidates(e, tokenizer, 128)]
-    (together,) = likelihoods(model, rows, 7, tokenizer.pad_token_id)
+    (together,) = Predictor(model, 7, tokenizer.pad_token_id).likelihoods(rows)
     for row, found in zip(rows, together, strict=True):
         with evaluating(model):
             scores = model(input_ids=torch.tensor([row.input_ids])).logits[0].log_softmax(-1)
         wanted = sum(scores[i - 1, t] for i, t in enumerate(row.labels) if t != IGNORED)
         assert found == pytest.approx(float(wanted), abs=1e-3)
-    predictions = choose(examples, together)
+    predictions = run.task.kind.predictions(run.task, examples, together)
     assert [len(p.logits) for p in predictions] == [4] * 5
     assert all(p.logits[p.value] == max(p.logits) for p in predictions)
     assert predictions[1].lengths == tuple(len(text) for text in examples[1].texts[1:])

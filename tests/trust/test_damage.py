@@ -167,7 +167,7 @@ def test_the_score_of_a_best_epoch_whose_checkpoint_is_damaged_is_absent_and_tha
     tmp_path, monkeypatch, capsys
 ):
     losses = itertools.count(1.0)  # the first epoch is the best
-    monkeypatch.setattr("rosa_bench.evaluation.predict.mean_losses", lambda *_: [next(losses)])
+    monkeypatch.setattr("rosa_bench.evaluation.predict.Predictor.mean_losses", lambda *_: [next(losses)])
     original, damaged = checkpoints.read_mark, {"checkpoint-2"}
     monkeypatch.setattr(checkpoints, "read_mark", lambda path: None if path.name in damaged else original(path))
     record = run_experiment(small(tmp_path, "task=e2e", "train.limit_train=16", "train.max_steps=4"))

@@ -95,7 +95,7 @@ def test_the_evaluation_batch_changes_no_file_of_predictions_beyond_ties(tmp_pat
 def test_the_evaluation_batch_moves_no_class_beyond_a_tie(task):
     run, model, tokenizer, split, sizes = scored(task, (1, 5, 24))
     rows = encode_split(run.task, tokenizer, split, max_length(model, 64))
-    first, *others = [predict.logits(model, rows, size, tokenizer.pad_token_id)[0] for size in sizes]
+    first, *others = [predict.Predictor(model, size, tokenizer.pad_token_id).logits(rows)[0] for size in sizes]
     assert all((values - first).abs().max() < APART for values in others)
     if run.task.num_labels > 1:
         best = first.sort(-1).values
@@ -106,7 +106,7 @@ def test_the_evaluation_batch_moves_no_class_beyond_a_tie(task):
 def test_the_evaluation_batch_moves_no_choice_beyond_a_tie():
     run, model, tokenizer, split, sizes = scored("sciq", (1, 7, 96))
     rows = [item for e in split.examples for item in run.task.candidates(e, tokenizer, 64)]
-    first, *others = [predict.likelihoods(model, rows, size, tokenizer.pad_token_id)[0] for size in sizes]
+    first, *others = [predict.Predictor(model, size, tokenizer.pad_token_id).likelihoods(rows)[0] for size in sizes]
     assert all((values - first).abs().max() < 50 * APART for values in others)  # a sum over tokens
     by_row = first.view(len(split.examples), -1)
     best = by_row.sort(-1).values

@@ -30,9 +30,9 @@ def whole(task: Any, example: Example) -> None:
     """What every example that was taken must be."""
     assert example.id and example.texts and all(isinstance(text, str) for text in example.texts)
     json.dumps([example.id, example.texts, example.references], ensure_ascii=False).encode()
-    if task.kind == "generate":
+    if task.kind.name == "generate":
         assert example.references and all(text.strip() for text in example.references)
-    elif task.kind == "regress":
+    elif task.kind.name == "regress":
         assert all(map(is_number, example.label if isinstance(example.label, list) else [example.label]))
     else:
         assert type(example.label) is int and 0 <= example.label < (task.num_labels or len(example.texts) - 1)

@@ -1,0 +1,53 @@
+"""Multiple choice: the choice whose tokens are likeliest after the question."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rosa_bench.core.task import Encoded, Example, Prediction, Task
+from rosa_bench.tasks.kinds.classify import Classify
+from rosa_bench.tasks.kinds.generate import Generate
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+
+class Choose(Generate):
+    """A choice by log-likelihood; trained like generation, on the right answer."""
+
+    name = "choice"
+    decodes = False
+
+    def rows(
+        self, task: Any, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, limit: int
+    ) -> list[Encoded]:
+        """The choices of all examples, one after the other.
+
+        They may be as long as the model holds, unlike rows of training: a cut choice would be likelier than it is.
+        """
+        candidates = (task.candidates(example, tokenizer, limit) for example in examples)
+        return [row for rows in candidates for row in rows]
+
+    def outputs(self, predictor: Any, rows: Sequence[Encoded], variants: Sequence[Any]) -> list[torch.Tensor]:
+        """The log-likelihood [rows] of each choice in nats."""
+        values: list[torch.Tensor] = predictor.likelihoods(rows, variants)
+        return values
+
+    def predictions(self, task: Task, examples: Sequence[Example], values: torch.Tensor) -> list[Prediction]:
+        """Log-likelihoods of all choices in a row to the likeliest choice of each example, the first among equals."""
+        predictions, rest = [], values.tolist()
+        for example in examples:
+            choices = example.texts[1:]
+            scores, rest = tuple(rest[: len(choices)]), rest[len(choices) :]
+            best = scores.index(max(scores))
+            predictions.append(
+                Prediction(example.id, best, example.label, logits=scores, lengths=tuple(map(len, choices)))
+            )
+        return predictions
+
+    read = Classify.read
+
+
+KIND = Choose()

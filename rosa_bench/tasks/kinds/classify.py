@@ -1,0 +1,50 @@
+"""Classification: the class of the largest logit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rosa_bench.core.fields import MOST
+from rosa_bench.core.kind import Kind
+from rosa_bench.core.task import Example, Prediction, Task
+from rosa_bench.errors import UsageError
+from rosa_bench.system.strict_json import short
+
+if TYPE_CHECKING:
+    import torch
+
+WHOLE = re.compile(r"[+-]?[0-9]{1,9}")  # Python would also take 1_0 and digits of other scripts
+
+
+class Classify(Kind):
+    """A class for each example, the first among equal logits."""
+
+    name = "classify"
+    problem_type = "single_label_classification"
+
+    def loss(self, logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float) -> torch.Tensor:
+        """Cross entropy of logits [E, O] and classes [E]."""
+        from torch.nn import functional as F
+
+        return F.cross_entropy(logits, labels, reduction="sum", label_smoothing=label_smoothing)
+
+    def predictions(self, task: Task, examples: Sequence[Example], values: torch.Tensor) -> list[Prediction]:
+        """Logits [E, O] to classes; the logits are kept."""
+        return [
+            Prediction(example.id, best, example.label, logits=tuple(row))
+            for example, best, row in zip(examples, values.argmax(-1).tolist(), values.tolist(), strict=True)
+        ]
+
+    def read(self, text: str, where: str, task: Task, example: Example) -> int:
+        """A class or choice, counted from 0."""
+        if not WHOLE.fullmatch(text.strip()):
+            raise UsageError(f"{where}: {short(text)} is not a number, the one that a class is counted by")
+        value, count = int(text), task.classes or len(example.texts) - 1 or MOST
+        if not 0 <= value < count:
+            raise UsageError(f"{where}: {value} is not one of 0..{count - 1}")
+        return value
+
+
+KIND = Classify()
