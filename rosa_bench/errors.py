@@ -1,4 +1,4 @@
-"""The one error that is the user's to mend, and how near names are suggested."""
+"""The error that a user can fix, exit codes, and suggestions for misspelled names."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 
 class UsageError(Exception):
-    """Wrong usage or a missing input. Its text is one plain line that says what to do; the process exits with 2."""
+    """Wrong usage or a missing input. The message is one line that says what to do; the process exits with code 2."""
 
 
 def nearest(name: str, valid: Iterable[str], shown: int = 12) -> str:
-    """A phrase that names the valid choices nearest to `name`, or all of them when none is near."""
+    """Suggest the valid choices closest to `name`, or list the first `shown` if none is close."""
     names = sorted(set(valid))
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     if near:
         return f"did you mean {' or '.join(near)}?"
     if not names:
-        return "there is none to choose from"
+        return "no choices are available"
     return "choose from " + ", ".join(names[:shown]) + (", ..." if len(names) > shown else "")

@@ -1,1 +1,1 @@
-"""Summaries, exact tests and the bootstrap. Pure functions."""
+"""Summaries, exact tests and the bootstrap, as pure functions."""

@@ -1,6 +1,6 @@
-"""Exact tests, Holm's correction and intervals of differences. Pure functions.
+"""Exact tests, Holm's correction and confidence intervals of differences, as pure functions.
 
-What each test assumes and how often it is wrong where nothing differs: docs/statistics.md.
+`docs/statistics.md` lists the assumptions and the measured false positive rate of each test.
 """
 
 from __future__ import annotations
@@ -17,34 +17,34 @@ from scipy import special
 
 from rosa_bench.stats.summary import LEVEL, SEED, Numbers, no_spread, student
 
-ALPHA = 0.05  # a smaller p is called significant
-RESAMPLES = 10_000  # drawn where a distribution is not computed exactly
-EXACT_WORK = 300_000_000  # multiplications an exact distribution may take before signs are drawn instead
+ALPHA = 0.05  # significance level
+RESAMPLES = 10_000  # used where a distribution is not computed exactly
+EXACT_WORK = 300_000_000  # most multiplications for an exact distribution; beyond it, signs are sampled
 
 
 def mcnemar_exact(only_a: int, only_b: int) -> float:
-    """Two-sided exact p of McNemar's test: how the examples that one system alone has right fall to the two.
+    """Two-sided exact p value of McNemar's test, from the numbers of examples that only one system gets right.
 
     Raises:
         ValueError: if a count is negative.
     """
     if min(only_a, only_b) < 0:
-        raise ValueError(f"counts are not negative: {only_a}, {only_b}")
+        raise ValueError(f"counts must not be negative: {only_a}, {only_b}")
     return _probability(2 * special.bdtr(min(only_a, only_b), only_a + only_b, 0.5))
 
 
 def _probability(value: float) -> float:
-    """At most 1, and never 0: what is less than a float can hold is the least that it can."""
+    """Clamp to [smallest positive float, 1], so that a p value never underflows to 0."""
     return min(1.0, max(float(value), sys.float_info.min))
 
 
 def sign_flip(differences: Sequence[int] | NDArray[np.int64], resamples: int = RESAMPLES, seed: int = SEED) -> float:
-    """Two-sided p of the paired permutation test of whole-numbered differences, one per example.
+    """Two-sided p value of the paired permutation test of integer differences, one per example.
 
-    Under the null hypothesis each difference could as well have the other sign. The distribution of their sum is then a
-    convolution of binomial distributions, one for each absolute value, and is computed, not drawn. Where all are -1, 0
-    or 1 (one run against one) it is one binomial distribution, which makes the test McNemar's exact one. Only where the
-    convolution would take too long (thousands of examples and unlike numbers of runs) signs are drawn, `resamples`
+    Under the null hypothesis each difference could equally have the opposite sign. The distribution of the sum is then
+    a convolution of binomial distributions, one per absolute value, and is computed exactly. If all differences are -1,
+    0 or 1 (one run against one), it is a single binomial distribution and the test is McNemar's exact test. Only if the
+    convolution would take too long (thousands of examples and unequal numbers of runs), signs are sampled `resamples`
     times, and p counts the observed signs as one more draw.
     """
     whole = np.asarray(differences, dtype=np.int64)
@@ -54,64 +54,64 @@ def sign_flip(differences: Sequence[int] | NDArray[np.int64], resamples: int = R
     unit = int(np.gcd.reduce(sizes))
     sizes, observed = sizes // unit, abs(int(whole.sum())) // unit
     if len(sizes) == 1:
-        unlike = int(counts[0])
-        return mcnemar_exact((unlike - observed) // 2, (unlike + observed) // 2)
+        discordant = int(counts[0])
+        return mcnemar_exact((discordant - observed) // 2, (discordant + observed) // 2)
     total = int(sizes @ counts)
     if int(counts.sum()) * total <= EXACT_WORK:
-        likely = _sum_of_signs(sizes, counts)
+        probabilities = _positive_sum_distribution(sizes, counts)
         sums = np.abs(2 * np.arange(total + 1) - total)
-        return _probability(likely[sums >= observed].sum())
-    return _drawn_signs(np.repeat(sizes, counts), observed, resamples, seed)
+        return _probability(probabilities[sums >= observed].sum())
+    return _sampled_sign_flip(np.repeat(sizes, counts), observed, resamples, seed)
 
 
-def _sum_of_signs(sizes: NDArray[np.int64], counts: NDArray[np.int64]) -> Numbers:
-    """The probability of each sum of those differences whose sign is positive, from 0 to the sum of all."""
-    likely: Numbers = np.ones(1)
+def _positive_sum_distribution(sizes: NDArray[np.int64], counts: NDArray[np.int64]) -> Numbers:
+    """The probability of each sum of the differences with a positive sign, from 0 to the sum of all."""
+    probabilities: Numbers = np.ones(1)
     for size, count in zip(sizes.tolist(), counts.tolist(), strict=True):
         k = np.arange(count + 1)
         binomial = np.exp(
             special.gammaln(count + 1) - special.gammaln(k + 1) - special.gammaln(count - k + 1) - count * math.log(2.0)
         )
-        longer = np.zeros(len(likely) + size * count)
+        convolved = np.zeros(len(probabilities) + size * count)
         for positive in np.flatnonzero(binomial).tolist():
-            longer[size * positive : size * positive + len(likely)] += binomial[positive] * likely
-        likely = longer
-    return likely
+            convolved[size * positive : size * positive + len(probabilities)] += binomial[positive] * probabilities
+        probabilities = convolved
+    return probabilities
 
 
-def _drawn_signs(sizes: NDArray[np.int64], observed: int, resamples: int, seed: int) -> float:
-    generator, all_of_them, beyond, left = np.random.default_rng(seed), float(sizes.sum()), 0, resamples
+def _sampled_sign_flip(sizes: NDArray[np.int64], observed: int, resamples: int, seed: int) -> float:
+    generator, total, extreme, remaining = np.random.default_rng(seed), float(sizes.sum()), 0, resamples
     weights = sizes.astype(np.float64)
-    while left:
-        rows = min(left, max(1, 4_000_000 // len(sizes)))
+    while remaining:
+        rows = min(remaining, max(1, 4_000_000 // len(sizes)))
         positive = generator.integers(0, 2, (rows, len(sizes)), dtype=np.uint8).astype(np.float64) @ weights
-        beyond += int(np.count_nonzero(np.abs(2 * positive - all_of_them) >= observed))
-        left -= rows
-    return (1 + beyond) / (1 + resamples)
+        extreme += int(np.count_nonzero(np.abs(2 * positive - total) >= observed))
+        remaining -= rows
+    return (1 + extreme) / (1 + resamples)
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Holm's (1979) adjusted p of every test of a family, in the order given; an absent one stays absent.
+    """Adjust the p values of a family of tests by Holm's method (1979), in input order; None stays None.
 
-    Rejecting what is below 0.05 keeps the chance of any false rejection in the family at 5 %, however tests depend.
+    Rejecting adjusted p values below 0.05 keeps the family-wise error rate at 5 % under any dependence.
 
     Raises:
-        ValueError: if a p is not between 0 and 1.
+        ValueError: if a p value is not between 0 and 1.
     """
-    there = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
-    if not all(0 <= p <= 1 for p, _ in there):
-        raise ValueError(f"a p value lies between 0 and 1: {list(p_values)!r}")
+    ranked = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
+    if not all(0 <= p <= 1 for p, _ in ranked):
+        raise ValueError(f"p values must lie between 0 and 1: {list(p_values)!r}")
     adjusted: list[float | None] = [None] * len(p_values)
-    most = 0.0
-    for rank, (p, i) in enumerate(there):
-        most = max(most, min(1.0, (len(there) - rank) * p))
-        adjusted[i] = most
+    largest = 0.0
+    for rank, (p, i) in enumerate(ranked):
+        largest = max(largest, min(1.0, (len(ranked) - rank) * p))
+        adjusted[i] = largest
     return adjusted
 
 
 @dataclass(frozen=True)
 class SeedInterval:
-    """A 95 % interval of the difference that new seeds would have on the same examples, or why there is none."""
+    """A 95 % interval of the difference over seeds on fixed examples; `test` names it, or says why it is absent."""
 
     low: float | None
     high: float | None
@@ -119,14 +119,18 @@ class SeedInterval:
 
 
 def seed_interval(method: Mapping[int, float], baseline: Mapping[int, float]) -> SeedInterval:
-    """Student's interval of the mean difference of scores by seed, paired where both have the same seeds, else Welch's.
+    """Student's interval of the mean difference of scores, paired if both groups have the same seeds, else Welch's.
+
+    Args:
+        method: scores by seed.
+        baseline: scores by seed.
 
     Raises:
-        ValueError: if a group has no score or one is not finite.
+        ValueError: if a group has no score or a score is not finite.
     """
     ours, theirs = list(method.values()), list(baseline.values())
     if not ours or not theirs or not all(map(math.isfinite, [*ours, *theirs])):
-        raise ValueError("a comparison of seeds needs finite scores of both groups")
+        raise ValueError("cannot compare seeds: both groups need finite scores")
     if min(len(ours), len(theirs)) < 2:
         return SeedInterval(None, None, "absent: one seed")
     if method.keys() == baseline.keys():
@@ -153,17 +157,17 @@ def _welch(ours: Sequence[float], theirs: Sequence[float]) -> SeedInterval:
 
 
 def null_centred(difference: float, resampled: Numbers) -> tuple[float, float, float]:
-    """Two-sided p and 95 % interval of a difference from its bootstrap distribution.
+    """Two-sided p value and 95 % interval of a difference from its bootstrap distribution.
 
-    p is the share of resamples that lie as far from the difference as the difference lies from nothing, itself counted
-    as one more. The interval is symmetric: the distance that 95 % of the resamples keep, to both sides. So the interval
-    leaves out zero where p is below 0.05, up to the last resample.
+    p is the share of resamples that lie at least as far from the difference as zero does; the difference itself counts
+    as one more resample. The interval is symmetric: its half-width is the distance within which 95 % of the resamples
+    lie. So the interval excludes zero if p is below 0.05, up to the last resample.
 
     Returns:
         p, low, high.
     """
-    away = np.abs(resampled - difference)
-    near = abs(difference) * (1 - 1e-9)  # what is equal but for rounding counts as equal
-    p = (1 + int(np.count_nonzero(away >= near))) / (1 + len(resampled))
-    half = float(np.quantile(away, LEVEL, method="higher"))
+    distances = np.abs(resampled - difference)
+    threshold = abs(difference) * (1 - 1e-9)  # values equal up to rounding count as equal
+    p = (1 + int(np.count_nonzero(distances >= threshold))) / (1 + len(resampled))
+    half = float(np.quantile(distances, LEVEL, method="higher"))
     return p, difference - half, difference + half

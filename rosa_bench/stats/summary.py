@@ -1,6 +1,6 @@
-"""What can be said of a few seeds and of many examples: summaries, exact tests, Holm's correction. Pure functions.
+"""Mean, median, spread and confidence intervals of a few seeds, as pure functions.
 
-Which interval and why, what each test assumes and how often each is wrong where nothing differs: docs/statistics.md.
+`docs/statistics.md` explains the choice of intervals and gives their measured coverage.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from numpy.typing import NDArray
 from scipy import special
 
 LEVEL = 0.95  # of every interval
-SEED = 20_240_707  # of every generator here: the same values give the same numbers everywhere
-NO_SPREAD = 1e-9  # a standard deviation below this share of the largest value is rounding
-ORDERED_FROM = 6  # fewest values of which the extremes enclose the median 95 times in 100
+SEED = 20_240_707  # of every generator in this package, so that results are reproducible
+NO_SPREAD = 1e-9  # a standard deviation below this share of the largest value is rounding error
+ORDERED_FROM = 6  # fewest values whose extremes enclose the median 95 times in 100
 
 Numbers = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Values of one cell. `low` to `high` encloses the mean, `median_low` to `median_high` the median, with 95 %.
+    """Summary of one cell's values.
 
-    Of one value, and of equal values, no interval can be had: absent. So is the spread of one value.
+    `low` to `high` is a 95 % interval of the mean, `median_low` to `median_high` of the median. The intervals are None for one value and for equal values; `sd` is None for one value.
     """
 
     n: int
@@ -41,33 +41,35 @@ class Summary:
 
 
 def summary(values: Sequence[float]) -> Summary:
-    """Mean and median of the scores of several seeds, the standard deviation (n - 1), and an interval for each centre.
+    """Mean, median, standard deviation (n - 1), and an interval of the mean and of the median.
 
-    The mean's interval is Student's. Of 3 to 5 values from a normal distribution it covers the mean 95 times in 100, a
-    percentile bootstrap 74 to 85 times and BCa no more, as neither can leave the range of the values; the studentised
-    bootstrap is unbounded for 3, and for any number where resamples of equal values are likely. Of skewed values
-    (exponential) it covers 88 to 90 times. The median's interval is up to 5 values a parametric bootstrap-t under the
-    normal distribution (91 to 97 times, whatever the distribution tried), from 6 on the order statistics that cover at
-    least 95 times in 100 for every continuous distribution.
+    The interval of the mean is Student's. For 3 to 5 normally distributed values it covers the mean 95 times in 100; a
+    percentile bootstrap covers it 74 to 85 times and BCa no more often, since neither can leave the range of the
+    values. The studentised bootstrap is unbounded for 3 values, and for any number if resamples of equal values are
+    likely. For skewed (exponential) values Student's interval covers the mean 88 to 90 times.
+
+    The interval of the median is a parametric bootstrap-t under the normal distribution for up to 5 values (coverage 91
+    to 97 times in 100 for every distribution tried). From 6 values on it is given by the order statistics that cover
+    the median at least 95 times in 100 for every continuous distribution.
 
     Raises:
-        ValueError: if there is no value or one is not finite.
+        ValueError: if `values` is empty or a value is not finite.
     """
-    checked = [float(value) for value in values]
-    if not checked or not all(map(math.isfinite, checked)):
-        raise ValueError(f"a summary needs finite values, not {list(values)!r}")
-    n, mean, median = len(checked), statistics.fmean(checked), statistics.median(checked)
+    scores = [float(value) for value in values]
+    if not scores or not all(map(math.isfinite, scores)):
+        raise ValueError(f"a summary needs finite values, got {list(values)!r}")
+    n, mean, median = len(scores), statistics.fmean(scores), statistics.median(scores)
     if n == 1:
         return Summary(1, mean, median)
-    sd = statistics.stdev(checked)
-    if no_spread(sd, checked):
+    sd = statistics.stdev(scores)
+    if no_spread(sd, scores):
         return Summary(n, mean, median, sd)
-    half, (low, high) = student(n - 1) * sd / math.sqrt(n), _median_interval(checked, median, sd)
+    half, (low, high) = student(n - 1) * sd / math.sqrt(n), _median_interval(scores, median, sd)
     return Summary(n, mean, median, sd, mean - half, mean + half, low, high)
 
 
 def no_spread(sd: float, values: Sequence[float]) -> bool:
-    """Whether values are equal but for rounding."""
+    """Whether the values are equal up to rounding."""
     return sd <= NO_SPREAD * max(map(abs, values))
 
 
@@ -82,14 +84,14 @@ def _median_interval(values: Sequence[float], median: float, sd: float) -> tuple
     if n < ORDERED_FROM:
         half = _median_factor(n) * sd / math.sqrt(n)
         return median - half, median + half
-    beyond = max(k for k in range(n // 2) if special.bdtr(k, n, 0.5) <= (1 - LEVEL) / 2)
+    rank = max(k for k in range(n // 2) if special.bdtr(k, n, 0.5) <= (1 - LEVEL) / 2)
     ordered = sorted(values)
-    return ordered[beyond], ordered[n - 1 - beyond]
+    return ordered[rank], ordered[n - 1 - rank]
 
 
 @cache
 def _median_factor(n: int) -> float:
     """The 95 % point of |median| / (sd / sqrt(n)) over samples of a standard normal distribution."""
-    drawn = np.random.default_rng(SEED).standard_normal((200_000, n))
-    ratios = np.abs(np.median(drawn, axis=1)) / (drawn.std(axis=1, ddof=1) / math.sqrt(n))
+    samples = np.random.default_rng(SEED).standard_normal((200_000, n))
+    ratios = np.abs(np.median(samples, axis=1)) / (samples.std(axis=1, ddof=1) / math.sqrt(n))
     return float(np.quantile(ratios, LEVEL))
