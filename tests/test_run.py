@@ -162,7 +162,7 @@ def test_an_interrupted_run_keeps_a_checkpoint_and_exits_130(tmp_path, number):
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130 and time.monotonic() - began < 10
-    assert "goes on from the last checkpoint" in err and "Traceback" not in err
+    assert "resume from the last checkpoint" in err and "Traceback" not in err
     (folder,) = (p.parent for p in tmp_path.glob("*/record.json"))
     assert read_record(folder / "record.json").status == "interrupted"
     assert checkpoints.read_mark(checkpoints.checkpoints(folder)[0])

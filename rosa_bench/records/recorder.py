@@ -24,7 +24,7 @@ from rosa_bench.records.record import Record, Status, write_record
 from rosa_bench.records.run_key import method_name
 from rosa_bench.system import distributed, memory
 from rosa_bench.system.console import tell, warn
-from rosa_bench.system.files import clear_temporaries, said_of, write_bytes, write_json_lines_gz
+from rosa_bench.system.files import clear_temporaries, describe_error, write_bytes, write_json_lines_gz
 from rosa_bench.system.locks import Lock, LostError
 from rosa_bench.system.signals import INTERRUPTED, Signals, interrupted
 
@@ -81,7 +81,7 @@ class Recorder:
         self._signals.ignore()
         self.record.status = status_of(error)
         if error is not None:
-            self.record.error = said_of(error, self.folder)[:2000]
+            self.record.error = describe_error(error, self.folder)[:2000]
         self.record.finished = now()
         self._cost()
         try:

@@ -27,7 +27,8 @@ Numbers = NDArray[np.float64]
 class Summary:
     """Summary of one cell's values.
 
-    `low` to `high` is a 95 % interval of the mean, `median_low` to `median_high` of the median. The intervals are None for one value and for equal values; `sd` is None for one value.
+    `low` to `high` is a 95 % interval of the mean, `median_low` to `median_high` of the median. The intervals are None
+    for one value and for equal values; `sd` is None for one value.
     """
 
     n: int

@@ -26,7 +26,7 @@ from rosa_bench.records.run_key import clear_finished, config_key, finished, run
 from rosa_bench.system import hub
 from rosa_bench.system.console import complain, plain_os, tell, warn
 from rosa_bench.system.distributed import is_first
-from rosa_bench.system.files import said_of
+from rosa_bench.system.files import describe_error
 from rosa_bench.system.locks import held
 from rosa_bench.system.signals import as_keyboard_interrupt
 
@@ -74,7 +74,7 @@ def run_cell(run: Run) -> int:
         raise
     except Exception as error:
         recorded = _failed(folder)
-        said = said_of(error, folder) if recorded is None else str(recorded.error)
+        said = describe_error(error, folder) if recorded is None else str(recorded.error)
         warn(f"rosa_bench: failed: {' '.join(said.split())[:400]}")
         if recorded is not None:
             warn(f"rosa_bench: the record says more: {folder / 'record.json'}")

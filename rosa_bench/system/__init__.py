@@ -1,1 +1,1 @@
-"""Files, locks, signals, processes and memory: what a run needs of the machine."""
+"""Operating system services: files, locks, signals, the terminal, processes, memory and the model hub."""

@@ -1,4 +1,4 @@
-"""Telling whoever watches how things stand, also when nobody does any more. Nothing here can fail a run."""
+"""Terminal output that never fails a run."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from rosa_bench.errors import EXIT_USAGE
 
 
 def in_utf8() -> None:
-    """Start the process again in Python's UTF-8 mode where the locale has another encoding for names and texts."""
+    """Restart the process in Python's UTF-8 mode if the locale uses another encoding for file names."""
     if sys.getfilesystemencoding().lower() != "utf-8" and not sys.flags.utf8_mode and sys.executable:
         os.environ["PYTHONUTF8"] = "1"
         os.execv(sys.executable, sys.orig_argv)
 
 
 def tell(text: str) -> None:
-    """Print to standard output at once.
+    """Print to standard output and flush.
 
-    Where its reader has ended (`| head`) or its disk is full, nothing is lost but the text; a sign that the terminal's
-    encoding does not have becomes its escape.
+    A closed pipe (`| head`) or a full disk discards the text and raises nothing. Characters that the terminal cannot
+    encode are escaped.
     """
     _print(text, sys.stdout)
 
 
 def warn(text: str) -> None:
-    """Print to standard error, as `tell` does to standard output."""
+    """Print to standard error, with the guarantees of `tell`."""
     _print(text, sys.stderr)
 
 
 @cache
 def warn_once(text: str) -> None:
-    """Print to standard error what was not said there before by this process."""
+    """Print to standard error unless this process has already printed the same text."""
     warn(text)
 
 
@@ -46,19 +46,19 @@ def _print(text: str, stream: TextIO) -> None:
             encoding = stream.encoding or "ascii"
             print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
     except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # what is printed from now on goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # discard all further output
 
 
 def complain(line: str) -> int:
-    """One plain line on standard error."""
+    """Print an error as one line on standard error and return the exit code for wrong usage."""
     warn(f"rosa_bench: {' '.join(line.split())}")
     return EXIT_USAGE
 
 
 def plain_os(error: OSError) -> str:
-    """What a file or folder refused, as one line."""
+    """An operating system error as one line that names the file."""
     try:
         Path.cwd()
     except FileNotFoundError:
-        return "the working directory does not exist any more; go to another one"
+        return "the working directory no longer exists; change to another one"
     return f"{error.filename or 'a file'}: {error.strerror or error}"

@@ -1,4 +1,7 @@
-"""The processes of one run, as torchrun starts them. With one process everything here does nothing. Light to import."""
+"""Collectives across the processes that torchrun starts for one run.
+
+With a single process every function returns its input unchanged. Importing this module does not import torch.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,12 @@ if TYPE_CHECKING:
 
 
 def world_size() -> int:
-    """Processes of this run, as torchrun tells."""
+    """Number of processes of this run, from torchrun's `WORLD_SIZE`."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def is_first() -> bool:
-    """Whether this is the process that writes and prints."""
+    """Whether this is rank 0, the process that writes and prints."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
@@ -34,17 +37,17 @@ def _device() -> torch.device:
 
 
 def on_devices() -> bool:
-    """Whether several processes talk through their GPUs, so that an answer waits for all work queued before it."""
+    """Whether processes communicate through their GPUs, so that a collective waits for all work queued before it."""
     return _joined() and _device().type == "cuda"
 
 
 def any_of(flag: bool) -> bool:
-    """Whether the flag is up in any process."""
+    """Whether `flag` is true in any process."""
     return total([int(flag)])[0] > 0
 
 
 def total(numbers: list[int]) -> list[int]:
-    """Sums over all processes."""
+    """Elementwise sums over all processes."""
     if not _joined():
         return numbers
     import torch
@@ -56,7 +59,7 @@ def total(numbers: list[int]) -> list[int]:
 
 
 def joined(items: list[int]) -> list[int]:
-    """What every process has, one after the other, in all of them."""
+    """All processes' items, concatenated by rank, on every process."""
     if not _joined():
         return items
     from torch import distributed
@@ -67,7 +70,7 @@ def joined(items: list[int]) -> list[int]:
 
 
 def wait() -> None:
-    """Go on when every process has come here."""
+    """Wait until every process has called this function."""
     if _joined():
         from torch import distributed
 
@@ -75,7 +78,7 @@ def wait() -> None:
 
 
 def from_first(value: Any) -> Any:
-    """The value of the first process, in all of them."""
+    """Broadcast a picklable value from rank 0 to all processes."""
     if not _joined():
         return value
     from torch import distributed
@@ -86,7 +89,7 @@ def from_first(value: Any) -> Any:
 
 
 def copy_from_first(tensors: Iterable[torch.Tensor]) -> None:
-    """Overwrite tensors by those of the first process."""
+    """Overwrite tensors in place with those of rank 0."""
     if not _joined():
         return
     from torch import distributed

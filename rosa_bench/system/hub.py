@@ -1,7 +1,7 @@
-"""Files of a hub: downloaded once at a commit, checked against their hashes, and read from the cache from then on.
+"""Files from a model hub: pinned to a commit, verified against their hashes, downloaded once and then read from cache.
 
-`huggingface_hub` downloads and keeps the cache (HF_HOME). This module decides which files a run needs, retries while
-the hub fails for a moment, works without it where the cache is complete, and reports each failure in one line.
+`huggingface_hub` downloads the files and manages the cache (HF_HOME). This module selects the files a run needs,
+retries transient failures, works offline if the cache is complete, and reports each failure in one line.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ from rosa_bench.system.distributed import is_first
 from rosa_bench.system.files import cache_dir
 
 Kind = Literal["model", "dataset"]
-Choose = Callable[[Sequence[str]], list[str]]  # the files that are needed, of those that a repository has
+Choose = Callable[[Sequence[str]], list[str]]  # selects the required files among those of a repository
 T = TypeVar("T")
 
 DEFAULT = "https://huggingface.co"
 COMMIT = re.compile("[0-9a-f]{40}")
 HASH = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
-TIMEOUT_S = 10  # for each step of an answer, unless the user's environment sets another limit
-WAITS_S = (1.0, 2.0, 4.0)  # before each further attempt
-PATIENCE_S = 15.0  # no further attempt begins after this time
-REPORT_S = 10.0  # between two progress lines without a terminal
+TIMEOUT_S = 10  # of each step of a request, unless the user's environment sets another limit
+WAITS_S = (1.0, 2.0, 4.0)  # before each retry
+PATIENCE_S = 15.0  # no retry starts after this time
+REPORT_S = 10.0  # between two progress lines if standard error is not a terminal
 TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
-WEIGHTS = (r"model(-\d+-of-\d+)?\.safetensors", r"pytorch_model(-\d+-of-\d+)?\.bin")  # by preference
-SMALL = (".json", ".txt", ".jinja", ".model", ".spm", ".codes", ".tiktoken", ".tokenizer")  # of all kinds of tokenizers
+WEIGHTS = (r"model(-\d+-of-\d+)?\.safetensors", r"pytorch_model(-\d+-of-\d+)?\.bin")  # in order of preference
+SMALL = (".json", ".txt", ".jinja", ".model", ".spm", ".codes", ".tiktoken", ".tokenizer")  # configs and tokenizers
 FOREIGN = (".h5", ".msgpack", ".ot", ".gguf", ".pt", ".pth", ".bin", ".ckpt", ".onnx", ".safetensors")
 ADAPTER = "{} holds an adapter (adapter_config.json); merge it into its model first"
 
 
 class HubError(UsageError):
-    """A failure in one line: what is wrong, where, and what to do. `gone`: the hub answers but lacks what was asked."""
+    """A hub failure as one line. `gone`: the hub answered, but the repository, revision or file does not exist."""
 
     def __init__(self, text: str, gone: bool = False) -> None:
         super().__init__(text)
@@ -58,7 +58,7 @@ def endpoint() -> str:
 
 
 def prepare(needed: bool) -> None:
-    """Set the environment of the hub's client before its import; the client is offline unless a hub is needed."""
+    """Set the environment of the hub client before its import; it is offline unless `needed`."""
     _set_defaults()
     if not needed:
         os.environ["HF_HUB_OFFLINE"] = "1"
@@ -78,10 +78,10 @@ def _set_defaults() -> None:
 def commit(kind: Kind, name: str, revision: str | None = None) -> str:
     """The commit that a branch or tag points to (default: `main`).
 
-    If the hub does not answer, the commit that was cached last.
+    If the hub does not answer, this is the last cached commit.
 
     Raises:
-        HubError: if the hub does not know the revision, or does not answer and nothing is cached.
+        HubError: if the hub does not know the revision, or if it does not answer and no commit is cached.
     """
     if revision is not None and COMMIT.fullmatch(revision):
         return revision
@@ -106,7 +106,7 @@ def commit(kind: Kind, name: str, revision: str | None = None) -> str:
 
 @cache
 def model(name: str, commit: str, weights: bool = True) -> Path:
-    """The folder of a model: configuration, tokenizer, and weights, pickled ones only if there are no others.
+    """The folder of a model: configuration, tokenizer and, if `weights`, safetensors weights or else pickled ones.
 
     Raises:
         HubError: if a file is missing or damaged, or if the repository holds an adapter or weights of another library.
@@ -117,17 +117,17 @@ def model(name: str, commit: str, weights: bool = True) -> Path:
         if "adapter_config.json" in top:
             raise HubError(ADAPTER.format(name))
         if "config.json" not in top:
-            raise HubError(f"{name} has no config.json, so it is not a model of transformers")
-        chosen = [file for file in top if file.endswith(SMALL)]
-        return chosen + _weights(name, top) if weights else chosen
+            raise HubError(f"{name} has no config.json, so it is not a transformers model")
+        small = [file for file in top if file.endswith(SMALL)]
+        return small + _weights(name, top) if weights else small
 
     return _snapshot("model", name, commit, choose)[0]
 
 
 def _weights(name: str, files: Sequence[str]) -> list[str]:
     for pattern in WEIGHTS:
-        if chosen := [file for file in files if re.fullmatch(pattern, file)]:
-            return chosen
+        if matches := [file for file in files if re.fullmatch(pattern, file)]:
+            return matches
     others = [file for file in files if file.endswith(FOREIGN)]
     raise HubError(
         f"{name} has neither model.safetensors nor pytorch_model.bin (it has {', '.join(others[:4]) or 'no weights'}); "
@@ -153,15 +153,15 @@ def unreachable() -> str | None:
 
 @cache
 def dataset(name: str, commit: str, pattern: str) -> list[Path]:
-    """The files of a data set whose names match a pattern, sorted.
+    """The files of a dataset whose names match a pattern, sorted.
 
     Raises:
-        HubError: if no file matches, or one is missing or damaged.
+        HubError: if no file matches, or if a file is missing or damaged.
     """
 
     def choose(files: Sequence[str]) -> list[str]:
-        if chosen := sorted(fnmatch.filter(files, pattern)):
-            return chosen
+        if matches := sorted(fnmatch.filter(files, pattern)):
+            return matches
         raise HubError(f"{name} at revision {commit} has no file {pattern}", gone=True)
 
     folder, files = _snapshot("dataset", name, commit, choose)
@@ -169,7 +169,7 @@ def dataset(name: str, commit: str, pattern: str) -> list[Path]:
 
 
 def is_cached(kind: Kind, name: str, commit: str, patterns: Sequence[str] = ("config.json", "*model[.-]*")) -> bool:
-    """Whether the cache has a file for each of the patterns; those of a model are its configuration and its weights."""
+    """Whether the cache has a file for each pattern; the default patterns are a model's configuration and weights."""
     hub = _client()
     try:
         folder = _cached(kind, name, commit, [])
@@ -180,7 +180,7 @@ def is_cached(kind: Kind, name: str, commit: str, patterns: Sequence[str] = ("co
 
 
 def get(address: str) -> bytes:
-    """The content at an address outside the hub. Raises HubError."""
+    """Download the content at an address outside the hub. Raises HubError on failure."""
     try:
         return _retried(lambda: _content(address))
     except Exception as error:
@@ -196,22 +196,22 @@ def _content(address: str) -> bytes:
 
 
 def _snapshot(kind: Kind, name: str, commit: str, choose: Choose) -> tuple[Path, list[str]]:
-    """The folder of a commit and the chosen files in it, each verified.
+    """The folder of a commit and the selected files in it, each verified.
 
-    The hub is asked only for what the cache lacks. If it does not answer, a cache of an older client, which does not
-    say whether it is complete, is used as it is.
+    The hub is contacted only for files that the cache lacks. If it does not answer, a cache written by an older client,
+    which does not record whether it is complete, is used as is.
     """
     hub = _client()
     try:
         names = [file.path for file in hub.get_cached_repo_tree(name, repo_type=kind, revision=commit)]
-        return _verified(name, _cached(kind, name, commit, chosen := choose(names)), chosen)
+        return _verified(name, _cached(kind, name, commit, files := choose(names)), files)
     except (hub.errors.CachedRepoTreeNotFoundError, hub.errors.LocalEntryNotFoundError):
         pass
     except hub.errors.HFValidationError as error:
         raise _explained(error, kind, name, commit) from error
     try:
         sizes = {file.rfilename: file.size or 0 for file in _info(kind, name, commit).siblings}
-        return _verified(name, _download(kind, name, commit, chosen := choose(list(sizes)), sizes), chosen)
+        return _verified(name, _download(kind, name, commit, files := choose(list(sizes)), sizes), files)
     except HubError:
         raise
     except Exception as error:
@@ -221,14 +221,14 @@ def _snapshot(kind: Kind, name: str, commit: str, choose: Choose) -> tuple[Path,
     try:
         folder = _cached(kind, name, commit, [])
         names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-        chosen = choose(names)
+        files = choose(names)
     except (HubError, hub.errors.LocalEntryNotFoundError):
         raise _explained(failure, kind, name, commit) from failure
-    return _verified(name, folder, chosen)
+    return _verified(name, folder, files)
 
 
 def _client() -> Any:
-    """The package of the hub's client; each request has a time limit."""
+    """The `huggingface_hub` package, with a time limit on each request."""
     _set_defaults()
     import huggingface_hub
     import huggingface_hub.errors
@@ -241,7 +241,7 @@ def _client() -> Any:
 
 
 def _limit(request: Any) -> None:
-    """Limit the time of each step of a request; without it, a listing waits for a silent hub without end."""
+    """Limit the time of each step of a request; otherwise a listing waits forever for a silent hub."""
     from huggingface_hub.constants import HF_HUB_DOWNLOAD_TIMEOUT
 
     limits = request.extensions.get("timeout", {})
@@ -279,13 +279,13 @@ def _download(kind: Kind, name: str, commit: str, files: Sequence[str], sizes: M
 
 
 def _retried(request: Callable[[], T]) -> T:
-    began = time.monotonic()
+    start = time.monotonic()
     for wait in WAITS_S:
         try:
             return request()
         except Exception as error:
             offline = _is(error, "OfflineModeIsEnabled")
-            if offline or not _transient(error) or time.monotonic() - began > PATIENCE_S:
+            if offline or not _transient(error) or time.monotonic() - start > PATIENCE_S:
                 raise
         time.sleep(wait)
     return request()
@@ -298,18 +298,18 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _is(error: BaseException, *names: str) -> bool:
-    """Whether an error or its cause is of a class with such a name; the HTTP library differs between versions."""
+    """Whether an error or one of its causes has a class of these names; the HTTP library depends on the version."""
     return any(cls.__name__ in names for cause in _chain(error) for cls in type(cause).__mro__)
 
 
 def _status(error: BaseException) -> int | None:
-    """The HTTP status that an error is about."""
+    """The HTTP status code of an error or its causes."""
     statuses = (getattr(getattr(cause, "response", None), "status_code", None) for cause in _chain(error))
     return next((status for status in statuses if status is not None), None)
 
 
 def _transient(error: BaseException) -> bool:
-    """Whether the hub did not answer or failed, so that the same request may succeed later."""
+    """Whether the hub was unreachable or failed, so that a retry may succeed."""
     status = _status(error)
     if status is not None:
         return status in TRANSIENT
@@ -321,16 +321,16 @@ def _message(error: BaseException) -> str:
 
 
 def _explained(error: BaseException, kind: Kind, name: str, revision: str | None) -> HubError:
-    """The failure of a request as one line."""
+    """Explain a failed request in one line."""
     page = f"{endpoint()}/{'datasets/' if kind == 'dataset' else ''}{name}"
     if _is(error, "GatedRepoError"):
         has_token = _client().get_token() is not None
-        first = (
+        reason = (
             "the account of HF_TOKEN has no access"
             if has_token
             else "set HF_TOKEN to a token of an account with access"
         )
-        return HubError(f"{name} is gated ({_status(error)}): {first}; request it at {page}")
+        return HubError(f"{name} is gated ({_status(error)}): {reason}; request access at {page}")
     if _is(error, "RepositoryNotFoundError"):
         text = f"{page} does not exist or is private ({_status(error)})"
         return HubError(f"{text}; check the name, or set HF_TOKEN to a token with access", gone=True)
@@ -349,19 +349,19 @@ def _explained(error: BaseException, kind: Kind, name: str, revision: str | None
 def _without_status(error: BaseException, name: str, revision: str | None) -> str:
     constants = _client().constants
     if _is(error, "OfflineModeIsEnabled"):
-        wanted = f"{name} at revision {revision or 'main'}"
-        return f"{wanted} is not complete in the cache {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE forbids downloads"
+        target = f"{name} at revision {revision or 'main'}"
+        return f"{target} is not complete in the cache {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE forbids downloads"
     if _is(error, "TimeoutException"):
         return f"{endpoint()} did not answer a request for {name} within {constants.HF_HUB_ETAG_TIMEOUT} s"
     if _is(error, "TransportError"):
         return f"{endpoint()} cannot be reached ({_message(error)})"
     if "Consistency check failed" in str(error):
-        return f"{endpoint()} sent only a part of a file of {name} ({_message(error)})"
+        return f"{endpoint()} sent an incomplete file of {name} ({_message(error)})"
     if _is(error, "HFValidationError"):
-        return f"{name!r} is not the name of a repository ({_message(error)})"
+        return f"{name!r} is not a valid repository name ({_message(error)})"
     if reason := next((e.strerror for e in _chain(error) if isinstance(e, OSError) and e.errno is not None), None):
-        return f"the cache {constants.HF_HUB_CACHE} cannot be written ({reason}); set HF_HOME to a folder that can"
-    return f"{endpoint()} does not answer as a hub does ({type(error).__name__}: {_message(error)}){_hint(error)}"
+        return f"the cache {constants.HF_HUB_CACHE} cannot be written ({reason}); set HF_HOME to a writable folder"
+    return f"{endpoint()} does not respond like a hub ({type(error).__name__}: {_message(error)}){_hint(error)}"
 
 
 def _hint(error: BaseException) -> str:
@@ -376,19 +376,18 @@ def _phrase(status: int) -> str:
 
 
 def _verified(name: str, folder: Path, files: list[str]) -> tuple[Path, list[str]]:
-    """The folder and files, once the content of each file has the hash that the cache names it by.
+    """Check that each file's content matches the hash in its cache name, and return the folder and files.
 
-    A file is hashed once for its size and time of change. A cache without symbolic links does not know the hashes.
+    A file is hashed again only if its size or modification time changes. A cache without symbolic links has no hashes,
+    so its files are not checked.
 
     Raises:
-        HubError: for a file that is missing or damaged.
+        HubError: if a file is missing or damaged.
     """
     for file in files:
         pointer = folder / file
         if not pointer.exists():
-            raise HubError(
-                f"{endpoint()} lists {file} of {name} but does not send it; it does not answer as a hub does"
-            )
+            raise HubError(f"{endpoint()} lists {file} of {name} but does not send it; it does not respond like a hub")
         if not pointer.is_symlink():
             continue
         blob = Path(os.path.normpath(pointer.parent / pointer.readlink()))
@@ -411,12 +410,12 @@ def _verified(name: str, folder: Path, files: list[str]) -> tuple[Path, list[str
 
 
 def _mark(file: str) -> Path:
-    """The empty file that says that a file was verified."""
+    """The empty file that marks a file as verified."""
     return cache_dir() / "verified" / hashlib.sha256(file.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _hashes(path: Path, size: int) -> list[str]:
-    """What a hub may name a file by: the sha256 of a large one; git's blob id, or the sha1, of another."""
+    """The hashes by which a hub may name a file: sha256 for a large file, git blob id or sha1 for others."""
     if len(path.name) == 64:
         digests = [hashlib.sha256()]
     else:
@@ -430,7 +429,7 @@ def _hashes(path: Path, size: int) -> list[str]:
 
 @contextlib.contextmanager
 def _progress(what: str) -> Iterator[type | None]:
-    """Show a download: the client's own bars on a terminal, lines elsewhere. HF_HUB_DISABLE_PROGRESS_BARS hides it."""
+    """Show download progress: the client's bars on a terminal, else lines. HF_HUB_DISABLE_PROGRESS_BARS hides it."""
     hub = _client()
     if not is_first() or hub.constants.HF_HUB_DISABLE_PROGRESS_BARS:
         yield None
@@ -438,18 +437,18 @@ def _progress(what: str) -> Iterator[type | None]:
         hub.utils.enable_progress_bars()
         yield None
     else:
-        began = time.monotonic()
+        start = time.monotonic()
         tell(f"downloading {what} from {endpoint()}")
         yield _progress_lines(what)
-        tell(f"downloaded {what} in {time.monotonic() - began:.0f} s")
+        tell(f"downloaded {what} in {time.monotonic() - start:.0f} s")
 
 
 def _progress_lines(what: str) -> type:
-    """A class of progress bars; the one that counts bytes prints a line from time to time, the others print nothing."""
+    """A progress bar class: the bar that counts bytes prints a line every `REPORT_S`, other bars print nothing."""
     from tqdm import tqdm
 
     class Lines(tqdm):
-        monitor_interval = 0  # no thread that watches the bars
+        monitor_interval = 0  # no monitor thread
 
         def __init__(self, *args: Any, **options: Any) -> None:
             self.counts = str(options.get("desc")).startswith("Reconstructing")

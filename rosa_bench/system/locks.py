@@ -1,9 +1,9 @@
-"""One process at a time in the folder of a run, on one machine or on several; and nobody is kept out by the dead.
+"""Exclusive lock on a run folder, on one machine or several; stale locks are taken over.
 
-The kernel's lock (`flock`) on a file beside the folder tells the living from the dead on one machine, and between
-machines where the file system passes it on. Where it does not, or has none, a second file counts: it names the holder,
-who touches it every few seconds, and is believed to be dead when it has not done so for two minutes. Ages are
-differences of times that the file system gave, so no machine's clock matters.
+The kernel's lock (`flock`) on a file next to the folder detects dead holders on one machine, and across machines if the
+file system supports it. Otherwise a second file decides: it names the holder, which touches it every few seconds and
+counts as dead after two minutes without a heartbeat. Ages are differences of file system timestamps, so the clocks of
+the machines need not agree.
 """
 
 from __future__ import annotations
@@ -25,30 +25,30 @@ from typing import Any
 from rosa_bench.errors import UsageError
 from rosa_bench.system.files import write_json
 
-BEAT_S = 10.0  # between two signs of life
-SILENT_S = 120.0  # after which a holder on another machine counts as dead
-SETTLE_S = 0.5  # for the holder's file to be seen by another machine that claims it in the same moment
-PATIENCE_S = 2.0  # with those who only look whether a folder is held
-ORPHANS_S = 15.0  # with processes that a dead holder has started and that end after it
+BEAT_S = 10.0  # between two heartbeats
+SILENT_S = 120.0  # without a heartbeat, after which a holder on another machine counts as dead
+SETTLE_S = 0.5  # until a machine that claims the folder at the same moment sees the holder file
+PATIENCE_S = 2.0  # to wait for processes that only check whether the folder is locked
+ORPHANS_S = 15.0  # to wait for child processes that outlive a dead holder
 NO_FLOCK = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK}
 Holder = dict[str, Any]
 
 
 def lock_path(folder: Path) -> Path:
-    """The file that a process locks while it writes to the folder of a run; beside it, so that it can be deleted."""
+    """The lock file of a run folder, next to the folder so that the folder can be deleted."""
     return folder.with_name(f".{folder.name}.lock")
 
 
 class HeldError(Exception):
-    """Another process holds the folder; the text names it."""
+    """Another process holds the lock; the message names it."""
 
 
 class LostError(Exception):
-    """Another machine has taken the folder over, as this process gave no sign of life."""
+    """Another machine has taken over the lock because this process missed its heartbeats."""
 
 
 class Lock:
-    """Holds the folder of a run from `acquire` to `release`."""
+    """Exclusive lock on a run folder, held from `acquire` to `release`."""
 
     def __init__(self, folder: Path) -> None:
         self.path = lock_path(folder)
@@ -62,21 +62,21 @@ class Lock:
         """Take the lock.
 
         Raises:
-            HeldError: if a living process has it.
-            OSError: if its file cannot be written.
+            HeldError: if a live process holds it.
+            OSError: if the lock file cannot be written.
         """
         descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             native = self._flock(descriptor)
-            before = read_holder(self.holder_path)
-            if before is not None and lives(before, self.path, self.holder_path, native):
-                raise HeldError(_named(before))
+            previous = read_holder(self.holder_path)
+            if previous is not None and lives(previous, self.path, self.holder_path, native):
+                raise HeldError(_name(previous))
             own = {"host": platform.node(), "machine": machine(), "pid": os.getpid(), "token": self._token}
             write_json(self.holder_path, own)
-            if not native or (before is not None and before.get("machine") != machine()):
+            if not native or (previous is not None and previous.get("machine") != machine()):
                 time.sleep(SETTLE_S)
-                if (now := read_holder(self.holder_path)) is not None and now.get("token") != self._token:
-                    raise HeldError(_named(now))
+                if (holder := read_holder(self.holder_path)) is not None and holder.get("token") != self._token:
+                    raise HeldError(_name(holder))
         except BaseException:
             os.close(descriptor)
             raise
@@ -84,8 +84,8 @@ class Lock:
         threading.Thread(target=self._beat, daemon=True).start()
 
     def _flock(self, descriptor: int) -> bool:
-        """Whether the kernel's lock was had; False where there is none. Raises HeldError if another process has it."""
-        began = time.monotonic()
+        """Whether flock is supported; if so, it is acquired. Raises HeldError if another process holds it."""
+        start = time.monotonic()
         while True:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -93,8 +93,8 @@ class Lock:
             except BlockingIOError:
                 holder = read_holder(self.holder_path)
                 patience = ORPHANS_S if holder is not None and _gone(holder) else PATIENCE_S
-                if time.monotonic() - began > patience:
-                    raise HeldError(_named(holder)) from None
+                if time.monotonic() - start > patience:
+                    raise HeldError(_name(holder)) from None
                 time.sleep(0.05)
             except OSError as error:
                 if error.errno in NO_FLOCK:
@@ -111,12 +111,12 @@ class Lock:
                 os.utime(self.holder_path)
 
     def check(self) -> None:
-        """Raise LostError if the folder is another machine's by now."""
+        """Raise LostError if another machine has taken over the lock."""
         if self.lost:
-            raise LostError(f"{self.path.name}: taken over by another machine, as this process gave no sign of life")
+            raise LostError(f"{self.path.name}: taken over by another machine after this process missed its heartbeats")
 
     def release(self) -> None:
-        """Give the lock back."""
+        """Release the lock."""
         self._over.set()
         if self._descriptor is None:
             return
@@ -129,10 +129,10 @@ class Lock:
 
 @contextlib.contextmanager
 def claimed(folder: Path) -> Iterator[Lock]:
-    """Hold the folder of a run, made if it is missing.
+    """Lock a run folder for a `with` block; create the folder if it is missing.
 
     Raises:
-        UsageError: if a living process holds it, or it cannot be written.
+        UsageError: if a live process holds the lock, or the folder cannot be written.
     """
     lock = Lock(folder)
     try:
@@ -151,7 +151,7 @@ def claimed(folder: Path) -> Iterator[Lock]:
 
 
 def held(folder: Path) -> bool:
-    """Whether a living process holds the folder of a run. Takes nothing."""
+    """Whether a live process holds the lock of a run folder. Does not acquire it."""
     path = lock_path(folder)
     try:
         descriptor = os.open(path, os.O_RDONLY)
@@ -171,7 +171,7 @@ def held(folder: Path) -> bool:
 
 
 def read_holder(path: Path) -> Holder | None:
-    """What the holder says of itself; None if there is none, or only half of it."""
+    """The contents of a holder file; None if it is missing or incomplete."""
     try:
         holder = json.loads(path.read_bytes())
     except (OSError, ValueError):
@@ -180,7 +180,7 @@ def read_holder(path: Path) -> Holder | None:
 
 
 def lives(holder: Holder, lock: Path, sign: Path, native: bool) -> bool:
-    """Whether the holder that is named in the file `sign` lives, given whether the kernel's lock was free."""
+    """Whether the holder is alive, by its heartbeat file `sign`; `native`: flock works and was free."""
     if holder.get("machine") == machine() and (native or _gone(holder)):
         return False
     try:
@@ -190,7 +190,7 @@ def lives(holder: Holder, lock: Path, sign: Path, native: bool) -> bool:
 
 
 def _now(lock: Path) -> float:
-    """The time of the file system that holds a file; this machine's own where the file cannot be touched."""
+    """The current time of the file system that holds `lock`; this machine's time if the file cannot be touched."""
     try:
         os.utime(lock)
         return lock.stat().st_mtime
@@ -199,7 +199,7 @@ def _now(lock: Path) -> float:
 
 
 def _gone(holder: Holder) -> bool:
-    """Whether the holder was a process of this machine that there is no more."""
+    """Whether the holder was a process on this machine that no longer exists."""
     if holder.get("machine") != machine():
         return False
     try:
@@ -211,8 +211,8 @@ def _gone(holder: Holder) -> bool:
     return False
 
 
-def _named(holder: Holder | None) -> str:
-    return f"process {holder.get('pid')} on {holder.get('host')}" if holder else "it has not said which"
+def _name(holder: Holder | None) -> str:
+    return f"process {holder.get('pid')} on {holder.get('host')}" if holder else "unknown process"
 
 
 def _holder_path(folder: Path) -> Path:
@@ -221,7 +221,7 @@ def _holder_path(folder: Path) -> Path:
 
 @lru_cache(maxsize=1)
 def machine() -> str:
-    """What tells this machine, since its last start, from every other."""
+    """An identifier of this machine, unique per boot."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:

@@ -1,4 +1,4 @@
-"""Peak memory of a stretch of time in this process, on its own whatever ran before in it."""
+"""Peak memory of a section of this process, independent of what ran before it."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ import psutil
 import torch
 
 INTERVAL_S = 0.05
-NO_BACKWARD = -1  # torch's name for the running backward pass when there is none
+NO_BACKWARD = -1  # torch's graph task id outside a backward pass
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 class PeakMemory:
     """Peak resident and peak device bytes from construction to `read`.
 
-    On Linux the kernel's own high-water mark is reset and read; elsewhere a thread samples every 50 ms.
+    On Linux this resets and reads the kernel's high-water mark; elsewhere a thread samples every 50 ms.
     """
 
     def __init__(self) -> None:
         self._sampled = 0
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        _give_back()
+        _release_freed_memory()
         try:
-            _CLEAR.write_text("5")  # resets VmHWM to the resident size of now
+            _CLEAR.write_text("5")  # resets VmHWM to the current resident size
         except OSError:
             self._thread = threading.Thread(target=self._sample, daemon=True)
             self._thread.start()
@@ -43,18 +43,18 @@ class PeakMemory:
             self._sampled = max(self._sampled, process.memory_info().rss)
 
     def read(self) -> dict[str, int]:
-        """`peak_rss_bytes`, and `peak_device_bytes` where there is a device."""
+        """`peak_rss_bytes`, and `peak_device_bytes` if a GPU is available."""
         out = {"peak_rss_bytes": self._sampled if self._thread else _high_water()}
         if torch.cuda.is_available():
             out["peak_device_bytes"] = torch.cuda.max_memory_allocated()
         return out
 
     def close(self) -> None:
-        """End the sampling thread, if there is one."""
+        """Stop the sampling thread, if any."""
         self._stop.set()
 
 
-def _give_back() -> None:
+def _release_freed_memory() -> None:
     """Return freed memory to the system, so that an earlier run in this process does not count for this one."""
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -72,7 +72,7 @@ def _high_water() -> int:
 
 
 class Held:
-    """An entry for a tensor that autograd keeps; it counts for as long as it lives itself."""
+    """A ledger entry of a tensor that autograd saves; the tensor counts while this object is alive."""
 
     def __init__(self, tensor: torch.Tensor, ledger: Ledger) -> None:
         self.ledger = ledger
@@ -85,21 +85,21 @@ class Held:
 
 
 class Ledger:
-    """Bytes of distinct storages held now and at most; `bytes` is the most so far."""
+    """Bytes of distinct storages: `now` is the current total, `bytes` the peak."""
 
     def __init__(self) -> None:
         self.holders: dict[int, int] = {}
         self.now = self.bytes = 0
 
     def add(self, key: int, size: int) -> None:
-        """One more holder of a storage."""
+        """Add a reference to a storage."""
         if self.holders.setdefault(key, 0) == 0:
             self.now += size
             self.bytes = max(self.bytes, self.now)
         self.holders[key] += 1
 
     def drop(self, key: int, size: int) -> None:
-        """One holder less."""
+        """Drop a reference to a storage."""
         self.holders[key] -= 1
         if self.holders[key] == 0:
             self.now -= size
@@ -107,12 +107,10 @@ class Ledger:
 
 @contextlib.contextmanager
 def saved_bytes(model: torch.nn.Module, copies: Iterable[torch.Tensor] = ()) -> Iterator[Ledger]:
-    """The most bytes that autograd keeps at a time for backward passes: distinct storages that are not parameters.
+    """Measure the peak bytes that autograd saves for backward: distinct storages other than parameters and buffers.
 
-    `copies` of parameters count as parameters.
-
-    Covers forward and backward alike, so what a backward pass computes again counts while it is held, by a reversible
-    layer or by a checkpointed one.
+    `copies` of parameters count as parameters. Both forward and backward passes are measured, so activations that a
+    reversible or checkpointed layer recomputes count while they are held.
     """
     hooks = torch.autograd.graph.saved_tensors_hooks
     own = {p.untyped_storage().data_ptr() for p in [*model.parameters(), *model.buffers(), *copies]}
@@ -124,17 +122,17 @@ def saved_bytes(model: torch.nn.Module, copies: Iterable[torch.Tensor] = ()) -> 
     def pack(tensor: torch.Tensor) -> tuple[torch.Tensor, Held | None]:
         return tensor, None if is_own(tensor) else Held(tensor, ledger)
 
-    def unpack(kept: tuple[torch.Tensor, Held | None]) -> torch.Tensor:
-        return kept[0]
+    def unpack(saved: tuple[torch.Tensor, Held | None]) -> torch.Tensor:
+        return saved[0]
 
     def enter(inner: torch.autograd.graph.saved_tensors_hooks) -> None:
-        """Activation checkpointing computes again under hooks of its own, which take the place of ours."""
+        """Count also under the hooks of activation checkpointing, which replace ours during recomputation."""
 
         def counted(tensor: torch.Tensor) -> Any:
-            kept = tensor.detach()
+            alias = tensor.detach()
             if torch._C._current_graph_task_id() != NO_BACKWARD and not is_own(tensor):
-                kept.held = Held(tensor, ledger)  # type: ignore[attr-defined]  # lives as long as this alias
-            return inner.pack_hook(kept)
+                alias.held = Held(tensor, ledger)  # type: ignore[attr-defined]  # lives as long as this alias
+            return inner.pack_hook(alias)
 
         torch._C._autograd._push_saved_tensors_default_hooks(counted, inner.unpack_hook)
 

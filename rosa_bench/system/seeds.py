@@ -1,6 +1,6 @@
-"""Randomness by purpose: separate seeds and generators, each a function of the run's one seed and of names.
+"""Separate seeds and generators for each purpose, derived from the run's seed and a name.
 
-Nothing here touches a global random stream, so drawing for one purpose never changes another.
+No function here uses a global random stream, so random draws for one purpose never affect another.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 def derive(*parts: object) -> int:
-    """A seed below 2**31 from any printable parts: the same on every platform."""
+    """A seed below 2**31 derived from printable parts, the same on every platform."""
     text = "/".join(map(str, parts))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little") >> 1
 
 
 @dataclass(frozen=True)
 class Seeds:
-    """The seeds of a run: new weights, order of the data, dropout, and what a method draws."""
+    """The seeds of a run: new weights, data order, dropout, and the method's random draws."""
 
     init: int
     data: int
@@ -33,12 +33,12 @@ class Seeds:
 
 
 def seeds(seed: int) -> Seeds:
-    """Four independent seeds from a run's one."""
+    """Four independent seeds derived from a run's seed."""
     return Seeds(derive(seed, "init"), derive(seed, "data"), derive(seed, "dropout"), derive(seed, "method"))
 
 
 def generator(*parts: object) -> torch.Generator:
-    """A CPU generator of its own for these parts, so that devices, processes and resumed runs draw the same."""
+    """A new CPU generator seeded by `parts`, so that all devices, processes and resumed runs draw the same numbers."""
     import torch
 
     return torch.Generator().manual_seed(derive(*parts))
@@ -46,7 +46,7 @@ def generator(*parts: object) -> torch.Generator:
 
 @contextlib.contextmanager
 def preserved_random_state() -> Iterator[None]:
-    """The global random states of Python, NumPy and torch are the same after the block as before it."""
+    """Restore the global random states of Python, NumPy and torch after the block."""
     import numpy as np
     import torch
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: an orderly end where there is time for one, and an end in any case."""
+"""Ctrl-C and SIGTERM: a graceful shutdown if it completes in time, a forced exit otherwise."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 from rosa_bench.errors import EXIT_INTERRUPTED
 from rosa_bench.system.console import in_utf8, warn
 
-ORDERLY_S = 6  # for the step that is being trained to end, and its checkpoint to be written
-LIMIT_S = 9.0  # for everything else, long calls of libraries included
-INTERRUPTED = "rosa_bench: interrupted; the same command goes on from the last checkpoint"
+ORDERLY_S = 6  # to finish the current training step and write its checkpoint
+LIMIT_S = 9.0  # until the process is ended, even inside a long library call
+INTERRUPTED = "rosa_bench: interrupted; rerun the same command to resume from the last checkpoint"
 WATCHED = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -22,15 +22,15 @@ def _leave_to_parent() -> None:
     signal.set_wakeup_fd(-1)
 
 
-os.register_at_fork(after_in_child=_leave_to_parent)  # a signal to a worker of the data loader is not the run's
+os.register_at_fork(after_in_child=_leave_to_parent)  # a signal to a data loader worker must not stop the run
 
 
 @contextlib.contextmanager
 def as_keyboard_interrupt() -> Iterator[None]:
-    """SIGTERM and SIGINT raise KeyboardInterrupt inside, also in a job that a shell began in the background.
+    """Raise KeyboardInterrupt on SIGTERM and SIGINT in the block, also in a job that a shell started in the background.
 
-    Such a job is born deaf to SIGINT, and whoever sends it one all the same means it. What a library raises while the
-    interruption goes through it, in its own tidying up, is the interruption too.
+    The shell makes such a job ignore SIGINT; here it is handled. An exception that a library raises while it cleans up
+    after the interruption is also converted to KeyboardInterrupt.
     """
     try:
         before = {number: signal.signal(number, signal.default_int_handler) for number in WATCHED}
@@ -49,14 +49,14 @@ def as_keyboard_interrupt() -> Iterator[None]:
 
 
 def interrupted(error: BaseException | None) -> bool:
-    """Whether an error is an interruption, or was raised while one went through."""
+    """Whether an error is a KeyboardInterrupt or was raised while handling one."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__context__
     return error is not None
 
 
 def command(main: Callable[[], int]) -> int:
-    """The exit code of `python -m rosa_bench.NAME`: of its `main`, or that of an interruption, which is one line."""
+    """Run `main` of `python -m rosa_bench.NAME` and return its exit code; an interruption prints one line."""
     in_utf8()
     try:
         with as_keyboard_interrupt():
@@ -67,21 +67,21 @@ def command(main: Callable[[], int]) -> int:
 
 
 class Signals:
-    """Handles both signals from `begin` to `end`.
+    """Handle SIGTERM and SIGINT from `begin` to `end`.
 
-    `asked` is called in the main thread and says whether the work will end by itself; if not, or not within
-    `ORDERLY_S`, KeyboardInterrupt is raised. Python runs handlers between its own instructions only, so a thread waits
-    beside them: if a library has not come back within `LIMIT_S`, it calls `last_words` and ends the process.
+    `request_stop` is called in the main thread and returns whether the work will stop by itself; if not, or not within
+    `ORDERLY_S`, KeyboardInterrupt is raised. Python runs handlers only between its own instructions, so a thread also
+    watches: if a library call does not return within `LIMIT_S`, it calls `last_words` and ends the process.
     """
 
-    def __init__(self, asked: Callable[[], bool], last_words: Callable[[], None]) -> None:
-        self._asked, self._last_words = asked, last_words
+    def __init__(self, request_stop: Callable[[], bool], last_words: Callable[[], None]) -> None:
+        self._request_stop, self._last_words = request_stop, last_words
         self._over = threading.Event()
         self._before: dict[int, Any] = {}
         self._pipe: tuple[int, int] | None = None
 
     def begin(self) -> None:
-        """Take over; outside the main thread nothing is done, as its caller handles signals."""
+        """Install the handlers. Does nothing outside the main thread, where the caller handles signals."""
         if threading.current_thread() is not threading.main_thread():
             return
         for number in WATCHED:
@@ -93,19 +93,19 @@ class Signals:
         threading.Thread(target=self._watch, args=(self._pipe[0],), daemon=True).start()
 
     def orderly_end_over(self) -> None:
-        """What was asked to end has ended."""
+        """Cancel the time limit of the stop request: the work has stopped."""
         if self._pipe is not None:
             signal.alarm(0)
 
     def ignore(self) -> None:
-        """Let what is being written at the end be written; it takes no time worth an interruption."""
+        """Ignore further signals, so that the final writes, which are short, complete."""
         if self._pipe is not None:
             signal.alarm(0)
             for number in WATCHED:
                 signal.signal(number, signal.SIG_IGN)
 
     def end(self) -> None:
-        """Give back."""
+        """Restore the previous handlers."""
         self._over.set()
         if self._pipe is None:
             return
@@ -117,7 +117,7 @@ class Signals:
         self._pipe = None
 
     def _received(self, number: int, frame: Any) -> None:
-        if not self._asked():
+        if not self._request_stop():
             raise KeyboardInterrupt
         signal.alarm(ORDERLY_S)
 

@@ -1,4 +1,4 @@
-"""What was read from a file or given by a user, before it is believed or shown. Light: nothing but the library."""
+"""Strict JSON parsing and checks of untrusted values. Imports only the standard library."""
 
 from __future__ import annotations
 
@@ -9,44 +9,44 @@ from typing import Any, TypeGuard
 
 
 def short(value: object) -> str:
-    """A value as an error shows it: on one line, and not for pages."""
-    shown = repr(value) if isinstance(value, (str, int, float, list, dict, type(None))) else type(value).__name__
-    return shown if len(shown) <= 80 else f"{shown[:60]}... ({len(shown)} characters)"
+    """Format a value for an error message: one line, at most about 80 characters."""
+    text = repr(value) if isinstance(value, (str, int, float, list, dict, type(None))) else type(value).__name__
+    return text if len(text) <= 80 else f"{text[:60]}... ({len(text)} characters)"
 
 
 def is_number(value: Any) -> TypeGuard[float]:
-    """Whether something is a finite number that a float can hold; true and false are none."""
+    """Whether a value is a finite number within the range of a float; booleans are not numbers."""
     largest = sys.float_info.max
     return isinstance(value, (int, float)) and not isinstance(value, bool) and -largest <= value <= largest
 
 
 def loads(text: str | bytes, once: bool = False) -> Any:
-    """JSON that means one thing; with `once`, a key that an object has twice is a fault too, which takes time to see.
+    """Parse strict JSON. `once` also rejects duplicate keys, which is slower.
 
     Raises:
-        ValueError: for what is no JSON, for NaN and infinity, and for what is nested too deep.
+        ValueError: for invalid JSON, NaN, infinity, or too deep nesting; with `once`, for a duplicate key.
     """
     try:
         return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_once if once else None)
     except RecursionError as error:
-        raise ValueError("nested too deep") from error
+        raise ValueError("nested too deeply") from error
 
 
 def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is not a valid number")
 
 
 def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
         names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {short(twice)} stands there twice")
-    return found
+        duplicate = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"duplicate key {short(duplicate)}")
+    return mapping
 
 
 def depth(value: Any) -> int:
-    """Levels of nesting, counted without recursion, which ends before JSON does."""
+    """Levels of nesting, counted without recursion, since JSON can be nested deeper than the recursion limit."""
     level, levels = [value], 0
     while level:
         levels += 1
@@ -56,7 +56,7 @@ def depth(value: Any) -> int:
 
 
 def is_text(value: object) -> bool:
-    """Whether all that is text in a value can be written down: half of a surrogate pair cannot."""
+    """Whether all strings in a value can be encoded as UTF-8, that is, contain no unpaired surrogate."""
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""How many threads work: as many as a run asks for, and on many matrices at a time one thread for each."""
+"""Thread counts: torch's threads for a run, and one thread per matrix for parallel linear algebra."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache, partial
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
-Given = ParamSpec("Given")
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 
 @contextmanager
 def on_threads(count: int | None) -> Iterator[None]:
-    """`count` threads of torch inside, the usual number if it is None; outside all is as it was, for the next run."""
+    """Use `count` torch threads in the block (None: the current number), then restore the previous number."""
     before = torch.get_num_threads()
     torch.set_num_threads(count or before)
     try:
@@ -25,18 +24,18 @@ def on_threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def in_parallel(work: Callable[..., Found], items: Iterable[tuple[Any, ...]]) -> Iterator[Found]:
-    """`work(*item)` of every item, in order, as many at a time as torch has threads.
+def in_parallel(work: Callable[..., Result], items: Iterable[tuple[Any, ...]]) -> Iterator[Result]:
+    """Yield `work(*item)` for every item in order, with as many workers as torch has threads.
 
-    The libraries of linear algebra, torch's own included, have one thread for each item: decompositions of a
-    transformer's weights gain little from two, and the results are the same for any number of threads.
+    Each worker runs linear algebra, including torch's, on one thread: decompositions of a transformer's weights gain
+    little from more, and the results do not depend on the number of threads.
     """
     threads = torch.get_num_threads()
     with _libraries().limit(limits=1, user_api="blas"), ThreadPoolExecutor(threads, initializer=_alone) as pool:
         try:
             yield from pool.map(lambda item: work(*item), items)
         finally:
-            torch.set_num_threads(threads)  # what a worker set is what threads to come would begin with
+            torch.set_num_threads(threads)  # a worker's setting is otherwise the default of new threads
 
 
 _alone = partial(torch.set_num_threads, 1)
@@ -44,7 +43,7 @@ _alone = partial(torch.set_num_threads, 1)
 
 @cache
 def _libraries() -> Any:
-    import scipy.linalg  # noqa: F401  # so that its library is among those that are found
+    import scipy.linalg  # noqa: F401  # loads its BLAS, so that the controller detects it
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()

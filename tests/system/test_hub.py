@@ -99,14 +99,14 @@ def test_a_failure_that_passes_costs_only_time(hub_server, pattern, fault):
         ("/api/", {"status": 503}, "{address} answered 503 Service Unavailable"),
         ("/api/", {"status": 500}, "{address} answered 500"),
         ("/api/", {"delay_s": 0.8}, "{address} did not answer a request for org/name within 0.5 s"),
-        ("/api/", {"body": b"<html>"}, "{address} does not answer as a hub does (JSONDecodeError"),
-        ("/api/", {"body": b"{}"}, "{address} does not answer as a hub does (KeyError"),
-        ("tree", {"body": b"[]"}, "does not answer as a hub does"),
+        ("/api/", {"body": b"<html>"}, "{address} does not respond like a hub (JSONDecodeError"),
+        ("/api/", {"body": b"{}"}, "{address} does not respond like a hub (KeyError"),
+        ("tree", {"body": b"[]"}, "does not respond like a hub"),
         ("/api/", {"status": 401}, "refuses access to org/name (401 Unauthorized); check HF_TOKEN"),
         ("/api/", {"status": 418}, "{address} answered 418"),
         ("GET /cdn", {"status": 503}, "{address} answered 503"),
         ("GET /cdn", {"status": 403}, "refuses access"),
-        ("GET /cdn", {"shorten": 1000}, "sent only a part of a file of org/name"),
+        ("GET /cdn", {"shorten": 1000}, "sent an incomplete file of org/name"),
         ("GET /cdn", {"flip": 1000}, "the cached model.safetensors is damaged"),
         ("GET .*tokenizer", {"flip": 1}, "the cached tokenizer.json is damaged"),
         ("HEAD .*safetensors", {"status": 404, "code": "EntryNotFound"}, "lacks a file at revision"),
@@ -173,8 +173,8 @@ def test_what_is_not_there_is_named(hub_server):
     assert f"{hub_server.address}/org/name has no revision v9" in failure(lambda: hub.commit("model", "org/name", "v9"))
     told = failure(lambda: hub.model("org/none", commit))
     assert f"{hub_server.address}/org/none does not exist or is private (401); check the name" in told
-    assert "'a/b/c' is not the name of a repository" in failure(lambda: hub.model("a/b/c", commit))
-    assert "'a/b/c' is not the name of a repository" in failure(lambda: hub.commit("model", "a/b/c", "main"))
+    assert "'a/b/c' is not a valid repository name" in failure(lambda: hub.model("a/b/c", commit))
+    assert "'a/b/c' is not a valid repository name" in failure(lambda: hub.commit("model", "a/b/c", "main"))
     rows = hub_server.add("datasets", "org/rows", {"x/train.parquet": b"1"})
     assert "org/rows at revision" in failure(lambda: hub.dataset("org/rows", rows, "y/*.parquet"))
 

@@ -74,7 +74,7 @@ def test_of_a_damaged_record_the_copy_is_used(copied, capsys):
     path.write_bytes(content.replace(b'"seed": ', b'"seed": 1', 1))  # a number that looks like any other
     assert read_record(path) == record == read_record(path)
     said = capsys.readouterr().err
-    assert said.count("its checksum does not fit") == 1 and f"the copy {COPY} beside it is used" in said
+    assert said.count("its checksum does not match") == 1 and f"the copy {COPY} beside it is used" in said
     run = small(copied / "whole", *OVERRIDES)
     assert finished(run, path.parent, record.key) == record
     path.with_name(COPY).write_bytes(b"{")

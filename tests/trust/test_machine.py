@@ -250,4 +250,4 @@ def nowhere(folder: str, own: list[str]) -> int:
 def test_a_working_directory_that_is_no_more_is_one_line(tmp_path, log):
     (tmp_path / "gone").mkdir()
     assert ended(start(nowhere, str(tmp_path / "gone"), [*SMALL], log=log)) == 2
-    assert "the working directory does not exist any more" in plain(log)
+    assert "the working directory no longer exists" in plain(log)

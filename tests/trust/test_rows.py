@@ -108,7 +108,7 @@ def local(folder: Path, content: bytes, task: str = "cola", suffix: str = ".json
 
 ROW = b'{"sentence": "The cat sees it.", "label": 1%s}\n'
 FAULTS = {
-    "a key twice": (ROW % b', "label": 0', "'label' stands there twice"),
+    "a key twice": (ROW % b', "label": 0', "duplicate key 'label'"),
     "half a surrogate pair": (rb'{"sentence": "a \ud800 b", "label": 1}', "half of a surrogate pair"),
     "half a pair in an id": (ROW % rb', "id": "\udc00"', "half of a surrogate pair"),
     "an id that is a list": (ROW % b', "id": [1]', "field 'id' is list"),
