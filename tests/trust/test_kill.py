@@ -67,7 +67,8 @@ def test_interrupted_at_every_kind_of_place(number, name, tmp_path):
     parts, log = arguments(tmp_path / "parts", "rosa", name), tmp_path / "parts.log"
     for place in places:
         assert ended(start(at, place, number, parts, log=log)) == 130, (place.name, log.read_text())
-        assert log.read_text().rstrip().endswith("rerun the same command to resume from the last checkpoint"), place.name
+        line = "rerun the same command to resume from the last checkpoint"
+        assert log.read_text().rstrip().endswith(line), place.name
         if place.name != "loading":
             (path,) = (tmp_path / "parts").glob("*/record.json")
             assert read_record(path).status == "interrupted" and checkpoints.checkpoints(path.parent), place.name
