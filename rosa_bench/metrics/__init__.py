@@ -1,7 +1,7 @@
-"""Metrics in the scales the papers print. A metric of predictions and labels is one file that defines `METRIC`.
+"""Metrics on the scales that the papers print. A metric of predictions and labels is one file that defines `METRIC`.
 
 Metrics of generated text follow named conventions (`rosa_bench.metrics.conventions`). `rosa_bench/metrics/modules/`
-holds all of them as `evaluate.Metric` modules. Light to import.
+provides all metrics as `evaluate.Metric` modules. Importing this package loads no metric.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rosa_bench.metrics.metric import Metric, Test
 
-FOLDERS: list[Path] = [Path(__file__).parent]  # where metrics are found by name; a user's own folders come after ours
+FOLDERS: list[Path] = [Path(__file__).parent]  # searched for metrics by name; user folders are appended
 
 
-def known(name: str) -> bool:
-    """Whether there is a metric of predictions and labels of this name, without importing it."""
+def exists(name: str) -> bool:
+    """Whether a metric of predictions and labels has this name. Does not import it."""
     return name.isidentifier() and any(_defines(folder, name) for folder in FOLDERS)
 
 
 def names() -> list[str]:
-    """The metrics of predictions and labels."""
-    return sorted({path.stem for folder in FOLDERS for path in folder.glob("*.py") if known(path.stem)})
+    """Names of all metrics of predictions and labels, sorted."""
+    return sorted({path.stem for folder in FOLDERS for path in folder.glob("*.py") if exists(path.stem)})
 
 
 def find(name: str) -> Metric:
-    """The metric of predictions and labels of this name. Raises KeyError if there is none."""
+    """Import a metric of predictions and labels by name. Raises KeyError if it does not exist."""
     for folder in FOLDERS:
         if _defines(folder, name):
             if folder != FOLDERS[0] and str(folder) not in sys.path:
@@ -49,9 +49,9 @@ def _defines(folder: Path, name: str) -> bool:
 
 
 def traits(name: str) -> tuple[Test, bool]:
-    """The paired test over examples of a metric, and whether higher is better.
+    """A metric's paired test over examples, and whether higher is better.
 
-    A metric that is not known is tested by a bootstrap, and higher is better.
+    Metrics of generated text and unknown metrics are tested by a bootstrap.
     """
     try:
         metric = find(name)

@@ -15,8 +15,8 @@ def _compute(predictions: Numbers, labels: Numbers) -> float:
 
 def _resample(score: float, predictions: Numbers, labels: Numbers) -> Statistic:
     correct = (predictions == labels).astype(np.int64)
-    found = mean(score, correct, 100)
-    return Statistic(score, found.examples, found.resampled, correct)
+    statistic = mean(score, correct, 100)
+    return Statistic(score, statistic.examples, statistic.resampled, correct)
 
 
 METRIC = Metric("accuracy", _compute, _resample, test="signs")

@@ -1,4 +1,4 @@
-"""Accuracy of choices by log-likelihood per character, in points: `acc_norm` of the lm-evaluation-harness."""
+"""Accuracy of choices by log-likelihood per character, in points: `acc_norm` of lm-evaluation-harness."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
-"""Metrics of generated text by named convention: which program, which text preparation, which options.
+"""Metrics of generated text by named convention: program, text preparation and options.
 
-The same outputs score differently by the challenge's scripts, by those of LoRA's experiments and by the data sets'
-own, so a score says which it is. Each convention reproduces the numbers of the programs it names:
+The same outputs score differently with the scripts of the challenge, of LoRA's experiments and of the datasets, so
+every score names its convention. Each convention reproduces the numbers of its programs:
 
     e2e        official     tuetschek/e2e-metrics measure_scores.py (mteval-v13a)
     e2e        lora         the same with -p (pymteval), as microsoft/LoRA runs it
     triples    lora         WebNLG/GenerationEval on LoRA's text form, without a newline after the last line
     triples    webnlg2017   the scripts of the WebNLG 2017 challenge
-    triples    dart         the scripts of Yale-LILY/dart: the same programs on texts as they are
+    triples    dart         the scripts of Yale-LILY/dart: the same programs on unchanged texts
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ METRICS: dict[Family, tuple[str, ...]] = {
     "triples": ("bleu", "meteor", "ter"),
 }
 LOWER_IS_BETTER = {"ter"}
-LORA_REFERENCES, CHALLENGE_REFERENCES = 6, 3  # how many of them the scripts read
+LORA_REFERENCES, CHALLENGE_REFERENCES = 6, 3  # number of references that the scripts read
 _PTB = "Penn-Treebank tokens, lower case, no punctuation"
 SIGNATURES: dict[tuple[Family, str], dict[str, str]] = {
     ("e2e", "official"): {
@@ -69,14 +69,16 @@ Family = Literal["e2e", "triples"]
 def score(
     family: Family, convention: str, outputs: Outputs, references: References, wanted: Collection[str] | None = None
 ) -> Scores:
-    """The metrics of a family by a convention, or those `wanted`. BLEU, and all of E2E but NIST and CIDEr, in points.
+    """Compute the metrics of a family by a convention, or only those in `wanted`.
+
+    BLEU and all E2E metrics except NIST and CIDEr are in points.
 
     Raises:
-        ValueError: if there are no outputs, the lengths differ, an output has no reference, or the name is not known.
+        ValueError: if the convention is unknown, there are no outputs, the lengths differ, or one has no reference.
     """
     if (family, convention) not in SIGNATURES:
-        known = ", ".join(name for known, name in SIGNATURES if known == family)
-        raise ValueError(f"{convention} is not a scoring convention here; known are {known}")
+        choices = ", ".join(name for other, name in SIGNATURES if other == family)
+        raise ValueError(f"unknown scoring convention {convention}; choose from {choices}")
     mteval.check(outputs, references)
     names = [name for name in METRICS[family] if wanted is None or name in wanted]
     scores = Scores()
@@ -87,7 +89,7 @@ def score(
 
 
 def _e2e(convention: str, outputs: Outputs, references: References) -> dict[str, Callable[[], float]]:
-    tokenized = cache(lambda: rouge_cider.tokenized(outputs, references))  # once for three metrics
+    tokenized = cache(lambda: rouge_cider.tokenized(outputs, references))  # shared by three metrics
     if convention == "official":
         segments = mteval.perl_segments(outputs, references)
         bleu, nist = mteval.bleu_perl, mteval.nist_perl
@@ -109,81 +111,81 @@ def _triples(convention: str, outputs: Outputs, references: References) -> dict[
     return {
         "bleu": lambda: triples_bleu(convention, texts, refs),
         "meteor": lambda: meteor.shared().score(texts, refs),
-        "ter": lambda: ter_of([words(text) for text in texts], [[words(ref) for ref in those] for those in refs]),
+        "ter": lambda: ter_of([words(text) for text in texts], [[words(ref) for ref in group] for group in refs]),
     }
 
 
 def _split(text: str) -> str:
-    """Every character that is no letter, digit or underscore on its own, and single spaces between."""
+    """Separate every character other than letters, digits and underscores by spaces."""
     return " ".join(re.split(r"(\W)", text))
 
 
 def words(text: str) -> list[str]:
-    """Words as tercom and pyter compare them: without case."""
+    """Lower-cased words, as tercom and pyter compare them."""
     return text.lower().split()
 
 
 def _lora_form(outputs: Outputs, references: References) -> tuple[list[str], list[list[str]]]:
-    """Lower case, split; six references, a missing one filled with the first."""
+    """Lower-case and split; pad to six references with the first one."""
     texts = [_split(text.lower()) for text in outputs]
-    refs = [[_split(ref.lower()) for ref in those[:LORA_REFERENCES]] for those in references]
-    return texts, [those + those[:1] * (LORA_REFERENCES - len(those)) for those in refs]
+    refs = [[_split(ref.lower()) for ref in group[:LORA_REFERENCES]] for group in references]
+    return texts, [group + group[:1] * (LORA_REFERENCES - len(group)) for group in refs]
 
 
 def _challenge_form(outputs: Outputs, references: References) -> tuple[list[str], list[list[str]]]:
-    """As the 2017 scripts treat them: outputs to ASCII before they are split, references after."""
+    """As in the 2017 scripts: outputs are converted to ASCII before splitting, references after."""
     from unidecode import unidecode
 
     texts = [_split(unidecode(unidecode(text).lower())) for text in outputs]
-    return texts, [[unidecode(_split(ref).lower()) for ref in those[:CHALLENGE_REFERENCES]] for those in references]
+    return texts, [[unidecode(_split(ref).lower()) for ref in group[:CHALLENGE_REFERENCES]] for group in references]
 
 
-def _as_they_are(outputs: Outputs, references: References) -> tuple[list[str], list[list[str]]]:
-    """The first three references."""
-    return list(outputs), [list(those[:CHALLENGE_REFERENCES]) for those in references]
+def _unchanged_form(outputs: Outputs, references: References) -> tuple[list[str], list[list[str]]]:
+    """Unchanged texts with the first three references."""
+    return list(outputs), [list(group[:CHALLENGE_REFERENCES]) for group in references]
 
 
-PREPARATIONS = {"lora": _lora_form, "webnlg2017": _challenge_form, "dart": _as_they_are}
+PREPARATIONS = {"lora": _lora_form, "webnlg2017": _challenge_form, "dart": _unchanged_form}
 
 
 def _columns(references: References, absent: str | None) -> list[Any]:
-    """One list per reference number, as sacrebleu wants them."""
-    most = max(map(len, references))
-    return [[those[i] if i < len(those) else absent for those in references] for i in range(most)]
+    """One list per reference index, the layout of sacrebleu; `absent` stands for a missing reference."""
+    width = max(map(len, references))
+    return [[group[i] if i < len(group) else absent for group in references] for i in range(width)]
 
 
 def triples_bleu(convention: str, texts: Outputs, references: References) -> float:
     """Corpus BLEU of prepared texts, in points.
 
-    `lora` is GenerationEval's, which reads no empty line at the end of the outputs. The others are multi-bleu.perl, for
-    which an absent reference is an empty one that can be the closest in length.
+    `lora` follows GenerationEval, which skips an empty last line of the outputs. The others follow multi-bleu.perl,
+    which reads an absent reference as an empty one, and that one can be the closest in length.
     """
     if convention != "lora":
         return _corpus_bleu(convention, texts, _columns(references, ""))
     count = len(texts) if texts[-1].strip() else len(texts) - 1
     if not count:
-        raise AbsentError("undefined: GenerationEval skips an empty last line, and there is no other")
+        raise AbsentError("undefined: GenerationEval skips an empty last line, and the outputs have no other line")
     return _corpus_bleu(convention, texts[:count], _columns(references[:count], None))
 
 
 def triples_bleu_segments(convention: str, texts: Outputs, references: References) -> list[Segment]:
-    """The tokens that `triples_bleu` compares; an empty line that it does not read is one without references."""
-    metric, most = _bleu_metric(convention), max(map(len, references))
+    """The tokens that `triples_bleu` compares. A skipped empty last line becomes a segment without references."""
+    metric, width = _bleu_metric(convention), max(map(len, references))
 
     def tokens(text: str) -> tuple[str, ...]:
         return tuple(metric.tokenizer((text.lower() if metric.lowercase else text).rstrip()).split())
 
     segments = []
-    for text, those in zip(texts, references, strict=True):
-        absent = [()] if convention != "lora" and len(those) < most else []
-        segments.append(Segment(tokens(text), [*map(tokens, those), *absent]))
+    for text, group in zip(texts, references, strict=True):
+        absent = [()] if convention != "lora" and len(group) < width else []
+        segments.append(Segment(tokens(text), [*map(tokens, group), *absent]))
     if convention == "lora" and not texts[-1].strip():
         segments[-1] = Segment(())
     return segments
 
 
 def bleu_of(matches: Sequence[int], possible: Sequence[int], length: int, closest: int) -> float:
-    """BLEU without smoothing in points, from sums over a corpus."""
+    """Unsmoothed BLEU in points, from sums over a corpus."""
     from sacrebleu.metrics.bleu import BLEU
 
     return float(BLEU.compute_bleu(list(matches), list(possible), length, closest, smooth_method="none").score)

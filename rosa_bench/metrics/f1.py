@@ -1,4 +1,4 @@
-"""F1 of class 1, in points, as GLUE's MRPC and QQP have it."""
+"""F1 of class 1, in points, as in GLUE's MRPC and QQP."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def _compute(predictions: Numbers, labels: Numbers) -> float:
 
 
 def _resample(score: float, predictions: Numbers, labels: Numbers) -> Statistic:
-    said, true = predictions == 1, labels == 1
-    rows = np.stack([said & true, said, true], axis=1)
+    predicted, true = predictions == 1, labels == 1
+    rows = np.stack([predicted & true, predicted, true], axis=1)
     return sums(score, rows, lambda total: 100 * ratio(2 * total[:, 0], total[:, 1] + total[:, 2]))
 
 

@@ -1,4 +1,4 @@
-"""METEOR 1.5 (Denkowski and Lavie, 2014) as the official scripts run it: its own Java program, kept running."""
+"""METEOR 1.5 (Denkowski and Lavie, 2014) as the official scripts run it, in one persistent Java process."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ NEEDS = "the extra nlg (pip install pycocoevalcap) and a Java runtime (e.g. apt 
 
 
 class UnavailableError(AbsentError):
-    """METEOR cannot be had here; the text says why and what to do."""
+    """METEOR is not available; the message says why and what to do."""
 
 
 def missing() -> str | None:
-    """What METEOR lacks here, in one line; None if nothing."""
+    """Which requirement of METEOR is missing, in one line, or None."""
     if find_spec("pycocoevalcap") is None:
         return f"pycocoevalcap is not installed; METEOR needs {NEEDS}"
     if shutil.which("java") is None:
-        return f"there is no java on the PATH; METEOR needs {NEEDS}"
+        return f"java not found on the PATH; METEOR needs {NEEDS}"
     return None
 
 
 class Meteor:
-    """One METEOR process, started when first needed, started again if it dies, ended by `close`."""
+    """A METEOR process, started on first use, restarted once if it dies, and ended by `close`."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[str] | None = None
         self._errors: IO[str] | None = None
 
     def score(self, outputs: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-        """Corpus METEOR of English texts, as a fraction; texts are tokenised as the convention wants it.
+        """Corpus METEOR of English texts, as a fraction. The caller tokenizes the texts as its convention requires.
 
         Raises:
-            UnavailableError: without Java or the package, or if the process dies twice.
-            ValueError: if there are no outputs, or one has no reference.
+            UnavailableError: if Java or the package is missing, or the process dies twice.
+            ValueError: if there are no outputs, or an output has no reference.
         """
         return self.evaluated(outputs, references)[0]
 
     def evaluated(self, outputs: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[float, list[list[float]]]:
-        """Corpus METEOR, and of every output the statistics whose sums it is computed from. Raises as `score`."""
+        """Corpus METEOR, and the statistics of every output whose sums it is computed from. Raises as `score`."""
         check(outputs, references)
         try:
             return self._evaluated(outputs, references)
@@ -57,9 +57,9 @@ class Meteor:
         try:
             return self._evaluated(outputs, references)
         except (OSError, ValueError) as error:
-            said = self._last_words()
+            stderr = self._last_stderr_line()
             self.close()
-            raise UnavailableError(f"METEOR's process failed twice ({said or error})") from error
+            raise UnavailableError(f"the METEOR process failed twice ({stderr or error})") from error
 
     def _evaluated(
         self, outputs: Sequence[str], references: Sequence[Sequence[str]]
@@ -70,7 +70,7 @@ class Meteor:
             statistics.append(self._ask(" ||| ".join(fields)))
         self._send(" ||| ".join(["EVAL", *statistics]))
         for _ in outputs:
-            float(self._receive())  # a score for each segment comes first
+            float(self._receive())  # the scores of the segments come first
         return float(self._receive()), [[float(number) for number in line.split()] for line in statistics]
 
     def _ask(self, line: str) -> str:
@@ -88,7 +88,7 @@ class Meteor:
         assert process.stdout is not None
         line = process.stdout.readline()
         if not line:
-            raise ValueError("the process has ended")
+            raise ValueError("the process exited")
         return line.strip()
 
     def _running(self) -> subprocess.Popen[str]:
@@ -112,7 +112,7 @@ class Meteor:
             )
         return self._process
 
-    def _last_words(self) -> str:
+    def _last_stderr_line(self) -> str:
         if self._errors is None:
             return ""
         self._errors.seek(0)
@@ -120,7 +120,7 @@ class Meteor:
         return lines[-1][:200] if lines else ""
 
     def close(self) -> None:
-        """End the process; the next score starts another."""
+        """End the process. The next score starts a new one."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()
@@ -131,13 +131,13 @@ class Meteor:
 
 
 def _one_line(text: str) -> str:
-    """Without what would end a field or a line."""
+    """Remove field separators and replace line breaks."""
     return text.replace("|||", "").replace("\n", " ").replace("\r", " ")
 
 
 @cache
 def shared() -> Meteor:
-    """The process of this program, ended with it."""
+    """The METEOR process of this program, closed at exit."""
     meteor = Meteor()
     atexit.register(meteor.close)
     return meteor

@@ -1,4 +1,4 @@
-"""What a metric is: one object that knows its score, its direction, its resampled form and its test."""
+"""The `Metric` object: a metric's score, direction, resampled form and test."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ Test = Literal["signs", "bootstrap"]
 class Metric:
     """A metric of E predictions and their labels.
 
-    `compute(values, labels)` gives the score in the scale the papers print, or raises `AbsentError`. Values and
-    labels are arrays [E] or [E, outputs]; for generated text a list of texts and a list of lists of references.
-    `resample(score, values, labels)` gives the same metric as a function of resampled examples, for tests. `test` is
-    the paired test over examples: sign flips where the metric is a share of correct predictions, else a bootstrap.
+    `compute(values, labels)` returns the score on the scale that the papers print, or raises `AbsentError`. Values and
+    labels are arrays [E] or [E, outputs]; for generated text, a list of texts and a list of lists of references.
+    `resample(score, values, labels)` returns the same metric as a function of resampled examples, for significance
+    tests. `test` is the paired test over examples: sign flips if the metric is a share of correct predictions, else a
+    bootstrap.
     """
 
     name: str
@@ -31,7 +32,7 @@ class Metric:
     test: Test = "bootstrap"
 
     def statistic(self, values: Any, labels: Any) -> Statistic:
-        """The score with its resampled form.
+        """The score and its resampled form.
 
         Raises:
             NoStatisticError: if the metric is undefined for these predictions.
@@ -42,14 +43,14 @@ class Metric:
             raise NoStatisticError(f"{self.name}: {error}") from error
 
 
-def differ(values: Any, name: str) -> None:
-    """Raise AbsentError if all values are equal: a correlation divides by their spread."""
+def require_spread(values: Any, name: str) -> None:
+    """Raise AbsentError if all values are equal, since a correlation divides by their spread."""
     if min(values) == max(values):
         raise AbsentError(f"undefined: every {name} is {values[0]:g}")
 
 
 def score_all(metrics: Sequence[Metric], values: Any, labels: Any) -> Scores:
-    """The scores of predictions with numeric labels, [E] or [E, outputs].
+    """Score predictions against numeric labels, both [E] or [E, outputs].
 
     Raises:
         ValueError: if the lengths differ, there are no rows, or a value is not finite.
@@ -58,10 +59,10 @@ def score_all(metrics: Sequence[Metric], values: Any, labels: Any) -> Scores:
         raise ValueError(f"{len(values)} predictions but {len(labels)} labels")
     if not len(labels):
         raise ValueError("no rows to score")
-    given, true = np.asarray(values, np.float64), np.asarray(labels, np.float64)
-    if not (np.isfinite(given).all() and np.isfinite(true).all()):
+    predicted, true = np.asarray(values, np.float64), np.asarray(labels, np.float64)
+    if not (np.isfinite(predicted).all() and np.isfinite(true).all()):
         raise ValueError("a prediction or label is not a finite number")
     scores = Scores()
     for metric in metrics:
-        scores.enter(metric.name, lambda metric=metric: metric.compute(given, true))  # type: ignore[misc]
+        scores.enter(metric.name, lambda metric=metric: metric.compute(predicted, true))  # type: ignore[misc]
     return scores

@@ -1,16 +1,16 @@
-"""BLEU and NIST as the E2E challenge computes them (tuetschek/e2e-metrics): two programs, two sets of numbers.
+"""BLEU and NIST as the two programs of the E2E challenge (tuetschek/e2e-metrics) compute them.
 
 `perl` is NIST's mteval-v13a script, which `measure_scores.py` calls by default and whose numbers the challenge printed.
-`python` is its port pymteval (`measure_scores.py -p`), which LoRA's experiments used. They agree on most outputs; where
-they do not, each is followed to its quirks:
+`python` is its port pymteval (`measure_scores.py -p`), which LoRA's experiments used. They agree on most outputs. Where
+they differ, each function reproduces its program:
 
                                             perl                                    python
     lower case                              A to Z                                  all letters
     empty output                            no token                                one empty token
-    n-grams of a line of k < n - 1 tokens   none                                    k + 1 - n, less than none
+    n-grams of a line of k < n - 1 tokens   0                                       k + 1 - n (negative)
     reference length (NIST)                 words / (references / segments)         sum of means per segment
-    context "0" of an n-gram (NIST)         taken for no context                    a word like others
-    no match of some order (BLEU)           halved again and again                  1e-15
+    context "0" of an n-gram (NIST)         read as no context                      an ordinary word
+    order without a match (BLEU)            half of the previous such order         1e-15
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from functools import lru_cache
 Tokens = tuple[str, ...]
 Ngram = tuple[str, ...]
 BLEU_ORDER, NIST_ORDER = 4, 5
-BETA = -math.log(0.5) / math.log(1.5) ** 2  # NIST's penalty is 1/2 where the output has 2/3 of the reference's words
+BETA = -math.log(0.5) / math.log(1.5) ** 2  # NIST's penalty is 1/2 if the output has 2/3 of the reference's words
 _ASCII_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
 
 @dataclass
 class Segment:
-    """One output and its references as tokens."""
+    """The tokens of an output and its references."""
 
     output: Tokens
     references: list[Tokens] = field(default_factory=list)
-    known: dict[int, Counter[Ngram]] = field(default_factory=dict, repr=False, compare=False)  # `clipped` by order
+    cache: dict[int, Counter[Ngram]] = field(default_factory=dict, repr=False, compare=False)  # `clipped` by order
 
 
 def perl_segments(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> list[Segment]:
-    """Texts as mteval-v13a reads them; an empty reference is none.
+    """Tokenize texts as mteval-v13a does. Empty references are dropped.
 
     Raises:
         ValueError: if there are no outputs, the lengths differ, or an output has no reference.
@@ -51,13 +51,13 @@ def perl_segments(outputs: Sequence[str], references: Sequence[Sequence[str]]) -
         return tuple(tokenize(text).translate(_ASCII_LOWER).split())
 
     return [
-        Segment(tokens(out), [found for ref in refs if (found := tokens(ref))])
+        Segment(tokens(out), [ref_tokens for ref in refs if (ref_tokens := tokens(ref))])
         for out, refs in zip(outputs, references, strict=True)
     ]
 
 
 def python_segments(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> list[Segment]:
-    """Texts as pymteval reads them. Raises ValueError as `perl_segments`."""
+    """Tokenize texts as pymteval does. Raises ValueError as `perl_segments`."""
     check(outputs, references)
     tokenize = _tokenizer()
 
@@ -68,10 +68,10 @@ def python_segments(outputs: Sequence[str], references: Sequence[Sequence[str]])
 
 
 def check(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> None:
-    """Raise ValueError unless there are outputs, and references for each of them."""
+    """Raise ValueError unless there are outputs and every output has references."""
     if not outputs or len(outputs) != len(references) or not all(references):
         raise ValueError(
-            f"{len(outputs)} outputs for {len(references)} lists of references, none of which may be empty"
+            f"got {len(outputs)} outputs and {len(references)} lists of references; every output needs references"
         )
 
 
@@ -83,28 +83,28 @@ def _tokenizer() -> Callable[[str], str]:
 
 
 def ngrams(tokens: Tokens, order: int) -> Counter[Ngram]:
-    """Every n-gram of an order with its count."""
+    """Counts of the n-grams of an order."""
     return Counter(tokens[i : i + order] for i in range(len(tokens) - order + 1))
 
 
 def clipped(segment: Segment, order: int) -> Counter[Ngram]:
-    """The output's n-grams, each at most as often as in the reference that has it most often."""
-    if order not in segment.known:
-        segment.known[order] = ngrams(segment.output, order) & _most(tuple(segment.references), order)
-    return segment.known[order]
+    """Counts of the output's n-grams, each clipped to its highest count in a reference."""
+    if order not in segment.cache:
+        segment.cache[order] = ngrams(segment.output, order) & _max_counts(tuple(segment.references), order)
+    return segment.cache[order]
 
 
-@lru_cache(maxsize=8192)  # the references are the same for all outputs of a test set that are compared
-def _most(references: tuple[Tokens, ...], order: int) -> Counter[Ngram]:
-    """Every n-gram of any reference with its highest count in one of them."""
-    most: Counter[Ngram] = Counter()
+@lru_cache(maxsize=8192)  # compared runs share the references of a test set
+def _max_counts(references: tuple[Tokens, ...], order: int) -> Counter[Ngram]:
+    """The highest count of each n-gram in any reference."""
+    counts: Counter[Ngram] = Counter()
     for reference in references:
-        most |= ngrams(reference, order)
-    return most
+        counts |= ngrams(reference, order)
+    return counts
 
 
 def bleu_perl(segments: Sequence[Segment]) -> float:
-    """Corpus BLEU in points, smoothed as mteval-v13a does: each order without a match counts half of the one before."""
+    """Corpus BLEU in points with mteval-v13a's smoothing: each order without a match counts half of the previous."""
     length = sum(len(s.output) for s in segments)
     if not length:
         return 0.0
@@ -121,7 +121,7 @@ def bleu_perl(segments: Sequence[Segment]) -> float:
 
 
 def bleu_python(segments: Sequence[Segment]) -> float:
-    """Corpus BLEU in points as pymteval computes it: meaningless where many lines have fewer than four tokens."""
+    """Corpus BLEU in points as pymteval computes it; meaningless if many lines have fewer than four tokens."""
     length = sum(len(s.output) for s in segments)
     total = 0.0
     for order in range(1, BLEU_ORDER + 1):
@@ -134,12 +134,12 @@ def bleu_python(segments: Sequence[Segment]) -> float:
 
 
 def _closest(segments: Iterable[Segment]) -> int:
-    """The sum over segments of `closest`."""
+    """Sum of `closest` over segments."""
     return sum(map(closest, segments))
 
 
 def closest(segment: Segment) -> int:
-    """The reference length nearest to the output's, the shorter of two; 0 without references."""
+    """The reference length closest to the output's, the shorter one on a tie; 0 without references."""
     size = len(segment.output)
     return min((len(r) for r in segment.references), key=lambda n: (abs(n - size), n), default=0)
 
@@ -151,21 +151,21 @@ class Information:
         self.counts: Counter[Ngram] = Counter()
         self.words = 0
         self.zero_is_no_context = zero_is_no_context
-        for those in references:
-            for reference in those:
+        for group in references:
+            for reference in group:
                 self.words += len(reference)
                 for order in range(1, NIST_ORDER + 1):
                     self.counts.update(ngrams(reference, order))
 
     def of(self, ngram: Ngram) -> float:
-        """log2 of how often its context occurs over how often it does."""
+        """log2 of the count of the n-gram's context over the count of the n-gram."""
         context = ngram[:-1]
-        whole = not context or (self.zero_is_no_context and context == ("0",))
-        return math.log2((self.words if whole else self.counts[context]) / self.counts[ngram])
+        no_context = not context or (self.zero_is_no_context and context == ("0",))
+        return math.log2((self.words if no_context else self.counts[context]) / self.counts[ngram])
 
 
 def information_of(segments: Iterable[Segment], zero_is_no_context: bool) -> Information:
-    """The information of a test set, kept for its next outputs."""
+    """The information of a test set's references, cached."""
     return _information(tuple(tuple(s.references) for s in segments), zero_is_no_context)
 
 
@@ -180,7 +180,7 @@ def nist_perl(segments: Sequence[Segment]) -> float:
     for order in range(1, NIST_ORDER + 1):
         possible = sum(max(0, len(s.output) - order + 1) for s in segments)
         if possible:
-            score += _gained(segments, order, information) / possible
+            score += _total_gain(segments, order, information) / possible
     references = sum(len(s.references) for s in segments)
     mean = information.words / (references / len(segments)) if references else 0.0
     return score * _penalty(sum(len(s.output) for s in segments), mean)
@@ -190,16 +190,16 @@ def nist_python(segments: Sequence[Segment]) -> float:
     """NIST score of pymteval.
 
     Raises:
-        ZeroDivisionError: as pymteval does, where the lengths of all n-grams of an order add up to nothing.
+        ZeroDivisionError: as in pymteval, if its n-gram counts of an order add up to 0.
     """
     information, score = information_of(segments, zero_is_no_context=False), 0.0
     for order in range(1, NIST_ORDER + 1):
-        score += _gained(segments, order, information) / sum(len(s.output) - order + 1 for s in segments)
+        score += _total_gain(segments, order, information) / sum(len(s.output) - order + 1 for s in segments)
     mean = sum(sum(map(len, s.references)) / len(s.references) for s in segments)
     return score * _penalty(sum(len(s.output) for s in segments), mean)
 
 
-def _gained(segments: Iterable[Segment], order: int, information: Information) -> float:
+def _total_gain(segments: Iterable[Segment], order: int, information: Information) -> float:
     return sum(gain for s in segments for gain in gains(s, order, information))
 
 

@@ -7,22 +7,22 @@ import warnings
 import numpy as np
 from scipy import stats
 
-from rosa_bench.metrics.metric import Metric, differ
+from rosa_bench.metrics.metric import Metric, require_spread
 from rosa_bench.stats.bootstrap import Statistic, ratio, sums
 from rosa_bench.stats.summary import Numbers
 
 
 def _compute(predictions: Numbers, labels: Numbers) -> float:
-    differ(predictions, "prediction")
-    differ(labels, "label")
+    require_spread(predictions, "prediction")
+    require_spread(labels, "label")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of values that are nearly constant
+        warnings.simplefilter("ignore")  # about nearly constant values
         correlation = float(stats.pearsonr(predictions, labels)[0])
     return 100 * correlation
 
 
 def correlation(covariance: Numbers, first: Numbers, second: Numbers) -> Numbers:
-    """In points, from sums of products about the means."""
+    """Correlation in points, from sums of products about the means."""
     return 100 * ratio(covariance, np.sqrt(first * second))
 
 
@@ -39,7 +39,7 @@ def _resample(score: float, predictions: Numbers, labels: Numbers) -> Statistic:
 
 
 def _spread(squares: Numbers, values: Numbers, n: int) -> Numbers:
-    """The sum of squares about the mean; 0 where it is rounding, as in a resample of one value only."""
+    """Sum of squares about the mean; 0 if it is only rounding error, as in a resample of a single value."""
     spread: Numbers = squares - values**2 / n
     return np.where(spread > 1e-12 * squares, spread, 0.0)
 

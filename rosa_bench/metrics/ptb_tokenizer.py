@@ -1,21 +1,23 @@
-"""Penn Treebank tokens of a caption without Java, as pycocoevalcap's `PTBTokenizer` gives them.
+"""Penn Treebank tokenizer for captions that reproduces pycocoevalcap's `PTBTokenizer` without Java.
 
-Reproduced is pycocoevalcap 1.2: the tokenizer of Stanford CoreNLP 3.4.1 (`edu.stanford.nlp.process.PTBTokenizer
--preserveLines -lowerCase`), one caption a line, then the removal of a list of punctuation. The rules are those of
-CoreNLP's lexer, written anew for `re`: of all rules that match at a place the one that reaches furthest (with what must
-follow it) wins, among equals the first. Rules that differ only in a token which the list removes are left out.
+It reproduces pycocoevalcap 1.2: the tokenizer of Stanford CoreNLP 3.4.1 (`edu.stanford.nlp.process.PTBTokenizer
+-preserveLines -lowerCase`) with one caption per line, followed by the removal of a list of punctuation. The rules are
+those of CoreNLP's lexer, rewritten for `re`: of all rules that match at a position, the longest match (including its
+required right context) wins, and the first rule wins ties. Rules that differ only in tokens on the removal list are
+omitted.
 
-What is known to differ:
+Known differences:
 
-* The tool reads all captions of a call as one file and looks past a line's end. `tokenize` takes a caption by itself,
-  with a line end after it; `tokenize_captions` sees the next captions too. They differ for a caption that ends in a
-  single letter and a period ("Serie B."), which loses the period before a next caption with "The", "A", "It" and so on,
-  and for the last caption of a call, where no line end follows ("in the '90s" is the same, "in '90" is not).
+* The tool reads all captions of a call as one file and looks past the end of a line. `tokenize` reads one caption
+  followed by a line end; `tokenize_captions` also sees the next captions. They differ for a caption that ends in a
+  single letter and a period ("Serie B."), which loses the period if the next caption starts with "The", "A", "It" etc.,
+  and for the last caption of a call, which no line end follows ("in the '90s" is the same, "in '90" is not).
 * A carriage return, vertical tab, form feed, U+2028 or U+2029 inside a caption ends a line for the tool, and
-  pycocoevalcap gives every later caption its predecessor's tokens. Here they are white space. A tag whose quoted value
-  runs on into the next caption is no tag here.
-* Python lower-cases. A sigma before a hyphen, digit or "ª" can differ, and capitals newer than Java's Unicode.
-* "Al.5" as the very end of a call (an abbreviation and one character more) would keep ".5" together.
+  pycocoevalcap then gives every later caption its predecessor's tokens. Here they are white space. A tag whose quoted
+  value continues into the next caption is not a tag here.
+* Python does the lower-casing. A sigma before a hyphen, digit or "ª" can differ, as can capitals newer than Java's
+  Unicode version.
+* "Al.5" at the very end of a call (an abbreviation plus one character) would keep ".5" together.
 """
 
 from __future__ import annotations
@@ -29,20 +31,20 @@ from typing import NamedTuple
 PUNCTUATION = frozenset(["''", "'", "``", "`", "-LRB-", "-RRB-", "-LCB-", "-RCB-"])
 PUNCTUATION |= {".", "?", "!", ",", ":", "-", "--", "...", ";"}
 
-# Letters newer than the lexer's Unicode 6, which it does not know (a range may run over what is no letter).
+# Letters newer than the lexer's Unicode 6, which it does not recognize (ranges may include non-letters).
 _LATER_LETTERS = """
 037F 0528-052F 0560 0588 05EF 0860-088E 08A1 08AD-08C9 0978 0980 09FC 0AF9 0C34 0C5A-0C5D 0C80 0CDD 0D04 0D54-0D5F 0E86
 0E89 0E8C 0E8E-0E93 0E98 0EA0 0EA8-0EA9 0EAC 13F5-13FD 16F1-16F8 170D 171F 1878 191D-191E 19B0-19C0 19C8-19C9 1B4C
 1C80-1CBF 1CF2-1CF3 1CFA 2C2F 2C5F 312E-312F 31BB-31BF 4DB6-4DBF 9FCD-9FFF A698-A69D A78F A794-A79F A7AB-A7F7 A8FD-A8FE
 A9E0-A9FE AA7E-AA7F AB30-ABBF"""
 _LATER_DIGITS = "0DE6-0DEF A9F0-A9F9"
-# Marks (and the soft hyphen) that count as letters of a word; letters inside the ranges do no harm.
+# Marks (and the soft hyphen) that count as letters of a word; ranges may include letters.
 _WORD_MARKS = """
 00AD 02C2-0379 0384-0385 03F6 0483-0487 055A-055F 0591-05BD 05BF 05C1-05C2 05C4-05C5 05C7 0615-061A 064B-065E 0670
 06D6-06ED 06FD-06FE 070F-07B0 07EB-07F3 0900-0903 093C-094E 0951-0955 0962-0963 0981-0983 09BC-09C4 09C7-09C8 09CB-09CD
 09D7 09E2-09E3 0A01-0A03 0A3C 0A3E-0A4F 0A81-0A83 0ABC-0ACF 0B82 0BBE-0BC2 0BC6-0BC8 0BCA-0BCD 0C01-0C03 0C3E-0C56
 0D3E-0D44 0D46-0D48 0E31-0E3A 0E47-0E4E 0EB1-0EBC 0EC8-0ECD"""
-# Characters that are a token by themselves unless a rule before knows them.
+# Characters that form a token by themselves unless an earlier rule matches them.
 _SYMBOLS = """
 0025-0026 002B-002F 003A-003B 003D 005C 005E 007C 007E 00A1-00AC 00AE-037E 0387 0589 05BE-05C6 05F3-05F4 0600-0603
 0606-060C 0614-061B 061E-061F 066A 066D-070D 07F6-07F8 07FA 0964-0965 0E4F 1FBD 2016-2023 2030-203B 203E-2042 2044
@@ -57,7 +59,7 @@ _SIGNS |= dict.fromkeys("\x80\xa4\u20a0\u20ac", "$")
 _BRACKETS = dict(zip("()[]{}", ["-LRB-", "-RRB-", "-LSB-", "-RSB-", "-LCB-", "-RCB-"], strict=True))
 _BRACKETS |= {"&lt;": "<", "&gt;": ">"}
 
-# The forms in which a rule hands its token on.
+# How a rule transforms its token.
 _FORMS: dict[str, Callable[[str], str]] = {
     "as is": lambda token: token,
     "none": lambda token: "",
@@ -71,12 +73,12 @@ _FORMS: dict[str, Callable[[str], str]] = {
     "dashes": lambda token: token if len(token) > 4 else "--",
 }
 
-# Parts of the rules; {NAME} stands for another part. L, M and D are the inside of a set: letters, marks, digits.
+# Parts of the rules; {NAME} refers to another part. L, M and D are contents of character sets: letters, marks, digits.
 _PARTS = {
     "SPACE": r"[ \t\xa0\u2000-\u200a\u3000]",
     "SPACENL": r"(?:{SPACE}|\r?\n|[\r\x0b\x0c\x85\u2028\u2029])",
     "SPLET": r"&[aeiouAEIOU](?i:acute|grave|uml);",
-    # The letters, and those that are one of them in the other case.
+    # ASCII letters, and the characters that case-fold to one.
     "ALPHA": r"[A-Za-z\u0130\u0131\u017f\u212a]",
     "LET": r"[{L}]",
     "LETDIG": r"[{L}{D}]",
@@ -100,7 +102,7 @@ _PARTS = {
     "SLASHED": r"[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}",
     "URL": r"""[^ \t\n\f\r"<>|()]""",
     "URLEND": r"""[^ \t\n\f\r"<>|.!?(){},-]""",
-    # A character beyond U+FFFF is two for the lexer, enough for a path of its own.
+    # A character beyond U+FFFF is two for the lexer, which is enough for a path.
     "PATH": r"{URL}*(?:{URL}{URLEND}|[\U00010000-\U0010ffff])",
     "FULLPATH": r"""(?:(?![{}]){URL})*(?:(?![{}]){URL}{URLEND}|[\U00010000-\U0010ffff])""",
     "HOST": r"(?:(?i:www)\.(?:[^ \t\n\f\r\"<>|.!?(){},]+\.)+[a-zA-Z]{2,4}|(?:{HOSTPART}+\.)+(?i:com|net|org|edu))",
@@ -120,7 +122,7 @@ _PARTS = {
     "TITLES": "mrs?|ms|(?-i:M)iss|drs?|profs?|sens?|reps?|attys?|lt|col|gen|messrs|govs?|adm|rev|maj|sgt|cpl|pvt|mt"
     "|capt|ste?|ave|pres|lieut|hon|brig|co?mdr|pfc|spc|supts?|det|adj|adv|asst|assoc|ens|insp|mlle|mme|msgr|sfc",
     "OTHERS": r"vs|alex|wm|jos|cie|cf|treas|invt|dept|elec|natl|m(?-i:[ft])g|ft|ph",
-    # Regardless of case a "k" is the Kelvin sign as well, which no acronym has.
+    # Case-insensitively, "k" also matches the Kelvin sign, which ACRO does not contain.
     "ABBREV": r"(?:[Aa]\.\u212a\.[Aa]|{ACRO}|(?i:{TITLES}|{OTHERS}))",
     "STARTERS": r"A(?i:bout|ccording|dditionally|fter|n|s|t)?|B(?i:ut)|E(?i:arlier)|H(?i:e|er|ere|owever)|I(?i:f|n|t)"
     r"|L(?i:ast)|M(?i:any|ore|r\.|s\.)|N(?i:ow)|O(?i:nce|ne|ther|ur)|S(?i:he|ince|o|ome|uch)"
@@ -138,12 +140,12 @@ _PARTS = {
     "TREEBANK": r"(?i:-(?:rrb|lrb|rcb|lcb|rsb|lsb)-|c\.d\.s|pro-|anti-|s(?:&|&amp;)(?:p-500|ls)|cap{APOS}n|c{APOS}est)",
     "SEPARATOR": r"[,;:\u3001]",
 }
-# What has to stand somewhere in the text for a rule to be tried.
+# Patterns that the text must contain for a rule to be tried.
 _APOSTROPHE = r"['\x91\x92`\u2018\u2019\u201b]|&(?i:apos;)"
 _HOST_NAME = r"\.(?i:com|net|org|edu)|(?i:www)\."
 _FILE_NAME = r"\.(?i:{FILETYPES})(?:{SPACENL}|[.?!,]|\Z)"
 
-# (first character, token, what must follow it, form of the token, what the text must hold); the order decides ties.
+# (first character, token, required right context, form, pattern the text must contain); the order decides ties.
 _RULES: list[tuple[str, str, str, str, str]] = [
     ("[cCfF]", r"(?i:c\+\+|[cf]\#)", "", "as is", ""),
     ("[cC]", "(?i:can)", "(?i:not)", "as is", ""),
@@ -216,18 +218,18 @@ class _Rule(NamedTuple):
 
 
 def _ranges(text: str) -> list[tuple[int, int]]:
-    """The code points of `02C2-02C5 0384` as pairs of first and last."""
+    """Parse code points such as `02C2-02C5 0384` into (first, last) pairs."""
     bounds = [item.split("-") for item in text.split()]
     return [(int(bound[0], 16), int(bound[-1], 16)) for bound in bounds]
 
 
 def _set(ranges: list[tuple[int, int]]) -> str:
-    """The inside of a regular expression's set."""
+    """The contents of a regular expression's character set."""
     return "".join(f"\\u{low:04x}-\\u{high:04x}" for low, high in ranges)
 
 
-def _known(category: str, later: str) -> str:
-    """The inside of a set with the characters of a category up to U+FFFF that the lexer's Unicode version has."""
+def _category(category: str, later: str) -> str:
+    """A character set of the characters of a category up to U+FFFF that exist in the lexer's Unicode version."""
     unknown = {code for low, high in _ranges(later) for code in range(low, high + 1)}
     ranges: list[tuple[int, int]] = []
     for code in range(0x10000):
@@ -240,39 +242,39 @@ def _known(category: str, later: str) -> str:
 @cache
 def _parts() -> dict[str, str]:
     sets = {"M": _set(_ranges(_WORD_MARKS)), "SYMBOLS": _set(_ranges(_SYMBOLS))}
-    return _PARTS | sets | {"L": _known("L", _LATER_LETTERS) + "\u1885\u1886", "D": _known("Nd", _LATER_DIGITS)}
+    return _PARTS | sets | {"L": _category("L", _LATER_LETTERS) + "\u1885\u1886", "D": _category("Nd", _LATER_DIGITS)}
 
 
-def _filled(pattern: str) -> str:
-    return re.sub(r"\{([A-Z]+)\}", lambda match: _filled(_parts()[match[1]]), pattern)
+def _expand(pattern: str) -> str:
+    return re.sub(r"\{([A-Z]+)\}", lambda match: _expand(_parts()[match[1]]), pattern)
 
 
 @cache
 def _rules() -> list[_Rule]:
     return [
-        _Rule(re.compile(_filled(first)), re.compile(f"({_filled(token)}){_filled(after)}"), _FORMS[form], needs)
+        _Rule(re.compile(_expand(first)), re.compile(f"({_expand(token)}){_expand(after)}"), _FORMS[form], needs)
         for first, token, after, form, needs in _RULES
     ]
 
 
 @cache
 def _needs() -> list[tuple[str, re.Pattern[str]]]:
-    return [(needs, re.compile(_filled(needs))) for needs in sorted({rule[4] for rule in _RULES})]
+    return [(needs, re.compile(_expand(needs))) for needs in sorted({rule[4] for rule in _RULES})]
 
 
 @cache
 def _candidates(first: str, present: frozenset[str]) -> list[_Rule]:
-    """The rules a token with this first character can come from."""
+    """The rules that can match a token with this first character."""
     return [rule for rule in _rules() if rule.needs in present and rule.first.match(first)]
 
 
 _PLAIN_WORD = re.compile(r"([A-Za-z]+) [ \t\xa0\u2000-\u200a\u3000]*")
-_SIGHT = 200  # characters of the next captions, more than the words that are looked for take
+_LOOKAHEAD = 200  # characters of the next captions; longer than any right context
 _ASSIMILATED = frozenset(["cannot", "gonna", "gotta", "wanna", "gimme", "lemme"])
 
 
 def _tokens(text: str, following: str) -> list[str]:
-    """The lexer's tokens of a text, with what comes after it."""
+    """The lexer's tokens of a text, given the text that follows it."""
     present = frozenset(needs for needs, pattern in _needs() if pattern.search(text))
     tokens, place, end = [], 0, len(text)
     text += following
@@ -298,29 +300,29 @@ def _caption(text: str, following: str) -> str:
 
 
 def tokenize(text: str) -> str:
-    """The tokens of a caption, as ROUGE-L and CIDEr of the captioning tools want them.
+    """Tokenize a caption for ROUGE-L and CIDEr.
 
     Args:
-        text: One caption. A newline in it counts as a space.
+        text: A caption. A newline counts as a space.
 
     Returns:
-        The tokens in lower case without punctuation, joined by single spaces.
+        The lower-cased tokens without punctuation, joined by single spaces.
     """
     return _caption(text, "\n")
 
 
 def tokenize_captions(captions: Sequence[str]) -> list[str]:
-    """The tokens of captions as the tool finds them in one call, where a caption sees the captions after it.
+    """Tokenize captions as in one call of the tool, where each caption sees the captions after it.
 
     Args:
         captions: The captions in the order of the call.
 
     Returns:
-        What `tokenize` returns, a caption at a time.
+        The tokens of each caption, as `tokenize` returns them.
     """
     results: list[str] = []
     following = ""
     for text in reversed(captions):
         results.append(_caption(text, following))
-        following = ("\n" + text.replace("\n", " ") + following)[:_SIGHT]
+        following = ("\n" + text.replace("\n", " ") + following)[:_LOOKAHEAD]
     return results[::-1]

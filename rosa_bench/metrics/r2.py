@@ -1,4 +1,4 @@
-"""The explained share of the labels' variance, summed over outputs, in points."""
+"""Coefficient of determination (R²) in points: the explained share of the labels' variance, summed over outputs."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ def _compute(predictions: Numbers, labels: Numbers) -> float:
 
 
 def _resample(score: float, predictions: Numbers, labels: Numbers) -> Statistic:
-    """The explained share of the variance, summed over outputs."""
     true = labels.reshape(len(labels), -1)
-    missed, true = ((predictions.reshape(true.shape) - true) ** 2).sum(1), true - true.mean(0)
-    rows = np.concatenate([missed[:, None], (true**2).sum(1)[:, None], true], axis=1)
+    residual, true = ((predictions.reshape(true.shape) - true) ** 2).sum(1), true - true.mean(0)
+    rows = np.concatenate([residual[:, None], (true**2).sum(1)[:, None], true], axis=1)
 
     def combine(total: Numbers) -> Numbers:
         spread = total[:, 1] - (total[:, 2:] ** 2).sum(1) / len(rows)

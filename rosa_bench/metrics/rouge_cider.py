@@ -1,7 +1,6 @@
-"""ROUGE-L and CIDEr as the E2E challenge computes them, with the code of the COCO caption evaluation.
+"""ROUGE-L and CIDEr as the E2E challenge computes them, following the COCO caption evaluation.
 
-Both compare tokens of the Penn Treebank tokenizer (`rosa_bench.metrics.ptb_tokenizer`), lower-cased and without
-punctuation.
+Both compare lower-cased tokens of the Penn Treebank tokenizer (`rosa_bench.metrics.ptb_tokenizer`) without punctuation.
 """
 
 from __future__ import annotations
@@ -20,21 +19,21 @@ Vector = dict[tuple[str, ...], float]
 
 
 def tokenized(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
-    """Texts as tokens joined by spaces. Raises ValueError if an output has no reference, or there are no outputs."""
+    """Tokenize texts; tokens are joined by spaces. Raises ValueError without outputs, or if one has no reference."""
     check(outputs, references)
-    texts = iter(tokenize_captions([text for refs in references for text in refs]))  # one call, as the challenge's
+    texts = iter(tokenize_captions([text for refs in references for text in refs]))  # one call, as in the challenge
     return tokenize_captions(list(outputs)), [[next(texts) for _ in refs] for refs in references]
 
 
 def rouge_l(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """Mean over outputs of `rouge_l_each`, in points. Takes what `tokenized` returns."""
+    """Mean of `rouge_l_each` over outputs, in points. Takes the result of `tokenized`."""
     return 100 * total(rouge_l_each(outputs, references)) / len(outputs)
 
 
 def rouge_l_each(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
-    """The F score of the longest common subsequence of every output, a fraction.
+    """The F score of the longest common subsequence for every output, as a fraction.
 
-    Precision and recall are each the best over an output's references. Takes what `tokenized` returns.
+    Precision and recall are each the maximum over an output's references. Takes the result of `tokenized`.
     """
     scores = []
     for output, refs in zip(outputs, references, strict=True):
@@ -47,11 +46,11 @@ def rouge_l_each(outputs: Sequence[str], references: Sequence[Sequence[str]]) ->
 
 
 def total(values: Iterable[float]) -> float:
-    """The sum, added up in order; not `sum`, which rounds otherwise from Python 3.12 on."""
-    found = 0.0
+    """Sum values in order. The builtin `sum` rounds differently from Python 3.12 on."""
+    subtotal = 0.0
     for value in values:
-        found += value
-    return found
+        subtotal += value
+    return subtotal
 
 
 def _common(first: Sequence[str], second: Sequence[str]) -> int:
@@ -67,21 +66,22 @@ def _common(first: Sequence[str], second: Sequence[str]) -> int:
 
 
 def cider(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """CIDEr-D (Vedantam et al., 2015), ten times the mean of `cider_each`. Takes what `tokenized` returns."""
+    """CIDEr-D (Vedantam et al., 2015): ten times the mean of `cider_each`. Takes the result of `tokenized`."""
     return 10 * total(cider_each(outputs, references)) / len(outputs)
 
 
 def cider_each(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
-    """The mean cosine of every output with its references: idf from the references of these very outputs.
+    """The mean tf-idf cosine of every output with its references.
 
-    So scores of different sets or subsets do not compare. Takes what `tokenized` returns. The length penalty compares
-    numbers of bigrams, as the published code does.
+    Document frequencies come from the references of these outputs, so scores of different sets or subsets are not
+    comparable. The length penalty compares numbers of bigrams, as the published code does. Takes the result of
+    `tokenized`.
 
     Raises:
-        AbsentError: for a single output, of which every n-gram has weight 0; the published code gives 0.
+        AbsentError: for a single output, where every n-gram has weight 0; the published code returns 0.
     """
     if len(outputs) == 1:
-        raise AbsentError("undefined: CIDEr weighs n-grams by how few examples have them, and there is one example")
+        raise AbsentError("undefined: CIDEr weights n-grams by document frequency, and there is only one example")
     cooked = [[_counts(ref) for ref in refs] for refs in references]
     documents = Counter(ngram for refs in cooked for ngram in set().union(*refs))
     size = math.log(len(cooked))
@@ -102,16 +102,16 @@ def cider_each(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> l
 
 def _counts(text: str) -> Counter[tuple[str, ...]]:
     words = tuple(text.split())
-    found: Counter[tuple[str, ...]] = Counter()
+    counts: Counter[tuple[str, ...]] = Counter()
     for order in range(1, CIDER_ORDER + 1):
-        found.update(ngrams(words, order))
-    return found
+        counts.update(ngrams(words, order))
+    return counts
 
 
 def _similarity(
     hypothesis: tuple[list[Vector], list[float], int], reference: tuple[list[Vector], list[float], int]
 ) -> float:
-    """The mean over orders of the clipped cosine, less for lengths that differ."""
+    """The mean over orders of the clipped cosine, times a penalty for different lengths."""
     penalty = math.exp(-((hypothesis[2] - reference[2]) ** 2) / (2 * CIDER_SIGMA**2))
     total = 0.0
     for ours, theirs, norm, other in zip(hypothesis[0], reference[0], hypothesis[1], reference[1], strict=True):

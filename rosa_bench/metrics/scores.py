@@ -1,4 +1,4 @@
-"""Metrics by name: a value, or the reason why there is none."""
+"""Scores by metric name: a value, or the reason why it is absent."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Callable
 
 
 class AbsentError(Exception):
-    """A metric has no value; the text says why. It begins with `undefined` where the rows are the reason."""
+    """A metric has no value; the message says why. It starts with `undefined` if the rows are the reason."""
 
 
 class Scores(dict[str, float]):
-    """Metrics by name. A metric without a value is in `absent` with the reason, and not among the scores."""
+    """Scores by metric name. `absent` maps each metric without a value to the reason."""
 
     def __init__(self) -> None:
         super().__init__()
         self.absent: dict[str, str] = {}
 
     def enter(self, name: str, compute: Callable[[], float]) -> None:
-        """Compute a metric, or note why it has no value."""
+        """Compute a metric and store its value, or the reason why it has none."""
         try:
             value = compute()
         except AbsentError as error:

@@ -1,7 +1,7 @@
-"""Metrics of generated text as functions of sums over outputs, so that resamples of a test set can be scored at once.
+"""Metrics of generated text as functions of sums over outputs, which score many resamples of a test set at once.
 
-For every convention of `rosa_bench.metrics.conventions`: its official score, computed by the same code, and the formula
-over arrays of sums. What depends on the whole set of references stays as it is in the full set: the information of
+Every convention of `rosa_bench.metrics.conventions` has its official score, computed by the same code, and a formula
+over arrays of sums. Quantities of the whole reference set keep their values from the full set: the information of
 n-grams (NIST) and their document frequencies (CIDEr).
 """
 
@@ -33,7 +33,7 @@ class TextMetric(Metric):
     convention: str = ""
 
     def statistic(self, values: Outputs, labels: References) -> Statistic:
-        """The score with its resampled form, from one pass over the texts.
+        """The score and its resampled form, from one pass over the texts.
 
         Raises:
             NoStatisticError: if the metric cannot be computed here.
@@ -61,10 +61,10 @@ def text_metric(family: Family, convention: str, name: str) -> TextMetric:
 
 
 def statistic(family: Family, convention: str, metric: str, outputs: Outputs, references: References) -> Statistic:
-    """A metric of outputs by a convention.
+    """A metric of outputs by a convention, with its resampled form.
 
     Raises:
-        NoStatisticError: if the convention has no such metric, or it cannot be computed here.
+        NoStatisticError: if the family has no such metric, or it cannot be computed here.
         ValueError: if there are no outputs, the lengths differ, or an output has no reference.
     """
     if metric not in conventions.METRICS[family]:
@@ -97,14 +97,14 @@ def _triples(convention: str, metric: str, outputs: Outputs, references: Referen
         return _meteor(texts, refs, scale=1)
     if metric == "bleu":
         return _plain_bleu(conventions.triples_bleu_segments(convention, texts, refs))
-    words, others = [conventions.words(text) for text in texts], [list(map(conventions.words, ref)) for ref in refs]
+    words, ref_words = [conventions.words(text) for text in texts], [list(map(conventions.words, ref)) for ref in refs]
     if convention == "lora":
-        rates = [ter.least_rate(ours, theirs) for ours, theirs in zip(words, others, strict=True)]
+        rates = [ter.least_rate(output, group) for output, group in zip(words, ref_words, strict=True)]
         return mean(rouge_cider.total(rates) / len(rates), rates)
-    edits = [ter.tercom(ours, theirs) for ours, theirs in zip(words, others, strict=True)]
+    edits = [ter.tercom(output, group) for output, group in zip(words, ref_words, strict=True)]
     rows = [(segment.edits, segment.reference_length) for segment in edits]
-    whole = [rouge_cider.total(column) for column in zip(*rows, strict=True)]
-    return sums(whole[0] / whole[1], rows, lambda total: ratio(total[:, 0], total[:, 1]))
+    totals = [rouge_cider.total(column) for column in zip(*rows, strict=True)]
+    return sums(totals[0] / totals[1], rows, lambda total: ratio(total[:, 0], total[:, 1]))
 
 
 def _plain_bleu(segments: Sequence[mteval.Segment]) -> Statistic:
@@ -115,12 +115,12 @@ def _plain_bleu(segments: Sequence[mteval.Segment]) -> Statistic:
 
 
 def _plain_bleu_of(total: Numbers) -> Numbers:
-    """BLEU without smoothing, in points: 0 where an order has no match."""
+    """Unsmoothed BLEU in points; 0 if some order has no match."""
     length, closest, matches, possible = total[:, 0], total[:, 1], total[:, 2:6], total[:, 6:10]
-    there = matches.min(1) > 0
-    precision = np.log(np.where(there[:, None], matches, 1) / np.where(there[:, None], possible, 1)).mean(1)
+    matched = matches.min(1) > 0
+    precision = np.log(np.where(matched[:, None], matches, 1) / np.where(matched[:, None], possible, 1)).mean(1)
     penalty = np.minimum(0, 1 - ratio(closest, length, 0.0))
-    return np.where(there, 100 * np.exp(precision + penalty), 0.0)
+    return np.where(matched, 100 * np.exp(precision + penalty), 0.0)
 
 
 def _bleu(segments: Sequence[mteval.Segment], perl: bool) -> Statistic:
@@ -129,7 +129,7 @@ def _bleu(segments: Sequence[mteval.Segment], perl: bool) -> Statistic:
 
 
 def _bleu_counts(segments: Sequence[mteval.Segment], perl: bool) -> list[list[int]]:
-    """What each segment adds: its length, the closest reference's, matches and possible n-grams of orders 1 to 4."""
+    """Per segment: output length, closest reference length, matches and possible n-grams of orders 1 to 4."""
     rows = []
     for segment in segments:
         matches = [mteval.clipped(segment, order).total() for order in range(1, mteval.BLEU_ORDER + 1)]
@@ -139,16 +139,16 @@ def _bleu_counts(segments: Sequence[mteval.Segment], perl: bool) -> list[list[in
 
 
 def _possible(length: int, orders: int, perl: bool) -> list[int]:
-    """The n-grams of every order in a line of tokens; pymteval counts fewer than none."""
-    return [max(0, found) if perl else found for found in range(length, length - orders, -1)]
+    """The number of n-grams of every order in a line of `length` tokens; pymteval's can be negative."""
+    return [max(0, count) if perl else count for count in range(length, length - orders, -1)]
 
 
 def _bleu_perl(total: Numbers) -> Numbers:
     length, closest, matches, possible = total[:, 0], total[:, 1], total[:, 2:6], total[:, 6:10]
-    missed = (possible > 0) & (matches == 0)
-    smoothed = 0.5 ** np.cumsum(missed, axis=1)  # halved at every order without a match
-    counted = np.where(possible > 0, np.where(missed, smoothed, matches) / np.maximum(possible, 1), 1.0)
-    logs = np.log(counted).sum(1)
+    unmatched = (possible > 0) & (matches == 0)
+    smoothed = 0.5 ** np.cumsum(unmatched, axis=1)  # halved at every order without a match
+    precision = np.where(possible > 0, np.where(unmatched, smoothed, matches) / np.maximum(possible, 1), 1.0)
+    logs = np.log(precision).sum(1)
     score = 100 * np.exp(logs / mteval.BLEU_ORDER + np.minimum(0, 1 - ratio(closest, length, 1.0)))
     out: Numbers = np.where(length > 0, score, 0.0)
     return out
@@ -165,45 +165,45 @@ def _bleu_python(total: Numbers) -> Numbers:
 def _nist(segments: Sequence[mteval.Segment], perl: bool) -> Statistic:
     information, rows = mteval.information_of(segments, zero_is_no_context=perl), []
     for segment in segments:
-        gained = [sum(mteval.gains(segment, order, information)) for order in range(1, mteval.NIST_ORDER + 1)]
+        gains = [sum(mteval.gains(segment, order, information)) for order in range(1, mteval.NIST_ORDER + 1)]
         length, words = len(segment.output), sum(map(len, segment.references))
-        many = len(segment.references)
-        sizes = [words, many] if perl else [words / many, 1]
-        rows.append([length, *sizes, *gained, *_possible(length, mteval.NIST_ORDER, perl)])
+        count = len(segment.references)
+        sizes = [words, count] if perl else [words / count, 1]
+        rows.append([length, *sizes, *gains, *_possible(length, mteval.NIST_ORDER, perl)])
     score = (mteval.nist_perl if perl else mteval.nist_python)(segments)
     return sums(score, rows, partial(_nist_of, examples=len(rows), otherwise=0.0 if perl else np.nan))
 
 
 def _nist_of(total: Numbers, examples: int, otherwise: float) -> Numbers:
-    """The sums of pymteval's lines are of mean reference lengths and of ones, which makes its formula the same."""
+    """NIST of either program: pymteval's rows hold mean reference lengths and ones, so the same formula applies."""
     length, words, references = total[:, :3].T
-    gained, possible = total[:, 3 : 3 + mteval.NIST_ORDER], total[:, 3 + mteval.NIST_ORDER :]
+    gains, possible = total[:, 3 : 3 + mteval.NIST_ORDER], total[:, 3 + mteval.NIST_ORDER :]
     reference = ratio(words * examples, references, 0.0)
     short = (length < reference) & (length > 0)
-    away = np.log(np.where(short, length, 1) / np.where(short, reference, 1))
-    penalty = np.where(length >= reference, 1.0, np.where(short, np.exp(-mteval.BETA * away**2), 0.0))
-    score: Numbers = penalty * ratio(gained, possible, otherwise).sum(1)
+    log_ratio = np.log(np.where(short, length, 1) / np.where(short, reference, 1))
+    penalty = np.where(length >= reference, 1.0, np.where(short, np.exp(-mteval.BETA * log_ratio**2), 0.0))
+    score: Numbers = penalty * ratio(gains, possible, otherwise).sum(1)
     return score
 
 
 def _meteor(outputs: Outputs, references: References, scale: float) -> Statistic:
     score, each = meteor.shared().evaluated(outputs, references)
     rows = np.array(each)
-    rows[(rows[:, 21:23] == rows[:, :2]).all(1) & (rows[:, 20] == 1), 20] = 0  # no chunk of a perfect match is counted
+    rows[(rows[:, 21:23] == rows[:, :2]).all(1) & (rows[:, 20] == 1), 20] = 0  # a perfect match counts no chunk
     return sums(scale * score, rows, lambda total: scale * _meteor_of(total))
 
 
 def _meteor_of(total: Numbers) -> Numbers:
-    """METEOR from the sums of its program's 23 statistics of a segment, by the formulas of Denkowski and Lavie (2014).
+    """METEOR from sums of its program's 23 statistics per segment, by the formulas of Denkowski and Lavie (2014).
 
-    In order: words of output and reference, function words of both, then for each kind of match the content words
-    matched in output and reference and the function words matched in both, then chunks, and words matched in both.
+    The statistics are, each for output and reference: words; function words; for each kind of match, matched content
+    words and matched function words. Then follow chunks, and the matched words of output and reference.
     """
-    lengths, function, chunks, matched = total[:, :2], total[:, 2:4], total[:, 20], total[:, 21:23]
+    lengths, function, chunks, matched_words = total[:, :2], total[:, 2:4], total[:, 20], total[:, 21:23]
     kinds = total[:, 4:20].reshape(-1, len(METEOR_WEIGHTS), 2, 2)  # [R, kind, content or function, output or reference]
     by_word = np.array([METEOR_DELTA, 1 - METEOR_DELTA])
     weighted = np.einsum("rkws,k,w->rs", kinds, np.array(METEOR_WEIGHTS), by_word)
     precision, recall = ratio(weighted, METEOR_DELTA * (lengths - function) + (1 - METEOR_DELTA) * function, 0.0).T
-    both = ratio(precision * recall, METEOR_ALPHA * precision + (1 - METEOR_ALPHA) * recall, 0.0)
-    score: Numbers = both * (1 - METEOR_GAMMA * ratio(2 * chunks, matched.sum(1), 0.0) ** METEOR_BETA)
+    f_mean = ratio(precision * recall, METEOR_ALPHA * precision + (1 - METEOR_ALPHA) * recall, 0.0)
+    score: Numbers = f_mean * (1 - METEOR_GAMMA * ratio(2 * chunks, matched_words.sum(1), 0.0) ** METEOR_BETA)
     return score

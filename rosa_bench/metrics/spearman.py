@@ -8,23 +8,23 @@ from functools import lru_cache
 import numpy as np
 from scipy import stats
 
-from rosa_bench.metrics.metric import Metric, differ
+from rosa_bench.metrics.metric import Metric, require_spread
 from rosa_bench.metrics.pearson import correlation
 from rosa_bench.stats.bootstrap import Statistic
 from rosa_bench.stats.summary import Numbers
 
 
 def _compute(predictions: Numbers, labels: Numbers) -> float:
-    differ(predictions, "prediction")
-    differ(labels, "label")
+    require_spread(predictions, "prediction")
+    require_spread(labels, "label")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of values that are nearly constant
+        warnings.simplefilter("ignore")  # about nearly constant values
         value = float(stats.spearmanr(predictions, labels)[0])
     return 100 * value
 
 
 def _resample(score: float, predictions: Numbers, labels: Numbers) -> Statistic:
-    """Ranks depend on the whole resample: from running totals of the counts in the order of the values."""
+    """Compute the ranks of each resample from cumulative counts in the order of the values."""
     ours, theirs = _Ranks(predictions), _ranks_of(labels.tobytes())
 
     def resampled(counts: Numbers) -> Numbers:
@@ -36,7 +36,7 @@ def _resample(score: float, predictions: Numbers, labels: Numbers) -> Statistic:
 
 
 class _Ranks:
-    """The ranks of values in a resample, about their mean; equal values share the mean of their ranks."""
+    """Centred ranks of values in a resample; equal values share their mean rank."""
 
     def __init__(self, values: Numbers) -> None:
         distinct, self.group = np.unique(values, return_inverse=True)
@@ -44,25 +44,25 @@ class _Ranks:
         self.last = np.cumsum(np.bincount(self.group, minlength=len(distinct))) - 1
 
     def __call__(self, counts: Numbers) -> tuple[Numbers, Numbers]:
-        """Ranks [E, R] for counts [R, E], and the sum of their squares [R]; the rank of what was not drawn is idle."""
-        upto = np.cumsum(counts.T[self.order], axis=0)[self.last]
-        often = np.diff(upto, axis=0, prepend=0)
-        ranks = upto - (often + counts.shape[1]) / 2
-        return ranks[self.group], np.einsum("er,er,er->r", often, ranks, ranks)
+        """Ranks [E, R] for counts [R, E], and their sums of squares [R]. Ignore the ranks of examples not drawn."""
+        cumulative = np.cumsum(counts.T[self.order], axis=0)[self.last]
+        multiplicity = np.diff(cumulative, axis=0, prepend=0)
+        ranks = cumulative - (multiplicity + counts.shape[1]) / 2
+        return ranks[self.group], np.einsum("er,er,er->r", multiplicity, ranks, ranks)
 
 
 class _SharedRanks(_Ranks):
-    """Ranks of labels, which all runs have in common: computed once for each chunk of counts."""
+    """Ranks of the labels, which all runs share, computed once per chunk of counts."""
 
     def __init__(self, values: Numbers) -> None:
         super().__init__(values)
-        self._of: Numbers | None = None
+        self._counts: Numbers | None = None
 
     def __call__(self, counts: Numbers) -> tuple[Numbers, Numbers]:
-        """As `_Ranks`; what is returned is not to be changed."""
-        if self._of is not counts:
-            self._of, self._known = counts, super().__call__(counts)
-        return self._known
+        """As `_Ranks`. Callers must not modify the returned arrays."""
+        if self._counts is not counts:
+            self._counts, self._ranks = counts, super().__call__(counts)
+        return self._ranks
 
 
 @lru_cache(maxsize=8)

@@ -1,7 +1,7 @@
-"""Translation edit rate (Snover et al. 2006): as tercom 7.25 counts it, and as GenerationEval does.
+"""Translation edit rate (Snover et al. 2006) as tercom 7.25 and as GenerationEval compute it.
 
-Both rates are the fewest insertions, deletions, substitutions and shifts of a block of words that a greedy search finds
-between an output and a reference, over a reference length. They differ in which shifts they try and how they average.
+Both rates divide the fewest insertions, deletions, substitutions and block shifts that a greedy search finds between an
+output and a reference by a reference length. They differ in the shifts they try and in how they average.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Words = Sequence[str]
 
 MAX_SHIFT_SIZE = 10  # words in a shifted block
 MAX_SHIFT_DISTANCE = 50  # words between a block and its target
-BEAM_WIDTH = 20  # edits a cell of the alignment may cost beyond the best cell of its column
+BEAM_WIDTH = 20  # edits by which an alignment cell may exceed the best cell of its column
 
 _UNREACHED = 1 << 40
 _NO_BEAM = 1 << 30
@@ -23,16 +23,16 @@ _NO_BEAM = 1 << 30
 
 @dataclass(frozen=True)
 class Edits:
-    """Edits of one output or of a corpus, and the length in words they are divided by (a mean over references)."""
+    """Edits of an output or a corpus, and the length in words that divides them (a mean over references)."""
 
     edits: float
     reference_length: float
 
 
 def tercom(hypothesis: Words, references: Sequence[Words]) -> Edits:
-    """Edits of the reference that needs fewest, and the mean length of all references, as tercom 7.25 has them.
+    """The fewest edits to any reference, and the mean length of all references, as tercom 7.25 computes them.
 
-    Tokens are compared as they are: tercom itself splits at white space and lower-cases.
+    Tokens are compared unchanged; tercom itself splits at white space and lower-cases.
 
     Raises:
         ValueError: if there are no references.
@@ -47,35 +47,35 @@ def tercom(hypothesis: Words, references: Sequence[Words]) -> Edits:
 
 
 def corpus_edits(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> Edits:
-    """Sums of `tercom` over a corpus, in its order.
+    """Sums of `tercom` over a corpus, added in order.
 
     Raises:
         ValueError: if there are no outputs, the lengths differ, or an output has no reference.
     """
     _check(hypotheses, references)
     edits = length = 0.0
-    for hypothesis, group in zip(hypotheses, references, strict=True):  # not `sum`: it rounds otherwise from 3.12 on
+    for hypothesis, group in zip(hypotheses, references, strict=True):  # not `sum`: it rounds differently from 3.12 on
         segment = tercom(hypothesis, group)
         edits, length = edits + segment.edits, length + segment.reference_length
     return Edits(edits, length)
 
 
 def corpus_ter(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> float:
-    """tercom's translation edit rate of a corpus, a fraction: all edits over the sum of mean reference lengths.
+    """tercom's translation edit rate of a corpus, as a fraction: all edits over the sum of mean reference lengths.
 
     Raises:
         ValueError: if there are no outputs, the lengths differ, an output has no reference, or all are empty.
     """
     total = corpus_edits(hypotheses, references)
     if not total.reference_length:
-        raise ValueError("every reference is empty: there is no length to divide by")
+        raise ValueError("every reference is empty, so the edit rate is undefined")
     return total.edits / total.reference_length
 
 
 def segment_mean_ter(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> float:
-    """GenerationEval's translation edit rate, a fraction: the mean over outputs of the least rate of any reference.
+    """GenerationEval's translation edit rate, as a fraction: the mean over outputs of the lowest rate of any reference.
 
-    The shifts are those of the package pyter3, which GenerationEval calls. An empty reference counts as a rate of 1.
+    The shifts are those of the package pyter3, which GenerationEval uses. An empty reference counts as a rate of 1.
 
     Raises:
         ValueError: if there are no outputs, the lengths differ, or an output has no reference.
@@ -88,7 +88,7 @@ def segment_mean_ter(hypotheses: Sequence[Words], references: Sequence[Sequence[
 
 
 def least_rate(hypothesis: Words, references: Sequence[Words]) -> float:
-    """One output's part in `segment_mean_ter`; there has to be a reference."""
+    """The rate of one output in `segment_mean_ter`. There must be at least one reference."""
     least = math.inf
     for reference in dict.fromkeys(map(tuple, references)):
         if not reference:
@@ -100,11 +100,13 @@ def least_rate(hypothesis: Words, references: Sequence[Words]) -> float:
 
 def _check(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> None:
     if not hypotheses or len(hypotheses) != len(references) or not all(references):
-        raise ValueError(f"{len(hypotheses)} outputs for {len(references)} lists of references, none of them empty")
+        raise ValueError(
+            f"got {len(hypotheses)} outputs and {len(references)} lists of references; every output needs references"
+        )
 
 
 def _fewest_possible(hypothesis: Words, reference: Words) -> int:
-    """Edits that no order of the output's words can do without: a lower bound that shifts do not change."""
+    """A lower bound on the edits of any order of the output's words, so shifts do not change it."""
     common = sum((Counter(hypothesis) & Counter(reference)).values())
     return max(len(hypothesis), len(reference)) - common
 
@@ -117,10 +119,10 @@ def _index(words: Words) -> dict[str, list[int]]:
 
 
 class _Distance:
-    """Levenshtein distance to a fixed reference, bit-parallel (Myers 1999, as Hyyrö 2003 gives it for whole strings).
+    """Bit-parallel Levenshtein distance to a fixed reference (Myers 1999, in Hyyrö's 2003 form for whole strings).
 
-    A bit stands for a word of the reference. `rebase` keeps the state after each word of one text, so that a shifted
-    version of it is measured from its first changed word on; distances are remembered as well.
+    Each bit stands for a word of the reference. `rebase` stores the state after each word of a text, so that a shifted
+    version is computed only from its first changed word on. Distances are cached.
     """
 
     def __init__(self, reference: Words) -> None:
@@ -128,24 +130,24 @@ class _Distance:
         self.all = (1 << self.length) - 1
         self.last = 1 << self.length >> 1
         self.where = {word: sum(1 << place for place in places) for word, places in _index(reference).items()}
-        self.known: dict[tuple[str, ...], int] = {}
+        self.cache: dict[tuple[str, ...], int] = {}
         self.states: list[tuple[int, int, int]] = []
 
     def rebase(self, words: Words) -> int:
-        """Makes `words` the text that others are shifted versions of; returns its distance."""
+        """Make `words` the text whose shifted versions are measured next. Returns its distance."""
         self.states = [(self.all, 0, self.length)]
         for word in words:
             self.states.append(self._extend(self.states[-1], [word]))
         return self.states[-1][2]
 
     def __call__(self, words: tuple[str, ...], shared: int) -> int:
-        """Distance of `words`, the first `shared` of which are those of the last `rebase`."""
-        if words not in self.known:
-            self.known[words] = self._extend(self.states[shared], words[shared:])[2]
-        return self.known[words]
+        """Distance of `words`, whose first `shared` words equal those of the last `rebase`."""
+        if words not in self.cache:
+            self.cache[words] = self._extend(self.states[shared], words[shared:])[2]
+        return self.cache[words]
 
     def _extend(self, state: tuple[int, int, int], words: Words) -> tuple[int, int, int]:
-        """State after more words: rows where the column rises and where it falls, and the distance in its last row."""
+        """State after more words: the rows where the column rises and falls, and the distance in its last row."""
         rises, falls, distance = state
         mask, last, where = self.all, self.last, self.where
         for word in words:
@@ -166,19 +168,19 @@ class _Distance:
 
 @dataclass(frozen=True)
 class _Alignment:
-    """tercom's alignment of an output with a reference, and what it costs without shifts."""
+    """tercom's alignment of an output with a reference, and its cost without shifts."""
 
     edits: int
-    wrong: list[bool]  # of each output word: inserted or substituted
-    missed: list[bool]  # of each reference word: deleted or substituted
-    positions: list[int]  # of each reference word: its output word; for a deleted one, that before the gap, or -1
+    wrong: list[bool]  # per output word: inserted or substituted
+    missed: list[bool]  # per reference word: deleted or substituted
+    positions: list[int]  # per reference word: the aligned output word, or the one before the gap, or -1
 
 
 def _align(hypothesis: Words, reference: Words) -> _Alignment:
-    """Least-cost alignment under tercom's beam; of equal costs first a diagonal step, then insertion.
+    """Lowest-cost alignment under tercom's beam; ties prefer a diagonal step, then an insertion.
 
-    The beam leaves out a cell costing over `BEAM_WIDTH` more than the cheapest cell a diagonal step reached in its
-    column, so the cost can exceed the edit distance. The last column is complete, so there is always an alignment.
+    The beam drops cells that cost over `BEAM_WIDTH` more than the cheapest cell that a diagonal step reached in their
+    column, so the cost can exceed the edit distance. The last column is complete, so an alignment always exists.
     """
     column = [0] + [_UNREACHED] * len(reference)
     steps = [["i"] * (len(reference) + 1)]
@@ -202,15 +204,15 @@ def _align(hypothesis: Words, reference: Words) -> _Alignment:
 
 
 def _delete(column: list[int], steps: list[str], limit: int) -> None:
-    """Completes a column by deletions, downwards, where strictly cheaper; empties the cells over the limit."""
-    before = _UNREACHED
+    """Fill a column downwards by deletions where strictly cheaper, and clear cells over the limit."""
+    previous = _UNREACHED
     for i, cost in enumerate(column):
-        if before + 1 < cost:
-            cost = column[i] = before + 1
+        if previous + 1 < cost:
+            cost = column[i] = previous + 1
             steps[i] = "d"
         if cost > limit:
             cost = column[i] = _UNREACHED
-        before = cost
+        previous = cost
 
 
 def _trace(edits: int, steps: list[list[str]]) -> _Alignment:
@@ -232,10 +234,10 @@ def _tercom_edits(hypothesis: Words, reference: Words) -> int:
     distance = _Distance(reference)
     current, alignment, shifts = tuple(hypothesis), _align(hypothesis, reference), 0
     while alignment.edits > possible:
-        found = _best_shift(current, reference, alignment, distance, possible)
-        if found is None:
+        shift = _best_shift(current, reference, alignment, distance, possible)
+        if shift is None:
             break
-        current, alignment = found
+        current, alignment = shift
         shifts += 1
     return shifts + alignment.edits
 
@@ -243,11 +245,11 @@ def _tercom_edits(hypothesis: Words, reference: Words) -> int:
 def _best_shift(
     words: tuple[str, ...], reference: Words, alignment: _Alignment, distance: _Distance, possible: int
 ) -> tuple[tuple[str, ...], _Alignment] | None:
-    """The first of the shifts that save most, long blocks tried first, or None if none saves an edit.
+    """The first shift with the largest saving, trying long blocks first, or None if no shift saves an edit.
 
-    A shift costs one edit itself, so the one taken may gain nothing on the whole. tercom takes a block of n words to
-    save 2n edits at most and stops where that cannot beat the best so far. The distance without a beam, a lower bound,
-    rules out most shifts; only the others are aligned.
+    The shift itself costs one edit, so the net saving can be zero. tercom assumes that a block of n words saves at most
+    2n edits and stops when that cannot beat the best shift so far. The distance without a beam is a lower bound that
+    rules out most shifts; only the remaining ones are aligned.
     """
     distance.rebase(words)
     best: tuple[tuple[str, ...], _Alignment] | None = None
@@ -259,26 +261,26 @@ def _best_shift(
                 return best
             shifted = _move(words, start, length, target)
             if distance(shifted, min(start, target)) < fewest:
-                aligned = _align(shifted, reference)
-                if aligned.edits < fewest:
-                    best, fewest = (shifted, aligned), aligned.edits
+                candidate = _align(shifted, reference)
+                if candidate.edits < fewest:
+                    best, fewest = (shifted, candidate), candidate.edits
     return best
 
 
 def _move(words: tuple[str, ...], start: int, length: int, target: int) -> tuple[str, ...]:
-    """`words` with a block taken out and put before the word that is then at `target`."""
+    """Remove a block from `words` and insert it before index `target` of the rest."""
     block, rest = words[start : start + length], words[:start] + words[start + length :]
     return rest[:target] + block + rest[target:]
 
 
 def _shifts(words: Words, reference: Words, alignment: _Alignment) -> list[list[tuple[int, int]]]:
-    """By block length, the shifts tercom tries, in its order: where the block starts, and its place in the rest.
+    """The shifts that tercom tries, in its order, by block length: start of the block, and target index in the rest.
 
-    A block is a run of words that the reference has too, aligned elsewhere, with an error in both texts. Whether one
-    may start at a word is asked of that word alone first, there with one word more to the left.
+    A block is a run of words that also occurs in the reference, is aligned elsewhere, and has an error in both texts. A
+    first check of the start word alone allows a distance of one word more to the left.
     """
     where = _index(reference)
-    found: list[list[tuple[int, int]]] = [[] for _ in range(MAX_SHIFT_SIZE + 1)]
+    shifts: list[list[tuple[int, int]]] = [[] for _ in range(MAX_SHIFT_SIZE + 1)]
     for start, word in enumerate(words):
         places = where.get(word, [])
         offsets = [alignment.positions[place] - start for place in places]
@@ -296,8 +298,8 @@ def _shifts(words: Words, reference: Words, alignment: _Alignment) -> list[list[
                 break
             for place in elsewhere:
                 if any(alignment.missed[place : place + length]):
-                    found[length].extend((start, to) for to in _targets(start, length, place, alignment.positions))
-    return found
+                    shifts[length].extend((start, to) for to in _targets(start, length, place, alignment.positions))
+    return shifts
 
 
 def _in_reach(start: int, end: int, position: int) -> bool:
@@ -305,10 +307,10 @@ def _in_reach(start: int, end: int, position: int) -> bool:
 
 
 def _targets(start: int, length: int, place: int, positions: Sequence[int]) -> Iterator[int]:
-    """Places in the rest of the output for a block that the reference has at `place`.
+    """Target indices in the rest of the output for a block that starts at `place` in the reference.
 
-    tercom puts the block behind the output word aligned with the reference word before `place`, or with one of the
-    block's own; a place inside the block counts from its start, in words after it.
+    tercom inserts the block after the output word aligned with the reference word before `place`, or with a word of the
+    block itself. A position inside the block counts from the block's start, in words after the block.
     """
     for i in range(place - 1, place + length):
         position = positions[i] if i >= 0 else -1
@@ -318,7 +320,7 @@ def _targets(start: int, length: int, place: int, positions: Sequence[int]) -> I
 
 
 def _pyter_edits(hypothesis: Words, reference: Words) -> int:
-    """Edits as pyter3 counts them: whole runs, moved to their place in the reference; ties go to the last sorted."""
+    """Edits as pyter3 counts them: whole runs move to their position in the reference, and the last in sort order wins ties."""
     possible = _fewest_possible(hypothesis, reference)
     distance = _Distance(reference)
     current, shifts = tuple(hypothesis), 0
@@ -327,9 +329,9 @@ def _pyter_edits(hypothesis: Words, reference: Words) -> int:
         fewest, best = edits, current
         for start, place, length in _runs(current, reference):
             shifted = _move(current, start, length, place)
-            left = distance(shifted, min(start, place))
-            if left < fewest or (left == fewest < edits and shifted > best):
-                fewest, best = left, shifted
+            remaining = distance(shifted, min(start, place))
+            if remaining < fewest or (remaining == fewest < edits and shifted > best):
+                fewest, best = remaining, shifted
         if fewest == edits:
             break
         current, shifts = best, shifts + 1
@@ -338,7 +340,7 @@ def _pyter_edits(hypothesis: Words, reference: Words) -> int:
 
 
 def _runs(words: Words, reference: Words) -> Iterator[tuple[int, int, int]]:
-    """Start in either text and length of every equal run that differs in position, each as long as it goes."""
+    """Both starts and the length of every maximal equal run at different positions in the two texts."""
     where = _index(reference)
     for start, word in enumerate(words):
         for place in where.get(word, []):

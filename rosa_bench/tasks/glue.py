@@ -41,7 +41,7 @@ class Glue(Task):
         if self.primary not in self.metrics:
             raise ValueError(f"primary={self.primary} is not among metrics={self.metrics}")
         for name in self.metrics:
-            if not metrics.known(name):
+            if not metrics.exists(name):
                 raise ValueError(f"metrics={name[:80]} is not a metric: {nearest(name, metrics.names())}")
         if len(self.labels) == 1:
             raise ValueError("labels needs two names or more, or none for a regression")

@@ -19,7 +19,7 @@ from rosa_bench.records import checkpoints
 from rosa_bench.records.record import COPY, read_record
 from rosa_bench.records.run_key import finished
 from rosa_bench.run import run as run_experiment
-from rosa_bench.system import console
+from rosa_bench.system import console, files
 
 OVERRIDES = ("method=lora", "save=adapter")
 
@@ -46,7 +46,7 @@ def made(tmp_path_factory) -> Path:
 def copied(made, tmp_path, monkeypatch) -> Path:
     """A copy of both, to be damaged, in a process that has said and hashed nothing yet."""
     console.warn_once.cache_clear()
-    source._sha256.cache_clear()
+    files._sha256.cache_clear()
     shutil.copytree(made, tmp_path / "copy")
     return tmp_path / "copy"
 
@@ -93,10 +93,10 @@ def test_every_changed_byte_of_a_checkpoint_is_noticed(copied):
         for damaged in damages(content, 1 if own else max(1, len(content) // 7)):
             path.write_bytes(damaged)
             if not own:
-                source._sha256.cache_clear()  # file systems' clocks are too coarse for two changes in a moment
+                files._sha256.cache_clear()  # file systems' clocks are too coarse for two changes in a moment
             assert checkpoints.read_mark(newest) is None, path.name
         path.write_bytes(content)
-        source._sha256.cache_clear()
+        files._sha256.cache_clear()
     assert checkpoints.read_mark(newest) is not None
     (newest / "optimizer.pt").unlink()
     assert checkpoints.read_mark(newest) is None
@@ -158,7 +158,7 @@ def test_a_damaged_adapter_is_refused(copied):
     content = path.read_bytes()
     for damaged in damages(content, len(content) // 11):
         path.write_bytes(damaged)
-        source._sha256.cache_clear()
+        files._sha256.cache_clear()
         with pytest.raises(UsageError, match="is damaged: its checksum"):
             checkpoints.load_adapter(model, run.method, folder, told)
 

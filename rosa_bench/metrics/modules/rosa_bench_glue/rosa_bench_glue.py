@@ -10,7 +10,7 @@ ACCURACY = ("sst2", "mnli", "qnli", "rte", "wnli")
 
 
 class RosaBenchGlue(evaluate.Metric):
-    """`compute(predictions=..., references=...)` of one GLUE task, named by the configuration."""
+    """`compute(predictions=..., references=...)` for the GLUE task that the configuration name selects."""
 
     def _info(self) -> evaluate.MetricInfo:
         if self.config_name not in (*METRICS, *ACCURACY):

@@ -14,13 +14,13 @@ import evaluate
 class RosaBenchText(evaluate.Metric):
     """`compute(predictions=[text], references=[[text, ...]])`; lists of references may differ in length.
 
-    A metric that cannot be had (METEOR without Java) is missing from the result; `absent` says why.
+    A metric that is not available (METEOR without Java) is missing from the result; `absent` says why.
     """
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
             description=str(__doc__),
-            citation="See rosa_bench/metrics/conventions.py for the programs that are reproduced.",
+            citation="See rosa_bench/metrics/conventions.py for the reproduced programs.",
             features=datasets.Features(
                 {"predictions": datasets.Value("string"), "references": datasets.Sequence(datasets.Value("string"))}
             ),
