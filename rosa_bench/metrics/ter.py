@@ -320,7 +320,7 @@ def _targets(start: int, length: int, place: int, positions: Sequence[int]) -> I
 
 
 def _pyter_edits(hypothesis: Words, reference: Words) -> int:
-    """Edits as pyter3 counts them: whole runs move to their place in the reference; the last in sort order wins ties."""
+    """Edits as pyter3 counts them: whole runs move to their place in the reference; the last sorted wins ties."""
     possible = _fewest_possible(hypothesis, reference)
     distance = _Distance(reference)
     current, shifts = tuple(hypothesis), 0
