@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file
 from scipy import stats
 from support import interrupt, prepared, small, steps, without_cost
 
@@ -236,6 +237,22 @@ def test_a_fused_map_resumes_bitwise(tmp_path):
     assert without_cost(resumed) == without_cost(whole) and resumed.facts["merge_within_bound"] is True
     first, second = (tmp_path / part / whole.run_id / "adapter" / "adapter.safetensors" for part in ("whole", "parts"))
     assert first.read_bytes() == second.read_bytes()
+
+
+@pytest.mark.parametrize("method", ["lora", "rosa"])
+def test_a_fused_map_starts_from_another_run_in_the_same_shape_only(method, tmp_path):
+    def run(*more):
+        overrides = [f"method={method}", "task=e2e", "method.targets=[q,k,v]", "train.limit_eval=4", "save=adapter"]
+        record = run_experiment(small(tmp_path, *overrides, "train.batch_size=4", *more))
+        return load_file(tmp_path / record.run_id / "adapter" / "adapter.safetensors"), record.run_id
+
+    first, name = run("method.fused=true", "train.max_steps=3", "train.lr=0.01")
+    again, _ = run("method.fused=true", "train.max_steps=1", "train.lr=1e-12", f"start={name}")
+    assert first.keys() == again.keys() and any(".qkv" in key for key in first)
+    assert all(torch.allclose(again[key], first[key], atol=1e-6) for key in first)
+    with pytest.raises(UsageError) as caught:
+        run("train.max_steps=1", f"start={name}")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
