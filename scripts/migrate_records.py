@@ -1,10 +1,11 @@
 """Gives the runs of a folder or an archive the keys of this version, and writes them to an archive.
 
-    python scripts/migrate_records.py results/old_runs results/embedded.jsonl.gz [--drop METHOD ...]
+    python scripts/migrate_records.py results/old_runs results/embedded.jsonl.gz [--drop PATTERN ...]
 
 Needed once after a release that changes how keys are made. Every record keeps its scores. Its configuration gets the
 names of its choices, its key and run id are computed anew, and its paired tests are found again under the new keys.
-`--drop` leaves out the runs of a method whose results this version would not produce. Prints what changed.
+Runs of a task of another version are left out, and so are those whose run id matches a `--drop` pattern: results that
+this version would not produce. Prints what changed.
 """
 
 from __future__ import annotations
@@ -13,10 +14,13 @@ import argparse
 import dataclasses
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from fnmatch import fnmatch
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from rosa_bench import config
+from rosa_bench.config.compose import compose
 from rosa_bench.errors import EXIT_DONE, UsageError
 from rosa_bench.records.archive import is_archive, read_archive, write_archive
 from rosa_bench.records.collect import collect
@@ -32,7 +36,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path)
     parser.add_argument("target", type=Path)
-    parser.add_argument("--drop", action="append", default=[], metavar="METHOD")
+    parser.add_argument("--drop", action="append", default=[], metavar="PATTERN")
     args = parser.parse_args()
     found = collect([args.source])
     events = read_archive(args.source).events if is_archive(args.source) else {}
@@ -41,7 +45,7 @@ def main() -> int:
     curves: dict[str, Any] = {}
     counts = dict.fromkeys(("migrated", "unchanged", "dropped", "not of this version"), 0)
     for record in found.records:
-        if record.method in args.drop:
+        if any(fnmatch(record.run_id, pattern) for pattern in args.drop) or not of_this_version(record):
             counts["dropped"] += 1
             continue
         try:
@@ -60,6 +64,18 @@ def main() -> int:
     write_archive(args.target, records, curves, comparison_cache.plain_tests(tests))
     print(", ".join(f"{count} {name}" for name, count in counts.items() if count) + f"; {len(tests)} paired tests kept")
     return EXIT_DONE
+
+
+def of_this_version(record: Record) -> bool:
+    """Whether a record's task parses and scores as the choice of the same name does now."""
+    task = record.config["task"]
+    return task["name"] not in config.choices("task") or task["version"] == version_of(task["name"])
+
+
+@cache
+def version_of(task: str) -> int:
+    """The version of a task."""
+    return compose([f"task={task}"]).task.version
 
 
 def with_new_key(record: Record) -> Record:
