@@ -78,7 +78,7 @@ def test_glue_predictions_are_numbers(tmp_path, capsys):
         (("--task", "e2e", "--references", "{}/nothing.jsonl"), "nothing.jsonl"),
         (("--task", "e2e", "--references", "{}/broken.jsonl"), "broken.jsonl:1: not JSON"),
         (("--task", "e2e", "--references", "{}/empty.jsonl"), "the references 0"),
-        (("--task", "e2e", "--references", "{}/null.jsonl"), "not a list of non-empty texts"),
+        (("--task", "e2e", "--references", "{}/null.jsonl"), "not a list of non-empty strings"),
         (("--task", "e2e", "--references", "{}/one.jsonl"), "2 lines, the references 1"),
         (("--task", "mrpc", "--references", "{}/refs.txt"), "JSON lines"),
         (("--task", "e2e", "data=local", "data.dir={}"), "e2e_nlg"),

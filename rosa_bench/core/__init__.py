@@ -1,1 +1,1 @@
-"""What a method, a task and a configuration node are."""
+"""Base classes of methods, tasks and configuration nodes."""

@@ -1,4 +1,4 @@
-"""What keys are called here that other programs call otherwise, so that a wrong name is answered with the right one."""
+"""Names that other programs give to configuration keys; a wrong key is answered with the right one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from rosa_bench.errors import nearest
 
-# Names of transformers' Trainer and example scripts, of peft's LoraConfig, and of trackers and optimisers.
+# Names from transformers' Trainer and example scripts, peft's LoraConfig, trackers and optimizers.
 FOREIGN = {
     "learning_rate": "train.lr",
     "lr": "train.lr",
@@ -22,9 +22,9 @@ FOREIGN = {
     "gradient_accumulation_steps": "train.micro_batch_size, examples per forward pass of train.batch_size",
     "accumulate_grad_batches": "train.micro_batch_size, examples per forward pass of train.batch_size",
     "wd": "train.weight_decay",
-    "warmup_ratio": "train.warmup, below 1 a share of all steps",
-    "warmup_steps": "train.warmup, from 1 a number of steps",
-    "num_warmup_steps": "train.warmup, from 1 a number of steps",
+    "warmup_ratio": "train.warmup (a fraction of all steps if below 1)",
+    "warmup_steps": "train.warmup (a number of steps if 1 or more)",
+    "num_warmup_steps": "train.warmup (a number of steps if 1 or more)",
     "lr_scheduler_type": "train.schedule",
     "lr_scheduler": "train.schedule",
     "scheduler": "train.schedule",
@@ -87,13 +87,16 @@ FOREIGN = {
 }
 
 
-def meant(key: str, known: Iterable[str], every: Iterable[str] = ()) -> str:
-    """What to say of a key that there is not: what it is called here, where it stands, or which names are near.
+def meant(key: str, valid: Iterable[str], every: Iterable[str] = ()) -> str:
+    """A hint for an unknown key: its name in rosa_bench, its full path, or the nearest valid keys.
 
-    `known` are the keys that it may be a slip of the pen for, `every` those of all groups, dotted.
+    Args:
+        key: the unknown key, dotted.
+        valid: valid keys that `key` may misspell.
+        every: the dotted keys of all groups.
     """
     last = key.rpartition(".")[2]
     elsewhere = sorted({other for other in every if other.rpartition(".")[2] == last})
     if elsewhere:
-        return f"here it is {' or '.join(elsewhere)}"
-    return f"here it is {FOREIGN[last]}" if last in FOREIGN else nearest(key, known)
+        return f"use {' or '.join(elsewhere)}"
+    return f"use {FOREIGN[last]}" if last in FOREIGN else nearest(key, valid)

@@ -1,6 +1,6 @@
-"""Values for the keys of somebody else's dataclass, against its own annotations: it would take any, and fail later.
+"""Check values for another library's dataclass, which would accept any value and fail later, against its annotations.
 
-An annotation that cannot be read lets every value pass.
+An annotation that cannot be resolved accepts every value.
 """
 
 from __future__ import annotations
@@ -20,20 +20,26 @@ from rosa_bench.errors import UsageError, nearest
 from rosa_bench.system.strict_json import short
 
 
-def check(cls: type, values: Mapping[str, Any], prefix: str, kept: Collection[str] = ()) -> None:
-    """Check values for fields of a dataclass, and for those of dataclasses in it; `kept` fields are nobody's to set.
+def check(cls: type, values: Mapping[str, Any], prefix: str, derived: Collection[str] = ()) -> None:
+    """Check values for the fields of a dataclass and of the dataclasses nested in it.
+
+    Args:
+        cls: the dataclass.
+        values: values by field name.
+        prefix: the configuration key of `values`, for messages.
+        derived: fields that are derived and cannot be set.
 
     Raises:
-        UsageError: for a key that there is not, with the nearest ones, or a value that its annotation does not allow.
+        UsageError: for an unknown key, with the nearest valid keys, or a value that its annotation does not allow.
     """
-    fields = {field.name: field for field in dataclasses.fields(cls) if field.init and field.name not in kept}
+    fields = {field.name: field for field in dataclasses.fields(cls) if field.init and field.name not in derived}
     hints = _hints(cls)
     for name, value in values.items():
         key = f"{prefix}.{name}"
-        if name in kept:
-            raise UsageError(f"{key} is nothing to set: it follows from the model and the task")
+        if name in derived:
+            raise UsageError(f"{key} cannot be set; it is derived from the model and the task")
         if name not in fields:
-            near = nearest(key, [f"{prefix}.{known}" for known in fields])
+            near = nearest(key, [f"{prefix}.{name}" for name in fields])
             raise UsageError(f"{key} is not a key of {cls.__name__} ({_origin(cls)}): {near}")
         hint = hints.get(name, Any)
         inner = [kind for kind in _members(hint) if isinstance(kind, type) and dataclasses.is_dataclass(kind)]
@@ -44,7 +50,7 @@ def check(cls: type, values: Mapping[str, Any], prefix: str, kept: Collection[st
 
 
 def _origin(cls: type) -> str:
-    """The package that a class is from, with its version where it has one."""
+    """The package that defines a class, with its version if it is installed."""
     package = cls.__module__.partition(".")[0]
     try:
         return f"{package} {importlib.metadata.version(package)}"
@@ -53,7 +59,7 @@ def _origin(cls: type) -> str:
 
 
 def _hints(cls: type) -> dict[str, Any]:
-    """The annotations of a class; those of them that cannot be read are left out."""
+    """The annotations of a class, without those that cannot be resolved."""
     try:
         return get_type_hints(cls)
     except (NameError, TypeError, AttributeError):
@@ -61,24 +67,24 @@ def _hints(cls: type) -> dict[str, Any]:
 
 
 def _members(hint: Any) -> list[Any]:
-    """What a union is of, else the annotation itself. A text beside an enumeration is one of its names."""
+    """The members of a union, or the annotation itself. In a union with an enumeration, `str` means its names."""
     members = list(get_args(hint)) if get_origin(hint) in (Union, types.UnionType) else [hint]
     return [kind for kind in members if kind is not str or not any(map(_names, members))]
 
 
 def _names(kind: Any) -> list[Any]:
-    """The values of an enumeration; none of anything else."""
+    """The values of an enumeration; empty for other types."""
     is_class = isinstance(kind, type) and not get_args(kind)
     return [member.value for member in kind] if is_class and issubclass(kind, Enum) else []
 
 
 def _choices(kind: Any) -> Sequence[Any]:
-    """The values that an annotation names one by one."""
+    """The values that an annotation lists: those of a `Literal` or an enumeration."""
     return get_args(kind) if get_origin(kind) is Literal else _names(kind)
 
 
 def fits(hint: Any, text: str) -> bool:
-    """Whether a value fits, given as JSON, where sets and tuples are lists and members of enumerations are names."""
+    """Whether a value, as JSON, is valid. Sets and tuples are lists in JSON; enumeration members are their values."""
     for kind in _members(hint):
         if dataclasses.is_dataclass(kind):
             continue
@@ -90,15 +96,15 @@ def fits(hint: Any, text: str) -> bool:
 
 
 def _is_open(kind: Any) -> bool:
-    """Whether not all names that an annotation allows are in it, as with `name_[number]`."""
+    """Whether a `Literal` allows names that it does not list, as `name_[number]` does."""
     return get_origin(kind) is Literal and any("[" in str(name) for name in get_args(kind))
 
 
 def expected(hint: Any, value: Any) -> str:
-    """What a value should have been."""
+    """What a valid value looks like, for a message that reads "... is not"."""
     members = _members(hint)
     names = [name for kind in members for name in _choices(kind)]
     if names and isinstance(value, str):
-        return f"a name that is known: {nearest(value, map(str, names))}"
+        return f"a known name: {nearest(value, map(str, names))}"
     kinds = [kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind) for kind in members]
     return "of type " + " or ".join("null" if kind == "NoneType" else kind.replace("typing.", "") for kind in kinds)

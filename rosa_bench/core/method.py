@@ -1,4 +1,4 @@
-"""The seam every method implements. Light to import: torch and transformers only inside functions."""
+"""The base class of methods. Imports torch and transformers only inside functions, to import quickly."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Step:
-    """One optimiser step as a method sees it. `index` counts from 0 and continues over epochs and resumes."""
+    """One optimizer step as a method sees it. `index` counts from 0 and continues over epochs and resumes."""
 
     model: PreTrainedModel
     optimizer: torch.optim.Optimizer
     index: int
     per_epoch: int
     seed: int
-    total: int | None = None  # optimiser steps of the whole run, where that is known
+    total: int | None = None  # optimizer steps of the whole run, if known
 
 
 class PeftAdapter(NamedTuple):
@@ -38,11 +38,11 @@ class PeftAdapter(NamedTuple):
 class Method(ABC):
     """Turns a backbone into a trainable model. A frozen dataclass: fields are its yaml; state lives in the model.
 
-    `look` is the number of its colour and marker in figures (`rosa_bench.tables.figures.styles`); None: a free one.
+    `look` is the index of its color and marker in figures (`rosa_bench.tables.figures.styles`); None picks a free one.
 
-    The hooks are called by the one shared trainer at fixed points of an optimiser step. They must be functions of
-    `(step.seed, step.index, step.total)` and of the model's tensors alone: that makes a resumed run, and every process
-    of a distributed one, do the same. Parameters are never replaced after `attach`; copy into them.
+    The trainer calls the hooks at fixed points of an optimizer step. A hook may depend only on
+    `(step.seed, step.index, step.total)` and the model's tensors; then a resumed run and every process of a
+    distributed run compute the same. After `attach`, parameters are never replaced; copy into them.
     """
 
     look: ClassVar[int | None] = None
@@ -50,7 +50,7 @@ class Method(ABC):
     @property
     @abstractmethod
     def lr(self) -> Mapping[str, float]:
-        """Peak learning rates used where `train.lr` is null, for "mini" and "full_size" backbones."""
+        """Peak learning rates for "mini" and "full_size" backbones, used if `train.lr` is null."""
 
     @property
     def mergeable(self) -> bool:
@@ -63,102 +63,106 @@ class Method(ABC):
 
     @property
     def checkpointable(self) -> bool:
-        """Whether gradient checkpointing makes sense."""
+        """Whether gradient checkpointing is supported and of use."""
         return True
 
     @property
     def plain_linears(self) -> bool:
-        """Whether weights of linear maps are read by matrix products alone, so that they may be cast beforehand."""
+        """Whether only matrix products read the weights of linear layers, so that they may be cast in advance."""
         return True
 
     @property
     def name(self) -> str:
-        """What records call it: its module's name."""
+        """The name in records: that of its module."""
         return type(self).__module__.rpartition(".")[2]
 
     @classmethod
     def size_label(cls, options: Mapping[str, Any]) -> str | None:
-        """What sets the method's size, as tables name it ("r=8"), from its options in a record; None if nothing does.
+        """The setting that determines the method's size, as tables print it ("r=8"); None if there is no such setting.
 
-        Raises KeyError if an option is missing.
+        Args:
+            options: the method's options in a record.
+
+        Raises:
+            KeyError: if an option is missing.
         """
         return None if options.get("rank") is None else f"r={options['rank']}"
 
     @property
     def extra_tokens(self) -> int:
-        """Positions that the method takes up in front of every sequence."""
+        """Number of positions that the method adds in front of every sequence."""
         return 0
 
     @property
     def exact_at_start(self) -> bool:
-        """Whether the logits are the backbone's after `attach`."""
+        """Whether the logits after `attach` equal the backbone's."""
         return True
 
     def check(self, task: Task) -> None:
-        """Called before anything is loaded. Raises UsageError for what can be known to be impossible by then."""
+        """Called before anything is loaded. Raises UsageError if the method or its options cannot work with the task."""
 
     @abstractmethod
     def attach(self, model: PreTrainedModel, seed: int = 0) -> None:
-        """Change `model` in place and set `requires_grad`; new tensors are drawn from `seed`, not the global stream."""
+        """Change `model` in place and set `requires_grad`. New tensors are drawn from `seed`, not the global stream."""
 
     def output_factors(self, model: PreTrainedModel) -> Sequence[torch.nn.Parameter]:
-        """The B [R, O] of every trained low-rank pair A B, to which `train.lora_plus` gives its rate; else nothing."""
+        """B [R, O] of every trained low-rank pair A B; `train.lora_plus` multiplies its learning rate."""
         return []
 
     def optimizer_made(self, model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> None:
-        """Called once when the optimizer exists and has no state yet. May add parameters to its groups."""
+        """Called once after the optimizer is created, before it has state. May add parameters to its groups."""
 
     def lr_factor(self, index: int, schedule: Callable[[int], float], per_epoch: int) -> float:
-        """The factor on every peak learning rate at a step after the first; `schedule` is the run's own, by step."""
+        """The factor on every peak learning rate at step `index`, 1 or later; `schedule` is the run's, by step."""
         return schedule(index)
 
     @property
     def phases(self) -> int:
-        """How many different values `phase` has in a run."""
+        """Number of different values of `phase` in a run."""
         return 1
 
     def phase(self, step: Step) -> Hashable:
-        """What of a forward pass a step decides by other means than tensors' values, such as a rank or a branch.
+        """What a step decides about the forward pass by other means than tensor values, such as a rank or a branch.
 
-        Steps that are alike in it launch the same operations on the same tensors.
+        Steps of equal phase launch the same operations on the same tensors.
         """
         return ()
 
     def long_before(self, step: Step) -> bool:
-        """Whether `before_step` computes for long, so that its time on a device is worth waiting for to measure it."""
+        """Whether `before_step` takes so long that measuring it is worth a synchronization of the device."""
         return False
 
     def before_step(self, step: Step) -> None:
-        """Called once before the forward pass of an optimiser step, before its first micro-batch."""
+        """Called once per optimizer step, before the forward pass of its first micro-batch."""
 
     def before_update(self, step: Step) -> None:
-        """Called between the clipping of gradients and the optimiser's update."""
+        """Called after gradient clipping, before the optimizer's update."""
 
     def after_update(self, step: Step) -> None:
-        """Called after the optimiser's update, before anything is evaluated or saved."""
+        """Called after the optimizer's update, before anything is evaluated or saved."""
 
     def moved(self, model: PreTrainedModel) -> set[str]:
-        """Names of parameters that change in training although they require no gradient; checkpoints hold them."""
+        """Names of parameters that training changes although they require no gradient; checkpoints hold them."""
         return set()
 
     def variants(self) -> list[str]:
-        """Names of the ways in which the trained model is scored, the main one last. The plain one is ''."""
+        """Names of the variants in which the trained model is scored, the main one last. The plain model is ''."""
         return [""]
 
     def summed_variants(self) -> list[str]:
-        """Variants whose losses a step sums, each in a pass of its own; none: one pass of the model as it is."""
+        """Variants whose losses a step sums, one forward pass each; empty for one pass of the plain model."""
         return []
 
     def every_variant(self) -> list[str]:
-        """Names of all ways in which the trained model can act, whether a run scores them or not."""
+        """Names of all variants of the trained model, including those that a run does not score."""
         return self.variants()
 
     def active(self, model: PreTrainedModel, variant: str) -> AbstractContextManager[None]:
-        """A context in which the model is the variant of this name; it can be entered again and again."""
+        """A reusable context in which the model acts as `variant`."""
         return nullcontext()
 
     def exports(self, state: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, Method, Mapping[str, torch.Tensor]]]:
-        """What `save=adapter` writes of the trained tensors: folder names, the method that loads each, its tensors."""
+        """What `save=adapter` writes: for each folder its name, the method that loads it, and its trained tensors."""
         yield "adapter", self, state
 
     def to_peft(self, model: PreTrainedModel, backbone: PreTrainedModel, seed: int) -> PeftAdapter:
@@ -169,11 +173,11 @@ class Method(ABC):
         raise NotImplementedError(f"method={self.name} has no adapter of peft")
 
     def facts(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> Mapping[str, Any]:
-        """Numbers only the method knows, for the record; `batch` is one of training. What is not measured is absent."""
+        """Measurements of the method for the record; `batch` is a training batch. Omit what was not measured."""
         return {}
 
 
 def tally(model: PreTrainedModel) -> dict[str, float]:
-    """Counts that a method keeps over a run, such as its re-factorisations; checkpoints hold them."""
+    """Counts that a method accumulates over a run, such as re-factorizations; checkpoints hold them."""
     counts: dict[str, float] = model.__dict__.setdefault("_tally", {})
     return counts

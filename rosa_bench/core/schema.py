@@ -1,4 +1,4 @@
-"""How a configuration node is declared and made: a frozen, keyword-only dataclass, checked strictly."""
+"""Configuration nodes: frozen, keyword-only dataclasses with strict validation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rosa_bench.system.strict_json import short
 T = TypeVar("T")
 STRICT = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True, allow_inf_nan=False)
 
-LONGEST_MESSAGE = 600  # characters of one fault
+LONGEST_MESSAGE = 600  # characters per error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,9 +31,9 @@ class Neutral:
 
 @dataclasses.dataclass(frozen=True)
 class Added:
-    """Marks a field that is younger than existing records. A run's key leaves it out while it has this value.
+    """Marks a field that existing records may lack. A run's key leaves it out while it has this value.
 
-    The value must be the one under which a run gives the result it gave before the field existed.
+    With `value`, a run must give the same result as before the field existed.
     """
 
     value: Any
@@ -48,7 +48,7 @@ Name = Annotated[str, Field(min_length=1)]
 
 def _file_name(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", value):
-        raise ValueError("must be up to 64 letters, digits, '_', '.' and '-', as it becomes part of a file's name")
+        raise ValueError("must be at most 64 letters, digits, '_', '.' and '-', because it becomes part of a file name")
     return value
 
 
@@ -63,13 +63,13 @@ def _home(value: str) -> str:
     try:
         return str(Path(value).expanduser()) if value.startswith("~") else value
     except RuntimeError as error:
-        raise ValueError(f"begins with the home folder of a user that is not known ({error})") from error
+        raise ValueError(f"starts with the home folder of an unknown user ({error})") from error
 
 
 Location = Annotated[str, AfterValidator(_home)]  # a file or folder; `~` is the home folder
-FileName = Annotated[str, AfterValidator(_file_name)]  # what becomes part of the names of a run's files
-Folder = Annotated[str, AfterValidator(_inside)]  # below another one
-Bias = Literal["none", "adapted", "all"]  # which biases of a backbone train; `adapted`: those of adapted modules
+FileName = Annotated[str, AfterValidator(_file_name)]  # part of the names of a run's files
+Folder = Annotated[str, AfterValidator(_inside)]  # relative to another folder
+Bias = Literal["none", "adapted", "all"]  # biases of the backbone to train; `adapted`: those of adapted modules
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
@@ -81,9 +81,9 @@ def configured(cls: type[T]) -> type[T]:
 def constructed(
     prefix: str, cls: type, values: Mapping[str, Any], typed: Mapping[str, str] | None = None
 ) -> tuple[Any, list[str]]:
-    """A configuration node of values, or every fault of them, each as one phrase that begins with its key.
+    """Create a configuration node, or list every error in its values as a phrase that starts with the key.
 
-    `typed` holds the texts of command-line overrides by their keys; a fault shows a value as it was typed.
+    `typed` maps keys to the text of their command-line overrides; errors show values as they were typed.
     """
     try:
         return cls(**values), []
@@ -94,13 +94,13 @@ def constructed(
 def _phrases(
     prefix: str, cls: Any, values: Mapping[str, Any], error: ValidationError, typed: Mapping[str, str]
 ) -> list[str]:
-    """The faults of one field, and the branches of a union type, share a phrase."""
+    """One phrase per field; the errors of a union's branches are joined."""
     names = [field.name for field in dataclasses.fields(cls)]
     faults: dict[str, list[str]] = {}
     for item in error.errors(include_url=False):
         key = _place(values, item["loc"])
         message = str(item["msg"]).removeprefix("Value error, ").removeprefix("Input ")
-        if len(message) > LONGEST_MESSAGE:  # it shows a value
+        if len(message) > LONGEST_MESSAGE:  # it contains a value
             message = f"{message[: LONGEST_MESSAGE // 2]} ... {message[-LONGEST_MESSAGE // 2 :]}"
         if item["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
             faults[f"{prefix}{key} is not a key"] = [meant(f"{prefix}{key}", [f"{prefix}{name}" for name in names])]
@@ -115,7 +115,7 @@ def _phrases(
 
 
 def _fits(cls: Any, values: Mapping[str, Any], name: str, value: Any) -> bool:
-    """Whether a field has no fault with this value, whatever the other fields have."""
+    """Whether a field is valid with this value, regardless of the other fields."""
     try:
         cls(**{**values, name: value})
     except ValidationError as error:
@@ -124,7 +124,7 @@ def _fits(cls: Any, values: Mapping[str, Any], name: str, value: Any) -> bool:
 
 
 def _place(values: Mapping[str, Any], location: Sequence[int | str]) -> str:
-    """The keys that lead to a fault, without the types that pydantic names between them."""
+    """The dotted key of an error, without the types that pydantic inserts into its location."""
     node: Any = values
     keys: list[str] = []
     for step in location:

@@ -1,4 +1,4 @@
-"""The spelling that works: for a value of the wrong type, the override that was probably meant."""
+"""Suggest the override that was probably meant by a value of the wrong type."""
 
 from __future__ import annotations
 
@@ -7,24 +7,25 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-BARE = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*")  # texts that Hydra reads as texts without quotes
+BARE = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*")  # strings that Hydra reads as strings without quotes
 NOT_TEXT = {"null", "true", "false", "nan", "inf"}
-PLAIN = re.compile(r"[^\x00-\x1f\x7f\"$`!\\]*")  # what a shell leaves alone between double quotes
+PLAIN = re.compile(r"[^\x00-\x1f\x7f\"$`!\\]*")  # what a shell does not expand between double quotes
 LONGEST = 200  # characters of a suggestion
 WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
 def suggestion(key: str, value: Any, text: str | None, fits: Callable[[Any], bool]) -> str | None:
-    """The override that gives `key` a value that fits, as typed in a shell; None if none was found.
+    """An override that gives `key` a valid value, quoted for a shell; None if there is no such value.
 
     Args:
-        value: what was given, after parsing.
-        text: what was typed after the equals sign, if known; it keeps the spelling of a number.
+        key: the key, dotted.
+        value: the parsed value.
+        text: the text after the equals sign, if known; it keeps the spelling of a number.
         fits: whether a value is valid for the key.
     """
-    meant = next((other for other in _candidates(value, text) if repr(other) != repr(value) and fits(other)), None)
-    override = f"{key}={_written(meant)}"
-    return None if meant is None or len(override) > LONGEST or not PLAIN.fullmatch(override) else _quoted(override)
+    candidate = next((other for other in _candidates(value, text) if repr(other) != repr(value) and fits(other)), None)
+    override = f"{key}={_written(candidate)}"
+    return None if candidate is None or len(override) > LONGEST or not PLAIN.fullmatch(override) else _quoted(override)
 
 
 def _candidates(value: Any, text: str | None) -> Iterator[Any]:
@@ -52,7 +53,7 @@ def _unquoted(word: str) -> str:
 
 
 def _number(word: str) -> Any:
-    """The number that a text stands for, whole if it is; the text itself if it is none."""
+    """The number in a string, as an int if it is whole; the string itself if it is not a number."""
     try:
         number = float(word)
         return int(number) if number.is_integer() else number
@@ -61,7 +62,7 @@ def _number(word: str) -> Any:
 
 
 def _written(value: Any) -> str:
-    """A value as Hydra's grammar reads it."""
+    """A value in Hydra's override grammar."""
     if isinstance(value, list):
         return f"[{','.join(map(_written, value))}]"
     if isinstance(value, str) and (not BARE.fullmatch(value) or value.lower() in NOT_TEXT):
@@ -70,5 +71,5 @@ def _written(value: Any) -> str:
 
 
 def _quoted(override: str) -> str:
-    """An override as typed in a shell."""
+    """An override, quoted for a shell if necessary."""
     return override if re.fullmatch(r"[\w.=/,:+-]*", override) else f'"{override}"'

@@ -1,4 +1,4 @@
-"""The seam every task implements: raw rows to examples, examples to tokens, predictions to scores."""
+"""The base class of tasks: raw rows to examples, examples to tokens, predictions to scores."""
 
 from __future__ import annotations
 
@@ -16,48 +16,48 @@ if TYPE_CHECKING:
     from rosa_bench.stats.bootstrap import Statistic
     from rosa_bench.stats.summary import Numbers
 
-Label = Any  # of its task: a class (int), a score (float), a list of outputs; None where there is none
-IGNORED = -100  # label of a token that carries no loss, as torch's cross entropy has it
+Label = Any  # depends on the task: a class (int), a score (float), a list of outputs; None without a label
+IGNORED = -100  # label of a token without a loss, the default ignore_index of torch's cross entropy
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One row as a model sees it: texts to read, and a label or reference texts to be compared with."""
+    """One row as a model sees it: input texts, and a label or reference texts."""
 
     id: str
-    texts: tuple[str, ...]  # one text or a pair; for generation the linearised input, for a choice prompt and choices
+    texts: tuple[str, ...]  # a text or a pair; for generation the linearized input, for a choice prompt and choices
     label: Label = None
     references: tuple[str, ...] = ()
-    subset: str = ""  # of its split, scored on its own beside the whole
+    subset: str = ""  # part of the split that is also scored separately
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Token ids of one example. `labels` is its label, or one id per token (-100 where no loss is wanted)."""
+    """Token ids of one example. `labels` is its label, or one id per token (-100 for tokens without a loss)."""
 
     input_ids: list[int]
     labels: Label = None
     token_type_ids: list[int] | None = None
-    cut: bool = False  # the text was longer than the maximum length
-    cut_target: bool = False  # even what is to be generated was
+    cut: bool = False  # the input was truncated to the maximum length
+    cut_target: bool = False  # the text to generate was truncated too
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What a model said of one example: a class or score with its logits, several outputs, or a text."""
+    """A model's output for one example: a class or score with its logits, several outputs, or a text."""
 
     id: str
     value: Label
     label: Label = None
     references: tuple[str, ...] = ()
-    logits: tuple[float, ...] = ()  # of a choice: the log-likelihood of each, in nats
+    logits: tuple[float, ...] = ()  # for a choice: log-likelihood of each choice, in nats
     subset: str = ""
-    lengths: tuple[int, ...] = ()  # of a choice: the characters of each
+    lengths: tuple[int, ...] = ()  # for a choice: characters of each choice
 
 
 @dataclass(frozen=True)
 class Upstream:
-    """Files of a public git repository at a pinned commit; for each split the path and git's id of the file."""
+    """Files of a public git repository at a pinned commit: path and git blob id by split."""
 
     repository: str
     revision: str
@@ -66,7 +66,7 @@ class Upstream:
 
 @dataclass(frozen=True)
 class Hub:
-    """Parquet files of a public repository at a pinned revision; `files` is a pattern with a place for the split."""
+    """Parquet files of a hub repository at a pinned revision; `files` is a pattern in which {split} is replaced."""
 
     repository: str
     revision: str
@@ -75,51 +75,51 @@ class Hub:
 
 
 class Task(ABC):
-    """What to learn and how it is scored. Subclasses are configuration nodes; fields below are common to all."""
+    """What to learn and how to score it. Subclasses are configuration nodes; the fields below are common to all."""
 
     name: str
     folder: str  # where `data=local` looks, below data.dir
-    primary: str  # the metric a run is judged by
-    select_split: str  # the split on which the best epoch is chosen
+    primary: str  # the main metric, by which runs are compared
+    select_split: str  # the split that selects the best epoch
     scored_splits: list[str]
-    epochs: int  # used where train.epochs is null
-    version: int  # raised when a change of parsing or scoring changes results
+    epochs: int  # used if train.epochs is null
+    version: int  # increased when a change of parsing or scoring changes results
     higher_is_better: ClassVar[bool] = True
-    lr: ClassVar[float | None] = None  # used in place of the method's where train.lr is null
+    lr: ClassVar[float | None] = None  # replaces the method's if train.lr is null
 
     @property
     @abstractmethod
     def kind(self) -> Kind:
-        """What a model does for it."""
+        """The kind of prediction: a class, a score, a text or a choice."""
 
     @property
     @abstractmethod
     def num_labels(self) -> int:
-        """Outputs of the task head; 0 where the language model's own head speaks."""
+        """Outputs of the task head; 0 if the task uses the language model's own head."""
 
     @property
     def label_names(self) -> list[str]:
-        """What the outputs of the task head are called, in their order."""
+        """Names of the task head's outputs, in order."""
         return ["score"] if self.num_labels == 1 else [f"output_{i}" for i in range(self.num_labels)]
 
     @property
     def classes(self) -> int | None:
-        """How many classes or choices there are to choose from; None where it differs from row to row, or is none."""
+        """Number of classes or choices; None if it differs between rows or the task has no classes."""
         return None
 
     @property
     def backbone(self) -> str:
-        """The embedded model that `model=auto` means."""
+        """The embedded model that `model=auto` selects."""
         return "roberta_mini" if self.num_labels else "gpt2_mini"
 
     @property
     def judged_split(self) -> str:
-        """The split whose primary score stands for a run: the selection split where a task head is trained."""
+        """The split of the primary score: `select_split` if the task trains a head, else the first scored split."""
         return self.select_split if self.num_labels else self.scored_splits[0]
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Every split a run reads, the training split first."""
+        """Every split that a run reads, the training split first."""
         return tuple(dict.fromkeys(["train", self.select_split, *self.scored_splits]))
 
     def embedded(self, split: str) -> Iterable[Mapping[str, Any]]:
@@ -132,18 +132,18 @@ class Task(ABC):
     @property
     @abstractmethod
     def hub(self) -> Hub | Upstream:
-        """Where `data=hub` finds the rows. Raises UsageError if they are nowhere without running a script."""
+        """Where `data=hub` finds the rows. Raises UsageError if the data set exists only as a loading script."""
 
     def from_hub(self, rows: Iterable[Mapping[str, Any]], split: str) -> Iterator[Mapping[str, Any]]:
-        """A hub's rows with the field names of `data=local`; the same unless the hub shapes them otherwise."""
+        """Rows of the hub with the field names of `data=local`; unchanged by default."""
         yield from rows
 
     def from_upstream(self, content: bytes, split: str) -> Iterator[Mapping[str, Any]]:
-        """The rows in the file of a split of `Upstream`, as `data=local` has them."""
+        """The rows in an `Upstream` file, with the field names of `data=local`."""
         raise NotImplementedError
 
     def released_fields(self, row: Mapping[str, Any]) -> list[Any]:
-        """What of a row, as `data=local` has it, is compared with the public release."""
+        """The values of a `data=local` row that are compared with the public release."""
         return [value for name, value in sorted(row.items()) if name not in ("id", "idx")]
 
     @abstractmethod
@@ -151,54 +151,54 @@ class Task(ABC):
         """The example of one raw row.
 
         Raises:
-            UsageError: naming `where` and the field, when the row is not as the format says.
+            UsageError: if the row is malformed; names `where` and the field.
         """
 
     def label(self, row: Mapping[str, Any], where: str) -> Label:
-        """The label of a row of references, checked like that of a raw row. Raises UsageError as `parse` does."""
+        """The label of a row in a file of references, checked as in `parse`. Raises UsageError as `parse` does."""
         return class_field(row, "label", self.classes, where)
 
     def targets(self, example: Example) -> list[Example]:
-        """What a training row is trained on: itself, or one example for each of its references."""
+        """The training examples of a row: itself, or one example per reference."""
         return [example]
 
     @abstractmethod
     def encode(self, example: Example, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
-        """Token ids for training: at most `max_length` of them."""
+        """Token ids for training, at most `max_length`."""
 
     @abstractmethod
     def score(self, split: str, predictions: Sequence[Prediction]) -> Mapping[str, float]:
-        """The task's metrics in the scales the papers print; one that cannot be had is missing."""
+        """The task's metrics in the units of the papers. Undefined or unavailable metrics are absent."""
 
     def score_parts(self, split: str, predictions: Sequence[Prediction]) -> dict[str, Mapping[str, float]]:
-        """`score` of the whole split, and of each of its subsets as `<split>_<subset>`."""
+        """`score` of the whole split, and of each subset as `<split>_<subset>`."""
         parts = {split: list(predictions)}
         for subset in sorted({p.subset for p in predictions if p.subset}):
             parts[f"{split}_{subset}"] = [p for p in predictions if p.subset == subset]
         return {name: self.score(name, part) for name, part in parts.items()}
 
     def primary_score(self, split: str, predictions: Sequence[Prediction]) -> float | None:
-        """The metric a run is judged by, alone."""
+        """The primary metric only; None if it is undefined."""
         return self.score(split, predictions).get(self.primary)
 
     def statistic(self, metric: str, predictions: Sequence[Prediction]) -> Statistic:
-        """A metric of predictions that can be scored on resampled examples, for tests.
+        """A metric that can be computed on resampled examples, for significance tests.
 
         Raises:
-            NoStatisticError: if the metric is unknown or undefined here; its text says why.
+            NoStatisticError: if the metric is unknown or undefined for these predictions; the message gives the reason.
         """
         from rosa_bench import metrics
         from rosa_bench.stats.bootstrap import NoStatisticError
 
         try:
-            found = metrics.find(metric)
+            definition = metrics.find(metric)
         except KeyError:
             raise NoStatisticError(f"{metric} is not a metric of predictions and labels") from None
         values, labels = self.columns(predictions, metric)
-        return found.statistic(values, labels)
+        return definition.statistic(values, labels)
 
     def columns(self, predictions: Sequence[Prediction], metric: str) -> tuple[Numbers, Numbers]:
-        """Predictions and labels as a metric takes them, [E] or [E, outputs]."""
+        """Predictions and labels as the metric's input, each [E] or [E, outputs]."""
         import numpy as np
 
         values, labels = [p.value for p in predictions], [p.label for p in predictions]
@@ -209,5 +209,5 @@ class Task(ABC):
         return {}
 
     def scoring_facts(self, examples: Sequence[Example]) -> Mapping[str, Any]:
-        """What has to be known of how these examples are scored, for the record; nothing where there is one way."""
+        """Facts about the scoring of these examples, for the record; empty if there is only one way."""
         return {}

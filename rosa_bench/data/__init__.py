@@ -1,1 +1,1 @@
-"""From where rows come to batches of token ids."""
+"""From data sources to batches of token ids."""

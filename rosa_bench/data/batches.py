@@ -14,11 +14,11 @@ from torch.utils.data import Dataset, Sampler
 
 from rosa_bench.core.task import IGNORED, Encoded
 
-POOL = 32  # batches whose examples are sorted by length together; larger pads less and mixes less
+POOL = 32  # batches whose examples are sorted by length together; larger values pad less and shuffle less
 
 
 class Rows(Dataset[tuple[int, Encoded]]):
-    """Encoded examples as torch wants them, each with its number, and what the examples are called."""
+    """Encoded examples with their index as a torch Dataset, and the examples' ids."""
 
     def __init__(self, encoded: Sequence[Encoded], ids: Sequence[str]) -> None:
         self.encoded, self.ids = encoded, ids
@@ -33,31 +33,31 @@ class Rows(Dataset[tuple[int, Encoded]]):
 def epoch_order(
     lengths: Sequence[int] | NDArray[np.int64], batch_size: int, seed: int, epoch: int, bucket: bool
 ) -> list[int]:
-    """The order of one epoch's examples: a permutation, a function of its arguments only.
+    """A permutation of an epoch's examples that depends only on the arguments.
 
-    With `bucket`, consecutive `batch_size` examples are of like length and the batches come in random order, the
-    smaller last batch at the end; the batch with the longest example comes first in epoch 0, so that a run that is
-    going to exhaust memory does so at once.
+    With `bucket`, each run of `batch_size` examples has similar lengths, and batches come in random order with the
+    smaller last batch at the end. In epoch 0 the batch with the longest example comes first, so that a run that is
+    going to exhaust memory does so immediately.
     """
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     order: NDArray[np.int64] = torch.randperm(len(lengths), generator=generator).numpy()
     if bucket:
-        size, of = batch_size * POOL, np.asarray(lengths)
+        size, tokens = batch_size * POOL, np.asarray(lengths)
         for start in range(0, len(order), size):
             pool = order[start : start + size]
-            pool[:] = pool[np.argsort(of[pool], kind="stable")]
-        whole = len(order) // batch_size * batch_size
-        mixed = torch.randperm(whole // batch_size, generator=generator).numpy()
-        batches = order[:whole].reshape(-1, batch_size)[mixed]
+            pool[:] = pool[np.argsort(tokens[pool], kind="stable")]
+        full = len(order) // batch_size * batch_size
+        shuffled = torch.randperm(full // batch_size, generator=generator).numpy()
+        batches = order[:full].reshape(-1, batch_size)[shuffled]
         if epoch == 0:
-            batches = batches[np.argsort(of[batches].max(axis=1, initial=0) < of.max(initial=0), kind="stable")]
-        order = np.concatenate([batches.reshape(-1), order[whole:]])
+            batches = batches[np.argsort(tokens[batches].max(axis=1, initial=0) < tokens.max(initial=0), kind="stable")]
+        order = np.concatenate([batches.reshape(-1), order[full:]])
     numbers: list[int] = order.tolist()
     return numbers
 
 
 class EpochSampler(Sampler[int]):
-    """`epoch_order` for the epoch set by the trainer before each pass."""
+    """Samples in `epoch_order`; the trainer sets `epoch` before each pass."""
 
     def __init__(self, lengths: Sequence[int], batch_size: int, seed: int, bucket: bool) -> None:
         self.lengths, self.batch_size, self.seed, self.bucket = np.asarray(lengths), batch_size, seed, bucket
@@ -71,12 +71,12 @@ class EpochSampler(Sampler[int]):
 
 
 def padded_length(longest: int, multiple: int, limit: int) -> int:
-    """Tokens of a batch whose longest example has `longest`: the next multiple, but not above `limit`."""
+    """The length of a batch whose longest example has `longest` tokens: the next multiple, but at most `limit`."""
     return max(longest, min(-(-longest // multiple) * multiple, limit))
 
 
 def padding_multiple(lengths: Sequence[int], phases: int, limit: int) -> int:
-    """The smallest of 8, 16 and 32 for which the lengths of batches times the phases of a method are at most 64."""
+    """The smallest of 8, 16 and 32 for which batch lengths times a method's phases have at most 64 values."""
     for multiple in (8, 16):
         if len({padded_length(length, multiple, limit) for length in lengths}) * phases <= 64:
             return multiple
@@ -84,36 +84,36 @@ def padding_multiple(lengths: Sequence[int], phases: int, limit: int) -> int:
 
 
 def collate(batch: Sequence[Encoded], pad_id: int, multiple: int = 1, limit: int = sys.maxsize) -> dict[str, Any]:
-    """Right-padded `input_ids`, `attention_mask` (and `token_type_ids`) of shape [examples, longest], and `labels`.
+    """Right-padded `input_ids`, `attention_mask` (and `token_type_ids`), each [examples, length], and `labels`.
 
-    The longest example, or the next multiple of `multiple` up to `limit`, is the length of all.
+    `length` is that of the longest example, rounded up to a multiple of `multiple`, but at most `limit`.
 
-    Labels are [examples] for a class or a score, [examples, outputs] for several, and for generation
-    [examples, longest] with -100 on padding.
+    Labels are [examples] for a class or a score, [examples, outputs] for several outputs, and
+    [examples, length] with -100 on padding for generation.
     """
     longest = padded_length(max(len(item.input_ids) for item in batch), multiple, limit)
 
     def padded(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
         return torch.tensor([[*row, *[value] * (longest - len(row))] for row in rows])
 
-    out: dict[str, Any] = {
+    tensors: dict[str, Any] = {
         "input_ids": padded([item.input_ids for item in batch], pad_id),
         "attention_mask": padded([[1] * len(item.input_ids) for item in batch], 0),
     }
     if batch[0].token_type_ids is not None:
-        out["token_type_ids"] = padded([item.token_type_ids or [] for item in batch], 0)
+        tensors["token_type_ids"] = padded([item.token_type_ids or [] for item in batch], 0)
     if isinstance(batch[0].labels, list):
-        out["labels"] = padded([item.labels for item in batch], IGNORED)
+        tensors["labels"] = padded([item.labels for item in batch], IGNORED)
     elif batch[0].labels is not None:
-        out["labels"] = torch.tensor([item.labels for item in batch])
-    return out
+        tensors["labels"] = torch.tensor([item.labels for item in batch])
+    return tensors
 
 
 @dataclass(frozen=True)
 class BatchInfo:
-    """What the host knows of a batch, so that it never has to read the tensors on a device."""
+    """Facts about a batch on the host, so that tensors on a device need not be read."""
 
-    rows: list[int]  # the number of each example
+    rows: list[int]  # index of each example
     tokens: int  # without padding
     cells: int  # with padding
 
@@ -121,7 +121,7 @@ class BatchInfo:
 def collate_with_info(
     batch: Sequence[tuple[int, Encoded]], pad_id: int, multiple: int = 1, limit: int = sys.maxsize
 ) -> dict[str, Any]:
-    """The tensors that `collate` makes of examples of `Rows`, and their `info`, a `BatchInfo`."""
+    """Collate items of `Rows`: the tensors of `collate`, and a `BatchInfo` as `info`."""
     numbers, encoded = zip(*batch, strict=True)
     tensors = collate(encoded, pad_id, multiple, limit)
     tokens = sum(len(item.input_ids) for item in encoded)

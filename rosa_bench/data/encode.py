@@ -1,4 +1,4 @@
-"""Tokenised examples, kept in a cache that is keyed by everything that can change them."""
+"""Tokenized examples, cached under a hash of everything that can change them."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
     from rosa_bench.data.source import Split
 
-FORMAT = 3  # raised when `Encoded` or the way from a text to it changes
+FORMAT = 3  # increased when `Encoded` or the encoding changes
 
 
 def encode_split(task: Task, tokenizer: PreTrainedTokenizerBase, split: Split, max_length: int) -> list[Encoded]:
-    """Every example of a split as token ids, from the cache where the same work was done before.
+    """Encode every example of a split, or read the result from the cache.
 
-    A cache entry that is damaged (which is said) or cannot be written costs only the time to encode again.
+    A damaged cache entry (with a warning) or one that cannot be written only costs the time to encode again.
     """
     key = _key(task, tokenizer, split, max_length)
     path = cache_dir() / "tokens" / f"{key}.json"
@@ -40,7 +40,7 @@ def encode_split(task: Task, tokenizer: PreTrainedTokenizerBase, split: Split, m
 
 def _key(task: Task, tokenizer: PreTrainedTokenizerBase, split: Split, max_length: int) -> str:
     vocabulary = json.loads(tokenizer.backend_tokenizer.to_str()) if tokenizer.is_fast else tokenizer.get_vocab()
-    for state in ("truncation", "padding"):  # what the last call asked for, not what the tokenizer is
+    for state in ("truncation", "padding"):  # settings of the last call, not of the tokenizer
         vocabulary.pop(state, None)
     special = {name: str(value) for name, value in tokenizer.special_tokens_map.items()}
     parts = [
@@ -64,7 +64,7 @@ def _read(path: Path) -> list[Encoded] | None:
     except OSError:
         return None
     if hashlib.sha256(body).hexdigest().encode() != head:
-        warn(f"rosa_bench: {path} is damaged; its texts are encoded again")
+        warn(f"rosa_bench: cache file {path} is damaged; encoding its texts again")
         return None
     return [Encoded(*values) for values in loads(body)]
 

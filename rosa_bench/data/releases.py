@@ -1,4 +1,4 @@
-"""Whether rows are those of the public release of a data set, as results/papers/releases.yaml has them."""
+"""Compares rows with the public release of a data set, as described in results/papers/releases.yaml."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from rosa_bench.core.task import Task
 
 @functools.cache
 def releases() -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
-    """`rows` and, where it is known, `sha256` of each split, by task and split."""
-    content = (papers_dir() / "releases.yaml").read_text(encoding="utf-8")
-    known: Mapping[str, Mapping[str, Mapping[str, Any]]] = yaml.safe_load(content)
-    return known
+    """`rows` and, if known, `sha256` of each split, by task and split."""
+    text = (papers_dir() / "releases.yaml").read_text(encoding="utf-8")
+    content: Mapping[str, Mapping[str, Mapping[str, Any]]] = yaml.safe_load(text)
+    return content
 
 
 class Comparison:
-    """Compares the rows of a split, one after another, with the release."""
+    """Compares the rows of a split with the release, row by row."""
 
     def __init__(self, task: Task, split: str) -> None:
         self.task, self.rows, self.digest = task, 0, hashlib.sha256()
         self.release = releases().get(task.name, {}).get(split, {})
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Count a row, and hash what the task reads of it."""
+        """Count a row and hash the fields that the task reads."""
         self.rows += 1
         if "sha256" in self.release:
             fields = plain(self.task.released_fields(row))
@@ -38,14 +38,14 @@ class Comparison:
 
     @property
     def same(self) -> bool | None:
-        """Whether number and content of the rows are those of the release; None if there is nothing to compare with."""
+        """Whether number and content of the rows match the release; None if the release is unknown."""
         if not self.release:
             return None
         return self.rows == self.release["rows"] and self.release.get("sha256") in (None, self.digest.hexdigest())
 
 
 def plain(value: Any) -> Any:
-    """A value without what differs between copies: outer white space, and the digits that float32 does not hold."""
+    """A value without differences between copies: strips outer white space and rounds floats to float32 precision."""
     if isinstance(value, str):
         return value.strip()
     if isinstance(value, float):

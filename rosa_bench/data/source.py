@@ -1,4 +1,4 @@
-"""Rows of a split from one of three sources, each with the place it came from and a hash of the whole."""
+"""Rows of a split from the embedded data, local files or the hub, with the location of each row and a hash of all."""
 
 from __future__ import annotations
 
@@ -23,27 +23,28 @@ from rosa_bench.system.files import file_sha256
 from rosa_bench.system.strict_json import is_text, loads
 
 SUFFIXES = (".jsonl", ".jsonl.gz")
-VALIDATION = ("validation", "dev", "devel", "valid", "val")  # what others call it
+VALIDATION = ("validation", "dev", "devel", "valid", "val")  # common names of the validation split
 ROWS = re.compile(r"\.(jsonl?|ndjson|tsv|csv|txt|parquet|arrow|xml)(\.(gz|zip|bz2|xz|zst))?$")
-LONGEST_LINE = 2**24  # bytes; a row of any task has thousands
+LONGEST_LINE = 2**24  # bytes; real rows have thousands
 
 
 @dataclass(frozen=True)
 class Split:
-    """The examples of a split, its number of raw rows and the sha256 of all of them (before any limit)."""
+    """The examples of a split, with the number of its raw rows and their sha256 (both before any limit)."""
 
     examples: Sequence[Example]
     rows: int
     sha256: str
-    released: bool | None = None  # whether the rows are those of the public release, if that is known
+    released: bool | None = None  # whether the rows match the public release; None if unknown
     upstream: str | None = None  # repository and commit, if the rows are not from the hub
 
 
 def load_split(task: Task, data: Data, split: str, limit: int | None = None) -> Split:
-    """Read one split. `limit` keeps its first raw rows.
+    """Read one split. With `limit`, only its first raw rows become examples.
 
     Raises:
-        UsageError: for a missing file, a hub that does not provide it, or a malformed row; names file, line and field.
+        UsageError: if a file is missing, the hub does not provide the split, or a row is malformed; names file, line
+            and field.
     """
     source = _SOURCES[data.source](task, data, split)
     digest, comparison = hashlib.sha256(), Comparison(task, split)
@@ -59,15 +60,15 @@ def load_split(task: Task, data: Data, split: str, limit: int | None = None) -> 
     released = None if data.source == "embedded" else comparison.same
     if data.source == "hub" and released is False:
         warn_once(
-            f"rosa_bench: data=hub: the {comparison.rows:,} rows of {task.name}/{split} are not those of the public "
-            f"release; tables say so beside the scores"
+            f"rosa_bench: data=hub: the {comparison.rows:,} rows of {task.name}/{split} differ from the public "
+            f"release; tables mark the scores"
         )
     return Split(examples, comparison.rows, digest.hexdigest(), released, source.upstream)
 
 
 @dataclass(frozen=True)
 class Source:
-    """The rows of a split, each with the place it comes from."""
+    """The rows of a split, each with its location."""
 
     rows: Iterable[tuple[dict[str, Any], str]]
     upstream: str | None = None
@@ -83,23 +84,23 @@ def _embedded(task: Task, split: str) -> Iterator[tuple[dict[str, Any], str]]:
 
 
 def split_file(task: Task, folder: str, split: str) -> Path:
-    """The file of a split below `folder`. Raises UsageError that says what would be read and what is there instead."""
+    """The file of a split below `folder`. Raises UsageError that names the expected file and the files there."""
     base = Path(folder) / task.folder
     for suffix in SUFFIXES:
         if (path := base / f"{split}{suffix}").is_file():
             return path
-    missing = f"{base / split}.jsonl or .jsonl.gz would be read and is missing"
+    missing = f"{base / split}.jsonl (or .jsonl.gz) is missing"
     if not base.is_dir():
-        there = _data_files(Path(folder))
+        files = _data_files(Path(folder))
         parts, inner = Path(folder).absolute().parts, Path(task.folder).parts
         if parts[-len(inner) :] == inner:
             raise UsageError(f"{missing}; set data.dir={Path(*parts[: -len(inner)])}")
-        found = f"; move {', '.join(there)} to {base}" if there else f": {base} is not a folder"
-        raise UsageError(f"{missing}{found}")
-    there = _data_files(base)
+        advice = f"; move {', '.join(files)} to {base}" if files else f": {base} is not a folder"
+        raise UsageError(f"{missing}{advice}")
+    files = _data_files(base)
     names = [split.replace("validation", word) for word in VALIDATION]
-    similar = next((file for name in names for file in there if file.partition(".")[0].lower() == name), None)
-    raise UsageError(f"{missing}; there: {', '.join(there) or 'no data file'}{_way(similar, split)}")
+    similar = next((file for name in names for file in files if file.partition(".")[0].lower() == name), None)
+    raise UsageError(f"{missing}; the folder has {', '.join(files) or 'no data files'}{_way(similar, split)}")
 
 
 def _data_files(folder: Path) -> list[str]:
@@ -108,20 +109,22 @@ def _data_files(folder: Path) -> list[str]:
 
 
 def _way(similar: str | None, split: str) -> str:
-    """How to make the file of a split from one of another name or format."""
+    """How to turn a file of another name or format into the file of a split."""
     if similar is None:
         return ""
     suffix = similar[len(similar.partition(".")[0]) :]
     if suffix in SUFFIXES:
         return f"; rename {similar} to {split}{suffix}"
-    return f"; write {similar} as {split}.jsonl, one JSON object a row"
+    return f"; convert {similar} to {split}.jsonl, one JSON object per line"
 
 
 def json_lines(path: Path) -> Iterator[tuple[Any, str]]:
-    """Each line of a plain or gzip JSON-lines file with its `file:line`; a BOM, CRLF and empty lines are read rightly.
+    """Parse each line of a JSON-lines file, plain or gzip, and yield it with its `file:line`.
+
+    Handles a BOM and CRLF, and skips blank lines.
 
     Raises:
-        UsageError: for a broken archive, bytes that are not UTF-8, or a line that is no JSON or too long for a row.
+        UsageError: for a broken archive, bytes that are not UTF-8, or a line that is not JSON or too long for a row.
     """
     number = 0
     try:
@@ -140,7 +143,7 @@ def json_lines(path: Path) -> Iterator[tuple[Any, str]]:
 
 def _decoded(raw: bytes, number: int, where: str) -> str:
     if len(raw) > LONGEST_LINE:
-        raise UsageError(f"{where}: longer than {LONGEST_LINE >> 20} MB, which no row is")
+        raise UsageError(f"{where}: longer than {LONGEST_LINE >> 20} MB, too long for a row")
     try:
         return raw.decode("utf-8-sig" if number == 1 else "utf-8").strip("\r\n")
     except UnicodeDecodeError as error:
@@ -153,14 +156,14 @@ def _parsed(line: str, where: str) -> Any:
     except ValueError as error:
         raise UsageError(f"{where}: not JSON ({str(error)[:120]})") from error
     if "\\u" in line and not is_text(row):
-        raise UsageError(f"{where}: holds half of a surrogate pair, which is no text")
+        raise UsageError(f"{where}: contains an unpaired surrogate")
     return row
 
 
 def _local(task: Task, data: Data, split: str) -> Iterator[tuple[dict[str, Any], str]]:
     for row, where in json_lines(split_file(task, str(data.dir), split)):
         if not isinstance(row, dict):
-            raise UsageError(f"{where}: a row is a JSON object, not {type(row).__name__}")
+            raise UsageError(f"{where}: a row must be a JSON object, not {type(row).__name__}")
         yield row, where
 
 
@@ -171,28 +174,28 @@ def _hub(task: Task, data: Data, split: str) -> Source:
             return _upstream(task, source, split, source.repository)
         return _snapshot(task, source, split)
     except hub.HubError as error:
-        ways = "Two ways on: data=embedded, or data=local data.dir=FOLDER"
-        raise UsageError(f"data=hub: {task.name}/{split}: {error}. {ways}") from error
+        advice = "Use data=embedded, or data=local data.dir=FOLDER"
+        raise UsageError(f"data=hub: {task.name}/{split}: {error}. {advice}") from error
 
 
 def _snapshot(task: Task, source: Hub, split: str) -> Source:
-    """The rows of a hub's parquet files; of the upstream file if the hub no longer has them."""
+    """Rows from the hub's parquet files, or from the upstream file if the hub no longer has them."""
     try:
         files = hub.dataset(source.repository, source.revision, source.files.format(split=split))
     except hub.HubError as error:
         if source.upstream is None or not (error.gone or upstream.is_cached(source.upstream)):
             raise
-        lost = error
+        hub_error = error
     else:
         return Source(_placed(task.from_hub(_parquet_rows(files), split), source.repository, split))
     try:
         return _upstream(task, source.upstream, split, source.repository)
     except hub.HubError as error:
-        raise hub.HubError(f"{lost}; {error}") from error
+        raise hub.HubError(f"{hub_error}; {error}") from error
 
 
 def _upstream(task: Task, source: Upstream, split: str, name: str) -> Source:
-    """The rows of an upstream file. Ids begin with `name` like the hub's, so that runs on either can be paired."""
+    """Rows from an upstream file. Ids start with `name`, as on the hub, so that runs on either can be paired."""
     rows = task.from_upstream(upstream.content(source, split), split)
     return Source(_placed(rows, name, split), f"{source.repository}@{source.revision}")
 
@@ -211,9 +214,7 @@ def _parquet_rows(files: Sequence[Path]) -> Iterator[dict[str, Any]]:
             for batch in pyarrow.parquet.ParquetFile(file).iter_batches():
                 yield from batch.to_pylist()
         except (OSError, pyarrow.ArrowException) as error:
-            raise UsageError(
-                f"{file}: not a parquet file that can be read ({str(error).splitlines()[0][:160]})"
-            ) from error
+            raise UsageError(f"{file}: not a readable parquet file ({str(error).splitlines()[0][:160]})") from error
 
 
 _SOURCES: dict[str, Callable[[Task, Data, str], Source]] = {
@@ -224,7 +225,7 @@ _SOURCES: dict[str, Callable[[Task, Data, str], Source]] = {
 
 
 def fingerprint(task: Task, data: Data) -> dict[str, str]:
-    """What identifies the rows without reading them all: part of a run's key. Local files by their content."""
+    """Identifies the rows in a run's key, without parsing them; local files by their content."""
     if data.source == "embedded":
         from rosa_bench import embedded
 

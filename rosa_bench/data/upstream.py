@@ -1,4 +1,4 @@
-"""Files of a public git repository at a pinned commit: a data set as it was released, where a hub does not have it."""
+"""Files of a public git repository at a pinned commit, for data sets that the hub does not have as released."""
 
 from __future__ import annotations
 
@@ -15,35 +15,33 @@ RAW = "https://raw.githubusercontent.com"
 
 
 def content(upstream: Upstream, split: str) -> bytes:
-    """The file of a split, from the cache or from GitHub; git's id of it is verified each time.
+    """The file of a split, from the cache or GitHub, with its git blob id verified each time.
 
     Raises:
-        HubError: if the file is not in the cache and GitHub does not send it as it was committed.
+        HubError: if the file is not cached and GitHub does not send the committed file.
     """
     path, identity = upstream.files[split]
     cached = cache_dir() / "upstream" / identity
     with contextlib.suppress(OSError):
-        if blob_id(kept := cached.read_bytes()) == identity:
-            return kept
+        if blob_id(stored := cached.read_bytes()) == identity:
+            return stored
     address = f"{RAW}/{upstream.repository}/{upstream.revision}/{path}"
     if is_first():
         tell(f"downloading {address}")
-    sent = hub.get(address)
-    if blob_id(sent) != identity:
-        raise hub.HubError(
-            f"{address} is not the file of that commit: git's id of it is not {identity}; try again later"
-        )
+    received = hub.get(address)
+    if blob_id(received) != identity:
+        raise hub.HubError(f"{address} does not match the commit: its git blob id is not {identity}; try again later")
     with contextlib.suppress(OSError):
         cached.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(cached, sent)
-    return sent
+        write_bytes(cached, received)
+    return received
 
 
 def is_cached(upstream: Upstream) -> bool:
-    """Whether the file of every split was downloaded before."""
+    """Whether the files of all splits are cached."""
     return all((cache_dir() / "upstream" / identity).is_file() for _, identity in upstream.files.values())
 
 
 def blob_id(content: bytes) -> str:
-    """Git's id of a file."""
+    """The git blob id of a file."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()

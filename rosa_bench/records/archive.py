@@ -1,7 +1,7 @@
-"""Many finished runs in one compressed file: what ships with a checkout, for example `results/embedded.jsonl.gz`.
+"""Finished runs in one compressed file, such as `results/embedded.jsonl.gz`, which ships with a checkout.
 
 One JSON object per line: `{"record": ..., "events": [...]}` for a run, and as the last line `{"comparisons": ...}`, the
-paired tests that were computed from the runs' predictions. The same content gives the same bytes.
+paired tests computed from the runs' predictions. Equal content gives equal bytes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SUFFIX = ".jsonl.gz"
 
 @dataclass
 class Archive:
-    """The content of an archive. `broken` has a line for each record that cannot be read."""
+    """The content of an archive. `broken` has a message for each record that cannot be read."""
 
     records: list[Record] = field(default_factory=list)
     events: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # training curves by run id
@@ -32,12 +32,12 @@ class Archive:
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a path names an archive and not a folder of runs."""
+    """Whether a path names an archive instead of a folder of runs."""
     return path.name.endswith(SUFFIX)
 
 
 def read_archive(path: Path) -> Archive:
-    """Read an archive; an empty one if there is no such file.
+    """Read an archive. A missing file gives an empty archive.
 
     Raises:
         UsageError: if the file is damaged.
@@ -64,7 +64,7 @@ def _read_line(archive: Archive, entry: Any, where: str) -> None:
     try:
         record = parse_record(entry.get("record"))
     except (ValueError, TypeError) as error:
-        archive.broken.append(f"left out: {where} is not a record of this version ({str(error)[:200]})")
+        archive.broken.append(f"skipped: {where} is not a record of this version ({str(error)[:200]})")
         return
     archive.records.append(record)
     if entry.get("events"):
@@ -77,7 +77,7 @@ def write_archive(
     events: Mapping[str, list[dict[str, Any]]],
     comparisons: Mapping[str, Any],
 ) -> None:
-    """Write records by run id, with the training curves of those that have one, and comparisons."""
+    """Write records ordered by run id, with their training curves if present, and comparisons."""
     lines: list[dict[str, Any]] = []
     for record in sorted(records, key=lambda record: record.run_id):
         curve = events.get(record.run_id)

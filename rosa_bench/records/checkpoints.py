@@ -1,7 +1,7 @@
-"""What a run leaves on disk of its model: only tensors that training changes, with checksums, strictly loaded.
+"""Trained weights on disk: only tensors that training changes, with checksums, loaded strictly.
 
-A checkpoint is complete when `complete.json` is there and every file it names has the hash it says. A run that was
-killed while writing one goes on from the one before.
+A checkpoint is complete if `complete.json` exists and every file in it has the recorded hash. A run that was killed
+while writing a checkpoint resumes from the previous one.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 STATE, MARK = "model.safetensors", "complete.json"
-MARKED = {"files", "key", "clocks", "measured", "tally"}  # what a mark says
+MARKED = {"files", "key", "clocks", "measured", "tally"}  # fields of complete.json
 
 
 def trained_state(model: PreTrainedModel, method: Method) -> dict[str, torch.Tensor]:
-    """Every tensor that training changes, by name: parameters with gradients, those the method moves, and buffers.
+    """Every tensor that training changes, by name: parameters with gradients, those in `method.moved`, and buffers.
 
     A tensor shared under several names (tied embeddings) is listed once.
     """
@@ -41,17 +41,17 @@ def trained_state(model: PreTrainedModel, method: Method) -> dict[str, torch.Ten
 
 
 def save_tensors(state: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Write tensors as safetensors, in one step."""
+    """Write tensors atomically as a safetensors file."""
     with replacing(path) as temporary:
         own = {name: tensor.cpu().contiguous() for name, tensor in state.items()}
         save_file(own, temporary, metadata={"format": "pt"})
 
 
 def load_state(model: PreTrainedModel, method: Method, path: Path) -> None:
-    """Copy trained tensors into the model, strictly.
+    """Copy trained tensors from a file into the model, strictly.
 
     Raises:
-        UsageError: if the file is damaged, or its names or shapes are not exactly those of this model and method.
+        UsageError: if the file is damaged, or its names or shapes differ from those of this model and method.
     """
     try:
         loaded = load_file(path)
@@ -59,48 +59,48 @@ def load_state(model: PreTrainedModel, method: Method, path: Path) -> None:
         raise UsageError(f"{path} cannot be read ({error})") from error
     state = trained_state(model, method)
     missing, unexpected = sorted(state.keys() - loaded.keys()), sorted(loaded.keys() - state.keys())
-    wrong = [name for name in state.keys() & loaded.keys() if state[name].shape != loaded[name].shape]
-    if missing or unexpected or wrong:
-        parts = {"missing": missing, "unexpected": unexpected, "of another shape": sorted(wrong)}
-        said = "; ".join(f"{len(names)} {what} ({names[0]} ...)" for what, names in parts.items() if names)
-        raise UsageError(f"{path} does not fit this model and method: {said}")
+    reshaped = [name for name in state.keys() & loaded.keys() if state[name].shape != loaded[name].shape]
+    if missing or unexpected or reshaped:
+        parts = {"missing": missing, "unexpected": unexpected, "of another shape": sorted(reshaped)}
+        faults = "; ".join(f"{len(names)} {what} ({names[0]} ...)" for what, names in parts.items() if names)
+        raise UsageError(f"{path} does not fit this model and method: {faults}")
     copy_state(model, method, loaded)
 
 
 def copy_state(model: PreTrainedModel, method: Method, values: Mapping[str, torch.Tensor]) -> None:
-    """Copy values into every trained tensor of the model."""
+    """Copy `values` into every trained tensor of the model."""
     with torch.no_grad():
         for name, tensor in trained_state(model, method).items():
             tensor.copy_(values[name])
 
 
 def mark_complete(folder: Path, more: Mapping[str, Any]) -> None:
-    """Declare a checkpoint whole: its files with their hashes, written last."""
+    """Mark a checkpoint as complete: write `complete.json` with the hashes of its files, and `more`."""
     files = {path.name: file_sha256(path) for path in sorted(folder.iterdir()) if path.is_file() and path.name != MARK}
     write_sealed_json(folder / MARK, {"files": files, **more})
 
 
 def read_mark(folder: Path) -> dict[str, Any] | None:
-    """The content of `complete.json` if every file is as it says, else None."""
+    """The content of `complete.json`; None if it or a file in it is missing or damaged."""
     try:
         mark = read_sealed_json(folder / MARK)
-        if not mark.keys() <= MARKED:  # of a mark whose checksum has lost its name, too
+        if not mark.keys() <= MARKED:  # also if damage renamed the checksum's field
             return None
-        whole = all(file_sha256(folder / name) == sha for name, sha in mark["files"].items())
+        intact = all(file_sha256(folder / name) == sha for name, sha in mark["files"].items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return mark if whole else None
+    return mark if intact else None
 
 
 def is_marked(folder: Path) -> bool:
-    """Whether a checkpoint was once declared whole."""
+    """Whether a checkpoint has a `complete.json`, damaged or not."""
     return (folder / MARK).is_file()
 
 
 def checkpoints(folder: Path) -> list[Path]:
     """The checkpoint folders of a run, newest step first."""
-    found = [path for path in folder.glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit()]
-    return sorted(found, key=lambda path: -int(path.name.rpartition("-")[2]))
+    folders = [path for path in folder.glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit()]
+    return sorted(folders, key=lambda path: -int(path.name.rpartition("-")[2]))
 
 
 def remove(folders: Iterable[Path]) -> None:
@@ -110,38 +110,38 @@ def remove(folders: Iterable[Path]) -> None:
 
 
 def save_adapters(model: PreTrainedModel, method: Method, folder: Path, backbone_hash: str) -> None:
-    """Write what was trained below `folder`, with the method's configuration and the hash of its backbone."""
+    """Write trained tensors below `folder`, with the method's configuration and the hash of its backbone."""
     for name, owner, state in method.exports(trained_state(model, method)):
         (folder / name).mkdir(parents=True, exist_ok=True)
         save_tensors(state, tensors := folder / name / "adapter.safetensors")
-        told = {"method": node_dict(owner), "backbone_hash": backbone_hash, "sha256": file_sha256(tensors)}
-        write_json(folder / name / "adapter.json", told)
+        description = {"method": node_dict(owner), "backbone_hash": backbone_hash, "sha256": file_sha256(tensors)}
+        write_json(folder / name / "adapter.json", description)
 
 
 def load_adapter(model: PreTrainedModel, method: Method, folder: Path, backbone_hash: str) -> None:
-    """Load one folder of what `save_adapters` wrote into a model to which the same method was attached.
+    """Load a folder written by `save_adapters` into a model to which the same method was attached.
 
     Raises:
-        UsageError: if the folder holds another method's or another backbone's adapter, or is damaged.
+        UsageError: if the adapter belongs to another method or backbone, or is damaged.
     """
     try:
-        told = loads((folder / "adapter.json").read_text(encoding="utf-8"))
-        if not isinstance(told, dict):
-            raise ValueError("adapter.json is no mapping")
+        description = loads((folder / "adapter.json").read_text(encoding="utf-8"))
+        if not isinstance(description, dict):
+            raise ValueError("adapter.json is not an object")
     except (OSError, ValueError) as error:
-        raise UsageError(f"{folder} holds no adapter ({error})") from error
-    if _with_defaults(told.get("method")) != node_dict(method):
-        raise UsageError(f"{folder} is an adapter of another method: {short(told.get('method'))}")
-    if told.get("backbone_hash") != backbone_hash:
+        raise UsageError(f"{folder} is not an adapter ({error})") from error
+    if _with_defaults(description.get("method")) != node_dict(method):
+        raise UsageError(f"{folder} is an adapter of another method: {short(description.get('method'))}")
+    if description.get("backbone_hash") != backbone_hash:
         raise UsageError(f"{folder} is an adapter of another backbone")
     tensors = folder / "adapter.safetensors"
-    if "sha256" in told and tensors.is_file() and file_sha256(tensors) != told["sha256"]:
+    if "sha256" in description and tensors.is_file() and file_sha256(tensors) != description["sha256"]:
         raise UsageError(f"{tensors} is damaged: its checksum is not the one in adapter.json")
     load_state(model, method, tensors)
 
 
 def _with_defaults(node: Any) -> dict[str, Any] | None:
-    """A method's configuration as it was written, with fields that have come since; None if it is none."""
+    """A method's stored configuration, completed with defaults of newer fields; None if it is invalid."""
     try:
         values = dict(node)
         return node_dict(target_class("method", values.pop("_target_"))(**values))

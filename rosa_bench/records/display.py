@@ -9,7 +9,7 @@ from rosa_bench.records.record import Record, seconds
 
 
 def result_table(records: Sequence[Record], folders: Sequence[Path]) -> str:
-    """A few lines: scores with metric and split, trainable share, time, peak memory, and where the record is."""
+    """A table of scores with metric and split, trainable parameters, time and peak memory, and the record paths."""
     head = ("task", "model", "method", "seed", "score", "trainable", "time", "peak memory")
     rows = [head, *map(_result_row, records)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
@@ -33,17 +33,17 @@ def _saved(record: Record, folder: Path) -> list[str]:
 
 
 def _all_scores(record: Record) -> list[str]:
-    """A line per split of every metric of the main variant, where there is more to tell than the primary score."""
+    """One line per split with every metric of the main variant; empty if that is only the primary score."""
     main = record.variant_names[-1] if record.variant_names else ""
     scores = {split: by_variant[main] for split, by_variant in record.scores.items() if main in by_variant}
     absent = record.facts.get("absent_metrics", {})
     if sum(map(len, scores.values())) < 2 and not absent:
         return []
-    told = [
-        f"{split}: " + "  ".join(f"{name} {value:.4g}" for name, value in found.items())
-        for split, found in scores.items()
+    lines = [
+        f"{split}: " + "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+        for split, metrics in scores.items()
     ]
-    return ["", *told, *(f"{name} is absent: {reason}" for name, reason in absent.items())]
+    return ["", *lines, *(f"{name} is absent: {reason}" for name, reason in absent.items())]
 
 
 def _result_row(record: Record) -> tuple[str, ...]:
@@ -55,7 +55,7 @@ def _result_row(record: Record) -> tuple[str, ...]:
 
 
 def score_text(record: Record) -> str:
-    """The primary score at the last and, where known, the best epoch."""
+    """The primary score of the last epoch and, if it differs, of the best epoch."""
     primary = record.primary
     if "last" not in primary and "best" not in primary:
         return "–"

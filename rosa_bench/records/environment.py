@@ -1,4 +1,4 @@
-"""What a result was made with: versions, code state, device, threads."""
+"""The environment of a result: versions, commit, device, threads."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PACKAGES = (
 
 @lru_cache(maxsize=1)
 def code_state() -> dict[str, Any]:
-    """The commit of the checkout this package runs from and whether it has changes; empty outside one."""
+    """The commit of the checkout this package runs from and whether it has changes; empty outside a checkout."""
     root = Path(__file__).parent.parent.parent
     if not (root / ".git").exists():
         return {}
@@ -45,17 +45,17 @@ def code_state() -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Installed versions of the packages a result depends on."""
-    found = {}
+    installed = {}
     for name in PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def environment(device: str) -> dict[str, Any]:
-    """The `env` of a record; `device` is what the configuration asks for."""
+    """The `env` of a record; `device` is the configured one."""
     on_gpu = device != "cpu" and torch.cuda.is_available()
     return {
         "python": sys.version.split()[0],
@@ -70,7 +70,7 @@ def environment(device: str) -> dict[str, Any]:
 
 @lru_cache(maxsize=1)
 def processor() -> str:
-    """The processor's name."""
+    """The CPU model."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
         return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))

@@ -58,14 +58,14 @@ WRONG = [
     ({"modules": [1]}, "at.modules=[1] is not of type list[str] or str or null"),
     ({"layers": [[0]]}, "at.layers=[[0]] is not of type"),
     ({"pattern": {"query": "x"}}, "at.pattern={'query': 'x'} is not of type"),
-    ({"bias": "al"}, "at.bias='al' is not a name that is known: did you mean all?"),
+    ({"bias": "al"}, "at.bias='al' is not a known name: did you mean all?"),
     ({"bias": 5}, "at.bias=5 is not of type"),
     ({"start": 5}, "at.start=5 is not of type"),
-    ({"way": "SLO"}, "at.way='SLO' is not a name that is known: did you mean SLOW?"),
+    ({"way": "SLO"}, "at.way='SLO' is not a known name: did you mean SLOW?"),
     ({"inner": {"bta": 2}}, "at.inner.bta is not a key of Inner (tests): did you mean at.inner.beta"),
     ({"inner": {"beta": "x"}}, "at.inner.beta='x' is not of type float"),
     ({"inner": 5}, "at.inner=5 is not of type Inner or null"),
-    ({"free": 1}, "at.free is nothing to set"),
+    ({"free": 1}, "at.free cannot be set"),
 ]
 
 

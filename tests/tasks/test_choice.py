@@ -47,7 +47,7 @@ def test_rows_become_prompt_choices_and_label(name):
         ("arc_easy", {"answerKey": "D"}, "'answerKey' is 'D', not one of 1, 2, 3"),
         ("arc_easy", {"answerKey": None}, "'answerKey' is NoneType"),
         ("arc_easy", {"choices": {"label": ["1"], "text": ["a", "b"]}}, "2 texts and 1 different labels"),
-        ("arc_easy", {"choices": {"label": ["1", "2"], "text": ["a", " "]}}, "'text' is not a list of non-empty texts"),
+        ("arc_easy", {"choices": {"label": ["1", "2"], "text": ["a", " "]}}, "is not a list of non-empty strings"),
         ("piqa", {"label": -1}, "'label' is -1, not one of 0..1"),
         ("piqa", {"sol1": " "}, "'sol1' is empty"),
         ("openbookqa", {"question": " "}, "'question' is empty"),
