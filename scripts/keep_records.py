@@ -61,7 +61,7 @@ def whole(cells: Sequence[plan.Cell]) -> Iterator[tuple[Path, Record]]:
         try:
             record = checked(read_record(path), path)
         except UsageError as error:
-            print(f"left out: {error}", file=sys.stderr)
+            print(f"skipped: {error}", file=sys.stderr)
             continue
         if record.status == "done" and record.key == cell.key:
             yield cell.folder, record

@@ -51,7 +51,7 @@ def main() -> int:
         try:
             migrated = with_new_key(record)
         except UsageError as error:
-            print(f"left out: {record.run_id}: {error}", file=sys.stderr)
+            print(f"skipped: {record.run_id}: {error}", file=sys.stderr)
             counts["not of this version"] += 1
             continue
         counts["unchanged" if migrated.key == record.key else "migrated"] += 1

@@ -1,4 +1,4 @@
-"""The predictions a run stores: one JSON object per example, in file order."""
+"""A run's stored predictions: one JSON object per example, in the order of the split."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rosa_bench.system.strict_json import is_number
 
 
 def prediction_row(prediction: Prediction) -> dict[str, Any]:
-    """What a file of predictions holds of each of them."""
+    """The row of a prediction in a file of predictions."""
     row: dict[str, Any] = {"id": prediction.id, "prediction": prediction.value}
     if prediction.references:
         row["references"] = list(prediction.references)
@@ -33,49 +33,50 @@ def prediction_row(prediction: Prediction) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Predictions:
-    """One run's predictions of a split or of one of its subsets, in file order."""
+    """One run's predictions of a split or one of its subsets, in the order of the split."""
 
     path: Path
     seed: int
     rows: tuple[Prediction, ...]
-    _known: dict[tuple[str, str], Statistic] = field(default_factory=dict, repr=False, compare=False)
+    _statistics: dict[tuple[str, str], Statistic] = field(default_factory=dict, repr=False, compare=False)
 
     def statistic(self, task: Task, metric: str) -> Statistic:
-        """A metric of them; computed once."""
+        """The metric as a statistic of these predictions, cached."""
         key = metric, repr(task)
-        if key not in self._known:
-            self._known[key] = task.statistic(metric, self.rows)
-        return self._known[key]
+        if key not in self._statistics:
+            self._statistics[key] = task.statistic(metric, self.rows)
+        return self._statistics[key]
 
 
 def read_predictions(path: Path, seed: int, subset: str = "") -> Predictions:
-    """A run's stored predictions, or those of one subset of its split.
+    """Read a run's predictions of a split, or those of one of its subsets.
 
     Raises:
-        UsageError: naming file and line, if it cannot be read, a row is not a prediction, or the subset has no rows.
+        UsageError: if the file cannot be read, a row is not a prediction, or the subset has no rows; names file and
+            line.
     """
     rows = [_prediction(row, where) for row, where in json_lines(path)]
-    chosen = tuple(row for row in rows if not subset or row.subset == subset)
-    if not chosen:
-        raise UsageError(f"{path}: there are no predictions" + (f" of the subset {subset}" if rows else ""))
-    return Predictions(path, seed, chosen)
+    selected = tuple(row for row in rows if not subset or row.subset == subset)
+    if not selected:
+        raise UsageError(f"{path} has no predictions" + (f" of the subset {subset}" if rows else ""))
+    return Predictions(path, seed, selected)
 
 
 def _prediction(row: Any, where: str) -> Prediction:
     if not isinstance(row, dict) or not isinstance(row.get("id"), str) or row.get("prediction") is None:
-        raise UsageError(f"{where}: a prediction has an id (a text) and a prediction")
+        raise UsageError(f"{where}: a prediction needs an id (a string) and a prediction")
     value, label, references = row["prediction"], row.get("label"), row.get("references")
     if isinstance(value, str):
         if not isinstance(references, list) or not references or not all(isinstance(text, str) for text in references):
-            raise UsageError(f"{where}: a predicted text has references, a list of texts")
+            raise UsageError(f"{where}: a predicted text needs references, a list of strings")
         return Prediction(row["id"], value, references=tuple(references), subset=str(row.get("subset", "")))
     if not _numeric(value) or not _numeric(label) or np.size(value) != np.size(label):
-        raise UsageError(f"{where}: a prediction and its label are numbers, or lists of as many numbers")
-    logits, lengths = ([*told] if isinstance(told := row.get(name), list) else [] for name in ("logits", "lengths"))
+        raise UsageError(f"{where}: a prediction and its label must be numbers, or lists of numbers of equal length")
+    logits, lengths = ([*values] if isinstance(values := row.get(name), list) else [] for name in ("logits", "lengths"))
     if lengths and (len(logits) != len(lengths) or not all(map(is_number, [*logits, *lengths])) or min(lengths) <= 0):
-        raise UsageError(f"{where}: choices have as many log-likelihoods as lengths, numbers all")
-    kept = {"logits": tuple(logits), "lengths": tuple(lengths)} if lengths else {}
-    return Prediction(row["id"], value, label, subset=str(row.get("subset", "")), **kept)
+        raise UsageError(f"{where}: a choice needs as many log-likelihoods as lengths, all of them numbers")
+    scores = {"logits": tuple(logits), "lengths": tuple(lengths)} if lengths else {}
+    return Prediction(row["id"], value, label, subset=str(row.get("subset", "")), **scores)
 
 
 def _numeric(value: Any) -> TypeGuard[float | list[float]]:

@@ -1,4 +1,4 @@
-"""The record of a run, as other programs read it: what was run, on what, with which result, at which cost."""
+"""`record.json`, a run's machine-readable result: configuration, data, scores, cost and environment."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from rosa_bench.system.files import unsealed, write_sealed_json
 from rosa_bench.system.strict_json import depth, is_text
 
 SCHEMA = 1
-COPY = ".record.json"  # beside the record of a run that is done
-DEEPEST = 60  # levels; a record has about eight
+COPY = ".record.json"  # next to the record of a finished run
+DEEPEST = 60  # levels of nesting; a record has about eight
 Status = Literal["running", "done", "failed", "oom", "interrupted"]
 
 
 @dataclass
 class Record:
-    """`record.json`, field for field (docs: the table in README). Absent means not measured."""
+    """The fields of `record.json`; the README describes them. A value that was not measured is absent."""
 
     run_id: str
     key: str
@@ -45,20 +45,20 @@ class Record:
     env: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values; what is None is left out."""
+        """The record as JSON values, without fields that are None."""
         return {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
 
 
 def seconds(record: Record) -> float:
-    """What a run took for training, the method's own work and evaluation."""
+    """Seconds spent on training, the method's own work and evaluation."""
     return sum(float(record.cost.get(name, 0.0)) for name in ("train_s", "method_s", "eval_s"))
 
 
 def read_record(path: Path) -> Record:
-    """A record from its file; from the copy beside it, saying so, when the file is there and damaged.
+    """Read a record. If the file is damaged, warn and read its copy.
 
     Raises:
-        UsageError: that names the file when it is missing, of another schema, or damaged without a whole copy.
+        UsageError: if the file is missing, has another schema, or is damaged without an intact copy; names the file.
     """
     try:
         return _parsed(path)
@@ -69,7 +69,7 @@ def read_record(path: Path) -> Record:
             record = _parsed(path.with_name(COPY))
         except UsageError:
             raise error from None
-        warn_once(f"rosa_bench: {error}; the copy {COPY} beside it is used")
+        warn_once(f"rosa_bench: {error}; using its copy {COPY}")
         return record
 
 
@@ -95,15 +95,15 @@ def parse_record(value: Any) -> Record:
     """
     if not isinstance(value, dict) or value.get("schema") != SCHEMA:
         schema = value.get("schema") if isinstance(value, dict) else None
-        raise ValueError(f"schema {schema!r}, wanted {SCHEMA}")
+        raise ValueError(f"schema {schema!r}, expected {SCHEMA}")
     return Record(**value)
 
 
 def write_record(folder: Path, record: Record) -> None:
-    """Write a record whole or not at all, and of one that is done a copy, which outlives damage to it."""
+    """Write a record atomically. A finished record also gets a copy, which survives damage to the record."""
     write_sealed_json(folder / "record.json", record.to_dict())
     if record.status == "done":
-        with contextlib.suppress(OSError):  # a disk that has just become full: the record itself is whole
+        with contextlib.suppress(OSError):  # the disk may have become full; the record itself is complete
             write_sealed_json(folder / COPY, record.to_dict())
     else:
         (folder / COPY).unlink(missing_ok=True)

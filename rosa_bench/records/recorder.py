@@ -1,4 +1,4 @@
-"""What watches a run: its clocks, memory, events and status. The only place that catches failures."""
+"""Watches a run: clocks, memory, events and status. The only place that catches failures."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from rosa_bench.system.signals import INTERRUPTED, Signals, interrupted
 
 
 def now() -> str:
-    """The time in UTC, to the second."""
+    """The current time in UTC, to the second."""
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
 
 class Recorder:
-    """Writes a run's folder while it runs. `record.json` is written at every change of status, whole or not at all.
+    """Writes a run's folder while it runs. Writes `record.json` atomically at every change of status.
 
-    `lock` is held by the caller; None where another process of the same run writes.
+    `lock` is held by the caller; None if another process of the same run writes.
     """
 
     def __init__(self, run: Run, run_id: str, key: str, lock: Lock | None) -> None:
@@ -45,13 +45,13 @@ class Recorder:
         self.record = Record(run_id, key, run.task.name, run.model.name, method_name(run), run.seed, run.to_dict())
         self._device, self._dtype = run.train.device, run.train.precision
         self.activations: int | None = None
-        self.graphs_refused: str | None = None  # why steps could not be recorded, learned while training
+        self.graphs_refused: str | None = None  # why steps could not be captured as graphs, found in training
         self.stop_asked = False
         self._clocks: dict[str, float] = {}
         self._absent: dict[str, dict[str, list[str]]] = {}  # splits and variants by metric and reason
         self._base: dict[str, float] = {}
         self._tokens = self._cells = self._examples = 0
-        self._pending = [0, 0, 0]  # examples, cells and tokens of this process that are not in the totals yet
+        self._pending = [0, 0, 0]  # examples, cells and tokens of this process that are not yet in the totals
         self._training_since: float | None = None
         self._peak_open = True
         self._processor = 0.0
@@ -91,7 +91,7 @@ class Recorder:
             self._signals.end()
 
     def _write_last(self, error: BaseException | None) -> None:
-        """Write the final record; on a full disk the room of a half-written checkpoint is taken for it."""
+        """Write the final record. On a full disk, delete incomplete checkpoints to make room for it."""
         if isinstance(error, LostError):
             return
         try:
@@ -104,10 +104,10 @@ class Recorder:
             except OSError:
                 if error is None:
                     raise
-                warn(f"rosa_bench: the record of {self.folder.name} cannot be written: {unwritten.strerror}")
+                warn(f"rosa_bench: cannot write the record of {self.folder.name}: {unwritten.strerror}")
 
     def _asked_to_stop(self) -> bool:
-        """Whether the loop will stop by itself: after this step, keeping a checkpoint."""
+        """Ask the training loop to stop after this step with a checkpoint; False if it cannot or was asked before."""
         if self.stop_asked or self._training_since is None:
             return False
         self.stop_asked = True
@@ -115,33 +115,33 @@ class Recorder:
 
     def _last_words(self) -> None:
         self.record.status, self.record.finished = status_of(KeyboardInterrupt()), now()
-        self.record.error = "KeyboardInterrupt: did not come to an end by itself"
+        self.record.error = "KeyboardInterrupt: the run did not stop in time"
         warn(INTERRUPTED)
         self.write()
 
     def write(self) -> None:
-        """Write `record.json` in one step. Raises LostError if the folder is another machine's by now."""
+        """Write `record.json` atomically. Raises LostError if another process has taken over the folder."""
         if self._writes:
             self.check()
             write_record(self.folder, self.record)
 
     def check(self) -> None:
-        """Raise LostError if the folder is another machine's by now."""
+        """Raise LostError if another process has taken over the folder."""
         if self._lock is not None:
             self._lock.check()
 
     def show(self, line: str) -> None:
-        """One line of progress, with seconds since training began."""
+        """Print a line of progress with the seconds since training began."""
         if not self._writes:
             return
         since = "" if self._training_since is None else f"{time.perf_counter() - self._training_since:6.1f} s  "
         tell(f"  {since}{line}")
 
-    # Clocks. `train_s` runs from the first step to the last, less what the others took.
+    # Clocks. `train_s` runs from the first step to the last, minus the time of the other clocks.
 
     @contextlib.contextmanager
     def clock(self, name: str) -> Iterator[None]:
-        """Adds the seconds spent inside to a clock."""
+        """Add the seconds spent in the context to the clock `name`."""
         start = time.perf_counter()
         try:
             yield
@@ -149,7 +149,7 @@ class Recorder:
             self._clocks[name] = self._clocks.get(name, 0.0) + time.perf_counter() - start
 
     def clocks(self) -> dict[str, float]:
-        """Every clock so far, and the counters behind the rates; kept in checkpoints."""
+        """All clocks and the counters behind the rates, for checkpoints."""
         values = dict(self._clocks) | {"tokens": self._tokens, "cells": self._cells, "examples": self._examples}
         if self._training_since is not None:
             inside = sum(self._clocks.get(name, 0.0) - self._base.get(name, 0.0) for name in ("method_s", "eval_s"))
@@ -159,7 +159,7 @@ class Recorder:
         return values
 
     def measured(self) -> dict[str, Any]:
-        """What the first steps told of parameters and memory; kept in checkpoints."""
+        """Parameters and memory as measured in the first steps, for checkpoints."""
         memory = dict(self.record.cost.get("memory", {}))
         return {
             "params": self.record.params,
@@ -169,7 +169,7 @@ class Recorder:
         }
 
     def continue_from(self, clocks: Mapping[str, float], measured: Mapping[str, Any]) -> None:
-        """Take over the clocks and measurements of the checkpoint that a resumed run goes on from."""
+        """Continue with the clocks and measurements of a checkpoint."""
         self.record.params, self.record.cost["memory"] = dict(measured["params"]), dict(measured["memory"])
         self.activations = measured["activations"]
         self.graphs_refused = measured.get("graphs_refused")
@@ -179,7 +179,7 @@ class Recorder:
         self._examples = int(clocks["examples"])
 
     def training_begins(self, model: torch.nn.Module) -> None:
-        """Start the training clock and note the parameters."""
+        """Start the training clock and record parameter counts and memory."""
         total = sum(p.numel() for p in model.parameters())
         trainable = [p for p in model.parameters() if p.requires_grad]
         count = sum(p.numel() for p in trainable)
@@ -198,7 +198,7 @@ class Recorder:
         self._signals.orderly_end_over()
 
     def optimizer_ready(self, optimizer: Any) -> None:
-        """Measure the optimiser's state once it exists."""
+        """Measure the size of the optimizer's state, once it exists."""
         tensors = [
             t for state in optimizer.state.values() for t in state.values() if isinstance(t, torch.Tensor) and t.dim()
         ]
@@ -206,12 +206,12 @@ class Recorder:
         self.record.cost["memory"]["optimizer"] = sum(t.numel() * t.element_size() for t in tensors)
 
     def count_batch(self, examples: int, cells: int, tokens: int) -> None:
-        """Count a micro-batch of this process: examples, and tokens with and without padding."""
+        """Count a micro-batch of this process: examples, and tokens with (`cells`) and without padding."""
         for index, count in enumerate((examples, cells, tokens)):
             self._pending[index] += count
 
     def sum_counts(self) -> None:
-        """Add what all processes counted since the last call to the totals; all of them must call it."""
+        """Add the counts of all processes since the last call to the totals. Collective: every process must call it."""
         examples, cells, tokens = distributed.total(self._pending)
         self._examples += examples
         self._cells += cells
@@ -219,7 +219,7 @@ class Recorder:
         self._pending = [0, 0, 0]
 
     def _cost(self) -> None:
-        if distributed.world_size() == 1:  # where others fail too, nobody answers
+        if distributed.world_size() == 1:  # after a failure, other processes may not take part in the sum
             self.sum_counts()
         values, cost = self.clocks(), self.record.cost
         cost |= {name: value for name, value in values.items() if name.endswith("_s")}
@@ -233,12 +233,12 @@ class Recorder:
             self.peak_ends()
 
     def peak_ends(self) -> None:
-        """Note peak memory and processor time so far; what comes later is neither training nor scoring."""
-        self._clocks["cpu_s"] = self.clocks()["cpu_s"]  # of all threads, so it says more than seconds beside other work
+        """Record peak memory and CPU time so far; what follows is neither training nor scoring."""
+        self._clocks["cpu_s"] = self.clocks()["cpu_s"]  # of all threads, so less affected by other work than seconds
         self.record.cost |= self._peak.read()
         self._peak_open = False
 
-    # Files beside the record.
+    # Other files.
 
     def event(self, **values: Any) -> None:
         """Append a line to the training curve."""
@@ -255,31 +255,31 @@ class Recorder:
         return {"examples_per_s": self._examples / busy, "tokens_per_s": self._tokens / busy} if busy > 0 else {}
 
     def rewind_events(self, step: int, scored: bool = True) -> None:
-        """Drop the lines that a resumed run is going to write again, and any half line: those after `step`.
+        """Drop lines after `step`, which a resumed run writes again, and any incomplete line.
 
-        Unless it was scored there before it stopped, that goes for the scores at `step` too.
+        With `scored=False` the scores at `step` are dropped too, because the evaluation there was interrupted.
         """
         if not self._writes:
             return
         path = self.folder / "events.jsonl"
-        kept = []
+        lines = []
         with contextlib.suppress(OSError):
             for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
                 with contextlib.suppress(ValueError, TypeError, KeyError):
-                    told = json.loads(line)
-                    if told["step"] < step or (told["step"] == step and (scored or "scores" not in told)):
-                        kept.append(line + "\n")
-        write_bytes(path, "".join(kept).encode())
+                    event = json.loads(line)
+                    if event["step"] < step or (event["step"] == step and (scored or "scores" not in event)):
+                        lines.append(line + "\n")
+        write_bytes(path, "".join(lines).encode())
 
     def predictions(self, split: str, variant: str, predictions: Sequence[Prediction]) -> None:
-        """Write every prediction of a split in file order."""
+        """Write the predictions of a split, in the order of the split."""
         name = f"predictions-{split}" + (f"-{variant}" if variant else "") + ".jsonl.gz"
         write_json_lines_gz(self.folder / name, map(prediction_row, predictions))
 
     def scores(self, split: str, variant: str, scores: Mapping[str, float]) -> None:
-        """Enter the scores of a split and variant, and for each metric without a value the reason.
+        """Record the scores of a split and variant, and for each metric without a value the reason.
 
-        `facts.absent_metrics` maps a metric to its reasons; one that lies in the rows names where it holds.
+        `facts.absent_metrics` maps a metric to its reasons; a reason that lies in the rows names its splits.
         """
         for metric, reason in getattr(scores, "absent", {}).items():
             self._absent.setdefault(metric, {}).setdefault(reason, []).append(f"{split} {variant}".strip())
@@ -295,7 +295,7 @@ class Recorder:
 
 
 def status_of(error: BaseException | None) -> Status:
-    """The status that an exception means."""
+    """The status of a run that ended with this exception."""
     if error is None:
         return "done"
     if isinstance(error, SystemExit) or interrupted(error):

@@ -1,4 +1,4 @@
-"""A run's key: a hash of everything that can change its result, and of nothing else. Light: no torch."""
+"""A run's key: a hash of everything that can change its result, and of nothing else. Does not import torch."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from rosa_bench.records.start import find_start
 from rosa_bench.system.console import warn_once
 from rosa_bench.system.files import clear_temporaries
 
-APART = {"model", "data", "tracker"}  # groups that a key holds by content, or not at all
-NAMED = {"method", "task"}  # groups whose choices have classes of their own
+APART = {"model", "data", "tracker"}  # groups that enter a key by content, or not at all
+NAMED = {"method", "task"}  # groups whose choices have their own classes
 
 
 def identity_parts(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a resolved configuration that can change a result, without model and data.
+    """The parts of a resolved configuration that can change a result, without model and data.
 
-    Model and data enter the key by content (`config_key`). A group is known by the name of its choice, never by where
-    its class lives. Fields are left out that their class marks as `Neutral`, or as `Added` while they have that value.
+    Model and data enter the key by content (`config_key`). A group enters by the name of its choice, not by the import
+    path of its class. `Neutral` fields are omitted, and `Added` fields while they have the marked value.
     """
     top = _kept(config, Run)
     parts = {name: value for name, value in top.items() if name not in GROUPS and name != "choices"}
@@ -43,12 +43,12 @@ def identity_parts(config: Mapping[str, Any]) -> dict[str, Any]:
             if group in NAMED:
                 parts[group]["choice"] = choices.get(group) or target.rpartition(".")[2].lower()
     if parts["train"].get("max_steps") is not None:
-        parts["train"].pop("epochs", None)  # max_steps wins
+        parts["train"].pop("epochs", None)  # max_steps takes precedence
     return parts
 
 
 def model_parts(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a resolved configuration's backbone, but for later ones that leave it as it was before them."""
+    """The backbone's options in a resolved configuration, without `Added` fields that have the marked value."""
     return _kept(config["model"], Model)
 
 
@@ -60,7 +60,7 @@ def _kept(node: Mapping[str, Any], cls: type | None) -> dict[str, Any]:
 
 @cache
 def class_of(group: str, target: str) -> type | None:
-    """The configuration class; None for a record's that this program does not have."""
+    """The configuration class; None if this version does not have it."""
     try:
         return target_class(group, target)
     except UsageError:
@@ -68,12 +68,12 @@ def class_of(group: str, target: str) -> type | None:
 
 
 def config_key(run: Run) -> str:
-    """The sha256 of a run's identity: configuration, content of the files it loads, identity of the rows."""
-    kept = identity_parts(run.to_dict())
-    kept |= {"model": identity(run.model, run.task.kind.decodes), "data": fingerprint(run.task, run.data)}
+    """The sha256 of a run's configuration, the content of the files it loads, and the identity of its rows."""
+    parts = identity_parts(run.to_dict())
+    parts |= {"model": identity(run.model, run.task.kind.decodes), "data": fingerprint(run.task, run.data)}
     if (start := find_start(run)) is not None:
-        kept["start"] = start.sha256
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+        parts["start"] = start.sha256
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def method_name(run: Run) -> str:
@@ -87,14 +87,14 @@ def run_id(run: Run, key: str) -> str:
 
 
 def run_name(run: Run) -> str:
-    """What of a run's id a reader knows it by, also where there are no rows or weights to make a key of."""
+    """The readable part of a run's id, defined even without rows or weights to compute a key from."""
     model = re.sub(r"[^A-Za-z0-9_.]+", "_", run.model.name)[:48]
     return f"{run.task.name}-{model}-{method_name(run)}-s{run.seed}"
 
 
 def clear_finished(folder: Path, keep_checkpoints: bool) -> None:
-    """Delete what only an unfinished run needs; also what one left that was killed between its record and this."""
-    with contextlib.suppress(OSError):  # a folder that can only be read
+    """Delete files that only an unfinished run needs, including those of a run killed right after its record."""
+    with contextlib.suppress(OSError):  # a read-only folder
         clear_temporaries(folder)
         for path in folder.glob("decoding-*.jsonl"):
             path.unlink(missing_ok=True)
@@ -103,13 +103,13 @@ def clear_finished(folder: Path, keep_checkpoints: bool) -> None:
 
 
 def finished(run: Run, folder: Path, key: str) -> Record | None:
-    """The record of this very run if it is done and is not to be forced again."""
+    """The record of this run, if it is done and `force` is not set."""
     path = folder / "record.json"
     if run.force or not path.is_file():
         return None
     try:
         record = read_record(path)
     except UsageError as error:
-        warn_once(f"rosa_bench: {error}; the run is done again")
+        warn_once(f"rosa_bench: {error}; running it again")
         return None
     return record if record.status == "done" and record.key == key else None

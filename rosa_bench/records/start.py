@@ -1,7 +1,7 @@
-"""`start=RUN`: the trained tensors of another run as the start of this one. Finding them imports no torch.
+"""`start=RUN`: start a run from the trained tensors of another. Finding them does not import torch.
 
-RUN is a run's folder or its id below `output_dir`, a folder that `save=adapter` or `save=merged` wrote, or a checkpoint
-that `train.keep_checkpoints=true` left.
+RUN is a run's folder or its id below `output_dir`, a folder written by `save=adapter` or `save=merged`, or a checkpoint
+kept by `train.keep_checkpoints=true`.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ if TYPE_CHECKING:
 
     from rosa_bench.core.method import Method
 
-SAVED = ("adapter", "merged")  # folders below a run's, by what `save` writes
+SAVED = ("adapter", "merged")  # subfolders of a run, by value of `save`
 
 
 @dataclass(frozen=True)
 class Start:
-    """Files of trained tensors, and what is known of the run that trained them."""
+    """Files of trained tensors, and facts about the run that trained them."""
 
-    name: str  # as the user gave it
+    name: str  # as given by the user
     folder: Path
     files: tuple[Path, ...]
-    method: Method | None  # None: plain weights of a whole model
-    backbone_hash: str | None  # of the backbone beside which an adapter was trained
-    record: Record | None  # of the run, where the folder is a part of one
+    method: Method | None  # None: weights of a whole model
+    backbone_hash: str | None  # of the backbone with which an adapter was trained
+    record: Record | None  # of the run, if the folder belongs to one
 
     @property
     def sha256(self) -> str:
-        """The hash of the tensors' files, which a run's key holds."""
+        """The hash of the tensors' files, part of a run's key."""
         hashes = [file_sha256(path) for path in self.files]
         return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
@@ -51,10 +51,10 @@ class Start:
 
 
 def find_start(run: Run) -> Start | None:
-    """What a run starts from; None where it starts from its backbone.
+    """Find what a run starts from; None if it starts from its backbone.
 
     Raises:
-        UsageError: if there is nothing of that name, the run is not finished, or it kept no weights.
+        UsageError: if the name does not exist, or the run is not finished or kept no weights.
     """
     if run.start is None:
         return None
@@ -69,7 +69,7 @@ def find_start(run: Run) -> Start | None:
 
 
 def kept_weights(folder: Path) -> bool:
-    """Whether a finished run's folder holds what another run can start from."""
+    """Whether a finished run's folder has weights that another run can start from."""
     try:
         _of_run(folder.name, folder)
     except UsageError:
@@ -100,8 +100,8 @@ def _of_run(name: str, folder: Path) -> Start:
         return _of_adapter(name, adapter)
     if (merged / "config.json").is_file():
         return _of_model(name, merged)
-    if found := [path.parent for path in folder.glob("checkpoint-*/complete.json")]:
-        return _of_checkpoint(name, max(found, key=lambda path: int(path.name.rpartition("-")[2])))
+    if complete := [path.parent for path in folder.glob("checkpoint-*/complete.json")]:
+        return _of_checkpoint(name, max(complete, key=lambda path: int(path.name.rpartition("-")[2])))
     raise UsageError(
         f"start={name}: {folder.name} kept no weights; run its command again with save=adapter force=true "
         "(or save=merged, or train.keep_checkpoints=true)"
@@ -127,7 +127,7 @@ def _of_checkpoint(name: str, folder: Path) -> Start:
 
     record = _record(folder.parent)
     if record is None or checkpoints.read_mark(folder) is None:
-        raise UsageError(f"start={name}: {folder} is not a whole checkpoint of a run")
+        raise UsageError(f"start={name}: {folder} is not a complete checkpoint of a run")
     method, backbone_hash = _method(record.config["method"]), record.facts.get("backbone_hash")
     return Start(name, folder, (folder / checkpoints.STATE,), method, backbone_hash, record)
 
@@ -135,8 +135,8 @@ def _of_checkpoint(name: str, folder: Path) -> Start:
 def _of_model(name: str, folder: Path) -> Start:
     files = tuple(sorted(folder.glob("*.safetensors")))
     if not files or not (folder / "config.json").is_file():
-        wanted = "a run (record.json), an adapter (adapter.json) or a model (config.json, *.safetensors)"
-        raise UsageError(f"start={name}: {folder} holds none of {wanted}")
+        expected = "a run (record.json), an adapter (adapter.json) or a model (config.json, *.safetensors)"
+        raise UsageError(f"start={name}: {folder} is not {expected}")
     return Start(name, folder, files, None, None, _record(folder.parent))
 
 
@@ -148,23 +148,23 @@ def _record(folder: Path) -> Record | None:
 
 
 def _method(node: Any) -> Method:
-    """A method of its configuration in a file, which may lack fields that have come since."""
+    """The method of a stored configuration, which may lack newer fields."""
     try:
         values = dict(node)
         method: Method = target_class("method", str(values.pop("_target_")))(**values)
     except UsageError:
         raise
     except Exception as error:
-        raise ValueError(f"of no known method: {short(node)}") from error
+        raise ValueError(f"unknown method: {short(node)}") from error
     return method
 
 
 class Loader:
-    """Puts the tensors of a start into a model: whole models before a method is attached, adapters after it.
+    """Loads the tensors of a start into a model: whole models before a method is attached, adapters after it.
 
-    Weights of a whole model (a merged one, or trained by a method that adds no tensors) serve every method. An adapter
-    serves the method that trained it. Tensors of the task head that are missing or of another shape stay as drawn from
-    the run's seed; every other tensor has to fit.
+    Weights of a whole model (merged, or trained by a method that adds no tensors) serve every method. An adapter serves
+    only the method that trained it. Tensors of the task head that are missing or of another shape keep the values drawn
+    from the run's seed; every other tensor must fit.
     """
 
     def __init__(self, start: Start, model: PreTrainedModel, method: Method) -> None:
@@ -196,7 +196,7 @@ class Loader:
         return self.model.base_model is self.model or name.startswith(f"{self.model.base_model_prefix}.")
 
     def before_attach(self) -> None:
-        """Load a whole model's weights, if the start has such. Raises UsageError if they do not fit."""
+        """Load a whole model's weights, if the start has them. Raises UsageError if they do not fit."""
         from rosa_bench.models.hashing import backbone_hash
 
         if not self.whole:
@@ -207,7 +207,7 @@ class Loader:
         self._fill(self.model.state_dict(), needed.keys())
 
     def after_attach(self, backbone_hash: str) -> None:
-        """Load an adapter beside the backbone of this hash. Raises UsageError if it does not fit."""
+        """Load an adapter for the backbone with this hash. Raises UsageError if it does not fit."""
         from rosa_bench.records.checkpoints import trained_state
 
         if self.whole or self.start.method is None:
@@ -226,8 +226,8 @@ class Loader:
     def _same_backbone(self, backbone_hash: str) -> None:
         if self.start.backbone_hash != backbone_hash:
             raise self.start.error(
-                "was trained beside another backbone, or beside one with tensors drawn from another seed; start from a "
-                "merged model (save=merged)"
+                "was trained with another backbone, or with tensors drawn from another seed; start from a merged model "
+                "(save=merged)"
             )
 
     def _fill(self, targets: Mapping[str, torch.Tensor], needed: Collection[str]) -> None:
@@ -235,41 +235,43 @@ class Loader:
 
         loaded = self.tensors
         shared = targets.keys() & loaded.keys()
-        wrong = {name for name in shared if targets[name].shape != loaded[name].shape}
+        reshaped = {name for name in shared if targets[name].shape != loaded[name].shape}
         faults = {
             "missing": set(needed) - loaded.keys() - self.head,
             "unexpected": {name for name in loaded.keys() - targets.keys() if self._of_backbone(name)},
-            "of another shape": wrong - self.head,
+            "of another shape": reshaped - self.head,
         }
         if any(faults.values()):
             parts = [f"{len(names)} {what} ({min(names)} ...)" for what, names in faults.items() if names]
             raise self.start.error(f"does not fit this model and method: {'; '.join(parts)}")
         with torch.no_grad():
-            for name in shared - wrong:
+            for name in shared - reshaped:
                 targets[name].copy_(loaded[name])
-        self.redrawn = sorted(self.head - (shared - wrong))
+        self.redrawn = sorted(self.head - (shared - reshaped))
 
     def describe(self) -> str:
-        """What was loaded, as one line."""
-        redrawn = f"; drawn anew: {', '.join(self.redrawn)}" if self.redrawn else ""
+        """One line about what was loaded."""
+        redrawn = f"; initialized from the seed: {', '.join(self.redrawn)}" if self.redrawn else ""
         return f"starts from {self.start.folder}, sha256 {self.start.sha256[:12]}{redrawn}"
 
     def facts(self) -> dict[str, Any]:
-        """For the record: where the run started, what was loaded, and the tensors of the head that were drawn anew."""
+        """Facts for the record: the run and tensors of the start, and the head's tensors that were not loaded."""
         start, record = self.start, self.start.record
         method = start.method
         facts: dict[str, Any] = {"sha256": start.sha256, "redrawn": self.redrawn}
         if record is not None:
             facts |= {"run_id": record.run_id, "task": record.task, "method": record.method}
         if method is not None and method.name == self.method.name:
-            theirs, ours = node_dict(method), node_dict(self.method)
-            changed = {name for name in theirs.keys() & ours.keys() if theirs[name] != ours[name]}
+            start_options, own_options = node_dict(method), node_dict(self.method)
+            changed = {
+                name for name in start_options.keys() & own_options.keys() if start_options[name] != own_options[name]
+            }
             facts |= {"changed_options": sorted(changed)} if changed else {}
         return facts
 
 
 def start_loader(run: Run, model: PreTrainedModel) -> Loader | None:
-    """What puts the start of a run into its model; None where it starts from its backbone. Raises UsageError."""
+    """The loader of a run's start; None if the run starts from its backbone. Raises UsageError."""
     start = find_start(run)
     return None if start is None else Loader(start, model, run.method)
 
@@ -277,9 +279,13 @@ def start_loader(run: Run, model: PreTrainedModel) -> Loader | None:
 def attach_method(
     run: Run, model: PreTrainedModel, seed: int, around: AbstractContextManager[None] | None = None
 ) -> tuple[str, Loader | None]:
-    """Attach a run's method to its backbone, inside a context, and load the tensors that the run starts from.
+    """Attach a run's method to its backbone, inside the context `around`, and load the start's tensors.
 
-    Returns the hash of the backbone that the method was attached to, and what loaded the start. Raises UsageError.
+    Returns:
+        The hash of the backbone before the method was attached, and the loader of the start.
+
+    Raises:
+        UsageError: if the start does not fit.
     """
     from rosa_bench.models.hashing import backbone_hash
 

@@ -1,4 +1,4 @@
-"""Whether a record read from a file is one that a table can be made of: every name a name, every number a number."""
+"""Validates records read from files, so that tables can rely on them: names are names and numbers are numbers."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from rosa_bench.system.strict_json import is_number, short
 NAMES = ("run_id", "key", "task", "model", "method", "status")
 GROUPS = ("model", "method", "task", "train", "data")
 MAPPINGS = ("data", "scores", "primary", "params", "cost", "facts", "env")
-LONGEST = 120  # characters of a name, which becomes part of a file's
-LARGEST = 1e12  # of a score in any unit
-MOST = 1e18  # seconds, bytes or whatever else a run may cost
+LONGEST = 120  # characters of a name, which becomes part of a file name
+LARGEST = 1e12  # absolute value of a score in any unit
+MOST = 1e18  # seconds, bytes or other cost of a run
 
 
 def checked(record: Record, path: Path) -> Record:
-    """The record. Raises UsageError that names the file and what is wrong."""
-    for said in _faults(record):
-        raise UsageError(f"{path} is not a whole record ({said})")
+    """The record itself. Raises UsageError that names the file and the first fault."""
+    for fault in _faults(record):
+        raise UsageError(f"{path} is not a valid record ({fault})")
     return record
 
 
 def _faults(record: Record) -> Iterator[str]:
-    """What is wrong, the first thing first: what comes later may not even be looked at before it is mended."""
+    """Faults in order. Take only the first: later checks rely on earlier ones."""
     for name in NAMES:
         if not is_name(getattr(record, name)):
             yield f"{name} is {short(getattr(record, name))}"
     if not isinstance(record.seed, int) or isinstance(record.seed, bool):
         yield f"seed is {short(record.seed)}"
     if not isinstance(record.variant_names, list) or not all(is_name(name, 0) for name in record.variant_names):
-        yield "variant_names is no list of names"
+        yield "variant_names is not a list of names"
     if record.error is not None and not isinstance(record.error, str):
-        yield "error is no text"
+        yield "error is not a string"
     for name in ("config", *MAPPINGS):
         if not isinstance(getattr(record, name), dict):
-            yield f"{name} is no mapping"
+            yield f"{name} is not a mapping"
     yield from _config(record)
     if record.status == "done":
         yield from _scores(record)
@@ -48,7 +48,7 @@ def _faults(record: Record) -> Iterator[str]:
 
 
 def is_name(value: Any, shortest: int = 1) -> bool:
-    """Whether something is a text of one line that can name a thing."""
+    """Whether a value is a single-line string that can serve as a name."""
     return isinstance(value, str) and shortest <= len(value) <= LONGEST and value.isprintable()
 
 
@@ -56,17 +56,17 @@ def _config(record: Record) -> Iterator[str]:
     config = record.config
     for name in GROUPS:
         if not isinstance(config.get(name), dict):
-            yield f"config.{name} is no mapping"
+            yield f"config.{name} is not a mapping"
     if config.get("seed", record.seed) != record.seed:
-        yield f"seed is {record.seed}, config.seed {short(config['seed'])}"
+        yield f"seed is {record.seed}, but config.seed is {short(config['seed'])}"
     choices = config.get("choices") or {}
     if not isinstance(choices, dict) or not all(map(is_name, (*choices, *choices.values()))):
         yield "config.choices is not a mapping of names"
     tracker = config.get("tracker", {})
     if not isinstance(tracker, dict) or not isinstance(tracker.get("tags") or [], list):
-        yield "config.tracker has no tags"
+        yield "config.tracker has no list of tags"
     if not isinstance(config["task"].get("scoring", ""), str):
-        yield "config.task.scoring is no text"
+        yield "config.task.scoring is not a string"
     try:
         size_label(config["method"])
     except KeyError as error:
@@ -75,10 +75,10 @@ def _config(record: Record) -> Iterator[str]:
 
 def _scores(record: Record) -> Iterator[str]:
     for split, by_variant in record.scores.items():
-        if not isinstance(by_variant, dict) or not all(isinstance(found, dict) for found in by_variant.values()):
-            yield f"scores of {short(split)} are no mappings"
-        for variant, found in by_variant.items():
-            for metric, value in found.items():
+        if not isinstance(by_variant, dict) or not all(isinstance(metrics, dict) for metrics in by_variant.values()):
+            yield f"scores of {short(split)} are not mappings"
+        for variant, metrics in by_variant.items():
+            for metric, value in metrics.items():
                 if not (is_name(split) and is_name(variant, 0) and is_name(metric) and _is_score(value)):
                     yield f"the score {short(metric)} of {short(split)} is {short(value)}"
 
@@ -94,13 +94,13 @@ def _primary(record: Record) -> Iterator[str]:
             yield f"primary.{name} is {short(primary[name])}"
     best = primary.get("best_scores", {})
     if not isinstance(best, dict) or not all(
-        isinstance(of, dict) and all(map(_is_score, of.values())) for of in best.values()
+        isinstance(scores, dict) and all(map(_is_score, scores.values())) for scores in best.values()
     ):
-        yield "primary.best_scores are no scores by split"
+        yield "primary.best_scores is not a mapping of scores by split"
     main = record.variant_names[-1] if record.variant_names else ""
-    told = record.scores.get(primary.get("split", ""), {}).get(main, {}).get(primary["metric"])
-    if told is not None and primary.get("last", told) != told:
-        yield f"primary.last is {primary['last']}, the score {told}"
+    score = record.scores.get(primary.get("split", ""), {}).get(main, {}).get(primary["metric"])
+    if score is not None and primary.get("last", score) != score:
+        yield f"primary.last is {primary['last']}, but the score is {score}"
 
 
 def _is_score(value: Any) -> bool:
@@ -113,14 +113,14 @@ def _provenance(record: Record) -> Iterator[str]:
         yield "data has no source and sha256"
     rows = data.get("rows", {})
     if not isinstance(rows, dict) or not all(isinstance(count, int) for count in rows.values()):
-        yield "data.rows are no numbers"
+        yield "data.rows is not a mapping of integers"
     trainable = params.get("trainable")
     if not isinstance(trainable, int) or isinstance(trainable, bool) or not 0 <= trainable < 2**63:
         yield f"params.trainable is {short(trainable)}"
     if not isinstance(record.facts.get("backbone_hash", ""), str):
-        yield "facts.backbone_hash is no text"
+        yield "facts.backbone_hash is not a string"
     if not isinstance(record.cost.get("memory", {}), dict):
-        yield "cost.memory is no mapping"
+        yield "cost.memory is not a mapping"
     for name, value in record.cost.items():
         if name != "memory" and not (is_number(value) and 0 <= value <= MOST):
             yield f"the cost {short(name)} is {short(value)}"

@@ -66,7 +66,7 @@ BROKEN = {
     "label true": (lines(ROW | {"label": True}), "'label' is bool, not int"),
     "text null": (lines(ROW | {"sentence": None}), "'sentence' is NoneType, not str"),
     "text empty": (lines(ROW | {"sentence": "  "}), "'sentence' is empty"),
-    "no object": (b"[1]\n", "a row is a JSON object"),
+    "no object": (b"[1]\n", "a row must be a JSON object"),
     "no json": (b"{'a': 1}\n", ":1: not JSON"),
     "nan": (b'{"sentence": "a", "label": NaN}\n', "not JSON"),
     "half a line": (lines(ROW)[:-5] + b"\n", "not JSON"),
@@ -103,9 +103,7 @@ def test_a_bit_flip_in_an_archive_is_named(tmp_path):
 def test_a_missing_split_or_folder_says_what_there_is(tmp_path):
     local(tmp_path, lines(ROW))
     run = composed("task=cola", "data=local", f"data.dir='{tmp_path}'")
-    with pytest.raises(
-        UsageError, match=r"validation.jsonl or .jsonl.gz would be read and is missing; there: train.jsonl$"
-    ):
+    with pytest.raises(UsageError, match=r"validation.jsonl \(or .jsonl.gz\) is missing; the folder has train.jsonl$"):
         load_split(run.task, run.data, "validation")
     other = composed("task=sst2", "data=local", f"data.dir='{tmp_path}'")
     with pytest.raises(UsageError, match="glue/sst2 is not a folder"):
@@ -117,9 +115,9 @@ def test_a_missing_split_or_folder_says_what_there_is(tmp_path):
     [
         ("cola", "glue/cola/dev.jsonl", "rename dev.jsonl to validation.jsonl"),
         ("cola", "glue/cola/val.jsonl.gz", "rename val.jsonl.gz to validation.jsonl.gz"),
-        ("cola", "glue/cola/dev.tsv", "write dev.tsv as validation.jsonl"),
-        ("cola", "glue/cola/validation.csv", "write validation.csv as validation.jsonl"),
-        ("mnli", "glue/mnli/dev_matched.tsv", "write dev_matched.tsv as validation_matched.jsonl"),
+        ("cola", "glue/cola/dev.tsv", "convert dev.tsv to validation.jsonl"),
+        ("cola", "glue/cola/validation.csv", "convert validation.csv to validation.jsonl"),
+        ("mnli", "glue/mnli/dev_matched.tsv", "convert dev_matched.tsv to validation_matched.jsonl"),
         ("cola", "dev.tsv", "move dev.tsv to"),
     ],
 )
@@ -129,7 +127,7 @@ def test_files_that_are_not_read_are_named_with_the_one_that_would_be(tmp_path, 
     run = composed(f"task={task}", "data=local", f"data.dir='{tmp_path}'")
     with pytest.raises(UsageError, match=advice) as error:
         load_split(run.task, run.data, run.task.select_split)
-    assert f"{tmp_path}/glue/{task}/{run.task.select_split}.jsonl or .jsonl.gz would be read" in str(error.value)
+    assert f"{tmp_path}/glue/{task}/{run.task.select_split}.jsonl (or .jsonl.gz) is missing" in str(error.value)
 
 
 def test_the_folder_of_one_set_is_not_the_folder_of_all(tmp_path):
@@ -335,7 +333,7 @@ def test_a_file_of_a_hub_that_is_no_parquet_is_named(hub_server):
     run = composed("task=cola", "data=hub")
     source = run.task.hub
     hub_server.add("datasets", source.repository, {"cola/train-0.parquet": b"no"}, commit=source.revision)
-    with pytest.raises(UsageError, match=r"train-0\.parquet: not a parquet file"):
+    with pytest.raises(UsageError, match=r"train-0\.parquet: not a readable parquet file"):
         load_split(run.task, run.data, "train")
 
 
@@ -361,8 +359,7 @@ def test_rows_are_compared_with_the_release(hub_server, monkeypatch, capsys):
         monkeypatch.setattr(releases, "releases", lambda known=known: known)
         assert load_split(run.task, run.data, "train").released is same
     assert capsys.readouterr().err == (
-        "rosa_bench: data=hub: the 2 rows of stsb/train are not those of the public release; tables say so beside the "
-        "scores\n"
+        "rosa_bench: data=hub: the 2 rows of stsb/train differ from the public release; tables mark the scores\n"
     )
 
 

@@ -75,7 +75,7 @@ def test_a_damaged_record_without_a_whole_copy_is_named_and_left_out(keep, cells
     (cells[0].folder / COPY).write_bytes(content)
     assert keep("small", []) == 0
     told = capsys.readouterr()
-    assert f"left out: {first} is not a record" in told.err and "3 records of small" in told.out
+    assert f"skipped: {first} is not a record" in told.err and "3 records of small" in told.out
     assert cells[0].key not in {record.key for record in read_archive(ARCHIVE).records}
     assert "| 52.00 (n=1) |" in Path("README.md").read_text()
 
@@ -86,4 +86,4 @@ def test_without_a_whole_record_nothing_is_kept(keep, cells, capsys):
         (cell.folder / COPY).unlink()
     assert keep("small", []) == 2 and not ARCHIVE.exists()
     told = capsys.readouterr().err
-    assert told.count("left out: ") == 4 and "no cell of small is done" in told
+    assert told.count("skipped: ") == 4 and "no cell of small is done" in told

@@ -217,7 +217,8 @@ def test_a_few_steps_on_real_rows(task, shared_data, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("task", "words"), [("piqa", "train.jsonl.*is missing; there: validation.jsonl"), ("sciq", "sciq is not a folder")]
+    ("task", "words"),
+    [("piqa", "train.jsonl.*is missing; the folder has validation.jsonl"), ("sciq", "sciq is not a folder")],
 )
 def test_a_set_that_is_not_there_is_one_plain_line(task, words, shared_data):
     run = composed(f"task={task}", "data=local", f"data.dir='{SHARED / 'data'}'")

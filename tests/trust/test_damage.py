@@ -74,12 +74,12 @@ def test_of_a_damaged_record_the_copy_is_used(copied, capsys):
     path.write_bytes(content.replace(b'"seed": ', b'"seed": 1', 1))  # a number that looks like any other
     assert read_record(path) == record == read_record(path)
     said = capsys.readouterr().err
-    assert said.count("its checksum does not match") == 1 and f"the copy {COPY} beside it is used" in said
+    assert said.count("its checksum does not match") == 1 and f"using its copy {COPY}" in said
     run = small(copied / "whole", *OVERRIDES)
     assert finished(run, path.parent, record.key) == record
     path.with_name(COPY).write_bytes(b"{")
     assert finished(run, path.parent, record.key) is None
-    assert "the run is done again" in capsys.readouterr().err
+    assert "running it again" in capsys.readouterr().err
     again = run_experiment(run)
     assert without_cost(again) == without_cost(record) == without_cost(read_record(path))
 

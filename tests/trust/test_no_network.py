@@ -196,7 +196,7 @@ def test_a_run_that_asks_such_a_hub_ends_in_a_line(manners, asked, tmp_path):
         environment = online(HF_ENDPOINT=address, HF_HOME=str(tmp_path), **limits)
         command = [sys.executable, "-c", ASKING, asked]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.stdout.count("\n") == 1 and "Two ways on" in done.stdout, done.stdout + done.stderr
+    assert done.stdout.count("\n") == 1 and "=FOLDER" in done.stdout, done.stdout + done.stderr
     assert float(done.stderr.splitlines()[-1]) < PATIENCE_S
 
 

@@ -109,8 +109,8 @@ def local(folder: Path, content: bytes, task: str = "cola", suffix: str = ".json
 ROW = b'{"sentence": "The cat sees it.", "label": 1%s}\n'
 FAULTS = {
     "a key twice": (ROW % b', "label": 0', "duplicate key 'label'"),
-    "half a surrogate pair": (rb'{"sentence": "a \ud800 b", "label": 1}', "half of a surrogate pair"),
-    "half a pair in an id": (ROW % rb', "id": "\udc00"', "half of a surrogate pair"),
+    "half a surrogate pair": (rb'{"sentence": "a \ud800 b", "label": 1}', "an unpaired surrogate"),
+    "half a pair in an id": (ROW % rb', "id": "\udc00"', "an unpaired surrogate"),
     "an id that is a list": (ROW % b', "id": [1]', "field 'id' is list"),
     "a label of 400 digits": (b'{"sentence": "a", "label": 1%s}' % (b"0" * 400), "not one of 0..1"),
     "a label of 5000 digits": (b'{"sentence": "a", "label": 1%s}' % (b"0" * 5000), "not JSON"),
