@@ -99,7 +99,7 @@ class Method(ABC):
         return True
 
     def check(self, task: Task) -> None:
-        """Called before anything is loaded. Raises UsageError if the method or its options cannot work with the task."""
+        """Called before anything is loaded. Raises UsageError if the method cannot work with the task."""
 
     @abstractmethod
     def attach(self, model: PreTrainedModel, seed: int = 0) -> None:
