@@ -1,12 +1,12 @@
-"""Forward and backward pass of a micro-batch as one CUDA graph for each shape of a batch.
+"""Forward and backward pass of a micro-batch as one CUDA graph per batch shape.
 
-A step of a small model launches hundreds of kernels, and launching them takes longer than they run. A graph is
-launched once. Loss and gradients come from one graph: with one for each direction, reversible layers and gradient
-checkpointing would not redraw the dropout of the forward pass. Whether a batch runs as a graph follows from the
-configuration and the batch, never from earlier steps, so that a resumed run repeats the uninterrupted one bit for bit.
+A step of a small model launches hundreds of kernels, which takes longer than running them; a graph is launched once.
+Loss and gradients come from the same graph: with separate graphs, reversible layers and gradient checkpointing would
+not redraw the dropout of the forward pass. Whether a batch runs as a graph depends on the configuration and the batch,
+never on earlier steps, so a resumed run repeats the uninterrupted one bit for bit.
 
-Runs without graphs: several processes, fp16 (its loss scale is a number on the host), devices other than CUDA, and
-models whose forward pass reads the device on the host or draws from a generator of the host.
+Not supported: several processes, fp16 (its loss scale is a number on the host), devices other than CUDA, and models
+whose forward pass reads device tensors on the host or draws from a host generator.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from torch import nn
 from rosa_bench.models.casts import Casts
 
 Compute = Callable[[dict[str, Any], Any], torch.Tensor]  # the loss of a batch, given the number of items in its step
-MOST = 128  # graphs of a run; each takes memory and a fraction of a second to record
-# By how much a replayed step may differ from the eager one, as a share of the largest gradient: sums run in another
-# order. Wrong dropout or a stale weight differs by far more.
+MOST = 128  # graphs per run; each takes memory and a fraction of a second to capture
+# Tolerance between a replayed and an eager step, as a fraction of the largest gradient: sums run in another order.
+# Wrong dropout or a stale weight differs by far more.
 CLOSE = {"fp32": 1e-3, "tf32": 1e-2, "bf16": 3e-2}
 
 
 class RefusedError(RuntimeError):
-    """A model's step cannot run as a graph; says why."""
+    """A model's step cannot run as a graph. The message gives the reason."""
 
 
 class Backend(ABC):
-    """How a device records a step and replays it."""
+    """Captures and replays steps on a device."""
 
     @abstractmethod
     def generator(self) -> torch.Tensor:
@@ -48,31 +48,31 @@ class Backend(ABC):
 
     @abstractmethod
     def restore(self, state: torch.Tensor) -> None:
-        """Put that generator back into a state."""
+        """Restore that generator's state."""
 
     def host_generators(self) -> Any:
-        """The states of generators whose draws a recording would repeat for ever."""
+        """The states of host generators, whose draws a graph would repeat forever."""
         name, keys, *rest = np.random.get_state()
         return random.getstate(), name, np.asarray(keys).tobytes(), rest
 
     def warming(self) -> AbstractContextManager[None]:
-        """Entered around the steps that run before one is recorded."""
+        """A context for the steps that run before a capture."""
         return nullcontext()
 
     def strict(self) -> AbstractContextManager[None]:
-        """Inside, reading the device on the host raises RuntimeError."""
+        """A context in which reading device tensors on the host raises RuntimeError."""
         return nullcontext()
 
     @abstractmethod
     def record(self, step: Callable[[], None]) -> Callable[[], Any]:
-        """Record a step; returns its replay. Raises RefusedError if that fails and leaves the process intact."""
+        """Capture a step and return its replay. Raises RefusedError if that fails without harm to the process."""
 
 
 class Cuda(Backend):
-    """CUDA graphs that share one memory pool, captured on a stream of their own."""
+    """CUDA graphs with a shared memory pool, captured on a separate stream."""
 
-    OLDEST = (2, 10)  # the first torch that can set a generator's state within a capture
-    RECOVERS = (2, 13)  # the first torch that can go on after a failed capture
+    OLDEST = (2, 10)  # the first torch version that can set a generator's state within a capture
+    RECOVERS = (2, 13)  # the first torch version that can continue after a failed capture
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -80,20 +80,20 @@ class Cuda(Backend):
         self.stream: Any = torch.cuda.Stream(device)
 
     def generator(self) -> torch.Tensor:
-        """Of the CUDA device."""
+        """The state of the CUDA generator."""
         return torch.cuda.get_rng_state(self.device)
 
     def restore(self, state: torch.Tensor) -> None:
-        """On the CUDA device."""
+        """Restore the CUDA generator's state."""
         torch.cuda.set_rng_state(state, self.device)
 
     def host_generators(self) -> Any:
-        """Python's, numpy's and torch's on the CPU."""
+        """The states of Python's, numpy's and torch's CPU generators."""
         return *super().host_generators(), torch.get_rng_state().numpy().tobytes()
 
     @contextlib.contextmanager
     def warming(self) -> Iterator[None]:
-        """On the stream that captures, where cuBLAS makes its workspace, and as transformers acts in a capture."""
+        """Use the capture stream, so that cuBLAS allocates its workspace there, and masks as within a capture."""
         outer = torch.cuda.current_stream(self.device)
         self.stream.wait_stream(outer)
         with as_if_capturing(), torch.cuda.stream(self.stream):
@@ -102,7 +102,7 @@ class Cuda(Backend):
 
     @contextlib.contextmanager
     def strict(self) -> Iterator[None]:
-        """By torch's own check of synchronising calls."""
+        """Use torch's debug mode for synchronizing calls."""
         before = torch.cuda.get_sync_debug_mode()
         torch.cuda.set_sync_debug_mode("error")
         try:
@@ -115,18 +115,18 @@ class Cuda(Backend):
         graph, outer = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self.device)
         collecting = gc.isenabled()
         gc.collect()
-        gc.disable()  # no destructor may free device memory within a capture
+        gc.disable()  # destructors must not free device memory within a capture
         try:
             with torch.cuda.graph(graph, pool=self.pool, stream=self.stream, capture_error_mode="thread_local"):
                 step()
         except torch.OutOfMemoryError:
             raise
         except Exception as error:
-            torch.cuda.set_stream(outer)  # a capture that cannot end leaves its own stream set
+            torch.cuda.set_stream(outer)  # a failed capture leaves its own stream set
             if torch_version() < self.RECOVERS:
                 raise RuntimeError(
                     f"capturing a CUDA graph failed ({_line(error)}). torch {torch.__version__} cannot continue after "
-                    "that: set train.graphs=off, or use torch 2.13 or later"
+                    "that; set train.graphs=off, or use torch 2.13 or later"
                 ) from error
             raise RefusedError(f"capturing failed: {_line(error)}") from error
         finally:
@@ -135,17 +135,17 @@ class Cuda(Backend):
         return graph.replay
 
 
-BACKENDS: dict[str, Callable[[torch.device], Backend]] = {"cuda": Cuda}  # by type of device
+BACKENDS: dict[str, Callable[[torch.device], Backend]] = {"cuda": Cuda}  # by device type
 
 
 @contextlib.contextmanager
 def as_if_capturing() -> Iterator[None]:
-    """Inside, transformers builds an attention mask without looking at it, as it does within a capture.
+    """Make transformers build attention masks without inspecting them, as within a capture.
 
-    Otherwise it leaves out a mask of ones, and another attention kernel draws other dropout.
+    Otherwise it omits a mask of ones, which selects another attention kernel with different dropout.
     """
     with contextlib.ExitStack() as stack:
-        with contextlib.suppress(AttributeError):  # a transformers that never looks
+        with contextlib.suppress(AttributeError):  # this version of transformers never inspects masks
             stack.enter_context(mock.patch("transformers.utils.import_utils.is_cuda_stream_capturing", lambda: True))
         yield
 
@@ -157,9 +157,9 @@ def torch_version() -> tuple[int, int]:
 
 
 def reason_against(mode: str, device: torch.device, precision: str, processes: int, shapes: int) -> str | None:
-    """Why a run does without graphs, as far as that is known before it trains; None if nothing is against them.
+    """Why a run cannot use graphs, as far as known before training; None if it may.
 
-    `shapes` is the number of different shapes of batches times the phases of the method.
+    `shapes` is the number of different batch shapes times the number of the method's phases.
     """
     if mode == "off":
         return "train.graphs=off"
@@ -178,7 +178,7 @@ def reason_against(mode: str, device: torch.device, precision: str, processes: i
 
 @dataclass
 class _Recording:
-    """A recorded step: the tensors it reads, how it is replayed, and which parameters it gives a gradient to."""
+    """A captured step: its input tensors, its replay, and which parameters get a gradient from it."""
 
     inputs: dict[str, torch.Tensor]
     items: Any
@@ -187,11 +187,11 @@ class _Recording:
 
 
 class Graphs:
-    """Training steps of a model as graphs, one for each shape of a batch and phase of the method.
+    """Training steps of a model as graphs, one per batch shape and phase of the method.
 
-    `compute` gives the loss of a batch. `single` says that every optimiser step has one micro-batch: its gradients are
-    then handed over as they are. `tolerance` is a value of `CLOSE`. Once a step could not be recorded, `refused` says
-    why, and from then on, also in a run resumed from there, every step is eager.
+    `compute` returns the loss of a batch. With `single`, every optimizer step has one micro-batch, and gradients are
+    assigned without copying. `tolerance` is a value of `CLOSE`. If a step cannot be captured, `refused` gives the
+    reason, and all steps run eagerly from then on, also after a resume.
     """
 
     def __init__(
@@ -211,7 +211,7 @@ class Graphs:
         self._begin()
 
     def _begin(self) -> None:
-        """Set up for the parameters that the model has now."""
+        """Set up for the model's current parameters."""
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.leaves = [self.casts.leaf(p) for p in self.parameters]
         self.shared = [torch.empty_like(p, requires_grad=False) for p in self.parameters]
@@ -221,9 +221,9 @@ class Graphs:
         self._recordings: dict[Hashable, _Recording] = {}
 
     def _addresses(self) -> list[tuple[Any, ...]]:
-        """Which parameters there are, where their values lie, and whether they train."""
-        found = (parameters[name] for parameters, name in self._places)
-        return [(id(p), p.data_ptr(), p.requires_grad) for p in found if p is not None]
+        """Identity, address and `requires_grad` of every parameter, to notice replaced ones."""
+        weights = (parameters[name] for parameters, name in self._places)
+        return [(id(p), p.data_ptr(), p.requires_grad) for p in weights if p is not None]
 
     def step(
         self,
@@ -232,13 +232,13 @@ class Graphs:
         phase: Hashable,
         watch: AbstractContextManager[Any] | None = None,
     ) -> torch.Tensor | None:
-        """The loss of a batch, its gradients added to those of the parameters; None if it has to be eager.
+        """Run a batch, accumulate its gradients and return its loss; None if it must run eagerly.
 
-        If the step is recorded now, `watch` is entered around its first pass. The next step overwrites the loss.
+        If this captures the step, `watch` is entered around its first pass. The next step overwrites the loss.
         """
         if self.refused is not None:
             return None
-        if self._addresses() != self._seen:  # graphs would go on reading what was replaced
+        if self._addresses() != self._seen:  # graphs would still read the replaced parameters
             self.casts.make()
             self._begin()
         shapes = tuple((name, tuple(t.shape), t.dtype) for name, t in sorted(inputs.items()))
@@ -264,7 +264,7 @@ class Graphs:
     def _record(
         self, inputs: Mapping[str, torch.Tensor], items: Any, watch: AbstractContextManager[Any] | None
     ) -> _Recording:
-        """Run a step twice, record it, and compare a replay with it. The generator ends where it began."""
+        """Run a step twice, capture it, and compare a replay with it. Restores the generator's state."""
         static = {name: tensor.clone() for name, tensor in inputs.items()}
         static_items = items.clone() if isinstance(items, torch.Tensor) else items
         reached = [False] * len(self.leaves)
@@ -273,10 +273,14 @@ class Graphs:
             self.casts.refresh()
             with self.casts.in_place(changing=True):
                 value = self.compute(dict(static), static_items)
-                found = torch.autograd.grad(value, self.leaves, allow_unused=True)
-            reached[:] = [gradient is not None for gradient in found]
-            pairs = [(to, gradient) for to, gradient in zip(self.shared, found, strict=True) if gradient is not None]
-            torch._foreach_copy_([to for to, _ in pairs], [gradient for _, gradient in pairs])
+                gradients = torch.autograd.grad(value, self.leaves, allow_unused=True)
+            reached[:] = [gradient is not None for gradient in gradients]
+            pairs = [
+                (buffer, gradient)
+                for buffer, gradient in zip(self.shared, gradients, strict=True)
+                if gradient is not None
+            ]
+            torch._foreach_copy_([buffer for buffer, _ in pairs], [gradient for _, gradient in pairs])
             self.loss.copy_(value.detach())
 
         before, host = self.backend.generator(), self.backend.host_generators()
@@ -288,7 +292,7 @@ class Graphs:
                 self._strictly(step)
             if self.backend.host_generators() != host:
                 raise RefusedError("a step draws random numbers on the host")
-            outputs = [self.loss, *(to for to, reaches in zip(self.shared, reached, strict=True) if reaches)]
+            outputs = [self.loss, *(buffer for buffer, reaches in zip(self.shared, reached, strict=True) if reaches)]
             expected = [tensor.clone() for tensor in outputs]
             self.backend.restore(before)
             replay = self.backend.record(step)
@@ -301,7 +305,7 @@ class Graphs:
         return _Recording(static, static_items, replay, reached)
 
     def _strictly(self, step: Callable[[], None]) -> None:
-        """A step that may not read the device. Raises RefusedError, before a capture that could not be undone."""
+        """Run a step that must not read the device. Raises RefusedError before a capture that could not be undone."""
         try:
             with self.backend.strict():
                 step()
@@ -311,7 +315,7 @@ class Graphs:
             raise RefusedError(f"a step reads the device on the host: {_line(error)}") from error
 
     def _hand_over(self, reached: Sequence[bool]) -> None:
-        """Give the parameters their gradients as autograd does: set where there is none yet, added elsewhere."""
+        """Set or accumulate the parameters' gradients as autograd does."""
         pairs = [(p, g) for p, g, reaches in zip(self.parameters, self.shared, reached, strict=True) if reaches]
         if self.single:
             for p, gradient in pairs:
@@ -328,19 +332,19 @@ class Graphs:
                 p.grad = copy
 
     def summary(self) -> dict[str, Any]:
-        """For the record: the number of graphs and the seconds that recording them took, or why there are none."""
+        """For the record: number of graphs and seconds spent on capturing, or why there are none."""
         if self.refused is not None:
             return {"none": self.refused}
         return {"recorded": self.recorded, "recording_s": self.seconds}
 
 
-def close(found: Sequence[torch.Tensor], expected: Sequence[torch.Tensor], tolerance: float) -> bool:
-    """Whether a loss and gradients are those expected, within a share of the loss and of the largest gradient."""
+def close(actual: Sequence[torch.Tensor], expected: Sequence[torch.Tensor], tolerance: float) -> bool:
+    """Whether loss and gradients are as expected, within a fraction of the loss and of the largest gradient."""
     loss, *gradients = (float(t.detach().abs().nan_to_num(0.0).max()) if t.numel() else 0.0 for t in expected)
     bounds = [loss, *[max(gradients, default=0.0)] * len(gradients)]
     return all(
         torch.allclose(a, b, rtol=0.0, atol=tolerance * bound, equal_nan=True)
-        for a, b, bound in zip(found, expected, bounds, strict=True)
+        for a, b, bound in zip(actual, expected, bounds, strict=True)
     )
 
 

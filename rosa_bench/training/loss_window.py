@@ -1,4 +1,4 @@
-"""Losses that stay on the device until several can be checked at once: reading one makes the host wait for it."""
+"""Collects losses on the device and checks several at once, because reading a loss makes the host wait."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rosa_bench.system import distributed
 
 
 class NotFiniteError(Exception):
-    """The first loss of a window that is NaN or infinite: its value, optimiser step and rows in all processes."""
+    """The first NaN or infinite loss of a window: its value, optimizer step, and row indices in all processes."""
 
     def __init__(self, loss: float, step: int, rows: Sequence[int]) -> None:
         super().__init__(f"the loss is {loss} at step {step}")
@@ -19,9 +19,9 @@ class NotFiniteError(Exception):
 
 
 class LossWindow:
-    """Up to `size` losses of micro-batches, in order, each with its optimiser step and the numbers of its rows.
+    """Up to `size` losses of micro-batches in order, each with its optimizer step and row indices.
 
-    With several processes all of them call `add` and `check` equally often.
+    With several processes, all must call `add` and `check` equally often.
     """
 
     def __init__(self, size: int) -> None:
@@ -30,7 +30,7 @@ class LossWindow:
         self._batches: list[tuple[int, Sequence[int]]] = []
 
     def add(self, loss: torch.Tensor, step: int, rows: Sequence[int]) -> None:
-        """Keep a loss, a scalar on any device; a full window is checked."""
+        """Add a loss, a scalar on any device. Checks the window when it is full."""
         if self._values is None:
             self._values = torch.zeros(self.size, dtype=loss.dtype, device=loss.device)
         self._values[len(self._batches)].copy_(loss.detach())
@@ -39,7 +39,7 @@ class LossWindow:
             self.check()
 
     def check(self) -> None:
-        """Read all losses at once and forget them. Raises NotFiniteError for the first that is not finite."""
+        """Read all losses at once and clear the window. Raises NotFiniteError for the first that is not finite."""
         if self._values is None or not self._batches:
             return
         values, batches = self._values[: len(self._batches)].tolist(), self._batches

@@ -24,18 +24,18 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Parameters = Sequence[torch.nn.Parameter]
-# Parts of names that `transformers` knows and that are refused, and what these optimizers do.
+# Refused optimizers by part of their name in `transformers`, with the reason.
 DURING_BACKWARD = "updates each weight during the backward pass, before gradients are accumulated and clipped"
 REFUSED = {
     "layerwise": DURING_BACKWARD,
     "lomo": DURING_BACKWARD,
     "schedule_free": "evaluates other weights than it trains, so a resumed run would differ from an uninterrupted one",
 }
-# Options of optimizers that have keys of their own; those of Adam where `transformers` passes them on.
+# Options of optimizers that are set by other keys; those of Adam apply if `transformers` passes them on.
 KEYS = {"lr": ["lr"], "weight_decay": ["weight_decay"], "fused": ["fused"]}
 ADAM_KEYS = {"betas": ["beta1", "beta2"], "eps": ["adam_epsilon"]}
-TARGETS = "target_modules"  # of optimizers that project gradients: names of linear maps, or `all-linear`
-GAP = "update_proj_gap"  # the option by which groups of projected weights are recognized
+TARGETS = "target_modules"  # for optimizers that project gradients: names of linear layers, or `all-linear`
+GAP = "update_proj_gap"  # the option that identifies groups of projected weights
 
 
 def names() -> list[str]:
@@ -49,28 +49,28 @@ def _refusal(name: str) -> str:
 
 
 def settings(train: Train) -> dict[str, Any]:
-    """The arguments of `TrainingArguments` that choose the optimizer."""
+    """The arguments of `TrainingArguments` that select the optimizer."""
     name = "adamw_torch" if train.optimizer == "adamw" else train.optimizer
     return {"optim": name, "optim_target_modules": train.optimizer_args.get(TARGETS, "all-linear")}
 
 
 def check_name(train: Train) -> None:
-    """Raise UsageError unless `transformers` knows the optimizer and it is supported."""
-    name, known = train.optimizer, names()
-    if name in known:
+    """Raise UsageError if `transformers` does not know the optimizer or it is not supported."""
+    name, supported = train.optimizer, names()
+    if name in supported:
         return
     if name in {member.value for member in OptimizerNames}:
         raise UsageError(f"train.optimizer={name} is not supported: it {_refusal(name)}")
     unknown = f"train.optimizer={short(name)} is not an optimizer of transformers {transformers.__version__}"
-    raise UsageError(f"{unknown}: {nearest(name, known)}")
+    raise UsageError(f"{unknown}: {nearest(name, supported)}")
 
 
 def check(train: Train, arguments: TrainingArguments) -> None:
-    """Update a small matrix with the optimizer, so that what is wrong with it is known before anything is loaded.
+    """Try the optimizer on a small matrix, to report problems before anything is loaded.
 
     Raises:
-        UsageError: for a missing package, an option that the optimizer does not take, a key of `train` that it ignores,
-            or an optimizer that does not continue from its saved state as without the interruption.
+        UsageError: for a missing package, an option that the optimizer does not accept, a key of `train` that it
+            ignores, or an optimizer that does not continue exactly from its saved state.
     """
     name = f"train.optimizer={train.optimizer}"
     with torch.random.fork_rng():
@@ -89,15 +89,15 @@ def check(train: Train, arguments: TrainingArguments) -> None:
         except UsageError:
             raise
         except Exception as error:
-            given = f" with train.optimizer_args={json.dumps(train.optimizer_args)}" if train.optimizer_args else ""
-            raise UsageError(f"{name}{given} does not work here: {_line(error)}") from error
+            with_args = f" with train.optimizer_args={json.dumps(train.optimizer_args)}" if train.optimizer_args else ""
+            raise UsageError(f"{name}{with_args} does not work here: {_line(error)}") from error
     if not all(map(torch.equal, matrices[0].parameters(), matrices[1].parameters())):
         raise UsageError(f"{name} is not supported: it does not continue exactly from its saved state")
-    options, usual = recipe(train, arguments, matrices[0])[1], defaults(Train)
+    options, default_values = recipe(train, arguments, matrices[0])[1], defaults(Train)
     ignored = [key for option, keys in ADAM_KEYS.items() if option not in options for key in keys]
     ignored += [] if "weight_decay" in first.defaults else ["weight_decay"]
     for key in ignored:
-        if getattr(train, key) != usual[key]:
+        if getattr(train, key) != default_values[key]:
             raise UsageError(f"train.{key}={getattr(train, key)} has no effect with {name}")
 
 
@@ -115,13 +115,13 @@ def _update(optimizer: torch.optim.Optimizer, model: torch.nn.Module, steps: Col
 
 
 def recipe(train: Train, arguments: TrainingArguments, model: torch.nn.Module) -> tuple[Any, dict[str, Any]]:
-    """The optimizer's class and the arguments of its constructor, as `Trainer` takes them.
+    """The optimizer's class and constructor arguments, as `Trainer` takes them.
 
-    `transformers` chooses the class and what it is usually given; `train.optimizer_args` may set every other option of
-    the constructor, and those of the groups of parameters whose gradients are projected (GaLore, APOLLO).
+    `transformers` selects the class and its usual arguments. `train.optimizer_args` may set every other argument of the
+    constructor and of the groups of parameters whose gradients are projected (GaLore, APOLLO).
 
     Raises:
-        UsageError: if the optimizer's package is missing, or for an option that it does not take.
+        UsageError: if the optimizer's package is missing, or for an option that it does not accept.
     """
     name = f"train.optimizer={train.optimizer}"
     try:
@@ -159,7 +159,7 @@ def _check_option(key: str, value: Any, accepted: Mapping[str, Any], options: Ma
 
 
 def _type_of(default: Any) -> Any:
-    """The type of an option whose constructor does not state it, by its default."""
+    """The type of an option, inferred from its default if the constructor does not annotate it."""
     if isinstance(default, tuple):
         return tuple[float, ...]
     if default is None or default is inspect.Parameter.empty:
@@ -174,20 +174,22 @@ def _line(error: BaseException) -> str:
 def arrange(
     optimizer: torch.optim.Optimizer, train: Train, decayed: Parameters, head: Parameters, factors: Parameters
 ) -> None:
-    """Give parameters whose weight decay or rate differs from the others' groups of their own, behind all others.
+    """Move parameters with another weight decay or learning rate into their own groups, after all others.
 
     Args:
+        optimizer: the optimizer, changed in place.
+        train: the training options.
         decayed: parameters with weight decay; all others have none.
-        head: those of the task head, for `train.head_lr`.
+        head: parameters of the task head, for `train.head_lr`.
         factors: the B of low-rank pairs A B, for `train.lora_plus`.
 
     Raises:
-        UsageError: if the optimizer projects gradients, and none of the weights that it projects is trained.
+        UsageError: if the optimizer projects gradients, but trains none of the weights that it projects.
     """
     projected = [p for group in optimizer.param_groups if GAP in group for p in group["params"]]
     if any(GAP in group for group in optimizer.param_groups) and not any(p.requires_grad for p in projected):
-        needs = "it projects the gradients of nn.Linear weights, of which this model and method train none"
-        raise UsageError(f"train.optimizer={train.optimizer} has nothing to do: {needs}")
+        reason = "it projects the gradients of nn.Linear weights, but this model and method train none"
+        raise UsageError(f"train.optimizer={train.optimizer} is not supported: {reason}")
     trained = {id(p) for group in optimizer.param_groups for p in group["params"] if p.requires_grad}
     own = trained & {id(p) for p in decayed}
     set_apart(optimizer, own, weight_decay=train.weight_decay)
@@ -199,7 +201,7 @@ def arrange(
 
 
 def set_apart(optimizer: torch.optim.Optimizer, parameters: Collection[int], **options: float) -> None:
-    """Move parameters, given by id, into groups that differ from their old ones in these options alone."""
+    """Move parameters, given by id, into groups that differ from their old ones only in these options."""
     for group in list(optimizer.param_groups):
         moved = [p for p in group["params"] if id(p) in parameters]
         if moved and any(group.get(key, optimizer.defaults.get(key, 0.0)) != options[key] for key in options):

@@ -1,8 +1,8 @@
-"""`transformers.Trainer` as the one loop for every method and task. Nothing here knows a method or a task by name.
+"""`transformers.Trainer` as the one training loop. No method or task is mentioned by name.
 
-What happens, in order, and who is called:
+Order of events and hooks:
 
-    attach is done, the optimizer is made from parameters that require gradients
+    optimizer from the parameters that require gradients (the method is attached)
     for each epoch:                         EpochSampler gives the epoch's order from (seed, epoch)
         for each optimizer step:
             method.before_step              once, before the first micro-batch
@@ -15,7 +15,7 @@ What happens, in order, and who is called:
             [checkpoint every checkpoint_steps]
         evaluate, then checkpoint
 
-Every hook is a function of (seed, global_step), so a resumed run does what the uninterrupted one did.
+Hooks depend only on (seed, global_step), so a resumed run repeats the uninterrupted one.
 """
 
 from __future__ import annotations
@@ -58,21 +58,21 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Scores = Mapping[str, Mapping[str, float]]
-# transformers renamed the argument in the course of version 5.
+# The argument's name in later releases of transformers 5, and before.
 _CHECKPOINTING = (
     "activation_checkpointing" if hasattr(TrainingArguments, "activation_checkpointing") else "gradient_checkpointing"
 )
 
 
-NAMED = 8  # examples of a batch in an error; the record has all
+NAMED = 8  # examples of a batch named in an error; the record has all of them
 
 
 class LossNotFiniteError(Exception):
-    """The loss became NaN or infinite; training on would mean nothing."""
+    """The loss became NaN or infinite."""
 
 
 def arguments(run: Run, folder: Path) -> TrainingArguments:
-    """The Trainer's arguments. Raises ValueError if the batch cannot be shared by the processes."""
+    """The Trainer's arguments. Raises ValueError if the batch size is not divisible by the number of processes."""
     train, world = run.train, distributed.world_size()
     micro = train.micro_batch_size or max(1, train.batch_size // world)
     if train.batch_size % (micro * world):
@@ -99,7 +99,7 @@ def arguments(run: Run, folder: Path) -> TrainingArguments:
         fp16=train.precision == "fp16",
         dataloader_num_workers=train.num_workers,
         dataloader_pin_memory=on_gpu,
-        accelerator_config={"non_blocking": on_gpu},  # copies from pinned memory overlap with computation
+        accelerator_config={"non_blocking": on_gpu},  # overlap copies from pinned memory with computation
         use_cpu=train.device == "cpu" or not torch.accelerator.is_available(),
         seed=seeds(run.seed).dropout,
         **optimizer.settings(train),
@@ -114,23 +114,23 @@ def arguments(run: Run, folder: Path) -> TrainingArguments:
         **checkpointing,
     )
     if arguments.n_gpu > 1:
-        arguments._n_gpu = 1  # one process drives one device; torchrun starts more
+        arguments._n_gpu = 1  # one device per process; use torchrun for more
     return arguments
 
 
 def check_optimizer(run: Run) -> None:
-    """Raise UsageError if the run's optimizer is unknown or not installed, or does not take its options."""
+    """Raise UsageError if the optimizer is unknown or not installed, or does not accept the run's options."""
     optimizer.check_name(run.train)
     if run.train.optimizer != "adamw" or run.train.optimizer_args:
         optimizer.check(run.train, arguments(run, Path(run.output_dir)))
 
 
 class EndedError(Exception):
-    """Training is over before its first step: patience was exhausted at the checkpoint that it starts from."""
+    """Training ended before its first step: patience was exhausted at the checkpoint it resumes from."""
 
 
 class BenchTrainer(Trainer):
-    """The Trainer with this package's batches and checkpoints, and with measurements around a training step."""
+    """A Trainer with the package's own batches and checkpoints, and with measurements around training steps."""
 
     def __init__(
         self,
@@ -147,22 +147,22 @@ class BenchTrainer(Trainer):
         self.head: Sequence[torch.nn.Parameter] = ()  # of the task
         self._ops_per_cell: int | None = None
         super().__init__(callbacks=[loop], **kwargs)
-        # Without a GPU there is nothing to wait for, and a loss is checked before the update it leads to.
+        # Without a GPU reading a loss is free, so each is checked before its update.
         micro_batches = run.train.log_steps * self.args.gradient_accumulation_steps
         self.losses = LossWindow(micro_batches if self.args.device.type == "cuda" else 1)
         loop.trainer = self
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
-        """The Trainer's optimizer, with groups for what has its own weight decay or rate, as the method needs it."""
-        made: torch.optim.Optimizer | None = self.optimizer
-        if made is None:
-            made = super().create_optimizer(*args, **kwargs)
+        """The Trainer's optimizer, with parameter groups for other weight decays or rates, including the method's."""
+        instance: torch.optim.Optimizer | None = self.optimizer
+        if instance is None:
+            instance = super().create_optimizer(*args, **kwargs)
             model = cast("PreTrainedModel", self.model)
             decayed = set(self.get_decay_parameter_names(model))
             decaying = [p for name, p in model.named_parameters() if name in decayed]
-            optimizer.arrange(made, self.run.train, decaying, self.head, self.run.method.output_factors(model))
-            self.run.method.optimizer_made(model, made)
-        return made
+            optimizer.arrange(instance, self.run.train, decaying, self.head, self.run.method.output_factors(model))
+            self.run.method.optimizer_made(model, instance)
+        return instance
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         state = Path(checkpoint or "") / "optimizer.pt"
@@ -171,21 +171,21 @@ class BenchTrainer(Trainer):
             super()._load_optimizer_and_scheduler(checkpoint)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        """The Trainer's schedule, which the method may change: from the second step on it is asked for the factor."""
-        made = self.lr_scheduler is None
+        """The Trainer's schedule; from the second step on the method may change its factor."""
+        created = self.lr_scheduler is None
         scheduler: Any = super().create_scheduler(num_training_steps, optimizer)
-        if made:
-            scheduler.lr_lambdas = [self._method_schedule(own) for own in scheduler.lr_lambdas]
+        if created:
+            scheduler.lr_lambdas = [self._method_schedule(schedule) for schedule in scheduler.lr_lambdas]
         return scheduler
 
-    def _method_schedule(self, own: Callable[[int], float]) -> Callable[[int], float]:
-        return lambda index: self.run.method.lr_factor(index, own, self.loop.per_epoch)
+    def _method_schedule(self, schedule: Callable[[int], float]) -> Callable[[int], float]:
+        return lambda index: self.run.method.lr_factor(index, schedule, self.loop.per_epoch)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> EpochSampler:
         return self.sampler
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        if not self.args.should_save:  # the Trainer asks every process
+        if not self.args.should_save:  # the Trainer calls this in every process
             return
         folder = Path(str(output_dir))
         folder.mkdir(parents=True, exist_ok=True)
@@ -198,7 +198,7 @@ class BenchTrainer(Trainer):
         )
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Train, from a checkpoint if there is one."""
+        """Train, from a checkpoint if one is given."""
         try:
             return super().train(*args, **kwargs)
         except EndedError:
@@ -206,20 +206,20 @@ class BenchTrainer(Trainer):
             return None
 
     def ended_early(self, folder: Path) -> bool:
-        """Whether a checkpoint is that of a run whose patience was exhausted."""
+        """Whether training stopped at this checkpoint because patience was exhausted."""
         return self.loop.impatience(TrainerState.load_from_json(str(folder / "trainer_state.json"))) is not None
 
     def take_over(self, folder: Path) -> None:
-        """Weights and history of a checkpoint, without training on."""
+        """Load weights and history of a checkpoint without training further."""
         self._load_from_checkpoint(str(folder))
         self.accelerator.prepare_model(self.model, evaluation_mode=True)  # precision and device, as in training
         self.state = TrainerState.load_from_json(str(folder / "trainer_state.json"))
         self.loop.catch_up(self.state)
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
-        """One micro-batch. Measures activations in the first one and counts tokens and padding in all.
+        """Run one micro-batch. Counts tokens and padding, and measures activations in the first one.
 
-        Raises LossNotFiniteError, in all processes, if the loss of one of them is not finite; on a GPU up to
+        Raises LossNotFiniteError in all processes if the loss of any is not finite; on a GPU up to
         `train.log_steps` steps later.
         """
         info: BatchInfo = inputs.pop("info")
@@ -236,7 +236,7 @@ class BenchTrainer(Trainer):
         return loss
 
     def _pass(self, model: Any, inputs: dict[str, Any], items: Any, examples: int, phase: Hashable) -> torch.Tensor:
-        """The loss of a forward pass, whose gradients are added to those of the parameters."""
+        """Run forward and backward, accumulate gradients, and return the loss."""
         loss = self._replayed(model, inputs, items, examples, phase)
         if loss is None:
             with self._measured(), self.casts.in_place():
@@ -245,7 +245,7 @@ class BenchTrainer(Trainer):
 
     @cached_property
     def casts(self) -> Casts:
-        """Copies of weights in the precision of training, made when the first step begins."""
+        """Copies of weights in the training precision, created at the first step."""
         method, model = self.run.method, cast("PreTrainedModel", self.model)
         low = self.run.train.precision == "bf16" and method.plain_linears
         moved, changing = method.moved(model) if low else (), self.eager_because is None
@@ -255,12 +255,12 @@ class BenchTrainer(Trainer):
 
     @property
     def eager_because(self) -> str | None:
-        """Why steps are not replayed from graphs: known beforehand, or learned when the first was recorded."""
+        """Why steps do not run as graphs: known in advance, or found when capturing the first; None if they do."""
         return self.no_graphs or self.recorder.graphs_refused
 
     @cached_property
     def graphs(self) -> Graphs | None:
-        """Recorded steps, where nothing is against them."""
+        """Captured steps; None if steps run eagerly."""
         if self.eager_because is not None:
             return None
         return Graphs(
@@ -279,10 +279,10 @@ class BenchTrainer(Trainer):
     def _replayed(
         self, model: Any, inputs: dict[str, Any], items: Any, examples: int, phase: Hashable
     ) -> torch.Tensor | None:
-        """The loss of a micro-batch that ran as a graph; None if it has to be eager.
+        """Run a micro-batch as a graph and return the loss; None if it must run eagerly.
 
-        The last batch of an epoch is eager if it is smaller: a graph for it would hardly be used again. Raises
-        RefusedError if steps cannot be recorded and `train.graphs=on`.
+        A smaller last batch of an epoch runs eagerly, because its graph would hardly be reused. Raises RefusedError if
+        steps cannot be captured and `train.graphs=on`.
         """
         if self.graphs is None or examples < self.args.per_device_train_batch_size:
             return None
@@ -293,19 +293,19 @@ class BenchTrainer(Trainer):
         loss = self.graphs.step(inputs, items, phase, self._measured())
         if loss is None:
             if self.run.train.graphs == "on":
-                raise RefusedError(f"train.graphs=on: {self.graphs.refused}; train.graphs=auto trains without graphs")
+                raise RefusedError(f"train.graphs=on: {self.graphs.refused}; use train.graphs=auto to train without")
             self.recorder.graphs_refused, self.graphs = self.graphs.refused, None
         return loss
 
     def describe_steps(self) -> None:
-        """Note in the record how steps were computed, which is what their speed depends on."""
+        """Record how steps ran, which determines their speed."""
         graphs = self.__dict__.get("graphs")
         facts = graphs.summary() if graphs is not None else {"none": self.eager_because}
         self.recorder.record.env |= {"graphs": facts, "padding_multiple": self.padding}
 
     @contextlib.contextmanager
     def _measured(self) -> Iterator[None]:
-        """Measure the activations of a forward and backward pass, unless that has been done."""
+        """Measure the activations of a forward and backward pass, the first time only."""
         if self.recorder.activations is not None:
             yield
             return
@@ -315,31 +315,31 @@ class BenchTrainer(Trainer):
 
     @contextlib.contextmanager
     def naming_examples(self) -> Iterator[None]:
-        """Raise LossNotFiniteError for a loss that is not finite; the record's facts name every example behind it."""
+        """Convert NotFiniteError to LossNotFiniteError, and record the ids of all examples of the batch."""
         try:
             yield
-        except NotFiniteError as found:
-            known = cast(Rows, self.train_dataset).ids
-            ids = [known[number] for number in found.rows]
-            self.recorder.record.facts["loss_not_finite"] = {"step": found.step, "examples": ids}
+        except NotFiniteError as error:
+            all_ids = cast(Rows, self.train_dataset).ids
+            ids = [all_ids[number] for number in error.rows]
+            self.recorder.record.facts["loss_not_finite"] = {"step": error.step, "examples": ids}
             named = ", ".join(ids[:NAMED]) + (f" and {len(ids) - NAMED} more" if len(ids) > NAMED else "")
-            value = "not finite" if math.isfinite(found.loss) else str(found.loss)
+            value = "not finite" if math.isfinite(error.loss) else str(error.loss)
             raise LossNotFiniteError(
-                f"the loss is {value} at step {found.step}; the examples of the batch: {named}"
+                f"the loss is {value} at step {error.step}; the examples of the batch: {named}"
             ) from None
 
     def check_casts(self) -> None:
-        """Check that weights that were cast once have not changed. Raises RuntimeError."""
+        """Check that weights that were cast once have not changed. Raises RuntimeError if they have."""
         if "casts" in self.__dict__:
             self.casts.check()
 
     def check_losses(self) -> None:
-        """Check the losses that were not checked yet. Raises LossNotFiniteError."""
+        """Check all losses that have not been checked. Raises LossNotFiniteError."""
         with self.naming_examples():
             self.losses.check()
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """The Trainer's own count, whose number of parameters is worked out once and not at every step."""
+        """The Trainer's estimate, with the number of parameters counted once instead of at every step."""
         cells = int(inputs["input_ids"].numel())
         if self._ops_per_cell is None:
             self._ops_per_cell = super().floating_point_ops(inputs) // cells
@@ -347,7 +347,7 @@ class BenchTrainer(Trainer):
 
 
 class Loop(TrainerCallback):
-    """Calls the method's hooks, evaluates and checkpoints at epoch ends, shows progress, and stops when asked."""
+    """Calls the method's hooks, evaluates and checkpoints at epoch ends, shows progress, and stops on request."""
 
     def __init__(self, run: Run, recorder: Recorder, sampler: EpochSampler, evaluate: Callable[[], Scores]) -> None:
         self.run, self.recorder, self.sampler, self.evaluate = run, recorder, sampler, evaluate
@@ -358,7 +358,7 @@ class Loop(TrainerCallback):
         self.trainer: BenchTrainer
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
-        """Learn the number of steps per epoch."""
+        """Compute the number of steps per epoch, and complete an interrupted evaluation."""
         self.per_epoch = max(1, math.ceil(len(kw["train_dataloader"]) / args.gradient_accumulation_steps))
         self.recorder.training_begins(kw["model"])
         self.catch_up(state)
@@ -366,7 +366,7 @@ class Loop(TrainerCallback):
             raise EndedError
 
     def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
-        """Set the epoch's order; fires again when a run goes on inside an epoch."""
+        """Set the epoch's order. Also called when a run resumes within an epoch."""
         self.sampler.epoch = state.global_step // self.per_epoch
         self.trainer.check_casts()
 
@@ -375,11 +375,11 @@ class Loop(TrainerCallback):
         return Step(kw["model"], kw["optimizer"], state.global_step, self.per_epoch, seed, state.max_steps)
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
-        """The method acts, on its own clock."""
+        """Call `before_step`, timed separately."""
         step = self._step(state, kw)
         wait = torch.cuda.synchronize if args.device.type == "cuda" and self.run.method.long_before(step) else None
         if wait:
-            wait()  # for steps before, whose time is not the method's
+            wait()  # for earlier steps, whose time is not the method's
         with self.recorder.clock("method_s"):
             self.run.method.before_step(step)
             if wait:
@@ -390,34 +390,34 @@ class Loop(TrainerCallback):
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any
     ) -> None:
-        """Gradients are complete and clipped."""
+        """Call `before_update`: gradients are accumulated and clipped."""
         self.run.method.before_update(self._step(state, kw))
 
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any
     ) -> None:
-        """The update is done; `global_step` still names it."""
+        """Call `after_update`; `global_step` is not yet increased."""
         self.run.method.after_update(self._step(state, kw))
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
-        """A checkpoint when one is due, together with a log line so that no loss is lost between them."""
-        if state.global_step == 1 or self._epoch_ends(state):  # a parameter's state begins with its first gradient
+        """Request a checkpoint if one is due, with a log line so that a resumed run reports the same losses."""
+        if state.global_step == 1 or self._epoch_ends(state):  # optimizer state exists from the first gradient on
             self.recorder.optimizer_ready(kw["optimizer"])
         due = state.global_step % self.run.train.checkpoint_steps == 0 and state.global_step < state.max_steps
         control.should_save |= due and state.global_step % self.per_epoch != 0
         control.should_log |= control.should_save or self._epoch_ends(state)
-        # Processes on several GPUs that ask each other wait for all queued work, so they ask when they wait anyway.
+        # On several GPUs a collective waits for all queued work, so agree on stopping only when waiting anyway.
         if control.should_log or not distributed.on_devices():
             self.stopping = self.recorder.stop_asked = distributed.any_of(self.recorder.stop_asked)
         control.should_save |= self.stopping
         control.should_log |= self.stopping
         control.should_training_stop |= self.stopping
-        if control.should_log or control.should_training_stop:  # before anything is written of it
+        if control.should_log or control.should_training_stop:  # check before writing anything
             self.trainer.check_losses()
             self.recorder.sum_counts()
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
-        """Write the training curve and, now and then, a line for whoever watches."""
+        """Write the training curve and, every few seconds, a line of progress."""
         logs = kw.get("logs") or {}
         if "loss" not in logs:
             return
@@ -427,11 +427,11 @@ class Loop(TrainerCallback):
             self.recorder.show(f"step {state.global_step}/{state.max_steps}  loss {logs['loss']:.4f}")
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
-        """Note how steps were computed."""
+        """Record how steps ran."""
         self.trainer.describe_steps()
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
-        """Evaluate and checkpoint; a run that stops has its checkpoint by now and is evaluated when it goes on."""
+        """Evaluate and checkpoint. A stopping run already has its checkpoint and evaluates after it resumes."""
         if self.stopping:
             return
         self._score(state)
@@ -440,7 +440,7 @@ class Loop(TrainerCallback):
             control.should_training_stop = True
 
     def impatience(self, state: TrainerState) -> str | None:
-        """Why training stops at this evaluation, before its last step, if it does. The schedule is not shortened."""
+        """Why training stops early at this evaluation; None if it continues. The schedule is not shortened."""
         patience, history, task = self.run.train.patience, evaluations(state), self.run.task
         if (
             patience is None
@@ -451,20 +451,20 @@ class Loop(TrainerCallback):
             return None
         if (waited := evaluations_since_best(task, history)) < patience:
             return None
-        return f"{chosen_by(task)} on {task.select_split} was not better in the last {waited} evaluations"
+        return f"{chosen_by(task)} on {task.select_split} did not improve in the last {waited} evaluations"
 
     def _epoch_ends(self, state: TrainerState) -> bool:
         return state.global_step % self.per_epoch == 0 or state.global_step == state.max_steps
 
     def catch_up(self, state: TrainerState) -> None:
-        """Evaluate at an epoch end at which a run was stopped before that."""
+        """Evaluate if the run was stopped at an epoch end before its evaluation."""
         scored = {entry["step"] for entry in evaluations(state)}
         if state.global_step and self._epoch_ends(state) and state.global_step not in scored:
             self.recorder.rewind_events(state.global_step, scored=False)
             self._score(state)
 
     def _score(self, state: TrainerState) -> None:
-        """Evaluate, and remember the scores in the state that checkpoints hold."""
+        """Evaluate, and store the scores in the state that checkpoints save."""
         with self.recorder.clock("eval_s"):
             scores = self.evaluate()
         epoch = round(float(state.epoch or 0), 4)
@@ -477,9 +477,9 @@ class Loop(TrainerCallback):
         )
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
-        """Declare the checkpoint whole and drop all but the one before it and, for generators, the best epoch's."""
+        """Complete the checkpoint; keep it, the previous one and, for generation, the best epoch's. Delete others."""
         folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-        distributed.wait()  # every process has written the state of its generators
+        distributed.wait()  # until every process has written the state of its random generators
         if not state.is_world_process_zero:
             return
         recorder = self.recorder
@@ -488,8 +488,8 @@ class Loop(TrainerCallback):
         checkpoints.mark_complete(folder, mark | {"tally": tally(kw["model"])})
         if not self.run.train.keep_checkpoints:
             best = best_epoch(self.run.task, evaluations(state)) if self.run.task.kind.decodes else None
-            kept = f"checkpoint-{best['step']}" if best else ""
-            checkpoints.remove(p for p in checkpoints.checkpoints(folder.parent)[2:] if p.name != kept)
+            best_name = f"checkpoint-{best['step']}" if best else ""
+            checkpoints.remove(p for p in checkpoints.checkpoints(folder.parent)[2:] if p.name != best_name)
 
 
 def make_trainer(
@@ -500,15 +500,24 @@ def make_trainer(
     recorder: Recorder,
     evaluate: Callable[[], Scores],
 ) -> BenchTrainer:
-    """The trainer of a run: model with the method attached, encoded training rows, and what to do at epoch ends.
+    """Create a run's trainer.
 
-    Raises UsageError if `train.graphs=on` and a graph is out of the question.
+    Args:
+        run: the run.
+        model: the model with the method attached.
+        rows: the encoded training split.
+        pad_id: the token id for padding.
+        recorder: records measurements and events.
+        evaluate: called at epoch ends; returns scores by split.
+
+    Raises:
+        UsageError: if `train.graphs=on` and graphs are not possible.
     """
     lengths = [len(row.input_ids) for row in rows.encoded]
     sampler = EpochSampler(lengths, run.train.batch_size, seeds(run.seed).data, run.train.bucket)
     args, phases = arguments(run, recorder.folder), run.method.phases
     limit = max_length(model, run.train.max_length, run.method.extra_tokens)
-    # On a GPU always, so that a step has the same shapes whether it is replayed from a graph or not.
+    # Always pad on a GPU, so that a step has the same shapes with and without graphs.
     padding = padding_multiple(lengths, phases, limit) if args.device.type == "cuda" else 1
     shapes = len({padded_length(length, padding, limit) for length in lengths}) * phases
     train, processes = run.train, distributed.world_size()
@@ -539,5 +548,5 @@ def _printer() -> type:
 
 
 def evaluations(state: TrainerState) -> list[dict[str, Any]]:
-    """What was scored at each epoch end: dicts of `epoch`, `step` and `evaluation` ({split: {metric: value}})."""
+    """Evaluations at epoch ends: dicts of `epoch`, `step` and `evaluation` ({split: {metric: value}})."""
     return [entry for entry in state.log_history if "evaluation" in entry]

@@ -53,7 +53,7 @@ def test_it_stops_when_patience_is_exhausted_and_says_so(curve, tmp_path):
     curve.clear()
     record = run_experiment(run_of(tmp_path / "stopped", "train.patience=3"))
     assert curve == [1, 2, 3, 4, 5]
-    reason = "matthews on validation was not better in the last 3 evaluations"
+    reason = "matthews on validation did not improve in the last 3 evaluations"
     assert record.facts["stopped_early"] == {"epoch": 5.0, "reason": reason}
     assert record.primary["best_epoch"] == 2.0 and record.primary["best"] == 30.0
     schedule = rates(tmp_path / "stopped", record)
