@@ -1,4 +1,4 @@
-"""After training: is the merged model the trained one, and what did training do to the backbone's weights?"""
+"""Checks after training: whether the merged model equals the trained one, and how training changed the weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rosa_bench.models.sites import find_sites, weight_IO
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-MERGE_BOUND = 1e-3  # merged and unmerged logits may differ by this share of the largest logit (at least 1)
+MERGE_BOUND = 1e-3  # allowed difference of merged and unmerged logits, relative to the largest logit (at least 1)
 MERGE_BOUND_BF16 = 3e-2
 Start = tuple[torch.Tensor, float | None]  # final hidden states [tokens, width], and the score or loss
 
@@ -24,24 +24,24 @@ Start = tuple[torch.Tensor, float | None]  # final hidden states [tokens, width]
 def start_outputs(
     model: PreTrainedModel, task: Task, examples: Sequence[Example], rows: Sequence[Encoded], pad_id: int
 ) -> Start:
-    """Final hidden states [tokens, width] of the first examples of a split, their score (or loss)."""
-    kept, told = rows[: task.kind.start_examples], examples[: task.kind.start_examples]
+    """Final hidden states [tokens, width] of the first examples of a split, and their score (or loss)."""
+    first_rows, first_examples = rows[: task.kind.start_examples], examples[: task.kind.start_examples]
     with predict.full_precision(model):
-        return _hidden(model, kept, pad_id), _outputs(model, task, told, kept, pad_id)[1]
+        return _hidden(model, first_rows, pad_id), _outputs(model, task, first_examples, first_rows, pad_id)[1]
 
 
-def _hidden(model: PreTrainedModel, kept: Sequence[Encoded], pad_id: int) -> torch.Tensor:
+def _hidden(model: PreTrainedModel, rows: Sequence[Encoded], pad_id: int) -> torch.Tensor:
     hidden = [
         model.base_model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"])
         .last_hidden_state.float()
         .cpu()[inputs["attention_mask"].bool().cpu()]
-        for _, inputs in predict.Predictor(model, len(kept), pad_id).batches(kept)
+        for _, inputs in predict.Predictor(model, len(rows), pad_id).batches(rows)
     ]
     return torch.cat(hidden)
 
 
 def start_facts(before: Start, after: Start) -> dict[str, float]:
-    """How near the model is to its backbone before training: mean cosine of final hidden states, score difference."""
+    """Distance from the backbone before training: mean cosine of final hidden states, and score difference."""
     cosine = torch.nn.functional.cosine_similarity(before[0], after[0], dim=-1).mean()
     return {"start_cosine": float(cosine)} | _apart("start_score_abs_diff", before[1], after[1])
 
@@ -49,19 +49,19 @@ def start_facts(before: Start, after: Start) -> dict[str, float]:
 def merge_checked(
     model: PreTrainedModel, task: Task, examples: Sequence[Example], rows: Sequence[Encoded], pad_id: int
 ) -> dict[str, Any]:
-    """Merge the model in place; compare fp32 logits and score before and after on the first examples of a split.
+    """Merge the model in place; compare logits and score before and after on the first examples of a split.
 
-    Facts: `merge_max_abs_diff` of the logits, `merge_score_abs_diff` of the primary metric if it is defined (of the
-    loss of a language model), and whether the logits keep `MERGE_BOUND`, or
-    `MERGE_BOUND_BF16` where matrices are kept in bf16.
+    Returns facts: `merge_max_abs_diff` of the fp32 logits; `merge_score_abs_diff` of the primary metric if it is
+    defined (of a language model's loss); `merge_within_bound`, whether the logits satisfy `MERGE_BOUND`, or
+    `MERGE_BOUND_BF16` for a model with bf16 weights.
     """
     low = any(p.dtype == torch.bfloat16 for p in model.parameters())
     count = task.kind.merge_examples
-    kept, told = rows[:count], examples[:count]
+    first_rows, first_examples = rows[:count], examples[:count]
     with predict.full_precision(model):
-        before, score = _outputs(model, task, told, kept, pad_id)
+        before, score = _outputs(model, task, first_examples, first_rows, pad_id)
         methods.merge(model)
-        after, merged_score = _outputs(model, task, told, kept, pad_id)
+        after, merged_score = _outputs(model, task, first_examples, first_rows, pad_id)
     difference = max(float((a - b).abs().max()) for a, b in zip(before, after, strict=True))
     largest = max(1.0, *(float(values.abs().max()) for values in before))
     return {
@@ -71,32 +71,32 @@ def merge_checked(
 
 
 def _apart(name: str, before: float | None, after: float | None) -> dict[str, float]:
-    """The absolute difference of two scores as a fact; none where one is undefined."""
+    """The absolute difference of two scores as a fact; empty if one is undefined."""
     return {} if before is None or after is None else {name: abs(before - after)}
 
 
 def _outputs(
     model: PreTrainedModel, task: Task, examples: Sequence[Example], rows: Sequence[Encoded], pad_id: int
 ) -> tuple[list[torch.Tensor], float | None]:
-    """The outputs, and the primary metric (of a language model the loss); None where it is undefined."""
+    """The outputs and the primary metric (of a language model its loss); None if it is undefined."""
     if task.num_labels:
         values = predict.Predictor(model, len(rows), pad_id).logits(rows)[0]
         predictions = task.kind.predictions(task, examples, values)
         return [values], task.score(task.select_split, predictions).get(task.primary)
     predictor = predict.Predictor(model, len(rows), pad_id)
-    found = []
+    outputs = []
     for _, inputs in predictor.batches(rows):
         inputs.pop("labels")
-        found.append(model(**inputs).logits.float().cpu()[inputs["attention_mask"].bool().cpu()])
-    return found, predictor.mean_losses(rows)[0]
+        outputs.append(model(**inputs).logits.float().cpu()[inputs["attention_mask"].bool().cpu()])
+    return outputs, predictor.mean_losses(rows)[0]
 
 
 @torch.no_grad()
 def update_facts(before: PreTrainedModel, after: PreTrainedModel) -> dict[str, Mapping[str, float]]:
-    """How the weights of transformer layers changed, for each that did, by site.
+    """How the weights of transformer layers changed, by site, for each site that did.
 
-    `update_rank`: singular values of W_end - W_0 above what rounding leaves (eps times the larger Frobenius norm).
-    `update_effective_rank`: exp of the entropy of the normalised singular values (Roy and Vetterli, 2007).
+    `update_rank`: singular values of W_end - W_0 above rounding noise (eps times the larger Frobenius norm).
+    `update_effective_rank`: exp of the entropy of the normalized singular values (Roy and Vetterli, 2007).
     `update_relative_norm`: Frobenius norm of the difference over that of W_0.
     """
     ranks: dict[str, float] = {}
@@ -104,7 +104,7 @@ def update_facts(before: PreTrainedModel, after: PreTrainedModel) -> dict[str, M
     norms: dict[str, float] = {}
     try:
         sites = find_sites(before, ["all"])
-    except UsageError:  # a backbone whose layers have names that are not known
+    except UsageError:  # a backbone with unknown layer names
         return {}
     for site in sites:
         old, new = (site.take(weight_IO(model.get_submodule(site.name))) for model in (before, after))

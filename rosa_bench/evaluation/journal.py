@@ -1,4 +1,4 @@
-"""Outputs of a decoding written down as they come, so that one that was stopped goes on where it was."""
+"""Outputs of a decoding, written as they come, so that a stopped decoding resumes where it was."""
 
 from __future__ import annotations
 
@@ -13,45 +13,45 @@ from rosa_bench.system.strict_json import loads
 
 
 class Journal:
-    """A file of lines {index: text}, one per batch, under a first line that says what they are outputs of.
+    """A file of JSON lines {index: text}, one per batch, below a first line that identifies the decoding.
 
-    Every line begins with the sha256 of the rest of it. What comes after a damaged line is not believed.
+    Every line starts with the sha256 of its content. Lines from the first damaged one on are discarded.
     """
 
     def __init__(self, path: Path, of: str) -> None:
         self.path, self.of = path, of
-        self.known: dict[int, str] = {}
+        self.texts: dict[int, str] = {}
         lines = list(self._whole())
         for line in lines[1:]:
-            self.known |= {int(index): str(text) for index, text in loads(line).items()}
-        write_bytes(path, "".join(map(_sealed, lines or [json.dumps(of)])).encode())  # without what half a line was
+            self.texts |= {int(index): str(text) for index, text in loads(line).items()}
+        write_bytes(path, "".join(map(_sealed, lines or [json.dumps(of)])).encode())  # drops damaged lines
 
     def _whole(self) -> Iterator[str]:
-        """The whole lines of an earlier decoding of the same; none if the file is of another."""
+        """The intact lines of an earlier part of the same decoding; empty if the file belongs to another decoding."""
         try:
-            *written, rest = self.path.read_bytes().split(b"\n")
+            *lines, rest = self.path.read_bytes().split(b"\n")
         except OSError:
             return
-        for number, raw in enumerate(written):
+        for number, raw in enumerate(lines):
             seal, _, line = raw.partition(b" ")
             if hashlib.sha256(line).hexdigest().encode() != seal:
-                warn(f"rosa_bench: {self.path}:{number + 1} is damaged; the texts from there on are decoded again")
+                warn(f"rosa_bench: {self.path}:{number + 1} is damaged; decoding again from there on")
                 return
             text = line.decode()
             if number == 0 and loads(text) != self.of:
                 return
             yield text
         if rest:
-            warn(f"rosa_bench: {self.path} ends in half a line; its texts are decoded again")
+            warn(f"rosa_bench: {self.path} ends in an incomplete line; decoding its texts again")
 
     def add(self, texts: Mapping[int, str]) -> None:
         """Append the outputs of a batch."""
         with self.path.open("ab") as stream:
             stream.write(_sealed(json.dumps(texts, ensure_ascii=False)).encode())
-        self.known |= texts
+        self.texts |= texts
 
     def close(self) -> None:
-        """Remove the file: its outputs stand elsewhere now."""
+        """Delete the file, whose outputs are stored elsewhere by now."""
         self.path.unlink(missing_ok=True)
 
 

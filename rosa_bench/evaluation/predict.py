@@ -1,4 +1,4 @@
-"""From a trained model to predictions: logits to a class or score, a loss over references, a decoded text."""
+"""Predictions of a trained model: classes and scores from logits, losses over references, and decoded texts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; the training mode is restored."""
+    """Evaluation mode without gradients. Restores the training mode."""
     was = model.training
     model.eval()
     try:
@@ -41,16 +41,16 @@ def evaluating(model: torch.nn.Module) -> Iterator[None]:
 
 @contextmanager
 def full_precision(model: torch.nn.Module) -> Iterator[None]:
-    """Products in fp32 whatever the precision of training is; in bf16 for a model with matrices kept in bf16."""
+    """Compute in fp32 whatever the training precision, or in bf16 if the model has bf16 weights."""
     with in_precision(model, "bf16" if any(p.dtype == torch.bfloat16 for p in model.parameters()) else "fp32"):
         yield
 
 
 @contextmanager
 def attaching(model: PreTrainedModel, method: Method) -> Iterator[None]:
-    """Around attaching a method: it may try the model out, and what it adds to a backbone in bf16 trains in fp32.
+    """A context for attaching a method, which may run the model. Tensors it adds to a bf16 backbone train in fp32.
 
-    Raises UsageError if the method changes matrices that are kept in bf16.
+    Raises UsageError if the method changes weights that are stored in bf16.
     """
     with full_precision(model), casts.trained_in_fp32(model, method.moved, method.name):
         yield
@@ -58,7 +58,7 @@ def attaching(model: PreTrainedModel, method: Method) -> Iterator[None]:
 
 @contextmanager
 def in_precision(model: torch.nn.Module, precision: Precision | None) -> Iterator[None]:
-    """Products in a precision; None: in that of training, whose autocast is around the model's `forward`."""
+    """Compute in `precision`; None keeps that of training, whose autocast wraps the model's `forward`."""
     if precision is None:
         yield
         return
@@ -75,31 +75,31 @@ def in_precision(model: torch.nn.Module, precision: Precision | None) -> Iterato
 
 @contextmanager
 def tf32(on: bool) -> Iterator[None]:
-    """Whether products of fp32 matrices on a GPU round their inputs to the 10 bits of TF32."""
-    before, wanted = torch.get_float32_matmul_precision(), "high" if on else "highest"
-    if before != wanted:
-        torch.set_float32_matmul_precision(wanted)
+    """Whether matrix products in fp32 on a GPU round their inputs to the 10 bits of TF32."""
+    before, precision = torch.get_float32_matmul_precision(), "high" if on else "highest"
+    if before != precision:
+        torch.set_float32_matmul_precision(precision)
     try:
         yield
     finally:
-        if before != wanted:
+        if before != precision:
             torch.set_float32_matmul_precision(before)
 
 
 def sorted_batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
-    """Indices in batches of like length, longest first."""
+    """Indices in batches of similar length, longest first."""
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     for start in range(0, len(order), batch_size):
         yield order[start : start + batch_size]
 
 
-SCORES = 2**28  # of words after tokens, to be computed at a time
-Active = Callable[[], AbstractContextManager[None]]  # makes the model one of its variants for a while
+SCORES = 2**28  # logits to compute at a time
+Active = Callable[[], AbstractContextManager[None]]  # a context in which the model acts as one of its variants
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """A model that reads encoded rows in padded batches, in evaluation mode, once for each variant."""
+    """Runs a model on encoded rows in padded batches, in evaluation mode, once per variant."""
 
     model: PreTrainedModel
     batch_size: int
@@ -107,13 +107,13 @@ class Predictor:
 
     def logits(self, rows: Sequence[Encoded], variants: Sequence[Active] = (nullcontext,)) -> list[torch.Tensor]:
         """The head's outputs [rows, outputs] of each variant, in fp32 on the CPU, in the order of `rows`."""
-        out: list[torch.Tensor] = []
+        outputs: list[torch.Tensor] = []
         for i, batch, inputs, _ in self.passes(rows, variants):
             values = self.model(**inputs).logits.float().cpu()
-            if len(out) == i:
-                out.append(torch.empty(len(rows), values.shape[-1]))
-            out[i][batch] = values
-        return out
+            if len(outputs) == i:
+                outputs.append(torch.empty(len(rows), values.shape[-1]))
+            outputs[i][batch] = values
+        return outputs
 
     def mean_losses(self, rows: Sequence[Encoded], variants: Sequence[Active] = (nullcontext,)) -> list[float]:
         """The mean negative log-likelihood per target token of each variant, in nats."""
@@ -124,8 +124,8 @@ class Predictor:
         return [total / tokens for total in totals]
 
     def likelihoods(self, rows: Sequence[Encoded], variants: Sequence[Active] = (nullcontext,)) -> list[torch.Tensor]:
-        """The log-likelihood [rows] in nats of the target tokens of each row, by each variant, in fp32 on the CPU."""
-        out = [torch.empty(len(rows)) for _ in variants]
+        """The log-likelihood [rows] of each row's target tokens by each variant, in nats, in fp32 on the CPU."""
+        totals = [torch.empty(len(rows)) for _ in variants]
         longest, config = max(len(row.input_ids) for row in rows), self.model.config
         size = max(1, min(self.batch_size, SCORES // (longest * int(config.vocab_size))))
         for i, batch, inputs, labels in replace(self, batch_size=size).passes(rows, variants):
@@ -134,13 +134,13 @@ class Predictor:
             scores = self.model(**inputs).logits[:, :-1][scored].float()
             by_token = scores.log_softmax(-1).gather(1, targets[scored][:, None])[:, 0]
             sums = by_token.new_zeros(len(batch)).index_add_(0, scored.nonzero()[:, 0], by_token)
-            out[i][batch] = sums.cpu()
-        return out
+            totals[i][batch] = sums.cpu()
+        return totals
 
     def passes(
         self, rows: Sequence[Encoded], variants: Sequence[Active]
     ) -> Iterator[tuple[int, list[int], dict[str, torch.Tensor], torch.Tensor]]:
-        """Each of the `batches` once for every variant: the variant's number, row numbers, inputs, labels."""
+        """Yield each batch once per variant, with that variant active: variant index, row indices, inputs, labels."""
         for batch, inputs in self.batches(rows):
             labels = inputs.pop("labels")
             for i, active in enumerate(variants):
@@ -148,7 +148,7 @@ class Predictor:
                     yield i, batch, inputs, labels
 
     def batches(self, rows: Sequence[Encoded]) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
-        """Row numbers and padded tensors of batches, on the model's device."""
+        """Yield row indices and padded tensors of each batch, on the model's device."""
         with evaluating(self.model):
             for batch in sorted_batches([len(row.input_ids) for row in rows], self.batch_size):
                 yield batch, to_device(collate([rows[i] for i in batch], self.pad_id), self.model)
@@ -159,36 +159,38 @@ def to_device(inputs: dict[str, torch.Tensor], model: PreTrainedModel) -> dict[s
     return {name: tensor.to(model.device) for name, tensor in inputs.items()}
 
 
-def decoding_batch(task: Any, model: PreTrainedModel, wanted: int) -> int:
-    """Inputs to decode at a time: as many as fit into what keys, values and scores may take."""
+def decoding_batch(task: Any, model: PreTrainedModel, batch_size: int) -> int:
+    """Number of inputs to decode at a time, limited by the memory for keys, values and scores."""
     on_cpu = model.device.type == "cpu"
     beams: int = task.num_beams
-    if not tree_cache.supported(model):  # `generate` copies keys and values of every beam at every step
-        return max(1, min(wanted, 64, (160 if on_cpu else 640) // beams))
+    if not tree_cache.supported(model):  # `generate` copies the keys and values of every beam at every step
+        return max(1, min(batch_size, 64, (160 if on_cpu else 640) // beams))
     config: Any = model.config
     floats: int = 2 * config.num_hidden_layers * config.hidden_size * (64 + 8 * beams) + 3 * beams * config.vocab_size
-    return max(1, min(wanted, 64, (2**28 if on_cpu else 2**31) // (4 * floats)))
+    return max(1, min(batch_size, 64, (2**28 if on_cpu else 2**31) // (4 * floats)))
 
 
 def decoder_of(task: Any, model: PreTrainedModel) -> str:
-    """What searches for this model's outputs, for the record."""
+    """The search that decodes this model's outputs, for the record."""
     return "transformers.generate" if _finder(task, model) is generated else "rosa_bench.evaluation.search.search"
 
 
 def _finder(task: Any, model: PreTrainedModel) -> Callable[..., list[list[int]]]:
-    """Our search; `generate` for models that it is slow with, where the rules are those of `generate`."""
+    """Our search, or `generate` for models on which ours is slow and rules that `generate` follows."""
     return search if tree_cache.supported(model) or task.search != "transformers" else generated
 
 
 def tokens_held(model: PreTrainedModel, extra: int = 0) -> int:
-    """The most tokens, input and output, that a model can hold beside `extra` virtual ones."""
+    """The maximum number of tokens, input and output, of a model with `extra` virtual tokens."""
     return max_length(model, sys.maxsize, extra)
 
 
 def check_room(task: Any, model: PreTrainedModel, extra: int = 0) -> None:
-    """Raise UsageError if no token of an input would be left beside the longest output."""
-    if task.max_new_tokens >= (held := tokens_held(model, extra)):
-        raise UsageError(f"task.max_new_tokens={task.max_new_tokens}: the model holds {held} tokens")
+    """Raise UsageError if the longest output leaves no room for an input."""
+    if task.max_new_tokens >= (capacity := tokens_held(model, extra)):
+        raise UsageError(
+            f"task.max_new_tokens={task.max_new_tokens} leaves no room for an input: the model holds {capacity} tokens"
+        )
 
 
 def decode(
@@ -200,31 +202,33 @@ def decode(
     limit: int,
     journal: Journal | None = None,
 ) -> list[Prediction]:
-    """One output per example, in file order: batches of inputs of like length, greedy or beam search.
+    """Decode one output per example, in order, with greedy or beam search over batches of similar length.
 
-    Equal inputs are decoded once. `limit` is the most tokens the model can hold; an input longer than
-    `limit - max_new_tokens` loses its head. What a `journal` holds already is not decoded again.
+    Equal inputs are decoded once. `limit` is the maximum number of tokens of the model; an input longer than
+    `limit - max_new_tokens` loses its beginning. Outputs that the journal has are not decoded again.
     """
     room = max(1, limit - task.max_new_tokens)
-    every = [tuple(task.prompt_ids(example, tokenizer)[-room:]) for example in examples]
-    prompts = list(dict.fromkeys(every))
-    texts = dict(journal.known) if journal else {}
+    inputs = [tuple(task.prompt_ids(example, tokenizer)[-room:]) for example in examples]
+    prompts = list(dict.fromkeys(inputs))
+    texts = dict(journal.texts) if journal else {}
     with evaluating(model):
         for batch in sorted_batches([len(ids) for ids in prompts], batch_size):
             if not all(i in texts for i in batch):
-                found = dict(zip(batch, _generated(task, model, tokenizer, [prompts[i] for i in batch]), strict=True))
-                texts |= found
+                new_texts = dict(
+                    zip(batch, _generated(task, model, tokenizer, [prompts[i] for i in batch]), strict=True)
+                )
+                texts |= new_texts
                 if journal:
-                    journal.add(found)
+                    journal.add(new_texts)
     by_prompt = {prompt: texts[i] for i, prompt in enumerate(prompts)}
     return [
         Prediction(e.id, by_prompt[prompt], references=e.references, subset=e.subset)
-        for e, prompt in zip(examples, every, strict=True)
+        for e, prompt in zip(examples, inputs, strict=True)
     ]
 
 
 def how_to_search(task: Any, tokenizer: PreTrainedTokenizerBase) -> Search:
-    """The task's options of decoding."""
+    """The task's decoding options."""
     return Search(
         num_beams=task.num_beams,
         max_new_tokens=task.max_new_tokens,

@@ -1,4 +1,4 @@
-"""Scores at epoch ends and at the end of a run, without evaluating anything twice."""
+"""Scores at epoch ends and at the end of a run. Nothing is evaluated twice."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Scores = dict[str, dict[str, float]]
 
 
 class Scorer:
-    """Scores one model on a run's splits. What an epoch end computed is kept for the final scores."""
+    """Scores one model on a run's splits. Predictions of the last epoch end are reused for the final scores."""
 
     def __init__(
         self,
@@ -51,13 +51,17 @@ class Scorer:
             predict.check_room(run.task, model, run.method.extra_tokens)
 
     def encoded(self, split: str) -> list[Encoded]:
-        """Token ids of a split; encoded once."""
+        """Token ids of a split, cached."""
         if split not in self._encoded:
             self._encoded[split] = encode_split(self.task, self.tokenizer, self.splits[split], self.max_length)
         return self._encoded[split]
 
     def rows(self, split: str) -> list[Encoded]:
-        """The rows of a split that are evaluated, as the kind of task has them; encoded once."""
+        """The rows to evaluate of a split, as defined by the kind of task, cached.
+
+        Rows that the kind encodes itself may be as long as the model allows, not only `train.max_length`: a truncated
+        choice would be likelier than it is.
+        """
         if split not in self._rows:
             limit = predict.tokens_held(self.model, self.run.method.extra_tokens)
             rows = self.task.kind.rows(self.task, self.splits[split].examples, self.tokenizer, limit)
@@ -66,10 +70,10 @@ class Scorer:
         return self._rows[split]
 
     def encode_all(self) -> None:
-        """Encode every row that will be scored, so that one that cannot be read ends a run before its training.
+        """Encode every row that will be scored, so that an unusable row ends a run before training.
 
         Raises:
-            UsageError: naming the row.
+            UsageError: if a row cannot be encoded; names the row.
         """
         task: Any = self.task
         for split in dict.fromkeys([task.select_split, *task.scored_splits]):
@@ -80,12 +84,12 @@ class Scorer:
                     task.prompt_ids(example, self.tokenizer)
 
     def _precision(self) -> AbstractContextManager[None]:
-        """The precision of evaluation; matrices that are kept in bf16 are read in bf16."""
+        """The precision of evaluation: bf16 by default for a model stored in bf16."""
         stored: Precision | None = "bf16" if self.run.model.dtype == "bf16" else None
         return predict.in_precision(self.model, self.run.train.eval_precision or stored)
 
     def epoch_scores(self) -> Scores:
-        """What is cheap to know at every epoch end: all scored splits of a classifier, the loss of a generator."""
+        """Scores that are cheap at every epoch end: all scored splits of a classifier, the loss of a generator."""
         with self._precision():
             return self._epoch_scores()
 
@@ -94,11 +98,11 @@ class Scorer:
         if self.task.kind.decodes:
             return {self.task.select_split: {"loss": self._losses([main])[main]}}
         self._latest = {}
-        out: Scores = {}
+        scores: Scores = {}
         for split in dict.fromkeys([self.task.select_split, *self.task.scored_splits]):
             self._latest[split] = self._classified(split, [main])[main]
-            out[split] = dict(self.task.score(split, self._latest[split]))
-        return out
+            scores[split] = dict(self.task.score(split, self._latest[split]))
+        return scores
 
     def finish(self, recorder: Recorder, history: Sequence[Mapping[str, Any]]) -> None:
         """Final scores and predictions of every variant, and the primary score at the best and the last epoch."""
@@ -113,11 +117,11 @@ class Scorer:
         recorder.record.primary = self._primary(recorder, names[-1], history)
 
     def _finish_classes(self, recorder: Recorder, names: Sequence[str]) -> None:
-        """The main variant was scored at the last epoch end; all others are in one pass over the rows."""
+        """Reuse the main variant's predictions of the last epoch end; compute those of all others in one pass."""
         main = names[-1]
-        known = bool(self._latest)
+        reusable = bool(self._latest)
         for split in self.task.scored_splits:
-            predictions = {main: self._latest[split]} if known else {}
+            predictions = {main: self._latest[split]} if reusable else {}
             predictions |= self._classified(split, [name for name in names if name not in predictions])
             for name in names:
                 recorder.predictions(split, name, predictions[name])
@@ -146,7 +150,7 @@ class Scorer:
             recorder.scores(self.task.select_split, name, with_perplexity(loss))
 
     def predicted(self, split: str, variants: Sequence[str]) -> Iterator[tuple[str, list[Prediction]]]:
-        """The predictions of variants on a split, one after the other."""
+        """Yield the predictions of each variant on a split."""
         with self._precision():
             yield from self._predicted(split, variants)
 
@@ -166,26 +170,28 @@ class Scorer:
         return [partial(self.run.method.active, self.model, name) for name in names]
 
     def _classified(self, split: str, names: Sequence[str]) -> dict[str, list[Prediction]]:
-        """Predictions of several variants, all in one pass over the split."""
+        """Predictions of several variants in one pass over the split."""
         if not names:
             return {}
         kind = self.task.kind
-        found = kind.outputs(self._predictor, self.rows(split), self._actives(names))
-        if not all(torch.isfinite(values).all() for values in found):
+        outputs = kind.outputs(self._predictor, self.rows(split), self._actives(names))
+        if not all(torch.isfinite(values).all() for values in outputs):
             raise FloatingPointError(f"the model's outputs on {split} are not finite")
         examples = self.splits[split].examples
-        return {name: kind.predictions(self.task, examples, values) for name, values in zip(names, found, strict=True)}
+        return {
+            name: kind.predictions(self.task, examples, values) for name, values in zip(names, outputs, strict=True)
+        }
 
     def _losses(self, names: Sequence[str]) -> dict[str, float]:
-        """The loss of several variants on the selection split, all in one pass."""
+        """The loss of several variants on the selection split, in one pass."""
         rows = self.encoded(self.task.select_split)
-        found = self._predictor.mean_losses(rows, self._actives(names))
-        if not all(map(math.isfinite, found)):
+        losses = self._predictor.mean_losses(rows, self._actives(names))
+        if not all(map(math.isfinite, losses)):
             raise FloatingPointError(f"the loss on {self.task.select_split} is not finite")
-        return dict(zip(names, found, strict=True))
+        return dict(zip(names, losses, strict=True))
 
     def _journal(self, recorder: Recorder, state: str, split: str, variant: str) -> Journal:
-        """Where the outputs of a split are written down as they come, as those of this very state of the model."""
+        """The journal of a split's outputs, valid only for this state of the model."""
         name = "-".join(part for part in ("decoding", split, variant) if part)
         return Journal(recorder.folder / f"{name}.jsonl", f"{recorder.record.key} {state}")
 
@@ -198,25 +204,25 @@ class Scorer:
     def _primary(self, recorder: Recorder, main: str, history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         task = self.task
         split = task.judged_split
-        out: dict[str, Any] = {"metric": task.primary, "higher_is_better": task.higher_is_better, "split": split}
+        primary: dict[str, Any] = {"metric": task.primary, "higher_is_better": task.higher_is_better, "split": split}
         last = recorder.record.scores.get(split, {}).get(main, {}).get(task.primary)
         if last is not None:
-            out["last"] = last
+            primary["last"] = last
         if (best := best_epoch(task, history)) is not None:
-            by = chosen_by(task)
-            out |= {"best_epoch": best["epoch"], "selected_by": f"{by} on {task.select_split}"}
-            if by == task.primary:
-                out |= {"best": best["evaluation"][split][by], "best_scores": best["evaluation"]}
+            metric = chosen_by(task)
+            primary |= {"best_epoch": best["epoch"], "selected_by": f"{metric} on {task.select_split}"}
+            if metric == task.primary:
+                primary |= {"best": best["evaluation"][split][metric], "best_scores": best["evaluation"]}
             elif best is history[-1]:
-                out |= {} if last is None else {"best": last}
+                primary |= {} if last is None else {"best": last}
             elif (score := self._score_at(recorder.folder / f"checkpoint-{best['step']}", split, main)) is not None:
-                out["best"] = score
-        return out
+                primary["best"] = score
+        return primary
 
     def _score_at(self, folder: Path, split: str, variant: str) -> float | None:
-        """The primary metric of a variant as it was at a checkpoint; None, which is said, if that is not whole."""
+        """The primary metric of a variant at a checkpoint; None, with a warning, if the checkpoint is not complete."""
         if checkpoints.read_mark(folder) is None:
-            warn(f"rosa_bench: {folder.name}, of the best epoch, is damaged or gone: its score is absent")
+            warn(f"rosa_bench: {folder.name} of the best epoch is damaged or missing; its score is absent")
             return None
         method = self.run.method
         last = {name: tensor.clone() for name, tensor in checkpoints.trained_state(self.model, method).items()}
@@ -228,7 +234,7 @@ class Scorer:
 
 
 def with_perplexity(loss: float) -> metrics.Scores:
-    """A mean loss per token in nats and its exponential, which is absent where it is too large for a number."""
+    """A mean loss per token in nats, and its exponential unless that overflows."""
     scores = metrics.Scores()
     scores["loss"] = loss
 
@@ -243,11 +249,11 @@ def with_perplexity(loss: float) -> metrics.Scores:
 
 
 def samples(examples: Sequence[Example], predictions: Sequence[Prediction], count: int = 3) -> Iterator[str]:
-    """A few outputs to read: input, output, and the reference that is nearest to it in words."""
+    """Lines with a few inputs, outputs, and for each the reference with the most similar words."""
     for example, prediction in list(zip(examples, predictions, strict=True))[:: max(1, len(examples) // count)][:count]:
-        said = set(str(prediction.value).split())
+        words = set(str(prediction.value).split())
         nearest = max(
-            prediction.references, key=lambda text: len(said & set(text.split())) / len(said | set(text.split()))
+            prediction.references, key=lambda text: len(words & set(text.split())) / len(words | set(text.split()))
         )
         yield f"input      {example.texts[0]}"
         yield f"output     {prediction.value}"

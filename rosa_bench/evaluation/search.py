@@ -1,18 +1,19 @@
-"""Greedy and beam search over many inputs at a time, each with the output that it gets alone.
+"""Greedy and beam search over many inputs at a time; each input gets the same output as alone.
 
-Letters of shapes: N inputs, K beams of each, V words, P tokens of the longest input, T new tokens so far.
+Shapes: N inputs, K beams per input, V words, P tokens of the longest input, T new tokens so far.
 
-Two sets of rules. Where two scores are equal to the last bit, either one may come first, there and here.
+There are two sets of rules. If two scores are equal to the last bit, either may come first, as in the originals.
 
 `transformers` 5 (`GenerationMixin._beam_search` with `early_stopping=False`; `_sample` without sampling): 2K candidates
-a step, an end of text counts if it is among the first K, K finished texts are kept, and an input is done when the score
+per step; an end of text counts if it is among the first K; K finished texts are kept. An input is done when the score
 of its best beam, divided by its length to the power of the penalty, is no better than the worst of K finished texts.
-Scores are log-probabilities, penalties act on these and see the input too.
+Scores are log-probabilities; penalties act on these and on input and generated tokens.
 
-`lora` (microsoft/LoRA c4593f0, `examples/NLG/src/gpt2_beam.py`): K candidates a step; penalties see generated tokens
-alone and act on logits, before the softmax. A beam that ends leaves with its score divided by its length, the end token
-included, to the power of the penalty; beams alive after the last step are divided likewise, and the best of all wins.
-The authors always take every step. Here an input is done once none of its beams can still win, which changes no output.
+`lora` (microsoft/LoRA c4593f0, `examples/NLG/src/gpt2_beam.py`): K candidates per step; penalties act on the logits,
+before the softmax, and on generated tokens only. A beam that ends leaves with its score divided by its length, the end
+token included, to the power of the penalty; beams alive after the last step are divided likewise, and the best of all
+wins. The authors always take every step. Here an input is done when none of its beams can still win, which changes no
+output.
 """
 
 from __future__ import annotations
@@ -30,13 +31,13 @@ from transformers import NoRepeatNGramLogitsProcessor
 from rosa_bench.evaluation.tree_cache import Copies, Tree, plain_attention, supported
 from rosa_bench.models.onednn import forward_only
 
-NOTHING = -1.0e9  # the score of what is no hypothesis yet, as in `transformers`
-GROUPS = 32  # neighbours of which only the best is looked at first
+NOTHING = -1.0e9  # the score of a missing hypothesis, as in `transformers`
+GROUPS = 32  # neighbors of which only the largest is compared first
 
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """How texts are searched for. The fields mean what `transformers.GenerationConfig` means by them."""
+    """Decoding options, with the meaning they have in `transformers.GenerationConfig`."""
 
     num_beams: int
     max_new_tokens: int
@@ -45,9 +46,7 @@ class Search:
     repetition_penalty: float
     end: int  # the end-of-text token
     rules: str = "transformers"
-    ngrams_over: Literal["all", "text"] = (
-        "all"  # what `no_repeat_ngram` sees: `text` is without the input, as in `lora`
-    )
+    ngrams_over: Literal["all", "text"] = "all"  # what `no_repeat_ngram` sees; `text` excludes the input, as in `lora`
 
     @property
     def over_text(self) -> bool:
@@ -56,9 +55,9 @@ class Search:
 
 
 def search(model: Any, prompts: Sequence[Sequence[int]], how: Search) -> list[list[int]]:
-    """The best continuation of each input, as tokens before the end of text. The model is in evaluation mode.
+    """The best continuation of each input, as tokens before the end of text. The model must be in evaluation mode.
 
-    A model that cannot be read as a tree gets inputs of equal length at a time.
+    Models without support for trees process inputs of equal length together.
     """
     if supported(model):
         with plain_attention(model), forward_only(model):
@@ -71,30 +70,30 @@ def search(model: Any, prompts: Sequence[Sequence[int]], how: Search) -> list[li
 
 
 def _searched(tree: Tree | Copies, how: Search) -> list[list[int]]:
-    """The best continuation of each input of a tree. Inputs that are finished leave the batch at once."""
+    """The best continuation of each input of a tree. Finished inputs leave the batch at once."""
     front: Front = (Greedy if how.num_beams == 1 else Beams if how.rules == "transformers" else LoraBeams)(tree, how)
     texts: list[list[int]] = [[] for _ in tree.prompts]
     logits = tree.begin()[:, None].repeat(1, how.num_beams, 1)
     rows = torch.arange(len(texts), device=logits.device)
     while True:
-        tokens, parents, going = front.advance(logits)
-        if not bool(going.all()):
-            closed = (~going).nonzero()[:, 0]
+        tokens, parents, active = front.advance(logits)
+        if not bool(active.all()):
+            closed = (~active).nonzero()[:, 0]
             for i, text in zip(rows[closed].tolist(), front.best(closed).tolist(), strict=True):
                 texts[i] = text[: text.index(how.end)] if how.end in text else text
-            kept = _packed(going)
-            if not len(kept):
+            remaining = _packed(active)
+            if not len(remaining):
                 return texts
-            tree.keep(kept)
-            front.keep(kept)
-            rows, tokens, parents = rows[kept], tokens[kept], parents[kept]
+            tree.keep(remaining)
+            front.keep(remaining)
+            rows, tokens, parents = rows[remaining], tokens[remaining], parents[remaining]
         logits = tree.step(tokens, parents)
 
 
 def generated(model: Any, prompts: Sequence[Sequence[int]], how: Search) -> list[list[int]]:
-    """The same by `generate` of `transformers` and its rules, for models that cannot be read as a tree; much slower.
+    """Decode with `generate` of `transformers`, for models without support for trees; much slower.
 
-    Only inputs of equal length share a batch: padding would count among the n-grams.
+    Only inputs of equal length share a batch, because padding would count in n-grams.
     """
     options: dict[str, Any] = {"do_sample": False, "num_beams": how.num_beams, "max_new_tokens": how.max_new_tokens}
     options |= {"repetition_penalty": how.repetition_penalty}
@@ -116,30 +115,30 @@ def generated(model: Any, prompts: Sequence[Sequence[int]], how: Search) -> list
 
 
 def _ban_ngrams(tokens: torch.Tensor, scores: torch.Tensor, size: int, input_length: int) -> torch.Tensor:
-    """The scores [rows, V] without what would repeat an n-gram of the tokens [rows, P + T] after the input."""
+    """The scores [rows, V] with tokens banned that would repeat an n-gram of [rows, P + T] after the input."""
     text = cast(torch.LongTensor, tokens[:, input_length:])
     allowed: torch.Tensor = NoRepeatNGramLogitsProcessor(size)(text, cast(torch.FloatTensor, scores))
     return allowed
 
 
 def _equal_lengths(prompts: Sequence[Sequence[int]]) -> list[list[int]]:
-    """The indices of the inputs of each length."""
+    """Indices of the inputs, grouped by length."""
     by_length: dict[int, list[int]] = {}
     for i, ids in enumerate(prompts):
         by_length.setdefault(len(ids), []).append(i)
     return list(by_length.values())
 
 
-def _packed(going: torch.Tensor) -> torch.Tensor:
-    """Rows that go on, those at the end in the places of those that do not: few have to be moved."""
-    count = int(going.sum())
-    rows = torch.arange(count, device=going.device)
-    rows[~going[:count]] = going[count:].nonzero()[:, 0] + count
+def _packed(active: torch.Tensor) -> torch.Tensor:
+    """Remaining rows in an order that moves few: those at the end take the places of finished ones."""
+    count = int(active.sum())
+    rows = torch.arange(count, device=active.device)
+    rows[~active[:count]] = active[count:].nonzero()[:, 0] + count
     return rows
 
 
 class Front(ABC):
-    """What a search knows of its inputs beside the tree: the tokens [N, K, P + T] of every beam and their scores."""
+    """The beams of a search: tokens [N, K, P + T] of every beam, and their scores in subclasses."""
 
     per_input: tuple[str, ...] = ("tokens", "padding")  # tensors with a row per input
 
@@ -152,29 +151,29 @@ class Front(ABC):
 
     @abstractmethod
     def advance(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Next tokens [N, K], the beams [N, K] they go on from, and which inputs [N] go on, from logits [N, K, V]."""
+        """From logits [N, K, V]: next tokens [N, K], the beams [N, K] they continue, and which inputs [N] continue."""
 
     @abstractmethod
     def best(self, rows: torch.Tensor) -> torch.Tensor:
-        """The texts [rows, T] of inputs that are done."""
+        """The texts [rows, T] of finished inputs."""
 
     def keep(self, rows: torch.Tensor) -> None:
-        """Go on with these inputs alone."""
+        """Continue with these inputs only."""
         for name in self.per_input:
             setattr(self, name, getattr(self, name)[rows])
 
     def penalised(self, scores: torch.Tensor) -> torch.Tensor:
-        """Scores [N * K, V] with the penalty for repeated words, and without those that repeat an n-gram; in place.
+        """Apply the repetition penalty and ban repeated n-grams in scores [N * K, V]; in place.
 
-        Padding repeats the first token of its input, which changes no set of words; n-grams that touch it do not count.
+        Padding repeats the first token of its input, which adds no word; n-grams that include padding do not count.
         """
-        every = self.tokens[:, :, : self.width + self.length].flatten(0, 1)
-        text = every[:, self.width :]
+        all_tokens = self.tokens[:, :, : self.width + self.length].flatten(0, 1)
+        text = all_tokens[:, self.width :]
         if self.how.repetition_penalty != 1.0:
-            seen = every if self.how.rules == "transformers" else text
+            seen = all_tokens if self.how.rules == "transformers" else text
             factor, values = self.how.repetition_penalty, scores.gather(1, seen)
             scores.scatter_(1, seen, torch.where(values < 0, values * factor, values / factor))
-        size, seen = self.how.no_repeat_ngram, text if self.how.over_text else every
+        size, seen = self.how.no_repeat_ngram, text if self.how.over_text else all_tokens
         if 0 < size <= seen.shape[1]:
             ends = seen[:, size - 1 :]
             repeats = torch.ones_like(ends, dtype=torch.bool)
@@ -189,17 +188,17 @@ class Front(ABC):
 
 
 class Greedy(Front):
-    """The likeliest word at every step."""
+    """Takes the likeliest word at every step."""
 
     def advance(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The penalties act on logits, and a text ends at its first end token, by both sets of rules."""
-        chosen = self.penalised(logits[:, 0].clone()).argmax(-1, keepdim=True)
-        self.tokens[:, :, self.width + self.length] = chosen
+        """Penalties act on logits, and a text ends at its first end token, under both sets of rules."""
+        tokens = self.penalised(logits[:, 0].clone()).argmax(-1, keepdim=True)
+        self.tokens[:, :, self.width + self.length] = tokens
         self.length += 1
-        going = chosen[:, 0] != self.how.end
+        going = tokens[:, 0] != self.how.end
         if self.length == self.how.max_new_tokens:
             going = torch.zeros_like(going)
-        return chosen, torch.zeros_like(chosen), going
+        return tokens, torch.zeros_like(tokens), going
 
     def best(self, rows: torch.Tensor) -> torch.Tensor:
         """The only beam."""
@@ -207,7 +206,7 @@ class Greedy(Front):
 
 
 class Beams(Front):
-    """The K best beginnings of each input, and its K best finished texts."""
+    """The K best beams and the K best finished texts of each input, by the rules of `transformers`."""
 
     per_input = (*Front.per_input, "scores", "finished", "finished_scores", "is_finished")
 
@@ -215,16 +214,16 @@ class Beams(Front):
         super().__init__(tree, how)
         n, beams, _ = self.tokens.shape
         self.scores = torch.full((n, beams), NOTHING, device=self.tokens.device)
-        self.scores[:, 0] = 0.0  # the beams are equal at first: only one may be continued
+        self.scores[:, 0] = 0.0  # all beams are equal at first, so only one may be continued
         self.finished = self.tokens.new_full((n, beams, how.max_new_tokens), how.end)
         self.finished_scores = torch.full_like(self.scores, NOTHING)
         self.is_finished = torch.zeros_like(self.scores, dtype=torch.bool)
 
     def advance(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The scores are sums of log-probabilities."""
+        """Scores are sums of log-probabilities."""
         n, beams, words = logits.shape
-        found = self.penalised(log_softmax(logits.reshape(n * beams, words), -1))
-        values, index = largest(found.view(n, beams, words), self.scores, 2 * beams)
+        log_probs = self.penalised(log_softmax(logits.reshape(n * beams, words), -1))
+        values, index = largest(log_probs.view(n, beams, words), self.scores, 2 * beams)
         parents, tokens = index // words, index % words
         self.length += 1
         if self.length < self.how.max_new_tokens:
@@ -234,24 +233,24 @@ class Beams(Front):
         texts = _gathered(self.tokens[:, :, self.width : self.width + self.length], parents)
         texts[:, :, -1] = tokens
         running = values + ends * NOTHING
-        chosen = running.topk(beams).indices
-        self.scores = running.gather(1, chosen)
-        self.tokens[:, :, self.width : self.width + self.length] = _gathered(texts, chosen)
+        selected = running.topk(beams).indices
+        self.scores = running.gather(1, selected)
+        self.tokens[:, :, self.width : self.width + self.length] = _gathered(texts, selected)
         self._finish(values, texts, ends)
-        return tokens.gather(1, chosen), parents.gather(1, chosen), self._improvable() & ~ends.all(1)
+        return tokens.gather(1, selected), parents.gather(1, selected), self._improvable() & ~ends.all(1)
 
     def _finish(self, values: torch.Tensor, texts: torch.Tensor, ends: torch.Tensor) -> None:
-        """Put candidates that end here among the finished texts, if they are among the first K candidates."""
+        """Add candidates that end here to the finished texts, if they are among the first K candidates."""
         beams = self.how.num_beams
         ends = ends & (torch.arange(2 * beams, device=ends.device) < beams)
         values = values / self.length**self.how.length_penalty + ~ends * NOTHING
-        self.finished_scores, chosen = torch.cat([self.finished_scores, values], 1).topk(beams)
-        self.is_finished = torch.cat([self.is_finished, ends], 1).gather(1, chosen)
+        self.finished_scores, selected = torch.cat([self.finished_scores, values], 1).topk(beams)
+        self.is_finished = torch.cat([self.is_finished, ends], 1).gather(1, selected)
         texts = torch.cat([self.finished[:, :, : self.length], texts], 1)
-        self.finished[:, :, : self.length] = _gathered(texts, chosen)
+        self.finished[:, :, : self.length] = _gathered(texts, selected)
 
     def _improvable(self) -> torch.Tensor:
-        """Whether the best beam could still be better than the worst of K finished texts, were it to end now."""
+        """Whether the best beam, if it ended now, would be better than the worst of K finished texts."""
         best: torch.Tensor = self.scores[:, :1] / self.length**self.how.length_penalty
         worst = torch.where(self.is_finished, self.finished_scores.amin(1, keepdim=True), NOTHING)
         better: torch.Tensor = best > worst
@@ -263,7 +262,7 @@ class Beams(Front):
 
 
 class LoraBeams(Front):
-    """The K best beginnings of each input, and the best finished text."""
+    """The K best beams and the best finished text of each input, by the rules of `lora`."""
 
     per_input = (*Front.per_input, "scores", "finished", "finished_score")
 
@@ -271,12 +270,12 @@ class LoraBeams(Front):
         super().__init__(tree, how)
         n, beams, _ = self.tokens.shape
         self.scores = torch.full((n, beams), -torch.inf, device=self.tokens.device)
-        self.scores[:, 0] = 0.0  # the beams are equal at first: only one may be continued
+        self.scores[:, 0] = 0.0  # all beams are equal at first, so only one may be continued
         self.finished = self.tokens.new_full((n, how.max_new_tokens), how.end)
         self.finished_score = self.scores.new_full((n,), -torch.inf)
 
     def advance(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """A beam that has ended goes on with the score of nothing: no continuation of it is chosen."""
+        """A finished beam continues with a score of minus infinity, so no continuation of it is selected."""
         n, beams, words = logits.shape
         values = log_softmax(self.penalised(logits.reshape(n * beams, words)), -1)
         self.scores, index = largest(values.view(n, beams, words), self.scores, beams)
@@ -293,9 +292,9 @@ class LoraBeams(Front):
             return tokens, parents, torch.zeros_like(ends[:, 0])
         return tokens, parents, self._improvable()
 
-    def _finish(self, which: torch.Tensor) -> None:
-        """Take the best of some beams [N, K] where it is better than the finished text."""
-        scores = self.scores.masked_fill(~which, -torch.inf) / self.length**self.how.length_penalty
+    def _finish(self, mask: torch.Tensor) -> None:
+        """Replace the finished text by the best of some beams [N, K], if that is better."""
+        scores = self.scores.masked_fill(~mask, -torch.inf) / self.length**self.how.length_penalty
         score, beam = scores.max(1)
         better = score > self.finished_score
         texts = self.tokens[torch.arange(len(beam), device=beam.device), beam, self.width : self.width + self.length]
@@ -303,7 +302,7 @@ class LoraBeams(Front):
         self.finished_score = torch.where(better, score, self.finished_score)
 
     def _improvable(self) -> torch.Tensor:
-        """Whether the best beam could still win, were all its words to come certain and its text of the best length."""
+        """Whether the best beam would win if its remaining words were certain and its text of the best length."""
         length = self.how.max_new_tokens if self.how.length_penalty > 0 else self.length + 1
         better: torch.Tensor = self.scores.amax(1) / length**self.how.length_penalty > self.finished_score
         return better
@@ -319,9 +318,9 @@ def _gathered(texts: torch.Tensor, beams: torch.Tensor) -> torch.Tensor:
 
 
 def largest(values: torch.Tensor, offsets: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The largest of values [N, K, V] + offsets [N, K] for each of N in order, and their indices in [K * V].
+    """The `count` largest of values [N, K, V] + offsets [N, K] per input, in order, and their indices in [K * V].
 
-    The largest numbers are in the groups with the largest maxima, so that most numbers are looked at once only.
+    The largest numbers are in the groups with the largest maxima, so most numbers are read only once.
     """
     n, beams, words = values.shape
     part = words // GROUPS
@@ -337,5 +336,5 @@ def largest(values: torch.Tensor, offsets: torch.Tensor, count: int) -> tuple[to
         last = torch.arange(beams, device=device)[:, None] * words + torch.arange(words - rest, words, device=device)
         index = torch.cat([index, last.flatten().expand(n, -1)], 1)
     candidates = values.flatten(1).gather(1, index) + offsets.gather(1, index // words)
-    found, chosen = candidates.topk(count)
-    return found, index.gather(1, chosen)
+    top, selected = candidates.topk(count)
+    return top, index.gather(1, selected)

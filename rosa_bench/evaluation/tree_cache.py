@@ -1,12 +1,12 @@
-"""Many continuations of many inputs, read by a causal decoder at a small cost for each new token.
+"""Key-value cache of a search in which all beams of an input share its keys and values.
 
-Letters of shapes: N inputs, K beams of each, V words, P tokens of the longest input, S places, H heads, D head width.
+Shapes: N inputs, K beams per input, V words, P tokens of the longest input, S places, H heads, D head width.
 
-An input's keys and values are computed and kept once, not once per beam, and what is generated after it is a tree. A
-step hands the model the K newest nodes of an input as K tokens of one sequence, each with a mask over the places where
-its ancestors' keys are. So a beam that goes on from another one takes over a row of that mask, and no key or value is
-ever moved; a place from which no beam descends is given to a new node. The model's own `forward` is called, so whatever
-a method has put into the model acts here too.
+An input's keys and values are computed and stored once, not once per beam, and the generated tokens form a tree. A step
+passes the K newest nodes of an input to the model as K tokens of one sequence, each with a mask over the places of its
+ancestors' keys. A beam that continues another one takes over a row of that mask, so no key or value ever moves; a place
+without descendants is reused for a new node. The model's own `forward` is called, so everything that a method has added
+to the model takes effect.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
 
 from rosa_bench.models.load import cache_name
 
-# Decoders that take position ids and a mask [N, 1, K, S] as they are given: tests/test_decoding.py tries each of them.
+# Decoders that use position ids and a mask [N, 1, K, S] unchanged; the tests of the search try each of them.
 KINDS = (
     "gpt2", "gpt_bigcode", "gpt_neox", "gptj", "granite", "llama", "mistral", "olmo2", "opt", "phi", "qwen2", "qwen3",
     "starcoder2",
@@ -28,43 +28,43 @@ KINDS = (
 
 
 def supported(model: Any) -> bool:
-    """Whether this kind of model can be read as a tree: not where a window or virtual tokens shift what is seen."""
+    """Whether the model can use a tree. A sliding window or virtual tokens would shift what a token attends to."""
     shifted = getattr(model.config, "sliding_window", None) is not None or getattr(model, "extra_tokens", 0) > 0
     return model.config.model_type in KINDS and not shifted
 
 
 @contextmanager
 def plain_attention(model: Any) -> Iterator[None]:
-    """Attention as two products and a softmax, which is the fastest for a few queries to each set of keys."""
-    was = model.config._attn_implementation
+    """Attention as two products and a softmax, the fastest for a few queries per set of keys."""
+    before = model.config._attn_implementation
     model.set_attn_implementation("eager")
     try:
         yield
     finally:
-        model.set_attn_implementation(was)
+        model.set_attn_implementation(before)
 
 
 class Places(CacheLayerMixin):
-    """The keys and values of one layer, [N, H, S, D]; `Tree` says at which place a node is written."""
+    """The keys and values of one layer, [N, H, S, D]; `Tree` assigns places to nodes."""
 
     def __init__(self, tree: Tree) -> None:
         super().__init__()
         self.tree = tree
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        """Make room, all zeros: what is masked has weight zero, and must be finite."""
+        """Allocate zeros: masked places have weight zero but must be finite."""
         self.keys, self.values = (self._longer(states, self.tree.places) for states in (key_states, value_states))
         self.is_initialized = True
 
     def _longer(self, states: torch.Tensor, places: int) -> torch.Tensor:
-        out = states.new_zeros(*states.shape[:2], places, states.shape[3])
-        out[:, :, : states.shape[2]] = states
-        return out
+        longer = states.new_zeros(*states.shape[:2], places, states.shape[3])
+        longer[:, :, : states.shape[2]] = states
+        return longer
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write the new states; returns all that the new tokens may look at."""
+        """Write the new states; return all states that the new tokens may attend to."""
         if self.keys is None or self.values is None:
             self.lazy_initialization(key_states, value_states)
             return key_states, value_states
@@ -75,21 +75,21 @@ class Places(CacheLayerMixin):
         return self.keys[:n, :, : self.tree.used], self.values[:n, :, : self.tree.used]
 
     def move(self, sources: torch.Tensor, targets: torch.Tensor) -> None:
-        """Give the rows of some inputs to others."""
+        """Copy the rows of some inputs to others."""
         assert self.keys is not None and self.values is not None
         self.keys[targets], self.values[targets] = self.keys[sources], self.values[sources]
 
     def widen(self) -> None:
-        """Make room for as many places as the tree has now."""
+        """Grow to the tree's number of places."""
         assert self.keys is not None and self.values is not None
         self.keys, self.values = (self._longer(states, self.tree.places) for states in (self.keys, self.values))
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Places that a query may see; the masks are ready-made, so nobody asks."""
+        """Number of places that a query may attend to; unused because masks are given."""
         return self.tree.used, 0
 
     def get_seq_length(self) -> int:
-        """Places in use."""
+        """Number of places in use."""
         return self.tree.used
 
     def get_max_length(self) -> int:
@@ -100,7 +100,7 @@ class Places(CacheLayerMixin):
 
 
 class Tree:
-    """The nodes after a batch of inputs. `prompts` are padded at their beginning, with their own first token."""
+    """The nodes after a batch of inputs. `prompts` are padded on the left with their own first token."""
 
     def __init__(self, model: Any, prompts: Sequence[Sequence[int]], beams: int) -> None:
         device = model.device
@@ -114,21 +114,21 @@ class Tree:
         self.cache_name = cache_name(model)
 
     def begin(self) -> torch.Tensor:
-        """Read the inputs; the logits [N, V] after each of them."""
+        """Read the inputs; return the logits [N, V] after each of them."""
         n, width = self.prompts.shape
         column = torch.arange(width, device=self.prompts.device)
         position = column - (width - self.lengths)[:, None]
         real = position >= 0
-        itself = torch.eye(width, dtype=torch.bool, device=column.device)  # so that padding sees something
+        itself = torch.eye(width, dtype=torch.bool, device=column.device)  # so that padding attends to something
         seen = (column[:, None] >= column) & real[:, None] | itself
         logits = self._read(self.prompts, seen, position.clamp(min=0), logits_to_keep=1)[:, -1]
         visible = torch.zeros(n, 1, self.places, dtype=torch.bool, device=column.device)
         visible[:, 0, :width] = real
-        self.visible = visible.expand(n, self.beams, self.places)  # by the newest node of each beam
+        self.visible = visible.expand(n, self.beams, self.places)  # for the newest node of each beam
         return logits
 
     def step(self, tokens: torch.Tensor, parents: torch.Tensor) -> torch.Tensor:
-        """Read new nodes [N, K], children of the newest nodes of the beams `parents` [N, K]; the logits [N, K, V]."""
+        """Read new nodes [N, K], children of the newest nodes of beams `parents` [N, K]; return logits [N, K, V]."""
         visible = self.visible.gather(1, parents[..., None].expand(*parents.shape, self.places))
         free = ~visible.any(1)
         if int(free.sum(1).min()) < self.beams:
@@ -146,7 +146,7 @@ class Tree:
         return self._read(tokens, self.visible[:, :, : self.used], positions)
 
     def keep(self, rows: torch.Tensor) -> None:
-        """Go on with these inputs alone, in this order. Row i may become row j <= i only."""
+        """Continue with these inputs only, in this order. Row i may become row j <= i only."""
         targets = torch.arange(len(rows), device=rows.device)
         moved = rows != targets
         for layer in self.layers:
@@ -163,7 +163,7 @@ class Tree:
 
 
 class Copies:
-    """The same for decoders that cannot be read as a tree: each beam is a sequence with keys and values of its own.
+    """A `Tree` for decoders that do not support one: each beam is a sequence with its own keys and values.
 
     `prompts` are of equal length.
     """
@@ -176,24 +176,24 @@ class Copies:
         self.cache_name = cache_name(model)
 
     def begin(self) -> torch.Tensor:
-        """Read the inputs; the logits [N, V] after each of them."""
+        """Read the inputs; return the logits [N, V] after each of them."""
         logits = self._read(self.prompts)
         self.cache.batch_repeat_interleave(self.beams)
         return logits
 
     def step(self, tokens: torch.Tensor, parents: torch.Tensor) -> torch.Tensor:
-        """Read one more token [N, K] of every beam, behind the beams `parents` [N, K]; the logits [N, K, V]."""
+        """Read one token [N, K] per beam, after the beams `parents` [N, K]; return logits [N, K, V]."""
         rows = torch.arange(len(tokens), device=tokens.device)
         self.cache.reorder_cache(cast(torch.LongTensor, self._sequences(rows, parents)))
         return self._read(tokens.reshape(-1, 1)).view(*tokens.shape, -1)
 
     def keep(self, rows: torch.Tensor) -> None:
-        """Go on with these inputs alone, in this order."""
+        """Continue with these inputs only, in this order."""
         beams = torch.arange(self.beams, device=rows.device).expand(len(rows), -1)
         self.cache.batch_select_indices(self._sequences(rows, beams))
 
     def _sequences(self, rows: torch.Tensor, beams: torch.Tensor) -> torch.Tensor:
-        """Where the beams [N, K] of some inputs [N] stand in the cache."""
+        """Indices in the cache of the beams [N, K] of some inputs [N]."""
         return (rows[:, None] * self.beams + beams).flatten()
 
     def _read(self, ids: torch.Tensor) -> torch.Tensor:

@@ -96,10 +96,10 @@ def test_a_journal_keeps_whole_batches_of_the_same_thing(tmp_path):
     journal.add({3: "three\nlines", 1: "é"})
     with path.open("a") as stream:
         stream.write('{"2": "half a li')
-    assert Journal(path, "this").known == {3: "three\nlines", 1: "é"}
-    assert Journal(path, "another").known == {}
+    assert Journal(path, "this").texts == {3: "three\nlines", 1: "é"}
+    assert Journal(path, "another").texts == {}
     path.write_text('"this"\n[1, 2]\n')
-    assert Journal(path, "this").known == {}
+    assert Journal(path, "this").texts == {}
     journal.close()
     assert not path.exists()
 

@@ -135,16 +135,16 @@ def test_what_is_damaged_of_a_decoding_is_decoded_again(tmp_path, capsys):
     for start in (0, 2):
         journal.add({i: right[i] for i in (start, start + 1)})
     content = path.read_bytes()
-    assert Journal(path, "this state").known == right and not capsys.readouterr().err
+    assert Journal(path, "this state").texts == right and not capsys.readouterr().err
     for damaged in damages(content):
         path.write_bytes(damaged)
         after = Journal(path, "this state")
-        assert len(after.known) in (0, 2) and after.known.items() <= right.items()
+        assert len(after.texts) in (0, 2) and after.texts.items() <= right.items()
         assert not damaged or f"{path}" in capsys.readouterr().err
         for start in (0, 2):
-            if start not in after.known:
+            if start not in after.texts:
                 after.add({i: right[i] for i in (start, start + 1)})
-        assert Journal(path, "this state").known == right and path.read_bytes() == content
+        assert Journal(path, "this state").texts == right and path.read_bytes() == content
 
 
 def test_a_damaged_adapter_is_refused(copied):
@@ -172,4 +172,4 @@ def test_the_score_of_a_best_epoch_whose_checkpoint_is_damaged_is_absent_and_tha
     monkeypatch.setattr(checkpoints, "read_mark", lambda path: None if path.name in damaged else original(path))
     record = run_experiment(small(tmp_path, "task=e2e", "train.limit_train=16", "train.max_steps=4"))
     assert record.primary["best_epoch"] == 1 and "best" not in record.primary and "last" in record.primary
-    assert "of the best epoch, is damaged" in capsys.readouterr().err
+    assert "of the best epoch is damaged" in capsys.readouterr().err
