@@ -1,1 +1,1 @@
-"""Tasks. A task of a known format is one yaml in `configs/task/`; a new format is one file here as well."""
+"""Tasks. A task of an existing format needs one yaml in `configs/task/`; a new format also needs one file here."""

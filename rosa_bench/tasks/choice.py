@@ -1,8 +1,8 @@
-"""Multiple choice by likelihood: a causal decoder answers with the choice it finds most likely after the question.
+"""Multiple choice by likelihood: a causal decoder answers with the choice that is likeliest after the question.
 
 OpenBookQA (Mihaylov et al., arXiv 1809.02789), PIQA (Bisk et al., arXiv 1911.11641), ARC (Clark et al., arXiv
-1803.05457) and SciQ (Welbl et al., arXiv 1707.06209). Training sees the prompt and the right answer; at evaluation
-every choice is scored after the prompt, as `acc` and `acc_norm` of the lm-evaluation-harness are.
+1803.05457) and SciQ (Welbl et al., arXiv 1707.06209). Training uses the prompt and the right answer; evaluation scores
+every choice after the prompt, as `acc` and `acc_norm` of the lm-evaluation-harness do.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ if TYPE_CHECKING:
 class Choice(Task):
     """Questions with a few answers each, one of them right.
 
-    Answers are the fields named by `answers`: the one called `right`, else the one the integer `label` counts to.
-    Without `answers` they are in `choices`, lists `label` and `text`, and `answerKey` is the label of the right one.
+    With `answers`, the named fields hold the answers, and the right one is the field `right` or, if that is null, the
+    one at the integer `label`. Without, `choices` has lists `label` and `text`, and `answerKey` is the right label.
     """
 
     name: FileName
     folder: Annotated[Folder, NEUTRAL]
-    prompt: str  # with fields of a row in braces; a choice follows after a space
+    prompt: str  # with fields of a row in braces; a space and a choice follow
     answers: list[str] = Field(default_factory=list)
     right: str | None = None
-    renamed: dict[str, str] = Field(default_factory=dict)  # fields that a hub calls otherwise: its name, ours
+    renamed: dict[str, str] = Field(default_factory=dict)  # fields with other names on the hub: its name, ours
     hub_repository: str | None = None
     hub_revision: str = ""
-    hub_files: str = ""  # a pattern with a place for the split
+    hub_files: str = ""  # a pattern in which {split} is replaced
     primary: Literal["accuracy", "accuracy_norm"] = "accuracy"
     select_split: FileName = "validation"
     scored_splits: list[FileName] = Field(default_factory=lambda: ["test"], min_length=1)
@@ -56,14 +56,14 @@ class Choice(Task):
         try:
             names = self._fields
         except ValueError as error:
-            raise ValueError(f"prompt={short(self.prompt)} cannot be read ({error})") from error
+            raise ValueError(f"prompt={short(self.prompt)} is not a valid format string ({error})") from error
         if not names or not all(name.isidentifier() for name in names):
-            raise ValueError(f"prompt={short(self.prompt)} names no field of a row in braces, or one that cannot be")
+            raise ValueError(f"prompt={short(self.prompt)} must name fields of a row in braces, such as {{question}}")
         if any(form or conversion for _, _, form, conversion in string.Formatter().parse(self.prompt)):
-            raise ValueError(f"prompt={short(self.prompt)} must have nothing but names in its braces")
+            raise ValueError(f"prompt={short(self.prompt)} must have only field names in braces")
         if len(self.answers) == 1 or (self.right is not None and self.right not in self.answers):
-            given = f"answers={short(list(self.answers))}", f"right={short(self.right)}"
-            raise ValueError(f"{given[0]} must be two fields or more, {given[1]} one of them")
+            answers, right = short(list(self.answers)), short(self.right)
+            raise ValueError(f"answers={answers} must name at least two fields, and right={right} one of them")
 
     @property
     def _fields(self) -> list[str]:
@@ -71,35 +71,35 @@ class Choice(Task):
 
     @property
     def kind(self) -> Kind:
-        """Always a choice."""
+        """Always multiple choice."""
         return KIND
 
     @property
     def num_labels(self) -> int:
-        """None: the language model's own head speaks."""
+        """0, because the task uses the language model's own head."""
         return 0
 
     @property
     def classes(self) -> int | None:
-        """As many as there are fields of answers."""
+        """Number of `answers`; None without, because the number of choices differs between rows."""
         return len(self.answers) or None
 
     @property
     def hub(self) -> Hub:
-        """Parquet files at the revision of the yaml. Raises UsageError if it names none."""
+        """Parquet files at the yaml's revision. Raises UsageError if the yaml has no repository."""
         if self.hub_repository is None:
             raise UsageError(
-                f"task={self.name}: no hub is known for it; use data=embedded, or data=local data.dir=FOLDER"
+                f"task={self.name} has no hub repository; use data=embedded, or data=local data.dir=FOLDER"
             )
         return Hub(self.hub_repository, self.hub_revision, self.hub_files)
 
     def from_hub(self, rows: Iterable[Mapping[str, Any]], split: str) -> Iterator[Mapping[str, Any]]:
-        """The same rows, fields under the names of `data=local`."""
+        """The rows, with fields renamed as in `data=local`."""
         for row in rows:
             yield {self.renamed.get(name, name): value for name, value in row.items()}
 
     def parse(self, row: Mapping[str, Any], where: str) -> Example:
-        """The prompt and the choices as texts, the index of the right one as label."""
+        """The prompt and the choices as texts, and the index of the right choice as label."""
         values = {name: field(row, name, str, where) for name in self._fields}
         prompt = self.prompt.format_map(values).strip()
         if not any(value.strip() for value in values.values()):
@@ -115,31 +115,31 @@ class Choice(Task):
         return choices, self.answers.index(self.right) if self.right else class_field(row, "label", len(choices), where)
 
     def encode(self, example: Example, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
-        """Prompt and right answer, as training has them.
+        """Token ids of the prompt and the right answer.
 
-        Raises UsageError for a text that spells a special token which the tokenizer does not read as plain text.
+        Raises UsageError if a text contains a special token that the tokenizer does not read as plain text.
         """
         return self._joined(
             example, example.texts[1 + example.label], tokenizer, max_length, self.loss_on == "sequence"
         )
 
     def candidates(self, example: Example, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Encoded]:
-        """Prompt and answer for each choice; only the answer's tokens have labels. Raises UsageError as `encode`."""
+        """Token ids of prompt and answer for each choice; only answers have labels. Raises UsageError as `encode`."""
         return [self._joined(example, text, tokenizer, max_length, False) for text in example.texts[1:]]
 
     def _joined(
-        self, example: Example, choice: str, tokenizer: PreTrainedTokenizerBase, max_length: int, speaks: bool
+        self, example: Example, choice: str, tokenizer: PreTrainedTokenizerBase, max_length: int, prompt_loss: bool
     ) -> Encoded:
-        """A prompt that is too long loses its head; a choice that alone is, its end. One token is always before it."""
-        prompt, whole = pair_ids(tokenizer, example.texts[0], f" {choice}", f"{self.name}: row {example.id}")
-        target = whole[: max_length - 1]
-        kept = prompt[max(0, len(prompt) + len(target) - max_length) :]
-        silent = [IGNORED, *kept[1:]] if speaks else [IGNORED] * len(kept)
-        cut, cut_target = len(kept) < len(prompt), len(target) < len(whole)
-        return Encoded([*kept, *target], [*silent, *target], cut=cut, cut_target=cut_target)
+        """Truncate the start of the prompt first, then the end of the choice. At least one prompt token remains."""
+        prompt, answer = pair_ids(tokenizer, example.texts[0], f" {choice}", f"{self.name}: row {example.id}")
+        target = answer[: max_length - 1]
+        context = prompt[max(0, len(prompt) + len(target) - max_length) :]
+        prompt_labels = [IGNORED, *context[1:]] if prompt_loss else [IGNORED] * len(context)
+        cut, cut_target = len(context) < len(prompt), len(target) < len(answer)
+        return Encoded([*context, *target], [*prompt_labels, *target], cut=cut, cut_target=cut_target)
 
     def score(self, split: str, predictions: Sequence[Prediction]) -> Mapping[str, float]:
-        """The share of right answers in points: by log-likelihood, and by that over a choice's characters."""
+        """Accuracy in points: by log-likelihood, and by log-likelihood per character of a choice."""
         from rosa_bench import metrics
         from rosa_bench.metrics.metric import score_all
 
@@ -150,7 +150,7 @@ class Choice(Task):
         return scores
 
     def columns(self, predictions: Sequence[Prediction], metric: str) -> tuple[Numbers, Numbers]:
-        """Choices by log-likelihood, or by that over a choice's characters, and the right ones."""
+        """Indices of the predicted choices, by log-likelihood or by that per character, and of the right ones."""
         import numpy as np
 
         values, labels = super().columns(predictions, metric)
@@ -158,16 +158,16 @@ class Choice(Task):
 
 
 def normalised(predictions: Sequence[Prediction]) -> list[float]:
-    """The choices of the largest log-likelihood per character, the first among equals."""
-    out = []
+    """Indices of the choices with the largest log-likelihood per character, the first of equals."""
+    indices = []
     for p in predictions:
         per_character = [value / length for value, length in zip(p.logits, p.lengths, strict=True)]
-        out.append(float(per_character.index(max(per_character))))
-    return out
+        indices.append(float(per_character.index(max(per_character))))
+    return indices
 
 
 def _keyed(row: Mapping[str, Any], where: str) -> tuple[list[str], int]:
-    """Choices and index of the right one of a row with `choices` and `answerKey`."""
+    """The choices and the index of the right one from fields `choices` and `answerKey`."""
     choices = field(row, "choices", dict, where)
     texts, keys = (texts_field(choices, name, f"{where}: field 'choices'") for name in ("text", "label"))
     key = field(row, "answerKey", str, where).strip()

@@ -1,4 +1,4 @@
-"""Data-to-text: E2E (Dusek et al.), WebNLG 2017 (Gardent et al.) and DART (Nan et al.): structured input, text out."""
+"""Data-to-text: E2E (Dusek et al.), WebNLG 2017 (Gardent et al.) and DART (Nan et al.); texts from structured input."""
 
 from __future__ import annotations
 
@@ -27,50 +27,50 @@ if TYPE_CHECKING:
 
     from rosa_bench.stats.bootstrap import Statistic
 
-SEEN = {  # WebNLG's categories that training has
+SEEN = {  # categories of WebNLG in the training split
     "Airport", "Astronaut", "Building", "City", "ComicsCharacter", "Food", "Monument", "SportsTeam", "University",
     "WrittenWork",
 }  # fmt: skip
-LORA_KEYS = {"eatType": "Type", "priceRange": "price", "familyFriendly": "family friendly"}  # the others are the same
+LORA_KEYS = {"eatType": "Type", "priceRange": "price", "familyFriendly": "family friendly"}  # others are unchanged
 SLOT = re.compile(r"\s*([^\[\],]+?)\s*\[([^\]]*)\]\s*(?:,|$)")
 
 
 @configured
 class DataToText(Task):
-    """Generation from a linearised input. Subclasses say how a raw row is read."""
+    """Text generation from a linearized input. Subclasses parse the raw rows."""
 
     name: FileName
     folder: Annotated[Folder, NEUTRAL]
     primary: Literal["bleu"] = "bleu"
     scoring: str  # the convention of its metrics: rosa_bench/metrics/conventions.py
-    select_split: FileName = "validation"  # the epoch with the least loss there is the best one
+    select_split: FileName = "validation"  # the epoch with the lowest loss on it is the best
     scored_splits: list[FileName] = Field(default_factory=lambda: ["test"], min_length=1)
     epochs: Count = 3
     version: Count = 1
     loss_on: Literal["target", "sequence"] = "target"
-    linearization: Literal["lora", "rosa"] = "lora"  # how an input is written, and parted from its text
+    linearization: Literal["lora", "rosa"] = "lora"  # the format of the input and the separator from its text
     search: Annotated[Literal["transformers", "lora"], Added("transformers")] = "transformers"  # whose rules
     num_beams: Count = 1
     max_new_tokens: Count = 64
     no_repeat_ngram: int = Field(default=0, ge=0)  # 0: off
     no_repeat_ngram_over: Annotated[Literal["all", "text"] | None, Added(None)] = None  # null: all; of `lora` text
-    length_penalty: float = 1.0  # exponent of the length that a beam's score is divided by
+    length_penalty: float = 1.0  # a beam's score is divided by its length to this power
     repetition_penalty: float = Field(default=1.0, gt=0)  # 1: off
 
     family: ClassVar[Family]
 
     def __post_init__(self) -> None:
         if self.search == "lora" and self.no_repeat_ngram_over == "all":
-            raise ValueError("no_repeat_ngram_over=all: search=lora looks at the generated text alone")
+            raise ValueError("no_repeat_ngram_over=all is not supported with search=lora, which sees only new text")
 
     @property
     def kind(self) -> Kind:
-        """Always generation."""
+        """Always text generation."""
         return KIND
 
     @property
     def num_labels(self) -> int:
-        """None: the language model's own head speaks."""
+        """0, because the task uses the language model's own head."""
         return 0
 
     @abstractmethod
@@ -88,17 +88,17 @@ class DataToText(Task):
         return Example(identity, (text,), references=references, subset=self.subset(row, where))
 
     def subset(self, row: Mapping[str, Any], where: str) -> str:
-        """The part of its split that a row is scored with as well; none."""
+        """The subset that a row is also scored with; empty by default."""
         return ""
 
     def targets(self, example: Example) -> list[Example]:
-        """One for each reference."""
+        """One example per reference."""
         return [dataclasses.replace(example, references=(reference,)) for reference in example.references]
 
     def prompt_ids(self, example: Example, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-        """Start tokens, the input, and what parts it from the target: the end-of-text token (`lora`) or words (`rosa`).
+        """Token ids of start tokens, input and separator: the end-of-text token (`lora`) or words (`rosa`).
 
-        Raises UsageError for an input that spells a special token which the tokenizer does not read as plain text.
+        Raises UsageError if the input contains a special token that the tokenizer does not read as plain text.
         """
         return self._parted(context_ids(tokenizer, self._context(example), self._where(example)), tokenizer)
 
@@ -112,58 +112,57 @@ class DataToText(Task):
         return f"{self.name}: row {example.id}"
 
     def encode(self, example: Example, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
-        """Input, separator, first reference, end of text. An input that is too long loses its head, not the target.
+        """Token ids of input, separator, first reference and end of text. Truncates the start of the input first.
 
-        The reference is read after the input, as it would be without the separator between them.
-        A target that is longer than all there may be loses its end, and is counted.
+        The reference is tokenized as a continuation of the input, without the separator between them. The end of a
+        target longer than `max_length` is truncated and counted.
         """
         text = " " + example.references[0].strip()
-        prompt, whole = pair_ids(tokenizer, self._context(example), text, self._where(example))
-        whole.append(end_id(tokenizer))
-        target = whole[:max_length]
+        prompt, reference = pair_ids(tokenizer, self._context(example), text, self._where(example))
+        reference.append(end_id(tokenizer))
+        target = reference[:max_length]
         prompt = self._parted(prompt, tokenizer)
-        kept = prompt[max(0, len(prompt) + len(target) - max_length) :]
-        silent = (
-            [IGNORED] * len(kept) if self.loss_on == "target" else [IGNORED, *kept[1:]]
-        )  # nothing predicts the first
-        cut, cut_target = len(kept) < len(prompt), len(target) < len(whole)
-        return Encoded([*kept, *target], [*silent, *target], cut=cut, cut_target=cut_target)
+        context = prompt[max(0, len(prompt) + len(target) - max_length) :]
+        # The first token has no prediction.
+        prompt_labels = [IGNORED] * len(context) if self.loss_on == "target" else [IGNORED, *context[1:]]
+        cut, cut_target = len(context) < len(prompt), len(target) < len(reference)
+        return Encoded([*context, *target], [*prompt_labels, *target], cut=cut, cut_target=cut_target)
 
     def score(self, split: str, predictions: Sequence[Prediction]) -> Mapping[str, float]:
-        """The metrics of the family by the convention `scoring` against all references."""
+        """The metrics of the task's family by the convention `scoring`, against all references."""
         return self._scores(predictions, None)
 
     def primary_score(self, split: str, predictions: Sequence[Prediction]) -> float | None:
-        """BLEU in points."""
+        """BLEU in points; None if it is undefined."""
         return self._scores(predictions, [self.primary]).get(self.primary)
 
     def statistic(self, metric: str, predictions: Sequence[Prediction]) -> Statistic:
-        """A metric by the convention `scoring`. Raises NoStatisticError as the base class."""
+        """A metric by the convention `scoring`. Raises NoStatisticError as the base class does."""
         from rosa_bench.metrics.segments import text_metric
         from rosa_bench.stats.bootstrap import NoStatisticError
 
         texts, references = [str(p.value) for p in predictions], [p.references for p in predictions]
         try:
-            found = text_metric(self.family, self.scoring, metric)
+            definition = text_metric(self.family, self.scoring, metric)
         except KeyError:
             raise NoStatisticError(f"{metric} is not a metric of generated text") from None
-        return found.statistic(texts, references)
+        return definition.statistic(texts, references)
 
-    def _scores(self, predictions: Sequence[Prediction], wanted: Sequence[str] | None) -> Mapping[str, float]:
+    def _scores(self, predictions: Sequence[Prediction], metrics: Sequence[str] | None) -> Mapping[str, float]:
         from rosa_bench.metrics.conventions import score
 
         texts, references = [str(p.value) for p in predictions], [p.references for p in predictions]
-        return score(self.family, self.scoring, texts, references, wanted)
+        return score(self.family, self.scoring, texts, references, metrics)
 
     def missing_metrics(self) -> Mapping[str, str]:
-        """METEOR, where there is no Java."""
+        """METEOR, if Java is missing."""
         from rosa_bench.metrics import meteor
 
         reason = meteor.missing()
         return {} if reason is None else {"meteor": reason}
 
     def scoring_facts(self, examples: Sequence[Example]) -> Mapping[str, Any]:
-        """The convention, what each metric is by it, and whether the references are raw texts or tokenised ones."""
+        """The convention, its definition of each metric, and whether references are raw or tokenized."""
         from rosa_bench.metrics.conventions import SIGNATURES
 
         form = reference_form([reference for example in examples for reference in example.references])
@@ -171,23 +170,23 @@ class DataToText(Task):
 
 
 def reference_form(references: Sequence[str]) -> Literal["raw", "tokenised"]:
-    """`tokenised` if punctuation stands alone nearly everywhere, as in the files LoRA ships; that moves BLEU."""
+    """`tokenised` if nearly all punctuation stands alone, as in LoRA's published files, which changes BLEU."""
     joined = sum(len(re.findall(r"\w[.,!?;](?=\s|$)", text)) for text in references)
     alone = sum(len(re.findall(r"(?:^|\s)[.,!?;](?=\s|$)", text)) for text in references)
     return "tokenised" if alone > 9 * joined else "raw"
 
 
 def seen(row: Mapping[str, Any], where: str) -> str:
-    """`seen` or `unseen` by a row's field `seen`, which test rows of WebNLG have; nothing without it."""
+    """`seen` or `unseen` by the field `seen` of WebNLG's test rows; empty without it."""
     if "seen" not in row:
         return ""
     return "seen" if field(row, "seen", bool, where) else "unseen"
 
 
 def end_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The end-of-text token. Raises UsageError for a tokenizer without one."""
+    """The id of the end-of-text token. Raises UsageError if the tokenizer has none."""
     if tokenizer.eos_token_id is None:
-        raise UsageError("the tokenizer has no end-of-text token, which generation needs")
+        raise UsageError("the tokenizer has no end-of-text token, which text generation needs")
     return int(tokenizer.eos_token_id)
 
 
@@ -202,7 +201,7 @@ class E2E(DataToText):
 
     @property
     def hub(self) -> Hub:
-        """The hub's conversion of the 2017 release, else its files in the authors' repository."""
+        """The hub's conversion of the 2017 release, or the files in the authors' repository."""
         upstream = Upstream(
             "tuetschek/e2e-dataset",
             "ab0d967dd5729ce455ef14ba9ffafc456a335264",
@@ -216,7 +215,7 @@ class E2E(DataToText):
         return Hub("tuetschek/e2e_nlg", revision, "default/{split}/*.parquet", upstream)
 
     def from_upstream(self, content: bytes, split: str) -> Iterator[Mapping[str, Any]]:
-        """A row per reference, in columns `mr` and `ref`."""
+        """Rows of a CSV file with columns `mr` and `ref`, one per reference."""
         rows = csv.DictReader(io.StringIO(content.decode(), newline=""))
         renamed = ({"meaning_representation": row["mr"], "human_reference": row["ref"]} for row in rows)
         yield from self.from_hub(renamed, split)
@@ -227,7 +226,7 @@ class E2E(DataToText):
         return [row[name] for name in names if name in row]
 
     def from_hub(self, rows: Iterable[Mapping[str, Any]], split: str) -> Iterator[Mapping[str, Any]]:
-        """The hub has a row per reference; scored splits need them together, inputs in first-seen order."""
+        """Rows of the hub have one reference; for scored splits, group them by input in order of first appearance."""
         if split == "train":
             yield from rows
             return
@@ -238,7 +237,7 @@ class E2E(DataToText):
             yield {"meaning_representation": meaning, "human_references": references}
 
     def linearize(self, row: Mapping[str, Any], where: str) -> str:
-        """`name : Blue Spice | Type : pub` with LoRA's keys, or `name[Blue Spice], eatType[pub]` as ROSA has it."""
+        """`name : Blue Spice | Type : pub` with LoRA's keys, or `name[Blue Spice], eatType[pub]` as in ROSA."""
         text = text_field(row, "meaning_representation", where)
         slots = SLOT.findall(text)
         if not slots or SLOT.sub("", text).strip():
@@ -248,7 +247,7 @@ class E2E(DataToText):
         return " | ".join(f"{LORA_KEYS.get(key, key)} : {value}" for key, value in slots)
 
     def references(self, row: Mapping[str, Any], where: str) -> list[str]:
-        """Training rows have one reference each, the others a list."""
+        """The single reference of a training row, or the list of any other row."""
         if "human_references" in row:
             return texts_field(row, "human_references", where)
         return [text_field(row, "human_reference", where)]
@@ -259,7 +258,7 @@ Triples = Literal["lora", "webnlg2017", "dart"]
 
 @configured
 class WebNlg(DataToText):
-    """Short texts from DBpedia triples, some of categories that training never shows."""
+    """Short texts from DBpedia triples, some of categories that are not in the training split."""
 
     scoring: Triples = "lora"
 
@@ -267,7 +266,7 @@ class WebNlg(DataToText):
 
     @property
     def hub(self) -> Upstream:
-        """The files in the repository of LoRA; hubs have the 2017 set only as a script."""
+        """The files in LoRA's repository; hubs have the 2017 set only as a loading script."""
         folder = "examples/NLG/data/webnlg_challenge_2017"
         return Upstream(
             "microsoft/LoRA",
@@ -280,7 +279,7 @@ class WebNlg(DataToText):
         )
 
     def from_upstream(self, content: bytes, split: str) -> Iterator[Mapping[str, Any]]:
-        """Entries under running numbers; test rows say whether training has their category."""
+        """Rows of a JSON file of numbered entries; test rows get a field `seen`, whether training has their category."""
         for numbered in json.loads(content)["entries"]:
             for entry in numbered.values():
                 triples = [
@@ -296,11 +295,11 @@ class WebNlg(DataToText):
         return [row.get("triples"), row.get("references")]
 
     def subset(self, row: Mapping[str, Any], where: str) -> str:
-        """Whether training has rows of its category."""
+        """`seen` or `unseen`: whether training has rows of the category."""
         return seen(row, where)
 
     def linearize(self, row: Mapping[str, Any], where: str) -> str:
-        """`subject : predicate : object`, triples joined by ` | `, as LoRA's experiments write them; ROSA has none."""
+        """`subject : predicate : object`, joined by ` | `, as in LoRA's experiments; ROSA does not define a format."""
         triples = [triple.split(" | ") for triple in texts_field(row, "triples", where)]
         if not all(len(triple) == 3 for triple in triples):
             raise UsageError(f"{where}: field 'triples' is not a list of 'subject | predicate | object'")
@@ -309,7 +308,7 @@ class WebNlg(DataToText):
 
 @configured
 class Dart(DataToText):
-    """Texts from sets of triples of open domains."""
+    """Short texts from sets of open-domain triples."""
 
     scoring: Triples = "lora"
 
@@ -317,7 +316,7 @@ class Dart(DataToText):
 
     @property
     def hub(self) -> Hub:
-        """The hub's conversion of version 1.1.1, else its files in the authors' repository."""
+        """The hub's conversion of version 1.1.1, or the files in the authors' repository."""
         start = "data/v1.1.1/dart-v1.1.1-full"
         upstream = Upstream(
             "Yale-LILY/dart",
@@ -331,14 +330,14 @@ class Dart(DataToText):
         return Hub("Yale-LILY/dart", "3442009fce2df36a93d6081f03ad7be1433982ea", "default/{split}/*.parquet", upstream)
 
     def from_hub(self, rows: Iterable[Mapping[str, Any]], split: str) -> Iterator[Mapping[str, Any]]:
-        """References are in `annotations`, a struct of lists or a list of structs; an empty one is left out."""
+        """Take references from `annotations`, a struct of lists or a list of structs, without empty ones."""
         for row in rows:
-            notes = row["annotations"]
-            texts = notes["text"] if isinstance(notes, Mapping) else [note["text"] for note in notes]
+            annotations = row["annotations"]
+            texts = annotations["text"] if isinstance(annotations, Mapping) else [note["text"] for note in annotations]
             yield {"tripleset": row["tripleset"], "references": [text for text in texts if text.strip()]}
 
     def from_upstream(self, content: bytes, split: str) -> Iterator[Mapping[str, Any]]:
-        """A list of rows like the hub's."""
+        """Rows of a JSON list, like the hub's."""
         yield from self.from_hub(json.loads(content), split)
 
     def released_fields(self, row: Mapping[str, Any]) -> list[Any]:
@@ -346,7 +345,7 @@ class Dart(DataToText):
         return [row.get("tripleset"), row.get("references")]
 
     def linearize(self, row: Mapping[str, Any], where: str) -> str:
-        """`subject : predicate : object` with the predicate in lower case, triples joined by ` | `."""
+        """`subject : predicate : object` with the predicate in lower case, joined by ` | `."""
         triples = field(row, "tripleset", list, where)
         if not triples or not all(
             isinstance(t, list) and len(t) == 3 and all(isinstance(p, str) for p in t) for t in triples

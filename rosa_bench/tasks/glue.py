@@ -1,4 +1,4 @@
-"""GLUE's nine tasks (Wang et al., arXiv 1804.07461): one text or a pair, a class or a similarity score."""
+"""GLUE's nine tasks (Wang et al., arXiv 1804.07461): one text or a pair, with a class or a similarity score."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Glue(Task):
 
     name: FileName
     folder: Annotated[Folder, NEUTRAL]
-    texts: list[str] = Field(min_length=1, max_length=2)  # fields that hold the one or two texts
+    texts: list[str] = Field(min_length=1, max_length=2)  # fields with the text or the pair
     labels: list[str] = Field(default_factory=list)  # names of the classes, in the order of their integers
     score_range: list[float] = Field(default_factory=lambda: [0.0, 5.0], min_length=2, max_length=2)
     metrics: list[Name] = Field(min_length=1)  # files of rosa_bench/metrics
@@ -44,35 +44,35 @@ class Glue(Task):
             if not metrics.exists(name):
                 raise ValueError(f"metrics={name[:80]} is not a metric: {nearest(name, metrics.names())}")
         if len(self.labels) == 1:
-            raise ValueError("labels needs two names or more, or none for a regression")
+            raise ValueError("labels must have at least two names, or none for a regression")
         if len(set(self.labels)) < len(self.labels) or len(set(self.texts)) < len(self.texts):
-            raise ValueError(f"labels={self.labels} and texts={self.texts} must not name anything twice")
+            raise ValueError(f"labels={self.labels} and texts={self.texts} must not repeat a name")
         if not self.score_range[0] < self.score_range[1]:
-            raise ValueError(f"score_range={self.score_range} must go from the lower to the higher end")
+            raise ValueError(f"score_range={self.score_range} must be [lower, upper]")
 
     @property
     def kind(self) -> Kind:
-        """Regression where there are no classes."""
+        """Classification, or regression without labels."""
         return CLASSIFY if self.labels else REGRESS
 
     @property
     def num_labels(self) -> int:
-        """The classes, or one output for a score."""
+        """Number of classes, or 1 for a score."""
         return len(self.labels) or 1
 
     @property
     def label_names(self) -> list[str]:
-        """The names of the classes, or that of the score."""
+        """The names of the classes, or `score`."""
         return list(self.labels) or super().label_names
 
     @property
     def classes(self) -> int | None:
-        """Those that have names."""
+        """Number of classes; None for a regression."""
         return len(self.labels) or None
 
     @property
     def hub(self) -> Hub:
-        """One folder per task."""
+        """The GLUE repository, one folder per task."""
         return Hub("nyu-mll/glue", "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c", f"{self.name}/{{split}}-*.parquet")
 
     def released_fields(self, row: Mapping[str, Any]) -> list[Any]:
@@ -82,12 +82,12 @@ class Glue(Task):
         return [*(row.get(name) for name in self.texts), number]
 
     def parse(self, row: Mapping[str, Any], where: str) -> Example:
-        """One example; hidden labels (-1, as hubs ship unlabelled test sets) are refused like any unknown label."""
+        """One example. Hidden labels (-1 in the hub's test sets) are rejected like any invalid label."""
         texts = tuple(text_field(row, name, where) for name in self.texts)
         return Example(identity_field(row, ("id", "idx"), where), texts, self.label(row, where))
 
     def label(self, row: Mapping[str, Any], where: str) -> int | float:
-        """A class, or a score within its range."""
+        """A class, or a score within `score_range`."""
         if self.labels:
             return class_field(row, "label", len(self.labels), where)
         value, (low, high) = number_field(row, "label", where), self.score_range
@@ -96,10 +96,10 @@ class Glue(Task):
         return value
 
     def encode(self, example: Example, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
-        """The text or the pair with the model's own special tokens; the longer text of a pair is cut first."""
-        enc = text_inputs(tokenizer, example.texts, max_length, f"{self.name}: row {example.id}")
-        full = len(enc["input_ids"]) >= max_length
-        return Encoded(enc["input_ids"], example.label, enc.get("token_type_ids"), cut=full)
+        """Token ids of the text or pair with the model's special tokens; the longer text of a pair is cut first."""
+        tokens = text_inputs(tokenizer, example.texts, max_length, f"{self.name}: row {example.id}")
+        full = len(tokens["input_ids"]) >= max_length
+        return Encoded(tokens["input_ids"], example.label, tokens.get("token_type_ids"), cut=full)
 
     def score(self, split: str, predictions: Sequence[Prediction]) -> Mapping[str, float]:
         """The official metrics, in points."""

@@ -1,6 +1,6 @@
-"""Regression towards a perturbed model (ROSA's published `train_synthetic.py`): what a method can reach, known exactly.
+"""Regression towards a perturbed model, as in ROSA's `train_synthetic.py`, where the reachable error is known exactly.
 
-A row is a vector x ~ N(0, I) and what the true model says of it. The true model is the start model with A B, all
+A row is a vector x ~ N(0, I) and the true model's outputs for it. The true model is the start model with A B, all
 entries N(0, 1), added to every weight, so fine-tuning has to find an update of rank `perturbation`. There is no
 noise: full fine-tuning can reach an error of zero, an update of lower rank cannot (`scripts/rosa_theory.py`).
 """
@@ -28,18 +28,18 @@ Metric = Literal["mse", "r2"]
 
 @configured
 class Synthetic(Task):
-    """One (`linear`) or two linear layers. Sizes are the published ones; everything is drawn from `world_seed`."""
+    """One or two linear layers of the published sizes. Everything is drawn from `world_seed`."""
 
     name: FileName = "synthetic"
     folder: Annotated[Folder, NEUTRAL] = "synthetic"
     layers: Annotated[int, Field(ge=1, le=2)] = 1
     inputs: Count = 512
-    hidden: Count = 64  # outputs of the first of two layers, a ReLU after it
+    hidden: Count = 64  # outputs of the first of two layers, followed by a ReLU
     outputs: Count = 32
-    perturbation: Count = 24  # rank of what is added to every weight
+    perturbation: Count = 24  # rank of the perturbation of every weight
     train_rows: Count = 5000
     validation_rows: Count = 1000
-    world_seed: int = 42  # of rows, start model and true model; a run's `seed` is of training only
+    world_seed: int = 42  # of rows, start model and true model; a run's `seed` only affects training
     primary: Metric = "mse"
     select_split: FileName = "validation"
     scored_splits: list[FileName] = Field(default_factory=lambda: ["train", "validation"], min_length=1)
@@ -56,51 +56,51 @@ class Synthetic(Task):
 
     @property
     def kind(self) -> Kind:
-        """A regression of several outputs."""
+        """Always regression, with several outputs."""
         return KIND
 
     @property
     def num_labels(self) -> int:
-        """The outputs of the last layer; there is no head."""
+        """The outputs of the last layer; there is no separate head."""
         return self.outputs
 
     @property
     def backbone(self) -> str:
-        """Made from this very configuration."""
+        """The model that this task's configuration defines."""
         return "synthetic"
 
     @property
     def hub(self) -> Hub:
-        """Rows are drawn, not downloaded."""
-        raise UsageError("task=synthetic: no hub has its rows, they are drawn: use data=embedded")
+        """Raises UsageError: rows are generated, not downloaded."""
+        raise UsageError("task=synthetic has no hub repository, its rows are generated; use data=embedded")
 
     def embedded(self, split: str) -> Iterable[Mapping[str, Any]]:
-        """The number of a vector, which the model looks up, and the true model's outputs for it."""
+        """The index of a vector, which the model looks up, and the true model's outputs for it."""
         from rosa_bench.models.synthetic import world
 
-        drawn = world(self)
-        first, last = (0, self.train_rows) if split == "train" else (self.train_rows, len(drawn.vectors))
+        data = world(self)
+        first, last = (0, self.train_rows) if split == "train" else (self.train_rows, len(data.vectors))
         for index in range(first, last):
-            yield {"id": index, "label": drawn.labels[index].tolist()}
+            yield {"id": index, "label": data.labels[index].tolist()}
 
     def parse(self, row: Mapping[str, Any], where: str) -> Example:
-        """The number as a text of one token."""
-        number = class_field(row, "id", self.train_rows + self.validation_rows, where)
-        return Example(str(number), (str(number),), self.label(row, where))
+        """The index as a text of one token."""
+        index = class_field(row, "id", self.train_rows + self.validation_rows, where)
+        return Example(str(index), (str(index),), self.label(row, where))
 
     def label(self, row: Mapping[str, Any], where: str) -> list[float]:
-        """A number for each output."""
+        """One number per output."""
         values = field(row, "label", list, where)
         if len(values) != self.outputs or not all(map(is_number, values)):
             raise UsageError(f"{where}: field 'label' is not a list of {self.outputs} finite numbers")
         return list(map(float, values))
 
     def encode(self, example: Example, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
-        """One token: the number of the vector."""
+        """One token, the index of the vector."""
         return Encoded(tokenizer(example.texts[0], add_special_tokens=False)["input_ids"], example.label)
 
     def score(self, split: str, predictions: Sequence[Prediction]) -> Mapping[str, float]:
-        """`mse`: mean squared error over rows and outputs; `r2`: explained share of the labels' variance, in points."""
+        """`mse`: mean squared error over rows and outputs; `r2`: explained variance of the labels, in points."""
         from rosa_bench import metrics
         from rosa_bench.metrics.metric import score_all
 

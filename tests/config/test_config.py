@@ -59,7 +59,7 @@ WRONG = {
     "data=local": "data.dir=FOLDER",
     "model.path=/does/not/exist": "not a folder",
     "+data.dri=x": "did you mean data.dir",
-    "task.labels=[one]": "two names or more",
+    "task.labels=[one]": "at least two names",
     "task.primary=f1": "is not among",
     "method._target_=os.system": "not a Method",
     "method._target_=no.such.Thing": "cannot be imported",

@@ -72,7 +72,7 @@ def test_a_hub_s_fields_get_the_names_of_the_files():
     row = KEYED | {"question_stem": "Ice is"}
     (found,) = task.from_hub([{k: v for k, v in row.items() if k != "question"}], "train")
     assert task.parse(found, "here").texts[0] == "Ice is" and task.hub.repository == "allenai/openbookqa"
-    with pytest.raises(UsageError, match="no hub is known for it"):
+    with pytest.raises(UsageError, match="has no hub repository"):
         _ = composed("task=openbookqa", "task.hub_repository=null").task.hub
 
 

@@ -130,12 +130,12 @@ WRONG = {
     "method._target_=this.s": "no class of this package",  # a module that prints when it is imported
     "task._target_=rosa_bench.tasks.data2text.DataToText": "a base of others",
     "method=null": "must be a string",
-    "task.name=../../evil": "part of a file's name",
-    "task.scored_splits=[../x]": "part of a file's name",
+    "task.name=../../evil": "part of a file name",
+    "task.scored_splits=[../x]": "part of a file name",
     "task.folder=../..": "relative folder",
-    "task.score_range=[5,0]": "lower to the higher",
-    "task.labels=[a,a]": "anything twice",
-    f"task.labels=[{LONG},{LONG}]": "anything twice",
+    "task.score_range=[5,0]": "must be [lower, upper]",
+    "task.labels=[a,a]": "must not repeat a name",
+    f"task.labels=[{LONG},{LONG}]": "must not repeat a name",
     "data.dir=/tmp": "data=local only",  # else the rows would silently be others
     "train.warmup=1e300": "train.warmup",
     "model.path=/home/jürgen/model": "quote",
