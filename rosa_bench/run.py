@@ -1,4 +1,4 @@
-"""One experiment, whole: configuration, data, model, method, trainer, scores, record."""
+"""One experiment from start to end: configuration, data, model, method, training, scores, record."""
 
 from __future__ import annotations
 
@@ -42,23 +42,23 @@ from rosa_bench.training.trainer import check_optimizer, evaluations, make_train
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_IN_PROGRESS = threading.Lock()  # held by the run of this process: seeds and signal handlers are the process's
-FACT_ROWS = 8  # training rows on which a method measures itself
+_IN_PROGRESS = threading.Lock()  # held by the process's run, since seeds and signal handlers are process-wide
+FACT_ROWS = 8  # training rows passed to `Method.facts`
 
 
 def run(cfg: Run | DictConfig | Mapping[str, Any]) -> Record:
-    """Run one experiment, or return the record of the same experiment if it is done already.
+    """Run one experiment, or return its record if it is already done.
 
-    The random states of Python, NumPy and torch are the same afterwards.
+    Preserves the random states of Python, NumPy and torch.
 
     Raises:
-        UsageError: for a wrong configuration or missing input, before anything is trained, and while another run is
-            in progress in this process.
-        KeyboardInterrupt: when it was asked to stop; a checkpoint is kept.
+        UsageError: before training, for a wrong configuration or missing input, or if another run is in progress in
+            this process.
+        KeyboardInterrupt: if the run is interrupted; it keeps a checkpoint.
     """
     if not _IN_PROGRESS.acquire(blocking=False):
         raise UsageError(
-            "another run is in progress in this process; wait for it, or start each run in a process of its own"
+            "another run is in progress in this process; wait for it, or start each run in its own process"
         )
     try:
         with preserved_random_state():
@@ -84,7 +84,7 @@ def _run(run: Run) -> Record:
     claim = claimed(folder) if distributed.is_first() else nullcontext()
     with on_threads(run.train.threads), claim as lock:
         if distributed.world_size() == 1 and (record := finished(run, folder, key)) is not None:
-            return record  # another process was quicker
+            return record  # another process finished it first
         with Recorder(run, identity, key, lock) as recorder, mirrored(run, recorder.folder):
             experiment = Experiment(run, splits, model, tokenizer, recorder)
             experiment.attach()
@@ -98,7 +98,7 @@ def _run(run: Run) -> Record:
 
 
 def refuse(run: Run) -> None:
-    """Raise UsageError for keys that do not go together, or an output folder that cannot be written."""
+    """Raise UsageError for incompatible options or an output folder that cannot be written."""
     if (blocked := unwritable(Path(run.output_dir))) is not None:
         raise UsageError(f"output_dir={run.output_dir} cannot be written: {blocked}")
     run.method.check(run.task)
@@ -107,12 +107,12 @@ def refuse(run: Run) -> None:
         export.refuse(run, run.save, f"save={run.save}")
     on_gpu = run.train.device != "cpu" and torch.cuda.is_available()
     if run.train.graphs == "on" and not on_gpu:
-        raise UsageError("train.graphs=on needs a GPU; train.graphs=auto uses graphs where there is one")
+        raise UsageError("train.graphs=on needs a GPU; use train.graphs=auto")
     for key in ("precision", "eval_precision"):
         if (value := getattr(run.train, key)) in ("fp16", "tf32") and not on_gpu:
-            raise UsageError(f"train.{key}={value} needs a GPU; bf16 and fp32 work without one")
+            raise UsageError(f"train.{key}={value} needs a GPU; use bf16 or fp32")
     if run.train.gradient_checkpointing and not run.method.checkpointable:
-        raise UsageError(f"train.gradient_checkpointing cannot be had with method={method_name(run)}")
+        raise UsageError(f"train.gradient_checkpointing is not supported with method={method_name(run)}")
 
 
 def _limit(run: Run, split: str) -> int | None:
@@ -120,7 +120,7 @@ def _limit(run: Run, split: str) -> int | None:
 
 
 class Experiment:
-    """The steps of a run that has begun; each enters what it learns into the record."""
+    """The steps of a run in progress. Each writes its facts to the record."""
 
     def __init__(
         self,
@@ -143,7 +143,7 @@ class Experiment:
         if not run.task.num_labels:
             self.record.facts["cut_targets"] = lost = sum(row.cut_target for row in self.rows)
             if lost:
-                recorder.show(f"{lost} of {len(self.rows)} texts are longer than train.max_length and lose their ends")
+                recorder.show(f"{lost} of {len(self.rows)} texts are longer than train.max_length and are truncated")
         if distributed.is_first():
             write_bytes(recorder.folder / "config.yaml", repeatable_config(run).encode())
 
@@ -161,9 +161,9 @@ class Experiment:
         }
 
     def attach(self) -> None:
-        """Attach the method and load what the run starts from.
+        """Attach the method and load the tensors that the run starts from.
 
-        A method whose logits are not the backbone's at the start is compared with it.
+        A method whose initial logits differ from the backbone's is compared with it.
         """
         method, facts = self.run.method, self.record.facts
         loader = start_loader(self.run, self.model)
@@ -176,11 +176,11 @@ class Experiment:
             method.attach(self.model, seeds(self.run.seed).method)
         self.head = [p for p in head if p.requires_grad]
         if self.run.train.head_lr is not None and not self.head:
-            told = f"task={self.run.task.name} and method={method_name(self.run)}"
-            raise UsageError(f"train.head_lr={self.run.train.head_lr}: with {told} no task head trains")
+            combination = f"task={self.run.task.name} and method={method_name(self.run)}"
+            raise UsageError(f"train.head_lr={self.run.train.head_lr}: {combination} train no task head")
         if self.run.train.lora_plus is not None and not method.output_factors(self.model):
-            needs = f"needs trained factors A and B, and method={method_name(self.run)} has none"
-            raise UsageError(f"train.lora_plus={self.run.train.lora_plus} {needs}")
+            reason = f"needs trained factors A and B, but method={method_name(self.run)} has none"
+            raise UsageError(f"train.lora_plus={self.run.train.lora_plus} {reason}")
         if before is not None:
             facts |= diagnostics.start_facts(before, self._start())
         if loader is not None:
@@ -199,20 +199,20 @@ class Experiment:
         return int(self.tokenizer.pad_token_id)
 
     def matmul(self) -> AbstractContextManager[None]:
-        """Products of fp32 matrices by the faster library; which one it is, is recorded."""
+        """A context that multiplies fp32 matrices with the faster library; the record names it."""
         on_cpu = self.run.train.device == "cpu" or not torch.accelerator.is_available()
-        ours = self.run.train.matmul == "auto" and on_cpu and onednn.profits()
-        self.record.env["matmul"] = "oneDNN" if ours else "torch"
-        return onednn.training(self.model) if ours else nullcontext()
+        use_onednn = self.run.train.matmul == "auto" and on_cpu and onednn.profits()
+        self.record.env["matmul"] = "oneDNN" if use_onednn else "torch"
+        return onednn.training(self.model) if use_onednn else nullcontext()
 
     def train(self) -> list[dict[str, Any]]:
-        """Train to the end, from the last checkpoint if there is one; returns what was scored at epoch ends."""
+        """Train to the end, from the last checkpoint if there is one. Returns the evaluations at epoch ends."""
         rows = Rows(self.rows, [example.id for example in self.splits["train"].examples])
         trainer = make_trainer(self.run, self.model, rows, self._pad, self.recorder, self.scorer.epoch_scores)
         trainer.head = self.head
         folder, step = self._resume()
         if folder is not None and (step >= (self.run.train.max_steps or step + 1) or trainer.ended_early(folder)):
-            trainer.take_over(folder)  # all steps are done: the Trainer would take another before it looked
+            trainer.take_over(folder)  # all steps are done, but the Trainer would run one more
         else:
             trainer.train(resume_from_checkpoint=None if folder is None else str(folder))
             self.recorder.training_ends()
@@ -225,18 +225,18 @@ class Experiment:
         return evaluations(trainer.state)
 
     def _resume(self) -> tuple[Path | None, int]:
-        """The newest whole checkpoint of this very run, if it may be used, and its step; later events are dropped."""
+        """The newest complete checkpoint of this run and its step, if it may be used. Drops later events."""
         mark, folder = distributed.from_first(last_whole(self.run, self.recorder) if distributed.is_first() else None)
         step = -1 if folder is None else int(folder.name.rpartition("-")[2])
         self.recorder.rewind_events(step)
         if folder is not None:
-            self.recorder.show(f"goes on from step {step}")
+            self.recorder.show(f"resuming from step {step}")
             self.recorder.continue_from(mark["clocks"], mark["measured"])
             tally(self.model).update(mark["tally"])
         return folder, step
 
     def finish(self, history: Sequence[Mapping[str, Any]]) -> None:
-        """Score, measure and save what was trained."""
+        """Score, measure and save the trained model."""
         run, facts = self.run, self.record.facts
         with self.recorder.clock("eval_s"):
             self.scorer.finish(self.recorder, history)
@@ -254,31 +254,31 @@ class Experiment:
             self._merge(trained)
 
     def _epochs(self, history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """The epoch that the trained weights are of, and the best one if it is another."""
+        """The epoch of the trained weights, and the best one if it differs."""
         epoch = history[-1]["epoch"] if history else None
         best = self.record.primary.get("best_epoch")
-        known = {} if epoch is None else {"epoch": epoch}
-        return known | ({"best_epoch": best} if best not in (None, epoch) else {})
+        epochs = {} if epoch is None else {"epoch": epoch}
+        return epochs | ({"best_epoch": best} if best not in (None, epoch) else {})
 
     def _save_peft(self, trained: export.Trained) -> bool:
-        """Write every variant for `peft`; False, and a message, if `peft` would compute something else."""
+        """Save every variant for `peft`. False, with a message, if `peft` would compute something else."""
         try:
             difference = export.save_peft(trained, trained.folders("peft", self.recorder.folder))
         except export.ExportError as error:
-            self.recorder.show(f"{error}; the folder adapter is saved instead")
+            self.recorder.show(f"{error}; saving the folder adapter instead")
             self.record.facts["saved"]["peft_error"] = str(error)
             return False
         self.record.facts["saved"]["peft_max_abs_diff"] = difference
         return True
 
     def _merge(self, trained: export.Trained) -> None:
-        """Merge the trained model, check that nothing changed by it, and measure the update of the weights."""
+        """Merge the trained model, compare it with the unmerged one, and measure the update of the weights."""
         run, facts, split = self.run, self.record.facts, self.run.task.select_split
         examples, rows = self.splits[split].examples, self.scorer.encoded(split)
         facts |= diagnostics.merge_checked(self.model, run.task, examples, rows, self._pad)
         if not facts["merge_within_bound"]:
-            off = f"logits differ by {facts['merge_max_abs_diff']:.2g}"
-            self.recorder.show(f"the merged model is not the trained one: {off}")
+            difference = f"logits differ by {facts['merge_max_abs_diff']:.2g}"
+            self.recorder.show(f"the merged model does not match the trained one: {difference}")
         backbone = trained.backbone()
         if (loader := start_loader(run, backbone)) is not None:
             loader.before_attach()
@@ -288,17 +288,17 @@ class Experiment:
 
 
 def last_whole(run: Run, recorder: Recorder) -> tuple[dict[str, Any], Path | None]:
-    """The newest whole checkpoint and what it says of itself; damaged ones are named and removed."""
-    found = checkpoints.checkpoints(recorder.folder)
+    """The newest complete checkpoint and its mark. Names and deletes damaged ones."""
+    folders = checkpoints.checkpoints(recorder.folder)
     if run.resume == "never" or run.force:
-        checkpoints.remove(found)
-        found = []
-    for folder in found:
+        checkpoints.remove(folders)
+        folders = []
+    for folder in folders:
         mark = checkpoints.read_mark(folder)
         if mark is not None and mark.get("key") == recorder.record.key:
             return mark, folder
-        recorder.show(f"{folder.name} is damaged or not of this run; it is not used")
+        recorder.show(f"{folder.name} is damaged or belongs to another run; ignoring it")
         checkpoints.remove([folder])
     if run.resume == "must":
-        raise UsageError(f"resume=must, but {recorder.folder} holds no whole checkpoint of this run")
+        raise UsageError(f"resume=must: {recorder.folder} has no complete checkpoint of this run")
     return {}, None

@@ -142,7 +142,7 @@ def test_a_killed_run_goes_on_and_ends_the_same(tmp_path):
     folder = tmp_path / "parts" / whole.run_id
     assert json.loads((folder / "record.json").read_text())["status"] == "running"
     done = subprocess.run(command(tmp_path / "parts", *SLOWER), capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0 and "goes on from step" in done.stdout, done.stderr
+    assert done.returncode == 0 and "resuming from step" in done.stdout, done.stderr
     assert without_cost(read_record(folder / "record.json")) == without_cost(whole)
     name = "predictions-validation.jsonl.gz"
     assert (folder / name).read_bytes() == (tmp_path / "whole" / whole.run_id / name).read_bytes()
@@ -187,12 +187,12 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path, caps
     (newest / checkpoints.STATE).write_bytes(data)
     resumed = run_experiment(small(tmp_path / "parts"))
     out = capsys.readouterr().out
-    assert f"{newest.name} is damaged" in out and f"goes on from step {before.name.rpartition('-')[2]}" in out
+    assert f"{newest.name} is damaged" in out and f"resuming from step {before.name.rpartition('-')[2]}" in out
     assert without_cost(resumed) == without_cost(whole)
 
 
 def test_resume_must_needs_a_checkpoint(tmp_path):
-    with pytest.raises(UsageError, match="no whole checkpoint"):
+    with pytest.raises(UsageError, match="no complete checkpoint"):
         run_experiment(small(tmp_path, "resume=must"))
 
 

@@ -279,7 +279,7 @@ class WebNlg(DataToText):
         )
 
     def from_upstream(self, content: bytes, split: str) -> Iterator[Mapping[str, Any]]:
-        """Rows of a JSON file of numbered entries; test rows get a field `seen`, whether training has their category."""
+        """Rows of a JSON file of numbered entries. In test rows, `seen` tells whether training has their category."""
         for numbered in json.loads(content)["entries"]:
             for entry in numbered.values():
                 triples = [

@@ -302,7 +302,7 @@ def test_an_upstream_file_that_was_changed_is_refused(hub_server, hub_offline, m
     hub_server.raw[path] += b" "
     with pytest.raises(
         UsageError,
-        match=r"e2e/test: http\S+ has no revision d+; http\S+data/file is not the file of that commit.*Two ways",
+        match=r"e2e/test: http\S+ has no revision d+; http\S+data/file does not match the commit.*Use data=embedded",
     ):
         load_split(run.task, run.data, "test")
     del hub_server.raw[path]

@@ -52,7 +52,7 @@ WRONG = {
     "method=prompt_tuning method.config.num_virtual_tokens=128": "leave no room among the model's 128 positions",
     "method=oft task=e2e": "method=oft cannot be had with GPT2Model",
     "method=ia3 method.config.target_modules=[nowhere]": "method=ia3 cannot be had with RobertaModel",
-    "method=prefix_tuning train.gradient_checkpointing=true": "cannot be had with method=prefix_tuning",
+    "method=prefix_tuning train.gradient_checkpointing=true": "is not supported with method=prefix_tuning",
     "method=prefix_tuning save=merged": "prefix_tuning cannot be merged",
     "method=lora method.config.r=4": "method.config.r is not a key",
 }

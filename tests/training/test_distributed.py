@@ -145,7 +145,7 @@ def test_two_processes_go_on_from_a_checkpoint(undropped, tmp_path):
         if path.is_file():
             path.unlink()
     again = two_processes(tmp_path / "parts", *overrides, "resume=must")
-    assert again.returncode == 0 and "goes on from step 4" in again.stdout, again.stderr[-3000:]
+    assert again.returncode == 0 and "resuming from step 4" in again.stdout, again.stderr[-3000:]
     name = f"{folder.name}/adapter/adapter.safetensors"
     assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
@@ -181,7 +181,7 @@ def test_a_process_that_dies_ends_the_job_and_the_same_command_goes_on(method, u
     (folder,) = (tmp_path / "parts").glob("cola-*")
     assert read_record(folder / "record.json").status in ("failed", "interrupted", "running")
     again = two_processes(tmp_path / "parts", *overrides)
-    assert again.returncode == 0 and "goes on from step 4" in again.stdout, again.stderr[-3000:]
+    assert again.returncode == 0 and "resuming from step 4" in again.stdout, again.stderr[-3000:]
     name = f"{folder.name}/adapter/adapter.safetensors"
     assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 

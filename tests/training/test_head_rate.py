@@ -73,5 +73,5 @@ def test_a_run_goes_on_with_both_rates(tmp_path):
     "overrides", [("task=e2e", "method=lora"), ("method=lora", "method.train_head=false"), ("task=sciq",)]
 )
 def test_without_a_head_that_trains_it_is_refused(overrides, tmp_path):
-    with pytest.raises(UsageError, match=r"train\.head_lr=0\.01: with task=\w+ and method=\w+ no task head trains"):
+    with pytest.raises(UsageError, match=r"train\.head_lr=0\.01: task=\w+ and method=\w+ train no task head"):
         run_experiment(small(tmp_path, *overrides, "train.head_lr=0.01"))

@@ -68,7 +68,7 @@ def test_names_are_those_of_transformers():
         (["train.optimizer=adafactor", "train.optimizer_args={relative_step: true}"], "Cannot combine manual `lr`"),
         (["train.optimizer=sgd", "train.beta2=0.98"], r"train\.beta2=0\.98 has no effect with train\.optimizer=sgd"),
         (["train.optimizer=adafactor", "train.fused=true"], "train.fused=true is not supported with train.opt"),
-        (["method=bitfit", "train.lora_plus=16"], r"lora_plus=16\.0 needs trained factors A and B, and method=bitfit"),
+        (["method=bitfit", "train.lora_plus=16"], r"lora_plus=16\.0 needs trained factors A and B, but method=bitfit"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused_in_a_line(overrides, message, tmp_path, monkeypatch):

@@ -108,7 +108,7 @@ def test_of_a_checkpoint_with_a_wrong_number_the_one_before_is_used(copied, caps
     mark.write_text(mark.read_text().replace('"examples": ', '"examples": 1'))  # what a rate would be made of
     record = run_experiment(small(copied / "parts", *OVERRIDES))
     told = capsys.readouterr().out
-    assert f"{newest.name} is damaged" in told and f"goes on from step {before.name.rpartition('-')[2]}" in told
+    assert f"{newest.name} is damaged" in told and f"resuming from step {before.name.rpartition('-')[2]}" in told
     assert without_cost(record) == without_cost(read_record(one(copied, "whole/*/record.json")))
     assert record.cost["padding_fraction"] == read_record(one(copied, "whole/*/record.json")).cost["padding_fraction"]
 

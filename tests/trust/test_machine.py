@@ -173,7 +173,7 @@ def test_rows_and_weights_that_vanish_are_one_line_and_the_run_goes_on_when_they
         assert code == 2 and "rosa_bench: " in plain(log), (place, log.read_text())
         Path(f"{folder} away").rename(folder)
     log.unlink()
-    assert ended(start(command_line, own, log=log)) == 0 and "goes on from step 9" in log.read_text()
+    assert ended(start(command_line, own, log=log)) == 0 and "resuming from step 9" in log.read_text()
     assert not killing.differences(expected, result(tmp_path / "parts"))
 
 
