@@ -12,7 +12,7 @@ MOST = 100  # choices per question
 
 
 def field(row: Mapping[str, Any], name: str, expected: type | tuple[type, ...], where: str) -> Any:
-    """`row[name]`, checked. Raises UsageError if the field is missing or not of the type `wanted`."""
+    """`row[name]`, checked. Raises UsageError if the field is missing or not of the type `expected`."""
     if name not in row:
         fields = [str(key) if str(key).isprintable() else repr(key) for key in list(row)[:20]]
         shown = ", ".join(name[:40] for name in fields) + (", ..." if len(row) > 20 else "")
