@@ -1,4 +1,4 @@
-"""What a run saves beside its record on request, and how a finished run gets it later."""
+"""Weights that a run saves on request, and how a finished run gets them later."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FILES = {"adapter": "adapter/adapter.json", "merged": "merged/config.json", "pef
 
 
 def lacking(run: Run, folder: Path) -> str | None:
-    """The override whose result the folder of a finished run does not hold; None if it holds all that is asked for."""
+    """The override whose weights are missing in the folder of a finished run; None if none is missing."""
     if run.save in FILES and not (folder / FILES[run.save]).is_file():
         return f"save={run.save}"
     if run.train.keep_checkpoints and not any(folder.glob("checkpoint-*")):
@@ -24,46 +24,46 @@ def lacking(run: Run, folder: Path) -> str | None:
 
 
 def add(run: Run, folder: Path, key: str) -> None:
-    """Write what a finished run lacks from the trained weights that it kept: a checkpoint, or its adapter.
+    """Write what a finished run lacks from the trained weights it kept: a checkpoint, or its adapter.
 
     Raises:
-        UsageError: if it kept neither; only training again helps.
+        UsageError: if it kept no trained weights and must be trained again.
     """
     from rosa_bench.system.locks import claimed
 
-    wanted = lacking(run, folder)
-    if wanted is None:
+    override = lacking(run, folder)
+    if override is None:
         return
     if run.save in ("merged", "peft"):
         from rosa_bench.evaluation import export
 
         export.refuse(run, run.save, f"save={run.save}")
     with claimed(folder):
-        restored = None if wanted.startswith("train.") else trained(run, folder, key)
+        restored = None if override.startswith("train.") else trained(run, folder, key)
         if restored is None:
             raise UsageError(
-                f"{folder} is finished and kept no trained weights for {wanted}; "
-                f"train it again with force=true {wanted}"
+                f"{folder} is finished and kept no trained weights for {override}; "
+                f"train it again with force=true {override}"
             )
         model, tokenizer, backbone_hash = restored
         save(run, model, tokenizer, folder, backbone_hash)
 
 
 def trained(run: Run, folder: Path, key: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, str] | None:
-    """The trained model, its tokenizer and the hash of its backbone; None if the folder holds no trained weights."""
+    """The trained model, its tokenizer and the hash of its backbone; None if the folder has no trained weights."""
     from rosa_bench.evaluation import predict
     from rosa_bench.models.load import load
     from rosa_bench.records import checkpoints
     from rosa_bench.records.start import attach_method
     from rosa_bench.system.seeds import seeds
 
-    kept = [path for path in checkpoints.checkpoints(folder) if (checkpoints.read_mark(path) or {}).get("key") == key]
-    if not kept and not (folder / FILES["adapter"]).is_file():
+    usable = [path for path in checkpoints.checkpoints(folder) if (checkpoints.read_mark(path) or {}).get("key") == key]
+    if not usable and not (folder / FILES["adapter"]).is_file():
         return None
     model, tokenizer = load(run.model, run.task, seeds(run.seed).init)
     backbone_hash, _ = attach_method(run, model, seeds(run.seed).method, predict.attaching(model, run.method))
-    if kept:
-        checkpoints.load_state(model, run.method, kept[0] / checkpoints.STATE)
+    if usable:
+        checkpoints.load_state(model, run.method, usable[0] / checkpoints.STATE)
     else:
         checkpoints.load_adapter(model, run.method, folder / "adapter", backbone_hash)
     return model, tokenizer, backbone_hash
@@ -72,7 +72,7 @@ def trained(run: Run, folder: Path, key: str) -> tuple[PreTrainedModel, PreTrain
 def save(
     run: Run, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, backbone_hash: str
 ) -> None:
-    """Write the adapter, the merged model or an adapter of `peft`."""
+    """Write the adapter, the merged model or the adapter for `peft`."""
     from rosa_bench.evaluation import export
     from rosa_bench.records.checkpoints import save_adapters
     from rosa_bench.records.record import read_record

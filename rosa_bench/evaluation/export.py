@@ -1,6 +1,6 @@
-"""Trained models as other programs load them: a merged `transformers` folder, or an adapter folder of `peft`.
+"""Export trained models for other programs: a merged `transformers` folder, or an adapter folder of `peft`.
 
-Each holds its tokenizer and a model card (README.md). An adapter is loaded with `peft` and compared with the trained
+Each has its tokenizer and a model card (README.md). An adapter is loaded with `peft` and compared with the trained
 model before it is kept.
 """
 
@@ -39,17 +39,17 @@ if TYPE_CHECKING:
 
 Form = Literal["merged", "peft"]
 TEXTS = ("An exported model reads this sentence.", "It reads this one, too, and answers as before.")
-# Logits may differ by this share of the largest logit (at least 1), more where weights are in bf16.
+# Allowed difference of logits, relative to the largest logit (at least 1); larger for weights in bf16.
 BOUND, LOW_BOUND = 1e-4, 3e-2
 
 
 class ExportError(Exception):
-    """`peft` cannot represent the trained model, or computes something else."""
+    """`peft` cannot represent the trained model, or computes different logits."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained model, and what its exports say about it."""
+    """A trained model with the facts for its model card."""
 
     run: Run
     model: PreTrainedModel
@@ -61,21 +61,21 @@ class Trained:
         return load(self.run.model, self.run.task, seeds(self.run.seed).init)[0]
 
     def folder_name(self, form: Form, variant: str) -> str:
-        """Where a variant goes in a run's folder: the form alone for the main variant."""
+        """The folder name of a variant: `form` for the main variant, else `form-variant`."""
         return form if variant == self.run.method.variants()[-1] else f"{form}-{variant}"
 
     def folders(self, form: Form, folder: Path) -> dict[str, Path]:
-        """Where every variant goes in a run's folder."""
+        """The folder of every variant, below a run's folder."""
         method = self.run.method
         variants = dict.fromkeys([*method.every_variant(), method.variants()[-1]])
         return {variant: folder / self.folder_name(form, variant) for variant in variants}
 
 
 def refuse(run: Run, form: Form, key: str) -> None:
-    """Raise UsageError where a form is impossible; `key` is the option that asked for it."""
+    """Raise UsageError if a form is not supported; `key` is the option that requested it."""
     method, name = run.method, method_name(run)
-    ways = [*(["merged"] if method.mergeable and form != "merged" else []), "adapter"]
-    instead = f"use {' or '.join(f'save={way}' for way in ways)}"
+    forms = [*(["merged"] if method.mergeable and form != "merged" else []), "adapter"]
+    instead = f"use {' or '.join(f'save={way}' for way in forms)}"
     if form == "merged" and not method.mergeable:
         raise UsageError(f"{key}: {name} cannot be merged; {instead}")
     if form == "peft" and MADE & {run.task.backbone, run.model.name}:
@@ -87,11 +87,11 @@ def refuse(run: Run, form: Form, key: str) -> None:
 
 
 def save_peft(trained: Trained, folders: Mapping[str, Path]) -> float:
-    """Write variants, each to its folder; returns the largest difference of their logits from the trained ones.
+    """Write variants to their folders; return the largest difference of their logits from the trained model's.
 
     Raises:
         UsageError: if `peft` is not installed.
-        ExportError: if `peft` cannot write or load it, or computes other logits; nothing is left of it.
+        ExportError: if `peft` cannot write or load an adapter, or computes different logits. Deletes that adapter.
     """
     run, model = trained.run, trained.model
     backbone = trained.backbone()
@@ -129,7 +129,7 @@ def save_peft(trained: Trained, folders: Mapping[str, Path]) -> float:
 
 @contextmanager
 def _from_peft() -> Iterator[None]:
-    """Turn whatever `peft` raises into an ExportError; its warnings are about its own affairs."""
+    """Convert errors of `peft` to ExportError and silence its warnings."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -142,7 +142,7 @@ def _from_peft() -> Iterator[None]:
 
 
 def _owners(model: PreTrainedModel, head: set[str], covered: set[str]) -> list[str]:
-    """Modules to save whole: parts of the task head, and what else trained in the backbone."""
+    """Modules to save completely: those of the task head, and others of the backbone that were trained."""
     base = {id(parameter) for parameter in model.base_model.parameters()}
     owners = set()
     for name, parameter in model.named_parameters():
@@ -159,7 +159,7 @@ def _loaded(backbone: PreTrainedModel, folder: Path) -> Any:
 
 
 def _difference(logits: list[torch.Tensor], expected: list[torch.Tensor], bound: float) -> float:
-    """The largest difference of logits, those at a prompt aside. Raises ExportError if it is beyond rounding."""
+    """The largest difference of logits, ignoring virtual tokens. Raises ExportError if it exceeds rounding."""
     pairs = list(zip(logits, expected, strict=True))
     difference = max(float((a[-len(b) :] - b).abs().max()) for a, b in pairs)
     if not difference <= bound * max(1.0, *(float(b.abs().max()) for b in expected)):
@@ -169,23 +169,23 @@ def _difference(logits: list[torch.Tensor], expected: list[torch.Tensor], bound:
 
 def _logits(model: Any, tokenizer: PreTrainedTokenizerBase) -> list[torch.Tensor]:
     """Logits [tokens, words] or [1, outputs] of each text by itself, in fp32 on the CPU."""
-    out = []
+    logits = []
     with predict.evaluating(model), predict.full_precision(model):
         for text in TEXTS:
             inputs = tokenizer(text, return_tensors="pt")
-            given = {name: inputs[name].to(model.device) for name in ("input_ids", "attention_mask")}
-            out.append(model(**given).logits.float().cpu().flatten(0, -2))
-    return out
+            tensors = {name: inputs[name].to(model.device) for name in ("input_ids", "attention_mask")}
+            logits.append(model(**tensors).logits.float().cpu().flatten(0, -2))
+    return logits
 
 
 def save_merged(trained: Trained, folder: Path, variant: str, backbone: PreTrainedModel) -> None:
-    """Write a model that was merged already, with the configuration of its backbone where training changed it."""
+    """Write a merged model, with the settings of the backbone's configuration that training changed."""
     model: Any = trained.model
     if hasattr(backbone.config, "use_cache"):
         model.config.use_cache = backbone.config.use_cache
     with _replaced(folder) as target:
         if model.can_generate():
-            model.generation_config = transformers.GenerationConfig()  # one that is checked when it is saved
+            model.generation_config = transformers.GenerationConfig()  # a valid one, since saving validates it
         model.save_pretrained(target)
         if model.can_generate():
             model.generation_config = backbone.generation_config
@@ -202,7 +202,7 @@ def merged(trained: Trained, variant: str) -> None:
 
 @contextmanager
 def _replaced(folder: Path) -> Iterator[Path]:
-    """A folder to write to that takes the place of `folder` once it is complete."""
+    """A temporary folder that replaces `folder` when it is complete."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
@@ -221,7 +221,7 @@ def _umask() -> int:
 
 
 def model_card(trained: Trained, form: Form, variant: str) -> str:
-    """README.md of an export: task, method, scores and record, and how to load it."""
+    """README.md of an export: task, method, scores, record, and how to load it."""
     run, record = trained.run, trained.record
     classifies = bool(run.task.num_labels)
     pipeline = "text-classification" if classifies else "text-generation"
@@ -236,8 +236,8 @@ def model_card(trained: Trained, form: Form, variant: str) -> str:
         for split, by_variant in record.scores.items()
         for metric, value in by_variant.get(main, {}).items()
     }
-    saved = record.facts.get("saved", {})
-    rows |= {"epoch": f"{saved['epoch']:g}"} if "epoch" in saved else {}
+    weights = record.facts.get("saved", {})
+    rows |= {"epoch": f"{weights['epoch']:g}"} if "epoch" in weights else {}
     rows |= {"seed": str(run.seed), "record": f"`{record.run_id}`, key `{record.key}`"}
     rows |= {"made with": f"rosa_bench {version('rosa_bench')}"}
     names = getattr(trained.model.config, "id2label", None) if classifies else None

@@ -1,4 +1,4 @@
-"""The trained model of a finished run, from what the run left on disk."""
+"""Restores the trained model of a finished run."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
 
 
 def trained_model(run: Run, folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model of a run's folder as it was at the end, on the run's device, and its tokenizer.
+    """The final model of a run's folder, on the run's device, and its tokenizer.
 
-    It is read from `save=adapter`, or from the last checkpoint of `train.keep_checkpoints=true`.
+    Loads the adapter of `save=adapter`, or the last checkpoint of `train.keep_checkpoints=true`.
 
     Raises:
-        UsageError: for missing or damaged tensors, or those of another backbone or method.
+        UsageError: if tensors are missing, damaged, or of another backbone or method.
     """
     adapter = (folder / "adapter" / "adapter.json").is_file()
-    whole = (path for path in checkpoints.checkpoints(folder) if checkpoints.read_mark(path) is not None)
-    checkpoint = None if adapter else next(whole, None)
+    complete = (path for path in checkpoints.checkpoints(folder) if checkpoints.read_mark(path) is not None)
+    checkpoint = None if adapter else next(complete, None)
     if not adapter and checkpoint is None:
-        raise UsageError(f"{folder} holds no trained weights; run it with save=adapter (force=true if it is done)")
+        raise UsageError(f"{folder} has no trained weights; run it with save=adapter (and force=true if it is done)")
     if run.train.threads:
         torch.set_num_threads(run.train.threads)
     model, tokenizer = load(run.model, run.task, seeds(run.seed).init)
-    moved = dataclasses.replace(run, output_dir=str(folder.parent))  # where ids of runs are looked up
+    moved = dataclasses.replace(run, output_dir=str(folder.parent))  # where `start` looks up ids of runs
     around = predict.attaching(model, run.method)
     backbone_hash, _ = attach_method(moved, model, seeds(run.seed).method, around)
     if checkpoint is None:

@@ -24,7 +24,7 @@ def result_table(records: Sequence[Record], folders: Sequence[Path]) -> str:
 
 
 def _saved(record: Record, folder: Path) -> list[str]:
-    """Where the trained weights are and which epoch's they are; nothing where none were saved."""
+    """The folder and epoch of the trained weights; empty if none were saved."""
     saved = record.facts.get("saved", {})
     if "epoch" not in saved:
         return []

@@ -40,8 +40,8 @@ GAP = "update_proj_gap"  # the option that identifies groups of projected weight
 
 def names() -> list[str]:
     """Every value of `train.optimizer` with the installed `transformers`; `adamw` is torch's AdamW."""
-    known = {name.value for name in OptimizerNames} - {"adamw_torch", "adamw_torch_fused"}
-    return ["adamw", *sorted(name for name in known if not _refusal(name))]
+    available = {name.value for name in OptimizerNames} - {"adamw_torch", "adamw_torch_fused"}
+    return ["adamw", *sorted(name for name in available if not _refusal(name))]
 
 
 def _refusal(name: str) -> str:

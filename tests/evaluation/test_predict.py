@@ -70,7 +70,7 @@ def test_the_search_of_lora_decodes_behind_virtual_tokens_too(method):
 
 
 def test_a_ban_over_the_input_is_not_a_rule_of_lora():
-    with pytest.raises(UsageError, match=r"no_repeat_ngram_over=all: search=lora"):
+    with pytest.raises(UsageError, match=r"no_repeat_ngram_over=all is not supported with search=lora"):
         composed("task=e2e", "task.search=lora", "task.no_repeat_ngram_over=all")
     keys = {
         config_key(composed("task=e2e", *more)) for more in ((), ("task.search=transformers",), ("task.search=lora",))

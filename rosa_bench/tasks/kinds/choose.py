@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Choose(Generate):
-    """A choice by log-likelihood; trained like generation, on the right answer."""
+    """Chooses by log-likelihood. Trained like generation, on the right answer."""
 
     name = "choice"
     decodes = False
@@ -23,20 +23,20 @@ class Choose(Generate):
     def rows(
         self, task: Any, examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, limit: int
     ) -> list[Encoded]:
-        """The choices of all examples, one after the other.
+        """The choices of all examples, in order.
 
-        They may be as long as the model holds, unlike rows of training: a cut choice would be likelier than it is.
+        Unlike training rows, they may be as long as the model allows: a truncated choice would be likelier than it is.
         """
         candidates = (task.candidates(example, tokenizer, limit) for example in examples)
         return [row for rows in candidates for row in rows]
 
     def outputs(self, predictor: Any, rows: Sequence[Encoded], variants: Sequence[Any]) -> list[torch.Tensor]:
-        """The log-likelihood [rows] of each choice in nats."""
+        """The log-likelihood [rows] of each choice, in nats."""
         values: list[torch.Tensor] = predictor.likelihoods(rows, variants)
         return values
 
     def predictions(self, task: Task, examples: Sequence[Example], values: torch.Tensor) -> list[Prediction]:
-        """Log-likelihoods of all choices in a row to the likeliest choice of each example, the first among equals."""
+        """The likeliest choice of each example, the first of equals, from the log-likelihoods of all choices."""
         predictions, rest = [], values.tolist()
         for example in examples:
             choices = example.texts[1:]

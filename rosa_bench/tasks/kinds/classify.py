@@ -15,11 +15,11 @@ from rosa_bench.system.strict_json import short
 if TYPE_CHECKING:
     import torch
 
-WHOLE = re.compile(r"[+-]?[0-9]{1,9}")  # Python would also take 1_0 and digits of other scripts
+WHOLE = re.compile(r"[+-]?[0-9]{1,9}")  # Python would also accept 1_0 and digits of other scripts
 
 
 class Classify(Kind):
-    """A class for each example, the first among equal logits."""
+    """Predicts a class per example, the first of equal logits."""
 
     name = "classify"
     problem_type = "single_label_classification"
@@ -31,7 +31,7 @@ class Classify(Kind):
         return F.cross_entropy(logits, labels, reduction="sum", label_smoothing=label_smoothing)
 
     def predictions(self, task: Task, examples: Sequence[Example], values: torch.Tensor) -> list[Prediction]:
-        """Logits [E, O] to classes; the logits are kept."""
+        """Classes from logits [E, O]; predictions include the logits."""
         return [
             Prediction(example.id, best, example.label, logits=tuple(row))
             for example, best, row in zip(examples, values.argmax(-1).tolist(), values.tolist(), strict=True)
@@ -40,7 +40,7 @@ class Classify(Kind):
     def read(self, text: str, where: str, task: Task, example: Example) -> int:
         """A class or choice, counted from 0."""
         if not WHOLE.fullmatch(text.strip()):
-            raise UsageError(f"{where}: {short(text)} is not a number, the one that a class is counted by")
+            raise UsageError(f"{where}: {short(text)} is not a number; write the class as an integer, counted from 0")
         value, count = int(text), task.classes or len(example.texts) - 1 or MOST
         if not 0 <= value < count:
             raise UsageError(f"{where}: {value} is not one of 0..{count - 1}")

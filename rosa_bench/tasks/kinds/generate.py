@@ -1,4 +1,4 @@
-"""Generation: a text for each input, found by search."""
+"""Generation: a text per input, found by search."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Generate(Kind):
-    """Texts; trained and selected by the loss of the next token."""
+    """Predicts texts. Trained and selected by the next-token loss."""
 
     name = "generate"
     decodes = True
@@ -21,14 +21,14 @@ class Generate(Kind):
     start_examples = 16
 
     def loss(self, logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float) -> torch.Tensor:
-        """Cross entropy of the next token: logits [E, T, V] and token ids [E, T], of which IGNORED carry no loss."""
+        """Next-token cross entropy of logits [E, T, V] and token ids [E, T]; IGNORED tokens have no loss."""
         from torch.nn import functional as F
 
         logits, labels = logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
         return F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum", label_smoothing=label_smoothing)
 
     def predictions(self, task: Task, examples: Sequence[Example], values: torch.Tensor) -> list[Prediction]:
-        """Texts are not a function of one forward pass (`rosa_bench.evaluation.predict.decode`)."""
+        """Not supported: `rosa_bench.evaluation.predict.decode` finds texts by search."""
         raise TypeError("texts are found by search")
 
 

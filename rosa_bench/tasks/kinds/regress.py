@@ -1,4 +1,4 @@
-"""Regression: one score, or several outputs, for each example."""
+"""Regression: a score, or several outputs, per example."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,4})?")
 
 
 class Regress(Kind):
-    """The outputs themselves."""
+    """Predicts the outputs themselves."""
 
     name = "regress"
     problem_type = "regression"
@@ -30,7 +30,7 @@ class Regress(Kind):
         return F.mse_loss(logits.view_as(labels), labels.float(), reduction="sum")
 
     def predictions(self, task: Task, examples: Sequence[Example], values: torch.Tensor) -> list[Prediction]:
-        """Outputs [E, O] to a number, or to a list where the task has several outputs."""
+        """Numbers from outputs [E, O], or lists if the task has several outputs."""
         rows = values.tolist()
         if task.num_labels > 1:
             return [Prediction(e.id, row, e.label) for e, row in zip(examples, rows, strict=True)]
@@ -39,7 +39,7 @@ class Regress(Kind):
     def read(self, text: str, where: str, task: Task, example: Example) -> float:
         """A score."""
         if task.num_labels > 1:
-            raise UsageError(f"task={task.name} has {task.num_labels} outputs a row; a line of a file holds one")
+            raise UsageError(f"task={task.name} has {task.num_labels} outputs a row, but a line of a file has one")
         score = float(text) if DECIMAL.fullmatch(text.strip()) else None
         if not is_number(score):
             raise UsageError(f"{where}: {short(text)} is not a number")
