@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 RUN = $(BIN)/python -m rosa_bench
 
-.PHONY: help setup run test test-slow test-oldest test-newest golden lint format tables bench bench-gpu lock clean
+.PHONY: help setup run test test-slow test-slurm test-oldest test-newest golden lint format tables bench bench-gpu lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -24,7 +24,10 @@ test: setup ## the whole test suite, offline
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 -m 'not slow'
 
 test-slow: setup ## the tests that take minutes each
-	@$(BIN)/python -m pytest -q -m slow
+	@$(BIN)/python -m pytest -q -m 'slow and not slurm'
+
+test-slurm: setup ## the tests of suites on a real Slurm, the one whose sbatch is on the PATH (docs/clusters.md)
+	@scripts/test_slurm.sh $(BIN)/python
 
 test-oldest: ## the test suite with the oldest versions that pyproject.toml allows, in an environment of its own
 	@PYTHON=$(PYTHON) scripts/versions.sh oldest

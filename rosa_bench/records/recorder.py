@@ -294,11 +294,17 @@ class Recorder:
         self.record.scores.setdefault(split, {}).setdefault(variant, {}).update(scores)
 
 
+# As torch and CUDA's libraries say it where they raise a plain RuntimeError.
+OUT_OF_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
+
 def status_of(error: BaseException | None) -> Status:
     """The status of a run that ended with this exception."""
     if error is None:
         return "done"
     if isinstance(error, SystemExit) or interrupted(error):
         return "interrupted"
-    memory = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
+    memory = isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(
+        text in str(error) for text in OUT_OF_MEMORY
+    )
     return "oom" if memory else "failed"

@@ -8,42 +8,23 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
-import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from rosa_bench import config
 from rosa_bench.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, UsageError
 from rosa_bench.records.collect import collect
-from rosa_bench.records.record import seconds
+from rosa_bench.records.record import Record, seconds
 from rosa_bench.records.run_key import run_name
+from rosa_bench.suite.clusters import Share, Worker, make_executor, options_of
 from rosa_bench.suite.plan import Cell, Suite, estimate, load, plan
-from rosa_bench.suite.scheduler import Board
+from rosa_bench.suite.scheduler import Board, Fleet, failed_so_far
 from rosa_bench.system import hub
 from rosa_bench.system.console import complain, plain_os, tell, warn
 from rosa_bench.system.signals import as_keyboard_interrupt, command
-
-
-def make_executor(cluster: str, folder: Path, name: str, options: Mapping[str, Any]) -> Any:
-    """submitit's executor; `options` are parameters of it, such as slurm_partition."""
-    try:
-        import submitit
-    except ImportError as error:
-        raise UsageError("the suite needs submitit: pip install submitit") from error
-    gpus = {}
-    if cluster == "local":
-        import torch
-
-        gpus = {"gpus_per_node": torch.cuda.device_count()}
-    try:
-        executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
-        executor.update_parameters(name=f"rosa_bench-{name}", timeout_min=7 * 24 * 60, **{**gpus, **options})
-    except (OSError, RuntimeError, ValueError, NameError, TypeError) as error:
-        raise UsageError(f"submitit cannot start processes (--cluster {cluster}): {str(error)[:200]}") from error
-    return executor
 
 
 def with_input(cells: Sequence[Cell]) -> tuple[list[Cell], list[str]]:
@@ -107,17 +88,45 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m rosa_bench.suite", description=__doc__)
     parser.add_argument("name", help="one of: " + ", ".join(config.choices("suite")))
     parser.add_argument("overrides", nargs="*", help="key=value for every cell, e.g. output_dir=DIR")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes at a time (default 1)")
+    parser.add_argument("--jobs", type=positive, metavar="N", help="cells at a time (default 1; with --gpus no limit)")
+    parser.add_argument("--gpus", type=cards, metavar="all|0,1", help="the GPUs to use; each cell gets one of them")
+    parser.add_argument(
+        "--per-gpu", type=per_gpu, default="auto", metavar="auto|N", help="cells on a GPU; auto: as its memory allows"
+    )
     parser.add_argument("--cluster", choices=["local", "slurm"], default="local")
+    parser.add_argument("--workers", type=positive, metavar="N", help="Slurm jobs that take cells until none is left")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a submitit parameter")
     parser.add_argument("--dry-run", action="store_true", help="list the cells and the estimate, run nothing")
     parser.add_argument("--only", metavar="PATTERN", help="cells whose run id or overrides match, e.g. '*rosa*'")
     parser.add_argument("--published-code", action="store_true", help="the authors' code's settings, not the paper's")
     parser.add_argument("--retry-failed", action="store_true", help="run failed cells again")
     args = parser.parse_intermixed_args(argv)
-    if args.jobs < 1:
-        parser.error("--jobs must be 1 or more")
+    if args.per_gpu != "auto" and args.gpus is None:
+        parser.error("--per-gpu needs --gpus, such as --gpus all")
+    if args.workers and args.cluster != "slurm":
+        parser.error("--workers needs --cluster slurm; on this machine use --jobs or --gpus")
+    if args.gpus and args.cluster == "slurm" and not args.workers:
+        parser.error("--gpus chooses among the cards of a machine: leave it out, or add --workers N")
     return args
+
+
+def positive(text: str) -> int:
+    """A number of jobs. Raises ValueError for other texts, as argparse expects."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return number
+
+
+def per_gpu(text: str) -> int | Literal["auto"]:
+    """A number of jobs on a card, or auto."""
+    return "auto" if text == "auto" else positive(text)
+
+
+def cards(text: str) -> str:
+    """Positions of cards, or all. Raises ArgumentTypeError for other texts."""
+    if not re.fullmatch(r"all|[0-9]+(,[0-9]+)*", text):
+        raise argparse.ArgumentTypeError(f"{text} is neither all nor numbers of cards such as 0,1")
+    return text
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -149,11 +158,22 @@ def planned(suite: Suite, args: argparse.Namespace) -> list[Cell]:
             source.id for cell in cells if cell.id in wanted for source in cell.sources if source.state != "done"
         }
         cells = [cell for cell in cells if cell.id in wanted]
-    if args.jobs > 1:
-        threads = max(1, (os.cpu_count() or 1) // args.jobs)
-        shared = [replace(c.run.train, threads=c.run.train.threads or threads) for c in cells]
-        cells = [replace(c, run=replace(c.run, train=train)) for c, train in zip(cells, shared, strict=True)]
     return cells
+
+
+def board_for(args: argparse.Namespace, cells: Sequence[Cell], output: Path, known: Sequence[Record]) -> Board:
+    """What runs the cells, here or on a cluster. Raises UsageError if that is not possible."""
+    folder = output / ".suite" / args.name
+    share = Share(args.jobs, args.gpus, None if args.per_gpu == "auto" else args.per_gpu)
+    placement = share.placement(cells) if args.cluster == "local" else None
+    executor = make_executor(args.cluster, folder, args.name, options_of(args.set), cells)
+    again = failed_so_far(cells) if args.retry_failed else {}
+    if args.workers:
+        worker = Worker(tuple(cells), args.name, folder.absolute(), share, again)
+        return Fleet(cells, executor, worker, args.workers, again=again, known=known)
+    if args.cluster == "slurm":
+        return Board(cells, executor, args.jobs or 1, again=again, known=known)
+    return share.board(cells, executor, placement, again=again, known=known)
 
 
 def run_suite(args: argparse.Namespace) -> int:
@@ -166,8 +186,9 @@ def run_suite(args: argparse.Namespace) -> int:
     missing = f"  {len(lacking)} without input" if lacking else ""
     tell(f"{suite.title}: {len(cells) + len(lacking)} cells: {counts}{missing}")
     pending = [cell for cell, state in zip(cells, states, strict=True) if state != "done"]
+    known = collect([output]).records if pending else []
     if pending:
-        tell(str(estimate(pending, collect([output]).records)))
+        tell(str(estimate(pending, known)))
         if (line := missing_hub(pending)) is not None:
             tell(line)
     if args.dry_run:
@@ -176,9 +197,7 @@ def run_suite(args: argparse.Namespace) -> int:
         return EXIT_DONE
     reasons: dict[str, str] = {}
     if pending:
-        options = dict(item.partition("=")[::2] for item in args.set)
-        executor = make_executor(args.cluster, output / ".suite" / args.name, args.name, options)
-        board = Board(cells, executor, args.jobs, args.retry_failed)
+        board = board_for(args, cells, output, known)
         board.run()
         reasons = board.reasons
     tell(summary(cells, reasons, lacking))

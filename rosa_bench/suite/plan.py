@@ -24,7 +24,7 @@ from rosa_bench.records.labels import cell_name
 from rosa_bench.records.record import Record, read_record, seconds
 from rosa_bench.records.run_key import config_key, identity_parts, method_name, run_id, run_name
 from rosa_bench.records.start import kept_weights
-from rosa_bench.suite.worker import cell_code
+from rosa_bench.suite.worker import as_job, cell_code
 from rosa_bench.system.locks import held
 
 State = Literal["done", "failed", "elsewhere", "waiting", "pending"]
@@ -181,7 +181,8 @@ class Cell:
         """Run it; what submitit calls in the new process."""
         record = self.record
         again = record is not None and record.status == "done" and self._lost_weights
-        return cell_code(replace(self.resolved, force=True) if again else self.resolved)
+        run = replace(self.resolved, force=True) if again else self.resolved
+        return as_job(lambda: cell_code(run))
 
     def checkpoint(self, *args: Any) -> Any:
         """What submitit queues again when a cluster takes the machine away: the same cell, which resumes."""
@@ -326,16 +327,28 @@ class Estimate:
         return "" if self.peak_bytes is None else f", up to {self.peak_bytes / 1e9:.1f} GB per process"
 
 
+def neighbours(cell: Cell, known: Sequence[Record]) -> list[Record]:
+    """The nearest finished runs: of the cell's model, if possible of its task and method too; empty without any."""
+    model, task, method = cell.run.model.name, cell.run.task.name, method_name(cell.run)
+    own = [record for record in known if record.model == model]
+    on_task = [record for record in own if record.task == task]
+    alike = [r for r in on_task if r.method == method], on_task, [r for r in own if r.method == method], own
+    return next((group for group in alike if group), [])
+
+
+def device_peak(cell: Cell, known: Sequence[Record]) -> int | None:
+    """The bytes that a cell allocates on a GPU at most, from finished neighbours; None where none ran on a GPU."""
+    near = neighbours(cell, [record for record in known if record.cost.get("peak_device_bytes")])
+    names = ("peak_device_bytes", "peak_reserved_bytes")
+    return max((int(record.cost.get(name, 0)) for record in near for name in names), default=None)
+
+
 def estimate(pending: Sequence[Cell], known: Sequence[Record]) -> Estimate:
-    """For each cell the median of the nearest finished runs: of its model, if possible of its task and method too."""
+    """For each cell the median of its finished neighbours."""
     total, peak, used = 0.0, 0.0, set()
     for cell in pending:
-        model, task, method = cell.run.model.name, cell.run.task.name, method_name(cell.run)
-        own = [record for record in known if record.model == model]
-        on_task = [record for record in own if record.task == task]
-        alike = [r for r in on_task if r.method == method], on_task, [r for r in own if r.method == method], own
-        near = next((group for group in alike if group), None)
-        if near is None:
+        near = neighbours(cell, known)
+        if not near:
             return Estimate(None, None, 0)
         total += statistics.median(seconds(record) for record in near)
         peak = max([peak, *(float(record.cost.get("peak_rss_bytes", 0)) for record in near)])

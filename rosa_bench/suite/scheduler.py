@@ -2,34 +2,58 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rosa_bench.errors import EXIT_USAGE, UsageError
-from rosa_bench.records.record import write_record
-from rosa_bench.suite.plan import Cell, State, duration, estimate
+from rosa_bench.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, UsageError
+from rosa_bench.records.record import Record, write_record
+from rosa_bench.suite.cards import Card, Placement
+from rosa_bench.suite.plan import Cell, State, device_peak, duration, estimate
 from rosa_bench.system.console import tell, warn
 from rosa_bench.system.locks import claimed, held
 
 POLL_S = 0.2
+FLEET_POLL_S = 1.0  # between two looks at cells that workers of a cluster have
+CARDS_S = 60.0  # after which the board shows the cards again
+RESOURCES = "change the request with --set: gpus_per_node=0, timeout_min=240, slurm_partition=NAME"
 OURS = "rosa_bench: "  # begins a line that tells why a run ended
 
 
 class Board:
-    """Runs cells, at most `jobs` at a time, and tells how they stand whenever that changes."""
+    """Runs cells, at most `jobs` at a time, and tells how they stand whenever that changes.
 
-    def __init__(self, cells: Sequence[Cell], executor: Any, jobs: int, retry_failed: bool) -> None:
-        self.cells, self.executor, self.jobs = cells, executor, jobs
+    With a `placement` each job gets one card of it. `again` names failed cells to run once more, by id, with the time
+    at which they started, so that what fails from now on is not repeated. With `leaves` nobody waits at the end for
+    cells that other processes have. `known` are finished records, for estimates.
+    """
+
+    def __init__(
+        self,
+        cells: Sequence[Cell],
+        executor: Any,
+        jobs: int,
+        again: Mapping[str, str] | None = None,
+        placement: Placement | None = None,
+        known: Sequence[Record] = (),
+        leaves: bool = False,
+    ) -> None:
+        self.cells, self.executor, self.jobs, self.placement, self.leaves = cells, executor, jobs, placement, leaves
+        self.again = dict(again or {})
         self.states: dict[str, State] = {cell.id: cell.state for cell in cells}
-        left_out = ("done",) if retry_failed else ("done", "failed")
-        self.waiting = [cell for cell in cells if self.states[cell.id] not in left_out]
+        self.waiting = [c for c in cells if self.states[c.id] not in ("done", "failed") or self._repeats(c)]
         self.running: dict[str, tuple[Cell, Any]] = {}
         self.reasons: dict[str, str] = {}  # by id, of cells that ended without a record that says why
-        self.shown = ""
+        self.known = {record.run_id: record for record in known if record.status == "done"}
+        self.peaks: dict[str, int | None] = {}  # by id, what a cell allocates on a GPU at most
+        self.short_of_memory: set[str] = set()  # ids of cells that get a card to themselves
+        self.refused = False  # by a cluster that takes no more jobs for now
+        self.shown, self.shown_at = "", 0.0
 
     def run(self) -> None:
         """Until every cell is done or has failed."""
@@ -38,30 +62,55 @@ class Board:
                 self._collect()
                 self._start()
                 self._show()
+                if self.leaves and not self.running and all(self.states[c.id] == "elsewhere" for c in self.waiting):
+                    break
                 time.sleep(POLL_S)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, UsageError):
             self._stop()
             raise
         self._show()
 
+    def _repeats(self, cell: Cell) -> bool:
+        """Whether a failed cell is to run again, as it failed before that was decided."""
+        record = cell.record if cell.id in self.again else None
+        return record is not None and record.started == self.again[cell.id]
+
     def _start(self) -> None:
         """Fill the free places; a cell that another process has is looked at again later."""
         for cell in list(self.waiting):
-            if len(self.running) >= self.jobs:
+            if self.refused or len(self.running) >= self.jobs or (self.placement is not None and self.placement.full):
                 return
             state = self.states[cell.id] = cell.state
             if state == "elsewhere" or (state == "waiting" and self._comes(cell.source)):
                 continue
-            self.waiting.remove(cell)
-            if state == "waiting":
+            if state in ("waiting", "done") or (state == "failed" and not self._repeats(cell)):
+                self.waiting.remove(cell)
                 continue
-            if state == "done":
-                continue
-            before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run, not for what watches it
-            try:
-                self.running[cell.id] = (cell, self.executor.submit(cell))
-            finally:
-                signal.signal(signal.SIGINT, before)
+            card = None
+            if self.placement is not None:
+                if cell.id not in self.peaks:
+                    self.peaks[cell.id] = device_peak(cell, list(self.known.values()))
+                card = self.placement.place(cell.id, self.peaks[cell.id], cell.id in self.short_of_memory)
+                if card is None:
+                    continue
+            if (job := self._submit(cell, card)) is not None:
+                self.waiting.remove(cell)
+                self.running[cell.id] = (cell, job)
+
+    def _submit(self, cell: Cell, card: Card | None) -> Any:
+        """A cell's job; None if the cluster takes it only when another one has ended. Raises UsageError if never."""
+        if card is not None:  # not by update_parameters, which allows only numbers and no names of cards
+            self.executor.parameters.update(gpus_per_node=1, visible_gpus=(card.name,))
+        try:
+            with _without_signals(), contextlib.redirect_stderr(io.StringIO()):  # sbatch's words come with the error
+                return self.executor.submit(cell)
+        except Exception as error:  # submitit raises errors of its own
+            if self.executor.cluster == "local":
+                raise
+            if not self.running:
+                raise UsageError(f"Slurm refused the job: {_plain(error)}; {RESOURCES}") from error
+            self.refused = True
+            return None
 
     def _comes(self, source: Cell | None) -> bool:
         """Whether the cell that another starts from is going to be done."""
@@ -73,12 +122,29 @@ class Board:
             if not job.done():
                 continue
             del self.running[key]
+            self.refused = False
             state = cell.state
             if state in ("elsewhere", "pending"):
                 state = self._unfinished(cell, job)
+            self._release(cell, state)
             self.states[key] = state
-            if state != "failed":
-                _forget(job)
+            _forget(job, f"{job.job_id}_*.pkl" if state == "failed" else None)  # a later process may have this id
+
+    def _release(self, cell: Cell, state: State) -> None:
+        """Free the card of a cell; what was too large for its memory runs once more, with a card to itself."""
+        record = cell.record
+        if state == "done" and record is not None:
+            self.known[record.run_id] = record
+            self.peaks.clear()
+        if self.placement is None:
+            return
+        too_large = state == "failed" and record is not None and record.status == "oom"
+        self.placement.release(cell.id, too_large)
+        if too_large and record is not None and cell.id not in self.short_of_memory:
+            warn(f"  {cell.name} ran out of memory; it runs once more, without others on its card")
+            self.short_of_memory.add(cell.id)
+            self.again[cell.id] = record.started
+            self.waiting.append(cell)
 
     def _unfinished(self, cell: Cell, job: Any) -> State:
         """What became of a cell whose process ended without a finished record."""
@@ -116,14 +182,118 @@ class Board:
 
     def _show(self) -> None:
         line = "  ".join(f"{count} {name}" for name, count in self.counts().items() if count)
-        if line == self.shown:
+        late = self.placement is not None and time.monotonic() - self.shown_at > CARDS_S
+        if line == self.shown and not late:
             return
-        self.shown = line
+        self.shown, self.shown_at = line, time.monotonic()
         left = [cell for cell in self.cells if cell in self.waiting or cell.id in self.running]
-        known = [cell.record for cell in self.cells if self.states[cell.id] == "done"]
-        rest = estimate(left, [record for record in known if record is not None])
-        told = f"  (about {duration(rest.seconds / self.jobs)} left{rest.memory})" if left and rest.seconds else ""
-        tell(f"[{time.strftime('%H:%M:%S')}] {line}{told}")
+        rest = estimate(left, list(self.known.values()))
+        jobs = self._at_once()
+        told = f"  (about {duration(rest.seconds / jobs)} left{rest.memory})" if left and rest.seconds else ""
+        cards = "" if self.placement is None else f"  {self.placement}"
+        tell(f"[{time.strftime('%H:%M:%S')}] {line}{told}{cards}")
+
+    def _at_once(self) -> int:
+        """How many cells run at a time."""
+        return self.jobs if self.placement is None else max(1, len(self.running))
+
+
+class Fleet(Board):
+    """Watches cells that `workers` jobs of a cluster take, each as many as it can until none is left.
+
+    A worker leaves when other workers have the cells that remain. If their jobs end early, other ones are submitted as
+    long as the workers before them finished cells.
+    """
+
+    def __init__(self, cells: Sequence[Cell], executor: Any, worker: Any, workers: int, **options: Any) -> None:
+        super().__init__(cells, executor, workers, **options)
+        self.worker, self.live = worker, list[Any]()
+        self.finished: int | None = None  # cells, when workers were submitted the last time
+
+    def run(self) -> None:
+        """Until no cell can be taken any more."""
+        try:
+            while True:
+                self._look()
+                self._collect()
+                self._show()
+                if not self.live and not self._submit_workers():
+                    break
+                time.sleep(FLEET_POLL_S)
+        except (KeyboardInterrupt, UsageError):
+            self._stop()
+            raise
+
+    def _look(self) -> None:
+        """Read the states of cells that were not finished when last looked at."""
+        for cell in list(self.waiting):
+            state = self.states[cell.id] = cell.state
+            if state == "done" or (state == "failed" and not self._repeats(cell)):
+                self.waiting.remove(cell)
+                if (record := cell.record) is not None and state == "done":
+                    self.known[record.run_id] = record
+
+    def _submit_workers(self) -> bool:
+        """Whether there is something to wait for; submits workers for cells that nobody has."""
+        ready = [cell for cell in self.waiting if self.states[cell.id] in ("pending", "failed")]
+        finished = len(self.cells) - len(self.waiting)
+        if not ready or finished == self.finished:
+            return any(self.states[cell.id] == "elsewhere" for cell in self.waiting)
+        self.finished = finished
+        for _ in range(min(self.jobs, len(ready))):
+            job = self._submit(self.worker, None)
+            if job is None:
+                break
+            self.live.append(job)
+            self.running = {job.job_id: (self.worker, job) for job in self.live}
+        tell(f"  {len(self.live)} workers: jobs {', '.join(job.job_id for job in self.live)}")
+        return True
+
+    def _collect(self) -> None:
+        for job in list(self.live):
+            if job.done():
+                self.live.remove(job)
+                code = _code(job)
+                if code not in (EXIT_DONE, EXIT_FAILED):
+                    warn(f"  worker {job.job_id} ended early; {job.paths.stderr} may say why")
+                    _forget(job, f"{job.job_id}_*.pkl")
+                else:
+                    _forget(job)
+        self.running = {job.job_id: (self.worker, job) for job in self.live}
+
+    def counts(self) -> dict[str, int]:
+        """Cells by how they stand; those that workers have count as running."""
+        counts = super().counts()
+        if self.live:
+            counts["running"] += counts.pop("elsewhere")
+        return counts
+
+    def _at_once(self) -> int:
+        return max(1, len(self.live))
+
+
+def failed_so_far(cells: Sequence[Cell]) -> dict[str, str]:
+    """When each failed cell was started, by id."""
+    records = ((cell.id, cell.record) for cell in cells if cell.state == "failed")
+    return {name: record.started for name, record in records if record is not None}
+
+
+@contextlib.contextmanager
+def _without_signals() -> Iterator[None]:
+    """Processes begun inside ignore Ctrl-C and a cluster's SIGUSR2, which are for the run and not for its watcher."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGUSR2)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _plain(error: BaseException) -> str:
+    """What sbatch says, as one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = next((line for line in lines if line.startswith("sbatch: error:")), lines[-1] if lines else repr(error))
+    return said.removeprefix("sbatch: error: ")[:200]
 
 
 def _code(job: Any) -> int | None:
@@ -159,7 +329,7 @@ def _marked_killed(cell: Cell) -> bool:
     return True
 
 
-def _forget(job: Any) -> None:
-    """Remove the files of a process that has nothing to tell."""
-    for path in Path(job.paths.folder).glob(f"{job.job_id}_*"):
+def _forget(job: Any, pattern: str | None = None) -> None:
+    """Remove the files of a process that has nothing to tell, or those of a pattern."""
+    for path in Path(job.paths.folder).glob(pattern or f"{job.job_id}_*"):
         path.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,35 @@ def cell_code(run: Run) -> int:
         return complain(plain_os(error))
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
+
+
+def as_job(work: Callable[[], int]) -> int:
+    """Do a job's work under submitit, whose signal for a time limit (SIGUSR2) lets it end in order; returns its code.
+
+    What was interrupted has kept its checkpoint by then. On Slurm the job is queued again after such a signal, and
+    leaves no result after another one, so that Slurm decides whether it is: after a preemption, not after `scancel`.
+    """
+    requeue: Any = signal.getsignal(signal.SIGUSR2)
+    if os.environ.get("SUBMITIT_EXECUTOR") is None or not callable(requeue):
+        return work()
+    asked = []
+
+    def end(number: int, frame: Any) -> None:
+        asked.append(number)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    signal.signal(signal.SIGUSR2, end)
+    try:
+        code = work()
+    finally:
+        signal.signal(signal.SIGUSR2, requeue)
+    in_worker = os.environ["SUBMITIT_EXECUTOR"] == "local" and "SLURM_JOB_ID" in os.environ
+    if code == EXIT_INTERRUPTED and not in_worker:
+        if asked:
+            requeue(signal.SIGUSR2, None)  # which ends the process
+        if os.environ["SUBMITIT_EXECUTOR"] == "slurm":
+            sys.exit(EXIT_INTERRUPTED)
+    return code
 
 
 def told_if_done(run: Run) -> int | None:

@@ -43,10 +43,11 @@ class PeakMemory:
             self._sampled = max(self._sampled, process.memory_info().rss)
 
     def read(self) -> dict[str, int]:
-        """`peak_rss_bytes`, and `peak_device_bytes` if a GPU is available."""
+        """`peak_rss_bytes`; `peak_device_bytes` and `peak_reserved_bytes` if a GPU is available."""
         out = {"peak_rss_bytes": self._sampled if self._thread else _high_water()}
         if torch.cuda.is_available():
             out["peak_device_bytes"] = torch.cuda.max_memory_allocated()
+            out["peak_reserved_bytes"] = torch.cuda.max_memory_reserved()  # with what the allocator keeps for later
         return out
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from rosa_bench.errors import EXIT_INTERRUPTED
 from rosa_bench.system.console import in_utf8, warn
 
 ORDERLY_S = 6  # to finish the current training step and write its checkpoint
+SAME_S = 2.0  # within which SIGTERM again means nothing more
 LIMIT_S = 9.0  # until the process is ended, even inside a long library call
 INTERRUPTED = "rosa_bench: interrupted; rerun the same command to resume from the last checkpoint"
 WATCHED = (signal.SIGTERM, signal.SIGINT)
@@ -72,6 +74,9 @@ class Signals:
     `request_stop` is called in the main thread and returns whether the work will stop by itself; if not, or not within
     `ORDERLY_S`, KeyboardInterrupt is raised. Python runs handlers only between its own instructions, so a thread also
     watches: if a library call does not return within `LIMIT_S`, it calls `last_words` and ends the process.
+
+    SIGTERM within `SAME_S` of the first one is ignored: a cluster signals every process of a job, and the parents of a
+    run pass the signal on.
     """
 
     def __init__(self, request_stop: Callable[[], bool], last_words: Callable[[], None]) -> None:
@@ -79,6 +84,7 @@ class Signals:
         self._over = threading.Event()
         self._before: dict[int, Any] = {}
         self._pipe: tuple[int, int] | None = None
+        self._first: float | None = None
 
     def begin(self) -> None:
         """Install the handlers. Does nothing outside the main thread, where the caller handles signals."""
@@ -117,6 +123,9 @@ class Signals:
         self._pipe = None
 
     def _received(self, number: int, frame: Any) -> None:
+        if number == signal.SIGTERM and self._first is not None and time.monotonic() - self._first < SAME_S:
+            return
+        self._first = self._first or time.monotonic()
         if not self._request_stop():
             raise KeyboardInterrupt
         signal.alarm(ORDERLY_S)

@@ -104,7 +104,7 @@ def test_a_first_stage_that_kept_no_weights_is_run_again(tmp_path):
     plain = run_experiment(dataclasses.replace(source.run, save="none"))
     assert plain.status == "done" and source.state == "pending"
     executor = Pretend()
-    Board(cells, executor, 1, retry_failed=False).run()
+    Board(cells, executor, 1).run()
     assert len(executor.submitted) == 3 and all(cell.state == "done" for cell in cells)
     assert without_cost(source.record) == without_cost(plain)
 
@@ -131,14 +131,14 @@ def test_stopped_in_either_stage_it_ends_the_same(tmp_path):
         return plan.plan(small_suite(*TWO_STAGES), options)
 
     def finish(found: list[plan.Cell]) -> None:
-        Board(found, Pretend(), 1, retry_failed=False).run()
+        Board(found, Pretend(), 1).run()
         assert all(cell.state == "done" for cell in found)
 
     whole, parts = cells("whole"), cells("parts")
     finish(whole)
     source = next(cell for cell in parts if cell.is_source)
     interrupt(source.run, 3)
-    Board([source], Pretend(), 1, retry_failed=False).run()
+    Board([source], Pretend(), 1).run()
     for cell in parts:
         if cell is not source:
             interrupt(cell.resolved, 3)

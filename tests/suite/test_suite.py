@@ -63,7 +63,8 @@ def test_wrong_names_and_keys_are_one_plain_line():
 
 def running(cells, **options):
     executor = Pretend()
-    return scheduler.Board(cells, executor, options.pop("jobs", 2), options.pop("retry_failed", False)), executor
+    again = scheduler.failed_so_far(cells) if options.pop("retry_failed", False) else {}
+    return scheduler.Board(cells, executor, options.pop("jobs", 2), again), executor
 
 
 def test_what_is_done_is_not_done_again(tmp_path, capsys):
@@ -187,12 +188,13 @@ def test_usage(tmp_path, capsys, monkeypatch, attempts):
     blocked.write_text("")
     wrong = [(["zz"], "choose from"), (["smoke", "--only", "zzz"], "matches no cell")]
     wrong += [(["smoke", "--cluster", "slurm"], "--cluster slurm"), (["smoke", "--set", "walltime=3"], "walltime")]
+    bare = {**os.environ, "PATH": str(tmp_path)}  # without Slurm
     for arguments, said in wrong:
-        done = subprocess.run(command(tmp_path, *arguments), capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command(tmp_path, *arguments), capture_output=True, text=True, timeout=60, env=bare)
         assert done.returncode == EXIT_USAGE and said in done.stderr
         assert "Traceback" not in done.stderr
     local = ["lora_table14", "data=local", f"data.dir={tmp_path}"]
-    wrong = [(local, "data=local looks for"), (["smoke", "--published-code"], "no published code")]
+    wrong = [(local, "would be read and is missing"), (["smoke", "--published-code"], "no published code")]
     for arguments, said in wrong:  # in this process, as starting one takes seconds
         assert suite.main([*arguments, "--dry-run"]) == EXIT_USAGE and said in capsys.readouterr().err
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

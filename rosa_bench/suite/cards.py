@@ -1,0 +1,168 @@
+"""The GPUs of this machine, and which of them each job of a suite gets.
+
+Everything is read from the driver, without a CUDA context in the process that only watches.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from rosa_bench.errors import UsageError
+
+QUERY = [
+    "nvidia-smi",
+    "--query-gpu=index,uuid,memory.total,memory.used,utilization.gpu",
+    "--format=csv,noheader,nounits",
+]
+REFRESH_S = 5.0  # between two readings of memory and utilisation
+CONTEXT_BYTES = 2**30  # what a process holds on a card besides its tensors: CUDA context and kernels
+MARGIN = 1.1  # by which the peak of a finished neighbour may be exceeded
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One card as the driver sees it."""
+
+    index: str
+    uuid: str
+    total_bytes: int
+    used_bytes: int
+    busy_percent: int | None  # None where the driver does not say
+
+
+@dataclass
+class Card:
+    """A card that jobs can be placed on."""
+
+    name: str  # its entry in CUDA_VISIBLE_DEVICES
+    position: int  # among the visible cards, as in --gpus
+    reading: Reading | None = None  # None where the driver does not say
+    most_jobs: int | None = None  # None: as many as memory allows
+    jobs: dict[str, int | None] = field(default_factory=dict)  # bytes that each job needs, by cell; None: not known
+
+
+def read_driver() -> list[Reading]:
+    """All cards of the machine; empty where nvidia-smi is missing or fails."""
+    try:
+        output = subprocess.run(QUERY, capture_output=True, text=True, timeout=20, check=True).stdout
+        rows = [[entry.strip() for entry in line.split(",")] for line in output.splitlines() if line.strip()]
+        return [
+            Reading(index, uuid, int(total) * 2**20, int(used) * 2**20, int(busy) if busy.isdigit() else None)
+            for index, uuid, total, used, busy in rows
+        ]
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return []
+
+
+def visible_cards(chosen: str = "all") -> list[Card]:
+    """The cards that CUDA_VISIBLE_DEVICES leaves, or those of them at the positions in `chosen` ("0,2").
+
+    Raises:
+        UsageError: if there are cards, but none at a position.
+    """
+    count = torch.cuda.device_count()
+    readings = read_driver()
+    listed = [entry.strip() for entry in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if entry.strip()]
+    names = listed[:count] or [reading.uuid for reading in readings[:count]] or [str(index) for index in range(count)]
+    cards = [Card(name, position, _matching(name, readings)) for position, name in enumerate(names[:count])]
+    if chosen == "all" or not cards:
+        return cards
+    positions = [int(position) for position in chosen.split(",")]
+    if absent := [position for position in positions if position >= len(cards)]:
+        raise UsageError(f"--gpus {chosen}: there is no card {absent[0]}; this machine has 0 to {len(cards) - 1}")
+    return [cards[position] for position in dict.fromkeys(positions)]
+
+
+def _matching(name: str, readings: Sequence[Reading]) -> Reading | None:
+    return next((r for r in readings if name == r.index or (len(name) > 4 and r.uuid.startswith(name))), None)
+
+
+class Placement:
+    """Which job runs on which card.
+
+    `per_gpu` jobs share a card; with None as many as fit into its memory, by the peaks of finished runs like them, and
+    a job of unknown size has a card to itself. There are never more jobs than `most_jobs`, such as CPU cores.
+    """
+
+    def __init__(self, cards: Sequence[Card], per_gpu: int | None, most_jobs: int) -> None:
+        self.cards, self.most_jobs, self._counted = list(cards), most_jobs, per_gpu is not None
+        self._read_at = time.monotonic()
+        for card in self.cards:
+            card.most_jobs = per_gpu if per_gpu is not None or card.reading is not None else 1
+
+    def at_most(self, cells: int) -> int:
+        """How many of so many cells can run at a time."""
+        places = [cells if card.most_jobs is None else card.most_jobs for card in self.cards]
+        return max(1, min(cells, self.most_jobs, sum(places)))
+
+    @property
+    def full(self) -> bool:
+        """Whether no card takes another job, of whatever size."""
+        running = sum(len(card.jobs) for card in self.cards)
+        return running >= self.most_jobs or not any(self._has_place(card) for card in self.cards)
+
+    def place(self, cell: str, peak_bytes: int | None, alone: bool = False) -> Card | None:
+        """The card that a cell gets, the one with the fewest jobs and the most free memory; None if it has to wait.
+
+        `peak_bytes` is what it allocates at most, None if that is not known; `alone`: it shares its card with no other.
+        """
+        if self.full:
+            return None
+        self._refresh()
+        need = None if peak_bytes is None or alone else int(peak_bytes * MARGIN) + CONTEXT_BYTES
+        counted = self._counted and not alone
+        able = [card for card in self.cards if self._has_place(card) and (counted or self._fits(card, need))]
+        if not able:
+            return None
+        card = min(able, key=lambda card: (len(card.jobs), card.reading.used_bytes if card.reading else 0))
+        card.jobs[cell] = 0 if counted else need
+        return card
+
+    def release(self, cell: str, out_of_memory: bool = False) -> None:
+        """A cell's job has ended. Where it ran out of memory beside others, fewer jobs share its card from now on."""
+        for card in self.cards:
+            if cell in card.jobs:
+                if out_of_memory and len(card.jobs) > 1:
+                    card.most_jobs = len(card.jobs) - 1
+                del card.jobs[cell]
+
+    def __str__(self) -> str:
+        self._refresh()
+        return "  ".join(map(_line, self.cards))
+
+    def _has_place(self, card: Card) -> bool:
+        alone = any(need is None for need in card.jobs.values())
+        return not alone and (card.most_jobs is None or len(card.jobs) < card.most_jobs)
+
+    def _fits(self, card: Card, need: int | None) -> bool:
+        """Whether a job fits beside those on a card; a card without any always takes one."""
+        if not card.jobs:
+            return True
+        if need is None or card.reading is None:
+            return False
+        planned = sum(other or 0 for other in card.jobs.values())
+        free = card.reading.total_bytes - card.reading.used_bytes
+        return planned + need <= card.reading.total_bytes and need <= free
+
+    def _refresh(self) -> None:
+        if time.monotonic() - self._read_at < REFRESH_S:
+            return
+        readings = read_driver()
+        for card in self.cards:
+            card.reading = (_matching(card.reading.uuid, readings) if card.reading else None) or card.reading
+        self._read_at = time.monotonic()
+
+
+def _line(card: Card) -> str:
+    """A card as the board shows it."""
+    jobs = f"card {card.position}: {len(card.jobs)} job{'' if len(card.jobs) == 1 else 's'}"
+    if card.reading is None:
+        return jobs
+    busy = "" if card.reading.busy_percent is None else f", {card.reading.busy_percent} % busy"
+    return f"{jobs}{busy}, {card.reading.used_bytes / 1e9:.1f} of {card.reading.total_bytes / 1e9:.1f} GB"

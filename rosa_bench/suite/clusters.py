@@ -1,0 +1,209 @@
+"""Where the cells of a suite run: processes of this machine, one card each where there are GPUs, or jobs of Slurm."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import re
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rosa_bench.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, UsageError
+from rosa_bench.records.collect import collect
+from rosa_bench.records.record import Record
+from rosa_bench.suite.cards import Placement, visible_cards
+from rosa_bench.suite.plan import Cell
+from rosa_bench.suite.scheduler import Board
+from rosa_bench.suite.worker import as_job
+from rosa_bench.system.console import complain, tell, warn_once
+from rosa_bench.system.signals import as_keyboard_interrupt
+
+VALUE = re.compile(r"0|[1-9][0-9]*|[0-9]+\.[0-9]+|true|false|[\[{].*")
+TIMEOUTS = 1000  # how often a job may be queued again after its time limit; each time goes on from a checkpoint
+# States in which squeue still lists a job that has ended; one that it does not list any more has ended too.
+ENDED = ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "OUT_OF_MEMORY", "REVOKED", "TIMEOUT")
+
+
+class Queue:
+    """The states of our Slurm jobs by `squeue`, in the form of submitit's watcher.
+
+    That one asks `sacct`, which needs an accounting database, and takes a job for running for ever where it has none.
+    """
+
+    INTERVAL_S = 5.0
+
+    def __init__(self) -> None:
+        self.states: dict[str, str] = {}
+        self.asked_at = -self.INTERVAL_S
+
+    def register_job(self, job_id: str) -> None:
+        """Watch a job, pending until squeue says otherwise."""
+        self.states[job_id] = "PENDING"
+        self.asked_at = time.monotonic()
+
+    def get_state(self, job_id: str, mode: str = "standard") -> str:
+        """A job's state in Slurm's words, a few seconds old unless `mode` is force."""
+        if mode == "force" or (mode == "standard" and time.monotonic() - self.asked_at > self.INTERVAL_S):
+            self._ask()
+        return self.states.get(job_id, "UNKNOWN")
+
+    def get_info(self, job_id: str, mode: str = "standard") -> dict[str, str]:
+        """The state under the name that submitit looks for."""
+        return {"State": self.get_state(job_id, mode)}
+
+    def is_done(self, job_id: str, mode: str = "standard") -> bool:
+        """Whether a job has ended."""
+        return self.get_state(job_id, mode) in ENDED
+
+    def _ask(self) -> None:
+        self.asked_at = time.monotonic()
+        command = ["squeue", "--noheader", "--states=all", "--format=%i|%T", f"--user={getpass.getuser()}"]
+        try:
+            output = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+        except (OSError, subprocess.SubprocessError) as error:
+            said = str(getattr(error, "stderr", None) or error)
+            warn_once(f"rosa_bench: squeue does not answer ({' '.join(said.split())[:200]}); it is asked again")
+            return
+        listed = dict(line.strip().partition("|")[::2] for line in output.splitlines())
+        self.states = {job: listed.get(job, "COMPLETED") for job in self.states}
+
+
+def options_of(settings: Sequence[str]) -> dict[str, Any]:
+    """submitit's parameters from KEY=VALUE: numbers, true, false, [lists], {mappings}, else texts such as 4:00:00.
+
+    Raises:
+        UsageError: if one is not of this form.
+    """
+    options = {}
+    for setting in settings:
+        key, separator, value = setting.partition("=")
+        try:
+            options[key] = yaml.safe_load(value) if VALUE.fullmatch(value) else value
+        except yaml.YAMLError as error:
+            raise UsageError(f"--set {setting}: {' '.join(str(error).split())}") from error
+        if not separator or not key:
+            raise UsageError(f"--set {setting}: write it as KEY=VALUE, such as --set timeout_min=240")
+    return options
+
+
+def make_executor(cluster: str, folder: Path, name: str, options: Mapping[str, Any], cells: Sequence[Cell] = ()) -> Any:
+    """submitit's executor; `options` are parameters of it, such as slurm_partition.
+
+    On Slurm a job asks for one GPU, unless the options name another number or the cells run on the CPU.
+    """
+    try:
+        import submitit
+    except ImportError as error:
+        raise UsageError("the suite needs submitit: pip install submitit") from error
+    own: dict[str, Any] = {"name": f"rosa_bench-{name}", "timeout_min": 7 * 24 * 60}
+    if cluster == "slurm":
+        watcher: Any = Queue()
+        submitit.SlurmJob.watcher = watcher
+        own["slurm_additional_parameters"] = {"requeue": True}
+        if not any("gpu" in key or "gres" in f"{key}={value}" for key, value in options.items()):
+            own["gpus_per_node"] = 0 if cells and all(cell.run.train.device == "cpu" for cell in cells) else 1
+    own |= options
+    if not own.get("gpus_per_node"):  # Slurm without GPUs refuses even a request for none
+        own.pop("gpus_per_node", None)
+    try:
+        executor = submitit.AutoExecutor(folder=folder, cluster=cluster, slurm_max_num_timeout=TIMEOUTS)
+        executor.update_parameters(**own)
+    except (AssertionError, OSError, RuntimeError, ValueError, NameError, TypeError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise UsageError(f"submitit cannot start processes (--cluster {cluster}): {said}") from error
+    return executor
+
+
+def processor_cores() -> int:
+    """The CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class Share:
+    """How cells share a machine: `jobs` at a time (None: as many as cards allow), on the cards `gpus`."""
+
+    jobs: int | None = None
+    gpus: str | None = None  # "all", or positions of cards such as "0,2"; None: the least used card for each job
+    per_gpu: int | None = None  # jobs on a card; None: as many as its memory allows
+
+    def placement(self, cells: Sequence[Cell]) -> Placement | None:
+        """The cards to use; None without any. Raises UsageError if they were asked for and cannot be used."""
+        on_cpu = all(cell.run.train.device == "cpu" for cell in cells)
+        if self.gpus is None:
+            cards = [] if on_cpu else visible_cards()
+            jobs = self.jobs or 1
+            return Placement(cards, jobs, jobs) if cards else None
+        if on_cpu:
+            raise UsageError(f"--gpus {self.gpus}: the cells run with train.device=cpu; leave one of them out")
+        cards = visible_cards(self.gpus)
+        if not cards:
+            raise UsageError(f"--gpus {self.gpus}: torch finds no GPU on this machine; leave --gpus out to use the CPU")
+        if self.per_gpu is None and any(card.reading is None for card in cards):
+            tell(
+                "nvidia-smi does not tell the memory of every card: one job at a time there, unless --per-gpu is given"
+            )
+        return Placement(cards, self.per_gpu, min(self.jobs or processor_cores(), processor_cores()))
+
+    def board(self, cells: Sequence[Cell], executor: Any, placement: Placement | None, **options: Any) -> Board:
+        """A board for processes of this machine, which share its CPU cores."""
+        jobs = (self.jobs or 1) if placement is None else placement.at_most(len(cells))
+        return Board(with_threads(cells, jobs), executor, jobs, placement=placement, **options)
+
+
+def with_threads(cells: Sequence[Cell], jobs: int) -> list[Cell]:
+    """Cells of which so many run at a time, each with its share of the CPU cores, unless it names a number itself."""
+    if jobs == 1:
+        return list(cells)
+    threads = max(1, processor_cores() // jobs)
+    shared = [replace(c.run.train, threads=c.run.train.threads or threads) for c in cells]
+    return [replace(c, run=replace(c.run, train=train)) for c, train in zip(cells, shared, strict=True)]
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A job of a cluster that takes cells until none is left: the suite itself on the machine that the job gets."""
+
+    cells: tuple[Cell, ...]
+    name: str
+    folder: Path
+    share: Share
+    again: Mapping[str, str]
+
+    def __call__(self) -> int:
+        """Run cells; what submitit calls on the other machine. Returns an exit code."""
+        return as_job(self._run)
+
+    def checkpoint(self, *args: Any) -> Any:
+        """What submitit queues again at the time limit: the same worker, which goes on with the cells that are left."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+    def _run(self) -> int:
+        try:
+            with as_keyboard_interrupt():
+                return self._take()
+        except UsageError as error:
+            return complain(str(error))
+        except KeyboardInterrupt:
+            return EXIT_INTERRUPTED
+
+    def _take(self) -> int:
+        job, restart = os.environ.get("SLURM_JOB_ID", os.getpid()), os.environ.get("SLURM_RESTART_COUNT", "0")
+        folder = self.folder / f"worker-{job}-{restart}"
+        executor = make_executor("local", folder, self.name, {})
+        known: list[Record] = collect([Path(self.cells[0].run.output_dir)]).records
+        options = {"again": self.again, "known": known, "leaves": True}
+        board = self.share.board(self.cells, executor, self.share.placement(self.cells), **options)
+        board.run()
+        with contextlib.suppress(OSError):  # logs of cells that failed stay
+            folder.rmdir()
+        return EXIT_FAILED if board.counts()["failed"] else EXIT_DONE
