@@ -1,10 +1,11 @@
-"""`python -m rosa_bench.score`: scores the output file of any system with a task's metrics.
+"""`python -m rosa_bench.score`: score the output file of any system with a task's metrics.
 
     python -m rosa_bench.score --task e2e --predictions out.txt --references refs.jsonl
     python -m rosa_bench.score --task webnlg --predictions out.txt --split test [data=local data.dir=DIR]
 
-Predictions are one a line: a text, a class or a score. References are JSON lines with a list `references` (or `refs`;
-for GLUE a `label`), texts in blocks between empty lines as the E2E challenge has them, or a split of the task.
+The predictions file has one prediction per line: a text, a class or a score. References are JSON lines with a list
+`references` (or `refs`; for GLUE, a `label`), blocks of texts separated by empty lines as in the E2E challenge, or a
+split of the task.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ from rosa_bench.tasks.data2text import seen
 
 
 def lines(path: Path) -> list[str]:
-    """The lines of a text file, split at newlines only; the last one needs no newline.
+    """Read the lines of a text file, split at newlines only. The last line may lack a newline.
 
     Raises:
-        UsageError: if it cannot be read or is not UTF-8.
+        UsageError: if the file cannot be read or is not UTF-8.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -39,16 +40,16 @@ def lines(path: Path) -> list[str]:
         raise UsageError(f"{path} cannot be read ({error.strerror or error})") from error
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: not UTF-8 (byte {error.start + 1})") from error
-    found = text.split("\n")
-    return [line.removesuffix("\r") for line in (found[:-1] if found[-1] == "" else found)]
+    parts = text.split("\n")
+    return [line.removesuffix("\r") for line in (parts[:-1] if parts[-1] == "" else parts)]
 
 
 def read_references(path: Path, task: Task) -> list[Example]:
-    """The references of a file. Raises UsageError that names file, line and field where it is malformed."""
+    """Read the references of a file. Raises UsageError that names the file, line and field of a malformed row."""
     if path.suffix in (".jsonl", ".json", ".gz"):
         return [_reference(row, where, task) for row, where in json_lines(path)]
     if not task.kind.decodes:
-        raise UsageError(f"{path}: labels are read from JSON lines with a field 'label'")
+        raise UsageError(f"{path}: task={task.name} needs labels as JSON lines with a field 'label' (.jsonl)")
     blocks: list[list[str]] = [[]]
     for line in lines(path):
         if line.strip():
@@ -60,7 +61,7 @@ def read_references(path: Path, task: Task) -> list[Example]:
 
 def _reference(row: Any, where: str, task: Task) -> Example:
     if not isinstance(row, dict):
-        raise UsageError(f"{where}: a row is a JSON object, not {type(row).__name__}")
+        raise UsageError(f"{where}: a row must be a JSON object, not {type(row).__name__}")
     if not task.kind.decodes:
         return Example(where, ("",), task.label(row, where))
     name = next((name for name in ("references", "refs", "human_references") if name in row), "references")
@@ -68,20 +69,22 @@ def _reference(row: Any, where: str, task: Task) -> Example:
 
 
 def predictions(path: Path, examples: Sequence[Example], task: Task) -> list[Prediction]:
-    """The predictions of a file beside what they are compared with.
+    """Read the predictions of a file and pair them with their examples.
 
     Raises:
-        UsageError: if there are more or fewer than references, or one is not a number where numbers are wanted, or no
-            class or choice there is.
+        UsageError: if the numbers of predictions and references differ, or a prediction is not a number, class or
+            choice as the task requires.
     """
-    found = lines(path)
-    if len(found) != len(examples):
-        raise UsageError(f"{path} has {len(found)} lines, the references {len(examples)}: one prediction a line")
-    if not found:
-        raise UsageError(f"{path} is empty, and so are the references")
+    texts = lines(path)
+    if len(texts) != len(examples):
+        raise UsageError(
+            f"{path} has {len(texts)} lines, but there are {len(examples)} references; write one prediction per line"
+        )
+    if not texts:
+        raise UsageError(f"{path} and the references are empty")
     values = [
         task.kind.read(text, f"{path}:{number}", task, example)
-        for number, (text, example) in enumerate(zip(found, examples, strict=True), start=1)
+        for number, (text, example) in enumerate(zip(texts, examples, strict=True), start=1)
     ]
     return [
         Prediction(e.id, value, e.label, references=e.references, subset=e.subset)
@@ -89,31 +92,33 @@ def predictions(path: Path, examples: Sequence[Example], task: Task) -> list[Pre
     ]
 
 
-def scored(task: Task, split: str, found: Sequence[Prediction]) -> dict[str, Mapping[str, float]]:
-    """The scores of the whole and of its subsets. Raises UsageError for values that no metric can take."""
+def scored(task: Task, split: str, rows: Sequence[Prediction]) -> dict[str, Mapping[str, float]]:
+    """The scores of all predictions and of each subset. Raises UsageError for values that a metric rejects."""
     try:
-        return task.score_parts(split, found)
+        return task.score_parts(split, rows)
     except ValueError as error:
         raise UsageError(str(error)) from error
 
 
 def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m rosa_bench.score", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--task", required=True, metavar="NAME")
     parser.add_argument("--predictions", required=True, type=Path, metavar="FILE")
-    parser.add_argument("--references", type=Path, metavar="FILE", help="instead of a split of the task")
-    parser.add_argument("--split", default="", help="of the task's rows; its first scored split if not said")
-    parser.add_argument("--scoring", metavar="NAME", help="the convention, as task.scoring")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument(
+        "--references", type=Path, metavar="FILE", help="references to use instead of a split of the task"
+    )
+    parser.add_argument("--split", default="", help="split of the task (default: its first scored split)")
+    parser.add_argument("--scoring", metavar="NAME", help="scoring convention, as task.scoring")
+    parser.add_argument("--json", action="store_true", help="print the result as a JSON object")
     parser.add_argument("overrides", nargs="*", help="key=value, such as data=local data.dir=DIR")
     return parser.parse_intermixed_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Score a file and print the metrics; returns the exit code."""
+    """Score a file, print the metrics and return the exit code."""
     args = parsed(argv)
     try:
         convention = [f"task.scoring={args.scoring}"] if args.scoring else []
@@ -128,18 +133,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         facts = run.task.scoring_facts(examples)
     except UsageError as error:
         return complain(str(error))
-    absent = {name: reason for found in scores.values() for name, reason in getattr(found, "absent", {}).items()}
+    absent = {name: reason for part in scores.values() for name, reason in getattr(part, "absent", {}).items()}
     if args.json:
-        told = {"task": run.task.name, "rows": len(examples), "scores": scores, "absent": absent, "scoring": facts}
-        tell(json.dumps(told, ensure_ascii=False))
+        result = {"task": run.task.name, "rows": len(examples), "scores": scores, "absent": absent, "scoring": facts}
+        tell(json.dumps(result, ensure_ascii=False))
     else:
         tell(as_text(scores, absent, facts))
     return EXIT_DONE
 
 
 def as_text(scores: Mapping[str, Mapping[str, float]], absent: Mapping[str, str], facts: Mapping[str, Any]) -> str:
-    """A line per split and metric, what is missing and why, and how each metric is computed."""
-    out = [f"{split:16}{name:10}{value:10.4f}" for split, found in scores.items() for name, value in found.items()]
+    """Format the scores: a line per split and metric, absent metrics with reasons, and the convention."""
+    out = [f"{split:16}{name:10}{value:10.4f}" for split, part in scores.items() for name, value in part.items()]
     out += [f"{'':16}{name:10}{'–':>10}  {reason}" for name, reason in absent.items()]
     if facts:
         out += ["", f"convention {facts['convention']}, {facts['references']} references"]

@@ -1,4 +1,4 @@
-"""`python -m rosa_bench.sync`: sends the runs that were mirrored offline to wandb, each once."""
+"""`python -m rosa_bench.sync`: upload offline runs to wandb, each once."""
 
 from __future__ import annotations
 
@@ -20,39 +20,39 @@ from rosa_bench.system.signals import command
 from rosa_bench.system.strict_json import loads
 
 SERVER = "https://api.wandb.ai"
-PATIENCE_S = 15  # for one run, and as long again for each megabyte of it
+PATIENCE_S = 15  # time limit per run, and for each megabyte of it
 QUESTION = b'{"query": "{ __typename }"}'
-TIMEOUT_S = 8.0  # for an answer
-LARGEST = 2**24  # bytes of an answer
+TIMEOUT_S = 8.0  # of a response
+LARGEST = 2**24  # bytes of a response
 
 
 def waiting(root: Path) -> list[Path]:
-    """Folders of offline runs below a folder of records that were not sent yet, by name."""
+    """Folders of offline runs below `root` that have not been uploaded, sorted by name."""
     return sorted(folder for folder in root.glob("*/wandb/offline-run-*") if unsent(folder))
 
 
 def unsent(folder: Path) -> bool:
-    """Whether wandb has not marked the run of a folder as sent."""
+    """Whether wandb has not yet marked the run in a folder as synced."""
     return any(not path.with_name(path.name + ".synced").exists() for path in folder.glob("*.wandb"))
 
 
 def send(folder: Path) -> str | None:
-    """Send one run; why it could not be sent, or None."""
+    """Upload a run. Returns the reason if it failed, else None."""
     command = [sys.executable, "-m", "wandb", "sync", "--yes", str(folder)]
     limit = PATIENCE_S * (1 + sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6)
-    quiet = {**os.environ, "WANDB_ERROR_REPORTING": "false"}  # errors are told here, and to nobody else
+    quiet = {**os.environ, "WANDB_ERROR_REPORTING": "false"}  # report errors here only
     try:
         done = subprocess.run(command, env=quiet, capture_output=True, text=True, timeout=limit, stdin=DEVNULL)
     except subprocess.TimeoutExpired:
-        return f"not done within {limit:.0f} s"
+        return f"timed out after {limit:.0f} s"
     if done.returncode == 0 and not unsent(folder):
         return None
-    said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-    return said[-1].strip()[:300] if said else f"wandb ended with {done.returncode}"
+    lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+    return lines[-1].strip()[:300] if lines else f"wandb exited with code {done.returncode}"
 
 
 def answers(endpoint: str) -> bool:
-    """Whether anything at the address speaks HTTP within `TIMEOUT_S` seconds; a refusal is an answer too."""
+    """Whether an HTTP server at the address responds within `TIMEOUT_S` seconds; a client error is a response too."""
     try:
         with urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=TIMEOUT_S):
             return True
@@ -62,18 +62,18 @@ def answers(endpoint: str) -> bool:
         return False
 
 
-def speaks(address: str, asked: bytes | None = None) -> bool:
-    """Whether what answers at an address speaks JSON; `asked` is posted as such. A refusal is an answer too."""
-    request = urllib.request.Request(address, data=asked, headers={"Content-Type": "application/json"})
-    ends = time.monotonic() + TIMEOUT_S
+def speaks(address: str, payload: bytes | None = None) -> bool:
+    """Whether the server at an address responds with JSON; posts `payload` if given. A client error counts as yes."""
+    request = urllib.request.Request(address, data=payload, headers={"Content-Type": "application/json"})
+    deadline = time.monotonic() + TIMEOUT_S
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as reply:
-            told = b""
-            while part := reply.read1(LARGEST):
-                told += part
-                if time.monotonic() > ends or len(told) > LARGEST:
+            content = b""
+            while chunk := reply.read1(LARGEST):
+                content += chunk
+                if time.monotonic() > deadline or len(content) > LARGEST:
                     return False
-            loads(told)
+            loads(content)
             return True
     except urllib.error.HTTPError as error:
         return error.code < 500
@@ -82,26 +82,26 @@ def speaks(address: str, asked: bytes | None = None) -> bool:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Send every offline run below --runs that was not sent; exit code 1 if one could not be."""
+    """Upload every offline run below --runs. The exit code is 1 if an upload failed."""
     parser = argparse.ArgumentParser(prog="python -m rosa_bench.sync", description=__doc__)
     parser.add_argument("--runs", type=Path, default=Path("results/runs"), metavar="DIR")
-    parser.add_argument("--dry-run", action="store_true", help="list them, send nothing")
+    parser.add_argument("--dry-run", action="store_true", help="list the runs without uploading them")
     args = parser.parse_args(argv)
-    found = waiting(args.runs)
-    tell(f"{len(found)} offline runs below {args.runs} were not sent yet")
-    if args.dry_run or not found:
-        tell("\n".join(f"  {folder.parent.parent.name}" for folder in found))
+    folders = waiting(args.runs)
+    tell(f"{len(folders)} offline runs to upload below {args.runs}")
+    if args.dry_run or not folders:
+        tell("\n".join(f"  {folder.parent.parent.name}" for folder in folders))
         return EXIT_DONE
     server = os.environ.get("WANDB_BASE_URL", SERVER)
     if not answers(server):
-        return complain(f"{server} cannot be reached; the runs stay where they are, try again later")
+        return complain(f"{server} cannot be reached; nothing was uploaded, try again later")
     if not speaks(f"{server.rstrip('/')}/graphql", QUESTION):
-        return complain(f"{server} does not answer as wandb does; the runs stay where they are")
+        return complain(f"{server} does not respond like a wandb server; nothing was uploaded, check WANDB_BASE_URL")
     failed = 0
-    for folder in found:
+    for folder in folders:
         reason = send(folder)
         failed += reason is not None
-        tell(f"  {folder.parent.parent.name}: {'sent' if reason is None else f'not sent: {reason}'}")
+        tell(f"  {folder.parent.parent.name}: {'uploaded' if reason is None else f'not uploaded: {reason}'}")
     return EXIT_FAILED if failed else EXIT_DONE
 
 

@@ -1,4 +1,4 @@
-"""The process behind `tracker.mirrored`: follows one run's files and writes them to wandb."""
+"""The process that `tracker.mirrored` starts: follows the files of a run and logs them to wandb."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from typing import Any
 import psutil
 
 POLL_S = 1.0
-LONGEST_TAG = 64  # characters; wandb refuses a run with a longer one, or an empty one
+LONGEST_TAG = 64  # characters; wandb rejects a run with a longer or an empty tag
 
 
 def record_of(folder: Path) -> dict[str, Any]:
-    """The record as it is now."""
+    """Read the current record."""
     value: dict[str, Any] = json.loads((folder / "record.json").read_text(encoding="utf-8"))
     return value
 
 
 def follow(folder: Path, pid: int) -> Iterator[dict[str, Any]]:
-    """The lines of the training curve as they come, until the record is final or the process is gone."""
+    """Yield the events of a run as they are written, until the record is final or the process has exited."""
     path, offset = folder / "events.jsonl", 0
     while True:
         ended = record_of(folder)["status"] != "running" or not psutil.pid_exists(pid)
         if path.is_file():
             if path.stat().st_size < offset:
-                offset = 0  # rewound by a resumed run
+                offset = 0  # a resumed run has truncated the file
             with path.open("rb") as stream:
                 stream.seek(offset)
                 for line in stream:
@@ -42,7 +42,7 @@ def follow(folder: Path, pid: int) -> Iterator[dict[str, Any]]:
 
 
 def flat(scores: dict[str, Any], prefix: str = "") -> dict[str, float]:
-    """Nested scores as `split/variant/metric` names."""
+    """Flatten nested scores to `split/variant/metric` names."""
     out: dict[str, float] = {}
     for name, value in scores.items():
         path = f"{prefix}/{name}".strip("/") if name else prefix
@@ -51,7 +51,7 @@ def flat(scores: dict[str, Any], prefix: str = "") -> dict[str, float]:
 
 
 def begin(record: dict[str, Any], folder: Path, mode: str) -> Any:
-    """A run of wandb; online it is waited for half a minute."""
+    """Start a wandb run; an online run times out after 30 seconds."""
     import wandb
 
     tracker = record["config"]["tracker"]
@@ -69,8 +69,8 @@ def begin(record: dict[str, Any], folder: Path, mode: str) -> Any:
 
 
 def main(folder: Path, pid: int) -> None:
-    """Mirror one run."""
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # else wandb asks its makers' server, also offline
+    """Mirror a run to wandb."""
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # otherwise wandb contacts its error server, even offline
     import wandb
 
     record = record_of(folder)
@@ -80,7 +80,7 @@ def main(folder: Path, pid: int) -> None:
     except (wandb.Error, OSError) as error:
         if mode == "offline":
             raise
-        print(f"wandb cannot be reached, the run is kept offline: {error}", flush=True)
+        print(f"wandb cannot be reached; logging the run offline: {error}", flush=True)
         wandb.teardown()
         run = begin(record, folder, "offline")
     for event in follow(folder, pid):

@@ -1,7 +1,7 @@
-"""Mirrors a run to wandb from a process of its own, so that nothing a tracker does can slow or fail the run.
+"""Mirrors a run to wandb from a separate process, so that the tracker can neither slow down nor fail the run.
 
-The run writes `record.json` and `events.jsonl`; the mirror follows those files and ends when the record is final or
-the run's process is gone.
+The run writes `record.json` and `events.jsonl`; the mirror follows these files and exits when the record is final or
+the run's process has exited.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ GRACE_S = 20
 
 
 def mode(tracker: Tracker) -> Literal["disabled", "offline", "online"]:
-    """Where a run is mirrored to: `tracker.mode`, else WANDB_MODE, else offline. WANDB_MODE=disabled always counts."""
-    wanted = os.environ.get("WANDB_MODE", "")
-    if tracker.name == "none" or wanted == "disabled":
+    """The wandb mode of a run: `tracker.mode`, else WANDB_MODE, else offline. WANDB_MODE=disabled takes precedence."""
+    variable = os.environ.get("WANDB_MODE", "")
+    if tracker.name == "none" or variable == "disabled":
         return "disabled"
-    return tracker.mode or ("online" if wanted in ("online", "run") else "offline")
+    return tracker.mode or ("online" if variable in ("online", "run") else "offline")
 
 
 @contextlib.contextmanager
 def mirrored(run: Run, folder: Path) -> Iterator[None]:
-    """Start the mirror of a run and, at its end, leave it to finish by itself."""
+    """Start the mirror of a run. It finishes by itself after the block."""
     if mode(run.tracker) == "disabled" or not is_first():
         yield
         return

@@ -231,7 +231,7 @@ def test_a_wandb_that_falls_silent_ends_in_a_line(tmp_path, monkeypatch, capsys)
     with server(once) as (address, _):
         monkeypatch.setenv("WANDB_BASE_URL", address)
         assert sync.main(["--runs", str(tmp_path)]) == 1
-    assert time.monotonic() - began < PATIENCE_S and "not sent: " in capsys.readouterr().out
+    assert time.monotonic() - began < PATIENCE_S and "not uploaded: " in capsys.readouterr().out
 
 
 def run_with_mirror(folder: Path, environment: dict[str, str], *before: str) -> subprocess.CompletedProcess[str]:
