@@ -81,7 +81,7 @@ def predictions(path: Path, examples: Sequence[Example], task: Task) -> list[Pre
             f"{path} has {len(texts)} lines, but there are {len(examples)} references; write one prediction per line"
         )
     if not texts:
-        raise UsageError(f"{path} and the references are empty")
+        raise UsageError(f"{path} is empty, as are the references")
     values = [
         task.kind.read(text, f"{path}:{number}", task, example)
         for number, (text, example) in enumerate(zip(texts, examples, strict=True), start=1)

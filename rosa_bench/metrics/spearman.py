@@ -36,7 +36,7 @@ def _resample(score: float, predictions: Numbers, labels: Numbers) -> Statistic:
 
 
 class _Ranks:
-    """Centred ranks of values in a resample; equal values share their mean rank."""
+    """Centered ranks of values in a resample; equal values share their mean rank."""
 
     def __init__(self, values: Numbers) -> None:
         distinct, self.group = np.unique(values, return_inverse=True)

@@ -1,1 +1,1 @@
-"""Records to tables, figures and one HTML page."""
+"""Turns records into tables, figures and an HTML page."""

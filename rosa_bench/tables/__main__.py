@@ -1,4 +1,4 @@
-"""`make tables`: all records to tables, plots and one page in results/tables/. Needs no network and no tracker."""
+"""`make tables`: render all records as tables, plots and an HTML page in results/tables/. Works offline."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ from rosa_bench.tables.formats import comma_separated, latex, long_csv, markdown
 from rosa_bench.tables.grid import Grid
 from rosa_bench.tables.html.page import page
 
-PRINTED = 10  # tables that are shown on the terminal; all are written
+PRINTED = 10  # tables printed on the terminal; all are written
 
 
 def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(prog="python -m rosa_bench.tables", description=__doc__)
-    told = "a folder of runs or an archive; repeatable (default: results/runs and results/*.jsonl.gz)"
-    parser.add_argument("--runs", type=Path, action="append", metavar="PLACE", help=told)
+    places = "a folder of runs or an archive; repeatable (default: results/runs and results/*.jsonl.gz)"
+    parser.add_argument("--runs", type=Path, action="append", metavar="PLACE", help=places)
     parser.add_argument("--out", type=Path, default=Path("results/tables"), metavar="DIR")
-    parser.add_argument("--epoch", choices=["last", "best"], help="in place of each suite's own rule")
-    parser.add_argument("--baseline", metavar="ROW", help="the row or method that the others are tested against")
-    parser.add_argument("--suite", metavar="NAME", help="the table of this suite alone")
-    parser.add_argument("--elsewhere", action="store_true", help="beside ours, what other papers report")
-    parser.add_argument("--no-plots", action="store_true", help="tables and page only")
+    parser.add_argument("--epoch", choices=["last", "best"], help="epoch to report (default: each suite's rule)")
+    parser.add_argument("--baseline", metavar="ROW", help="row or method to test the others against")
+    parser.add_argument("--suite", metavar="NAME", help="render only the table of this suite")
+    parser.add_argument("--elsewhere", action="store_true", help="add results that other papers report")
+    parser.add_argument("--no-plots", action="store_true", help="render only tables and the page")
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write the tables of all records below --runs to --out, and print them."""
+    """Write the tables of all records below --runs to --out and print them."""
     try:
         return render(parsed(argv))
     except UsageError as error:
@@ -52,72 +52,72 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def render(args: argparse.Namespace) -> int:
-    """Collect, build, compare, write."""
+    """Collect records, build and compare tables, and write all output. Returns the exit code."""
     roots = args.runs or [Path("results/runs"), *sorted(Path("results").glob(f"*{SUFFIX}"))]
-    found = collect(roots)
-    for line in found.broken:
+    collection = collect(roots)
+    for line in collection.broken:
         print(line, file=sys.stderr)
-    if not found.groups:
+    if not collection.groups:
         places = " or ".join(map(str, roots))
-        raise UsageError(f"no finished record below {places}; make one with: make run")
+        raise UsageError(f"no finished record below {places}; create one with: make run")
     suites = {name: plan.load(name) for name in ([args.suite] if args.suite else config.choices("suite"))}
-    grids = build(found, suites, args.epoch, args.baseline, args.elsewhere)
+    grids = build(collection, suites, args.epoch, args.baseline, args.elsewhere)
     if args.suite:
-        found, grids = alone(found, [grid for grid in grids if grid.name == args.suite], args.suite)
+        collection, grids = alone(collection, [grid for grid in grids if grid.name == args.suite], args.suite)
     if args.baseline:
         check_baseline(args.baseline, grids)
-    grids = compared(grids, found, args.out, roots)
+    grids = compared(grids, collection, args.out, roots)
     args.out.mkdir(parents=True, exist_ok=True)
     for grid in grids:
         write(grid, args.out)
     baseline = next((grid.baseline for grid in grids if grid.baseline), None)
-    plots, left_out = ([], []) if args.no_plots else draw(found, args.out, baseline)
-    for line in left_out:
+    plots, omitted = ([], []) if args.no_plots else draw(collection, args.out, baseline)
+    for line in omitted:
         print(line, file=sys.stderr)
-    write_bytes(args.out / "index.html", page(grids, plots, [*found.broken, *left_out]).encode())
+    write_bytes(args.out / "index.html", page(grids, plots, [*collection.broken, *omitted]).encode())
     tell("\n".join(map(markdown, grids[:PRINTED])))
     if len(grids) > PRINTED:
         tell(f"and {len(grids) - PRINTED} more tables\n")
-    tell(f"{len(grids)} tables of {len(found.records)} records, all on one page: {args.out / 'index.html'}")
+    tell(f"{len(grids)} tables of {len(collection.records)} records; open {args.out / 'index.html'}")
     return EXIT_DONE
 
 
-def alone(found: Collection, grids: list[Grid], suite: str) -> tuple[Collection, list[Grid]]:
-    """The records and the table of one suite. Raises UsageError if it has none."""
+def alone(collection: Collection, grids: list[Grid], suite: str) -> tuple[Collection, list[Grid]]:
+    """Restrict records and tables to one suite. Raises UsageError if the suite has no record."""
     places = [place for grid in grids for row in grid.rows for place in row.places.values()]
     shown = {id(record) for place in places for record in (*place.records, *place.ended)}
     if not shown:
-        raise UsageError(f"no record of the suite {suite}; make some with: python -m rosa_bench.suite {suite}")
-    groups = [g for g in found.groups if shown & {id(r) for r in (*g.records.values(), *g.unfinished.values())}]
-    return dataclasses.replace(found, groups=groups), grids
+        raise UsageError(f"no record of the suite {suite}; create some with: python -m rosa_bench.suite {suite}")
+    groups = [g for g in collection.groups if shown & {id(r) for r in (*g.records.values(), *g.unfinished.values())}]
+    return dataclasses.replace(collection, groups=groups), grids
 
 
 def check_baseline(baseline: str, grids: Sequence[Grid]) -> None:
-    """Raise UsageError, with the nearest names, if no table has a row or method of this name."""
+    """Raise UsageError with suggestions if no table has a row or method of this name."""
     rows = [row for grid in grids for row in grid.rows]
     if not any(is_baseline(row, baseline) for row in rows):
         methods = {record.method for row in rows for place in row.places.values() for record in place.records}
-        known = sorted(methods | {row.label for row in rows})
-        raise UsageError(f"--baseline {baseline} is no row and no method of a table: {nearest(baseline, known)}")
+        names = sorted(methods | {row.label for row in rows})
+        raise UsageError(f"--baseline {baseline} is not a row or method of any table: {nearest(baseline, names)}")
 
 
-def compared(grids: Sequence[Grid], found: Collection, out: Path, roots: Sequence[Path]) -> list[Grid]:
-    """The grids with each row tested against the baseline; what was computed is kept beside the tables."""
-    known, complaints = known_tests([*roots, out])
-    before = len(known)
-    comparer = Comparer(found, known, complaints)
+def compared(grids: Sequence[Grid], collection: Collection, out: Path, roots: Sequence[Path]) -> list[Grid]:
+    """Test each row of the grids against the baseline, and cache new comparisons in the output folder."""
+    tests, complaints = known_tests([*roots, out])
+    cached = len(tests)
+    comparer = Comparer(collection, tests, complaints)
     grids = [comparer.compared(grid) for grid in grids]
     for line in comparer.complaints:
         print(line, file=sys.stderr)
-    if len(comparer.known) > before:
-        save_tests(out / "tests.json", comparer.known)
+    if len(comparer.tests) > cached:
+        save_tests(out / "tests.json", comparer.tests)
     return grids
 
 
 def write(grid: Grid, out: Path) -> None:
-    """One table in every format."""
-    written = {"md": markdown, "csv": comma_separated, "long.csv": long_csv, "tex": latex}
-    for suffix, render_as in written.items():
+    """Write a table in every format."""
+    formats = {"md": markdown, "csv": comma_separated, "long.csv": long_csv, "tex": latex}
+    for suffix, render_as in formats.items():
         write_bytes(out / f"{grid.name}.{suffix}", render_as(grid).encode())
 
 

@@ -1,4 +1,4 @@
-"""Tables of the runs that belong to no suite's: one for each backbone and data source."""
+"""Tables of runs outside any suite: one per backbone and data source."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from rosa_bench.tables.place_scores import place
 
 
 def others(groups: Sequence[Group], epoch: Epoch) -> list[Grid]:
-    """A table for each backbone and data source; a row is a method, or one of its settings where it has several."""
+    """A table per backbone and data source. A row is a method, or one of its settings if it has several."""
     tables: dict[tuple[str, str], list[Group]] = {}
     for group in groups:
         tables.setdefault((group.first.model, str(group.first.data.get("source"))), []).append(group)
-    return [_other(model, source, found, epoch) for (model, source), found in sorted(tables.items())]
+    return [_other(model, source, members, epoch) for (model, source), members in sorted(tables.items())]
 
 
 def _other(model: str, source: str, groups: Sequence[Group], epoch: Epoch) -> Grid:
@@ -31,24 +31,24 @@ def _other(model: str, source: str, groups: Sequence[Group], epoch: Epoch) -> Gr
             columns[record.task] = column
     rows: dict[str, dict[Column, Place]] = {}
     sizes: dict[str, set[int]] = {}
-    for (label, task), found in sorted(labels.items(), key=lambda item: (by_number(item[0][0]), item[0][1])):
-        for group, particular in zip(found, particulars(found), strict=True):
+    for (label, task), members in sorted(labels.items(), key=lambda item: (by_number(item[0][0]), item[0][1])):
+        for group, particular in zip(members, particulars(members), strict=True):
             row = f"{label}, {particular}" if particular else label
             variant = (group.first.variant_names or [""])[-1]
             if task in columns:
                 rows.setdefault(row, {})[columns[task]] = place(group, columns[task], variant)
                 sizes.setdefault(row, set()).update(r.params["trainable"] for r in group.records.values())
-    made = [Row(row, tuple(sorted(sizes[row])), "", places) for row, places in rows.items()]
+    table_rows = [Row(row, tuple(sorted(sizes[row])), "", places) for row, places in rows.items()]
     rule = {"last": "last epoch", "best": "best epoch"}[epoch]
     note = (
-        f"Mean ± standard deviation over n seeds, {rule}. Options in which runs of a method differ stand in its name."
+        f"Mean ± standard deviation over n seeds, {rule}. Names of methods list the options in which their runs differ."
     )
     title = f"{model} on {source}"
-    return Grid(file_name(title), title, [columns[task] for task in sorted(columns)], made, epoch, notes=[note])
+    return Grid(file_name(title), title, [columns[task] for task in sorted(columns)], table_rows, epoch, notes=[note])
 
 
 def _column(record: Record) -> Column | None:
-    """What a run is judged by; of one that ended without a result, what it would have been judged by."""
+    """The primary metric of a run; for a run without a result, the one it would have had."""
     primary = record.primary
     metric = primary.get("metric", record.config["task"].get("primary"))
     if not isinstance(metric, str):
@@ -57,19 +57,19 @@ def _column(record: Record) -> Column | None:
 
 
 def by_number(label: str) -> list[str | int]:
-    """A name as what it is sorted by: its numbers by their size."""
+    """Sort key of a name that orders its numbers by value."""
     return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", label))]
 
 
 def file_name(title: str) -> str:
-    """What the files of a table are called: its title, or what of it can stand in a name and a hash of the whole."""
+    """The file name of a table: its title, or the safe part of the title plus a hash."""
     plain = title.replace(" ", "_")
     safe = re.sub(r"[^\w.+-]+", "_", plain).strip(".")[:100]
     return plain if safe == plain else f"{safe}-{hashlib.sha256(title.encode()).hexdigest()[:8]}"
 
 
 def particulars(groups: Sequence[Group]) -> list[str]:
-    """For each of the groups the options in which they differ from one another; '' for a single one."""
+    """For each group, the options in which the groups differ; '' for a single group."""
     flat = [
         {f"{part}.{name}": value for part in ("method", "train", "task") for name, value in group.parts[part].items()}
         | {"rows": group.first.data.get("sha256"), "backbone": group.first.facts.get("backbone_hash")}

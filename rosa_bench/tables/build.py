@@ -1,4 +1,4 @@
-"""All tables of a collection of records: those of suites first, then what belongs to none."""
+"""Builds all tables of a collection of records: suite tables first, then tables of the remaining runs."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from rosa_bench.tables.suite_table import SuiteTable
 
 
 def build(
-    found: Collection,
+    collection: Collection,
     suites: Mapping[str, Suite],
     epoch: Epoch | None = None,
     baseline: str | None = None,
     elsewhere: bool = False,
 ) -> list[Grid]:
-    """All tables, those of suites first; `epoch` and `baseline` replace the suites' own. Rows are not compared yet.
+    """Build all tables, suite tables first. Rows are not compared yet.
 
-    With `elsewhere` places hold what other papers report.
+    `epoch` and `baseline` override those of the suites. With `elsewhere`, cells include the results of other papers.
     """
-    grids, taken = [], set()
-    asked: dict[str, Mapping[tuple[str, str], Described]] = {}
+    grids, used = [], set()
+    described: dict[str, Mapping[tuple[str, str], Described]] = {}
     for name, suite in suites.items():
         table = SuiteTable(name, suite, epoch or suite.epoch)
-        mine = table.take(found.groups)
-        if mine:
+        group_ids = table.take(collection.groups)
+        if group_ids:
             grids.append(table.grid())
-            asked[name] = table.described()
-            taken |= mine
-    grids += others([group for group in found.groups if id(group) not in taken], epoch or "last")
+            described[name] = table.described()
+            used |= group_ids
+    grids += others([group for group in collection.groups if id(group) not in used], epoch or "last")
     if elsewhere:
-        grids = [with_elsewhere(grid, asked.get(grid.name, {})) for grid in grids]
+        grids = [with_elsewhere(grid, described.get(grid.name, {})) for grid in grids]
     return [dataclasses.replace(grid, baseline=baseline) for grid in grids] if baseline else grids

@@ -1,7 +1,7 @@
-"""Comparisons in a file, so that tables can be rendered again without predictions and without computing.
+"""A file cache of comparisons, so that tables can be rendered again without predictions or computation.
 
-An entry is found by what was compared (`identity`): the keys of the runs, metric, split and variants. It also holds a
-hash of the predictions it came from (`content`), so that it is not used once they have changed.
+The key of an entry (`identity`) covers the keys of the compared runs, metric, split and variants. An entry also stores
+a hash of its predictions (`content`) and is not used once they have changed.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ FILE = "tests.json"
 
 @dataclass(frozen=True)
 class Test:
-    """A comparison, and of what: names as the table has them, and the hash of the predictions."""
+    """A comparison with its names as in the table and the hash of its predictions."""
 
-    __test__ = False  # for pytest: this is no test case
+    __test__ = False  # not a pytest test class
 
     method: str
     baseline: str
@@ -38,70 +38,70 @@ class Test:
     comparison: Comparison
 
     def current(self, content: str | None) -> bool:
-        """Whether it is of predictions with this hash; None if they are not there any more."""
+        """Whether the comparison comes from predictions with this hash; None: they no longer exist, so it counts."""
         return content is None or content == self.content
 
 
 def identity(
     method: Iterable[str], baseline: Iterable[str], metric: str, split: str, variants: tuple[str, str] = ("", "")
 ) -> str:
-    """What identifies a comparison: the keys of both groups' runs, in any order, metric, split and variant of each."""
-    told = [sorted(method), sorted(baseline), metric, split, *variants]
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
+    """The key of a comparison: a hash of both groups' run keys (in any order), metric, split and both variants."""
+    parts = [sorted(method), sorted(baseline), metric, split, *variants]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
 def content(method: Sequence[Path], baseline: Sequence[Path]) -> str | None:
-    """A hash of the files of predictions of both groups; None unless all are there."""
+    """A hash of both groups' prediction files; None unless all exist."""
     if not all(path.is_file() for path in (*method, *baseline)):
         return None
-    told = [sorted(map(file_sha256, method)), sorted(map(file_sha256, baseline))]
-    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+    hashes = [sorted(map(file_sha256, method)), sorted(map(file_sha256, baseline))]
+    return hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
 
 
 def load_tests(place: Path) -> dict[str, Test]:
-    """The comparisons that a folder (in `tests.json`) or an archive holds, by their identity.
+    """Load the comparisons of a folder (`tests.json`) or an archive, by identity.
 
     Raises:
-        UsageError: naming the file, if it is damaged or of another version.
+        UsageError: if the file is damaged or has another version; the message names it.
     """
     path = place if is_archive(place) else place / FILE
     if not path.exists():
         return {}
     try:
-        whole = read_archive(path).comparisons if is_archive(path) else loads(path.read_text(encoding="utf-8"))
-        if is_archive(path) and not whole:
+        document = read_archive(path).comparisons if is_archive(path) else loads(path.read_text(encoding="utf-8"))
+        if is_archive(path) and not document:
             return {}
-        if not isinstance(whole, dict) or whole.get("schema") != SCHEMA:
+        if not isinstance(document, dict) or document.get("schema") != SCHEMA:
             raise ValueError(f"schema is not {SCHEMA}")
-        return {key: _test(entry) for key, entry in whole["tests"].items()}
+        return {key: _test(entry) for key, entry in document["tests"].items()}
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise UsageError(
-            f"{path} holds no comparisons of this version ({error}); delete it to compute again"
+            f"{path} holds no comparisons of this version ({error}); delete it to recompute them"
         ) from error
 
 
 def _test(entry: Mapping[str, Any]) -> Test:
     values = dict(entry)
-    of = {f.name: values.pop(f.name) for f in dataclasses.fields(Test) if f.name != "comparison"}
+    names = {f.name: values.pop(f.name) for f in dataclasses.fields(Test) if f.name != "comparison"}
     comparison = Comparison(**{f.name: values.pop(f.name, None) for f in dataclasses.fields(Comparison)})
-    texts = (*of.values(), comparison.metric, comparison.test, comparison.seed_test)
+    texts = (*names.values(), comparison.metric, comparison.test, comparison.seed_test)
     numbers = (comparison.difference, comparison.n_examples, comparison.n_seeds, comparison.n_seeds_baseline)
-    maybe = (comparison.low, comparison.high, comparison.p, comparison.seeds_low, comparison.seeds_high)
+    optional = (comparison.low, comparison.high, comparison.p, comparison.seeds_low, comparison.seeds_high)
     if values or not all(isinstance(text, str) for text in texts):
-        raise ValueError(f"an entry has other fields: {', '.join(entry)}")
-    if not all(map(is_number, (*numbers, *(n for n in maybe if n is not None)))):
-        raise ValueError(f"an entry has no numbers: {json.dumps(entry)[:120]}")
-    return Test(**of, comparison=comparison)
+        raise ValueError(f"unexpected fields in an entry: {', '.join(entry)}")
+    if not all(map(is_number, (*numbers, *(n for n in optional if n is not None)))):
+        raise ValueError(f"invalid numbers in an entry: {json.dumps(entry)[:120]}")
+    return Test(**names, comparison=comparison)
 
 
 def save_tests(path: Path, tests: Mapping[str, Test]) -> None:
-    """Write comparisons in one step."""
+    """Write comparisons atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, plain_tests(tests))
 
 
 def plain_tests(tests: Mapping[str, Test]) -> dict[str, Any]:
-    """Comparisons as plain values, by task, split, metric, baseline and method; what is absent is left out."""
+    """Comparisons as plain values, sorted by task, split, metric, baseline and method. Absent values are omitted."""
 
     def order(item: tuple[str, Test]) -> tuple[str, ...]:
         key, test = item

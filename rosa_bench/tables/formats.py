@@ -1,4 +1,4 @@
-"""A grid as Markdown, CSV and LaTeX. A number that is not there is an en dash."""
+"""Renders a grid as Markdown, CSV and LaTeX. An absent number is an en dash."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ MARKS = {"matched": "=", "off": r"\neq", "not comparable": "*"}  # in LaTeX
 
 
 def digits(grid: Grid, column: Column) -> int:
-    """Decimals of a column: the paper's, or enough for three figures."""
+    """Decimals of a column: the paper's, or enough for three significant digits."""
     places = [row.places[column] for row in grid.rows if column in row.places]
     printed = [place.printed.decimals for place in places if place.printed]
     largest = max((abs(score.mean) for place in places for score in place.scores.values()), default=0.0)
@@ -52,18 +52,18 @@ def digits(grid: Grid, column: Column) -> int:
 
 
 def signed(value: float, decimals: int) -> str:
-    """A difference with its sign, a true minus."""
+    """Format a difference with its sign, using a typographic minus."""
     return f"{value:+.{decimals}f}".replace("-", "−")
 
 
 def rounded(value: float, decimals: int) -> str:
-    """A number with its decimals; with two figures and an exponent where those would make zero of it."""
+    """Format a number with fixed decimals, or in scientific notation if it would round to zero."""
     text = f"{value:.{decimals}f}"
     return f"{value:.1e}" if value and not float(text) else text
 
 
 def score_text(score: Score | None, grid: Grid, decimals: int) -> str:
-    """Centre ± standard deviation and the number of seeds; one seed has no spread."""
+    """Mean or median ± standard deviation and the number of seeds. A single seed has no spread."""
     if score is None:
         return DASH
     centre = score.mean if grid.aggregate == "mean" else score.median
@@ -72,7 +72,7 @@ def score_text(score: Score | None, grid: Grid, decimals: int) -> str:
 
 
 def ours(place: Place | None, grid: Grid, decimals: int) -> str:
-    """What was measured, or how it ended without a result."""
+    """The measured score, or the status of runs without a result."""
     if place is None:
         return DASH
     ended = ", ".join(f"{status} (n={count})" for status, count in place.unfinished.items())
@@ -81,7 +81,7 @@ def ours(place: Place | None, grid: Grid, decimals: int) -> str:
 
 
 def printed_text(place: Place | None, decimals: int) -> str:
-    """What the paper prints."""
+    """The paper's printed number."""
     if place is None or place.printed is None:
         return DASH
     std = place.printed.std
@@ -96,18 +96,18 @@ def sizes(row: Row) -> str:
 
 
 class Footnotes:
-    """Reasons, each once, called by letters in the order of their first use."""
+    """Distinct reasons, lettered in order of first use."""
 
     def __init__(self) -> None:
         self.reasons: list[str] = []
 
     def mark(self, reasons: Sequence[str]) -> str:
-        """The letters of some reasons."""
+        """The letters of `reasons`; new reasons are added."""
         self.reasons += [reason for reason in reasons if reason not in self.reasons]
         return ",".join(_letters(self.reasons.index(reason)) for reason in reasons)
 
     def lines(self) -> list[str]:
-        """What each letter means."""
+        """The text of each footnote."""
         return [f"[{_letters(i)}] {reason}" for i, reason in enumerate(self.reasons)]
 
 
@@ -116,7 +116,7 @@ def _letters(index: int) -> str:
 
 
 def rows(grid: Grid, footnotes: Footnotes) -> Iterator[list[str]]:
-    """The head, then a line per row: label, parameters, in each column ours, the paper's, and what to make of both."""
+    """Yield the head, then a line per row: label, parameters, and per column our score, the paper's and the verdict."""
     related = with_related(grid)
     yield ["method", "trainable", *_interleaved(grid, related, grid.head, lambda column: "reported elsewhere")]
     decimals = {column: digits(grid, column) for column in grid.columns}
@@ -127,14 +127,14 @@ def rows(grid: Grid, footnotes: Footnotes) -> Iterator[list[str]]:
 
 
 def with_related(grid: Grid) -> set[Column]:
-    """The columns in which other papers report something."""
+    """The columns in which other papers report results."""
     return {column for row in grid.rows for column, place in row.places.items() if place.elsewhere}
 
 
 def _interleaved(
     grid: Grid, related: set[Column], ours_of: Callable[[Column], str], elsewhere_of: Callable[[Column], str]
 ) -> Iterator[str]:
-    """A text for each column, and behind those with related values another one."""
+    """Yield a text per column, followed by a second one for columns with related results."""
     for column in grid.columns:
         yield ours_of(column)
         if column in related:
@@ -142,7 +142,7 @@ def _interleaved(
 
 
 def elsewhere_text(place: Place | None) -> str:
-    """What other papers report: value, spread and source of each; empty where none does."""
+    """Results of other papers: value, spread and source of each; empty if there are none."""
     values = () if place is None else place.elsewhere
     spreads = ("" if v.std is None else f" ± {v.std:g}" for v in values)
     return "; ".join(f"{v.value:g}{spread} {v.source}" for v, spread in zip(values, spreads, strict=True))
@@ -160,38 +160,38 @@ def _cell(place: Place | None, grid: Grid, decimals: int, footnotes: Footnotes) 
 
 
 def emphasised(text: str, place: Place | None) -> str:
-    """Bold where it is better than the baseline, a dagger where it is worse, if the difference holds."""
+    """Mark a score whose difference to the baseline holds: bold if better, a dagger if worse."""
     if place is None or place.against is None or not place.against.holds:
         return text
     return f"**{text}**" if place.against.better else f"{text} †"
 
 
 def notes(grid: Grid, footnotes: Footnotes) -> list[str]:
-    """What has to be known beside the table."""
+    """The notes below a table."""
     lines = list(grid.notes)
     if any(place.against for row in grid.rows for place in row.places.values()):
         lines.append(
-            f"Bold: better than {grid.baseline}, †: worse, where the difference holds for new examples (paired test on "
-            "stored predictions, p < 0.05 after Holm's correction over the rows of a column) and for new seeds (95 % "
-            "interval of the difference of seeds); docs/statistics.md."
+            f"Bold: better than {grid.baseline}; †: worse. Only differences are marked that hold for new examples "
+            "(paired test on stored predictions, p < 0.05 after Holm's correction over the rows of a column) and for "
+            "new seeds (95 % interval of the difference between seeds); see docs/statistics.md."
         )
     lines += _absent(grid)
     used = {c.task: scoring for row in grid.rows for c, p in row.places.items() if (scoring := _scoring(p))}
-    lines += [f"{task} is scored by the convention {scoring}." for task, scoring in sorted(used.items())]
+    lines += [f"{task} uses the scoring convention {scoring}." for task, scoring in sorted(used.items())]
     return lines + footnotes.lines()
 
 
 def _absent(grid: Grid) -> list[str]:
-    """How many runs of a column have no value, by reason."""
-    counted: Counter[tuple[str, str]] = Counter()
+    """The number of runs of a column without a value, by reason."""
+    counts: Counter[tuple[str, str]] = Counter()
     for row in grid.rows:
         for column, place in row.places.items():
             for record in place.records:
                 reason = record.facts.get("absent_metrics", {}).get(column.metric)
                 scored = record.scores.get(column.split, {}).get(place.variant, {})
                 if reason is not None and column.metric not in scored:
-                    counted[grid.head(column), str(reason)] += 1
-    return [f"{head} is absent in {n} {'run' if n == 1 else 'runs'}: {why}." for (head, why), n in counted.items()]
+                    counts[grid.head(column), str(reason)] += 1
+    return [f"{head} is absent in {n} {'run' if n == 1 else 'runs'}: {why}." for (head, why), n in counts.items()]
 
 
 def _scoring(place: Place) -> str:
@@ -209,17 +209,17 @@ def markdown(grid: Grid) -> str:
 
 
 def _in_markdown(text: str) -> str:
-    """Text of a cell: in one line, no end of it, and no markup of a page."""
+    """Text of a Markdown cell: one line, with pipes and HTML tags escaped."""
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
 
 def comma_separated(grid: Grid) -> str:
-    """The table as it is shown, with the head row."""
+    """CSV of the table as shown, with a header row."""
     return _csv(rows(grid, Footnotes()))
 
 
 def long_csv(grid: Grid) -> str:
-    """One line per place and epoch, everything in columns of its own; what is not there is empty."""
+    """CSV with one line per cell and epoch and one column per value; absent values are empty."""
     return _csv([LONG, *([str(line.get(name, "")) for name in LONG] for line in _long(grid))])
 
 
@@ -233,10 +233,10 @@ def _long(grid: Grid) -> Iterator[dict[str, object]]:
     for row in grid.rows:
         for column, place in row.places.items():
             for epoch in place.scores or (grid.epoch,):
-                yield _whole(grid, row, column, place, epoch)
+                yield _long_line(grid, row, column, place, epoch)
 
 
-def _whole(grid: Grid, row: Row, column: Column, place: Place, epoch: str) -> dict[str, object]:
+def _long_line(grid: Grid, row: Row, column: Column, place: Place, epoch: str) -> dict[str, object]:
     line: dict[str, object] = {"table": grid.name, "row": row.label, "task": column.task, "metric": column.metric}
     line |= {"split": column.split, "variant": place.variant, "epoch": epoch}
     score = next((score for name, score in place.scores.items() if name == epoch), None)
@@ -257,7 +257,7 @@ def _whole(grid: Grid, row: Row, column: Column, place: Place, epoch: str) -> di
 
 
 def latex(grid: Grid) -> str:
-    """A booktabs tabular; the paper's values stand in a line of their own below ours."""
+    """A LaTeX tabular for booktabs; the paper's values follow ours on a separate line."""
     footnotes, lines = Footnotes(), []
     decimals = {column: digits(grid, column) for column in grid.columns}
     for row in grid.rows:
@@ -269,10 +269,10 @@ def latex(grid: Grid) -> str:
             related = [escaped(elsewhere_text(place) or DASH) for place, _ in places]
             lines.append([r"\quad reported elsewhere", "", *related])
     head = ["method", "trainable", *map(grid.head, grid.columns)]
-    told = [f"% {' '.join(line.split())}" for line in [grid.title, *notes(grid, footnotes)]]
+    comments = [f"% {' '.join(line.split())}" for line in [grid.title, *notes(grid, footnotes)]]
     return "\n".join(
         [
-            *told,
+            *comments,
             rf"\begin{{tabular}}{{ll{'r' * len(grid.columns)}}}",
             r"\toprule",
             " & ".join(map(escaped, head)) + r" \\",
@@ -302,10 +302,10 @@ def _latex_printed(place: Place | None, decimals: int, footnotes: Footnotes) -> 
 
 ESCAPES: dict[str, str | int | None] = {c: "\\" + c for c in "_%&#{}"}
 ESCAPES |= {"$": r"\$", "\\": r"\textbackslash{}", "~": r"\textasciitilde{}"}
-ESCAPES |= {"[": "{[}", "*": "{*}"}  # which would be options of the line break before them
+ESCAPES |= {"[": "{[}", "*": "{*}"}  # LaTeX reads them as options of a preceding line break
 ESCAPES |= {"^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--", "−": "$-$", "†": r"$\dagger$", "<": "$<$", ">": "$>$"}
 
 
 def escaped(text: str) -> str:
-    """Text as LaTeX prints it."""
+    """Escape text for LaTeX."""
     return text.translate(str.maketrans(ESCAPES))

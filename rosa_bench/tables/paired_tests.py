@@ -1,7 +1,7 @@
-"""Two groups of runs on the same examples: do they differ, for new examples and for new seeds?
+"""Paired tests of two groups of runs on the same examples: does the difference hold for new examples and new seeds?
 
-Input are stored predictions (`predictions-<split>[-<variant>].jsonl.gz`) of a method's seeds and of a baseline's.
-docs/statistics.md says what each number means.
+The inputs are stored predictions (`predictions-<split>[-<variant>].jsonl.gz`) of a method's and a baseline's seeds.
+`docs/statistics.md` explains each number.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from rosa_bench.records.predictions import Predictions
 from rosa_bench.stats import significance
 from rosa_bench.stats.bootstrap import Statistic, differences
 
-ENOUGH_EXAMPLES = 10  # of fewer no bootstrap is drawn
-UNDEFINED = 0.01  # share of the resamples in which a metric may be undefined
+ENOUGH_EXAMPLES = 10  # fewest examples for a bootstrap
+UNDEFINED = 0.01  # largest share of resamples in which a metric may be undefined
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A method's mean score less the baseline's, in the metric's own unit.
+    """A method's mean score minus the baseline's, in the unit of the metric.
 
-    `low` to `high` encloses the difference on new examples of the kind, with these very runs, with 95 %; `p` is of the
-    hypothesis that there is none. `seeds_low` to `seeds_high` encloses that of new seeds on these very examples. What
-    is absent is None; `test` and `seed_test` then say why, else how it was computed.
+    `low` to `high` is a 95 % interval of the difference on new examples with the same runs; `p` tests the hypothesis of
+    no difference. `seeds_low` to `seeds_high` is a 95 % interval for new seeds on the same examples. Absent values are
+    None; `test` and `seed_test` then give the reason, otherwise the method of computation.
     """
 
     metric: str
@@ -52,27 +52,27 @@ class Comparison:
     n_seeds_baseline: int = 1
 
     def holds(self, adjusted: float | None) -> bool:
-        """Whether the difference holds for new examples (p after Holm's correction) and for new seeds, same sign."""
+        """Whether the difference holds for new examples (Holm-corrected p) and, with the same sign, for new seeds."""
         if adjusted is None or adjusted >= significance.ALPHA or self.seeds_low is None or self.seeds_high is None:
             return False
         return self.seeds_low > 0 if self.difference > 0 else self.seeds_high < 0
 
     def better(self) -> bool:
-        """Whether the method is the better one by this metric."""
+        """Whether the method is better than the baseline by this metric."""
         return self.difference > 0 if metrics.traits(self.metric)[1] else self.difference < 0
 
 
 def task_of(config: Mapping[str, Any]) -> Task:
-    """The task of a record's `config`. Raises UsageError if it is not one of this version."""
+    """Build the task of a record's `config`. Raises UsageError if this version does not accept it."""
     values = dict(config["task"])
     target, choice = str(values.pop("_target_", "")), (config.get("choices") or {}).get("task")
-    if (path := choice_files("task").get(str(choice))) is not None:  # the class may have moved since
+    if (path := choice_files("task").get(str(choice))) is not None:  # the class may have moved
         target = str(dict(OmegaConf.load(path))["_target_"])
     cls = target_class("task", target)
     try:
         task: Task = cls(**values)
     except ValueError as error:
-        raise UsageError(f"a record's task cannot be made again ({str(error).splitlines()[0]})") from error
+        raise UsageError(f"cannot rebuild the task of a record ({str(error).splitlines()[0]})") from error
     return task
 
 
@@ -83,11 +83,11 @@ def compare(
     baseline: Sequence[Predictions],
     resamples: int = significance.RESAMPLES,
 ) -> Comparison:
-    """A method's runs against a baseline's by a metric of the task, one run per seed.
+    """Compare a method's runs with a baseline's by a metric of the task, one run per seed.
 
     Raises:
-        UsageError: if a group has no run or two of one seed, or the runs are not of the same examples in the same
-            order; names both files.
+        UsageError: if a group is empty or has two runs of one seed, or if the runs differ in their examples or the
+            order of them; the message names both files.
         NoStatisticError: if the metric is unknown, undefined for a run, or cannot be computed here.
     """
     same_examples([*method, *baseline])
@@ -115,59 +115,65 @@ def compare(
 
 
 def same_examples(runs: Sequence[Predictions]) -> None:
-    """Raise UsageError, naming two files and where they differ, unless all are of the same rows in the same order."""
+    """Raise UsageError with two files and their first difference unless all have the same rows in the same order."""
     for run in runs[1:]:
         first = runs[0]
         if len(run.rows) != len(first.rows):
-            raise UsageError(f"{first.path} has {len(first.rows)} predictions, {run.path} {len(run.rows)}")
+            raise UsageError(f"{first.path} has {len(first.rows)} predictions, but {run.path} has {len(run.rows)}")
         for number, (a, b) in enumerate(zip(first.rows, run.rows, strict=True), start=1):
             if a.id != b.id:
-                raise UsageError(f"{first.path} and {run.path}: prediction {number} is of {a.id} and of {b.id}")
+                raise UsageError(f"{first.path} and {run.path}: the ids of prediction {number} are {a.id} and {b.id}")
             if (a.label, a.references) != (b.label, b.references):
-                raise UsageError(f"{first.path} and {run.path}: {a.id} has other labels or references in each")
+                raise UsageError(f"{first.path} and {run.path}: {a.id} has different labels or references")
 
 
 def distinct_seeds(group: Sequence[Predictions]) -> None:
-    """Raise UsageError, naming two files, unless there are runs, each of another seed."""
+    """Raise UsageError unless the group has runs, all of different seeds."""
     if not group:
         raise UsageError("a comparison needs predictions of a method and of a baseline")
     by_seed: dict[int, Path] = {}
     for run in group:
         if run.seed in by_seed:
-            raise UsageError(f"{by_seed[run.seed]} and {run.path} are both of seed {run.seed}")
+            raise UsageError(f"{by_seed[run.seed]} and {run.path} both have seed {run.seed}")
         by_seed[run.seed] = run.path
 
 
 def examples_test(
     kind: Test, difference: float, ours: Sequence[Statistic], theirs: Sequence[Statistic], resamples: int
 ) -> tuple[float | None, float | None, float | None, str]:
-    """Interval and p of a difference for new examples, and how they were computed.
+    """Interval and p value of a difference for new examples, and how they were computed.
 
-    Accuracies are tested by sign flips, the others by a bootstrap of examples; intervals are the bootstrap's.
+    Accuracies are tested by sign flips, other metrics by a bootstrap over examples. The interval is from the bootstrap.
+
+    Returns:
+        low, high, p, test.
     """
     p, test = signs(*(_correct(group) for group in (ours, theirs))) if kind == "signs" else (None, "")
     examples = ours[0].examples
     if examples < ENOUGH_EXAMPLES:
         return None, None, p, test or f"absent: {examples} examples are too few for a bootstrap"
-    drawn = differences(ours, theirs, resamples)
-    defined = drawn[np.isfinite(drawn)]
-    if len(defined) < (1 - UNDEFINED) * len(drawn):
-        return None, None, p, test or f"absent: undefined in {len(drawn) - len(defined)} of {len(drawn)} resamples"
+    values = differences(ours, theirs, resamples)
+    defined = values[np.isfinite(values)]
+    if len(defined) < (1 - UNDEFINED) * len(values):
+        return None, None, p, test or f"absent: undefined in {len(values) - len(defined)} of {len(values)} resamples"
     centred, low, high = significance.null_centred(difference, defined)
     return low, high, centred if p is None else p, test or "paired bootstrap of examples"
 
 
 def _correct(group: Sequence[Statistic]) -> NDArray[np.int64]:
-    """Which examples [runs, E] each run has right."""
+    """Correctness [runs, E] of each run's predictions."""
     return np.stack([run.correct for run in group if run.correct is not None])
 
 
 def signs(ours: NDArray[np.int64], theirs: NDArray[np.int64]) -> tuple[float, str]:
-    """p and name of the permutation test of the difference in correctness [runs, E], averaged over each group's runs.
+    """Permutation test of the difference in correctness [runs, E], averaged over each group's runs.
 
-    With one run each, examples that both have right or both have wrong drop out, and the signs of the others are a
-    binomial distribution of 1/2: McNemar's exact test.
+    With one run each, examples that both get right or both get wrong drop out, and the signs of the others are binomial
+    with probability 1/2: McNemar's exact test.
+
+    Returns:
+        The p value and the name of the test.
     """
-    runs = math.lcm(len(ours), len(theirs))  # differences of averages are whole multiples of 1 / runs
-    apart = ours.sum(0) * (runs // len(ours)) - theirs.sum(0) * (runs // len(theirs))
-    return significance.sign_flip(apart), "exact McNemar" if runs == 1 else "sign flips of examples"
+    runs = math.lcm(len(ours), len(theirs))  # differences of averages are integer multiples of 1 / runs
+    gaps = ours.sum(0) * (runs // len(ours)) - theirs.sum(0) * (runs // len(theirs))
+    return significance.sign_flip(gaps), "exact McNemar" if runs == 1 else "sign flips of examples"

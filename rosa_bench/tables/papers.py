@@ -1,7 +1,7 @@
-"""The numbers that the papers print, and related ones of other papers: results/papers. Light: no torch.
+"""Reads the papers' printed numbers and related results of other papers from results/papers. Does not import torch.
 
-`reported.csv` holds scores, one cell a row, and says nothing about what a paper leaves out; `sources.yaml` says where
-each table was read, its units, how it sums up seeds and what is misprinted, and holds tables that are not scores.
+`reported.csv` holds one printed score per row and no row for what a paper omits. `sources.yaml` describes each table:
+where it was read, its units, its aggregation over seeds and its misprints. It also holds tables other than scores.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from rosa_bench.errors import UsageError, nearest
 
 @dataclass(frozen=True)
 class Reported:
-    """One printed score. None where the paper says nothing."""
+    """A printed score. Fields are None if the paper does not state them."""
 
     paper: str
     table: str
     model: str
-    method: str  # the row, as `Block.reported` names it
+    method: str  # label of the row, as in `Block.reported`
     rank: int | None
     task: str
     metric: str
-    value: float | None  # in the table's own scale
+    value: float | None  # on the table's scale
     std: float | None
     trainable_params: str | None  # as printed, e.g. 0.35M
     split: str | None
@@ -44,40 +44,40 @@ NEEDED = ("paper", "table", "model", "method", "task", "metric")
 
 
 def reported(paper: str, table: str | None = None) -> list[Reported]:
-    """The printed scores of a paper, or of one of its tables, in the file's order; none of a table without scores."""
+    """The printed scores of a paper or of one of its tables, in file order. Empty for a table without scores."""
     rows = read(papers_dir() / "reported.csv")
     return [row for row in rows if row.paper == paper and table in (None, row.table)]
 
 
 def task_of(name: str) -> tuple[str, str]:
-    """Our task and split for a task's name in related.csv."""
+    """The task and split for a task name in related.csv."""
     task, split = _yaml(papers_dir() / "sources.yaml")["tasks"].get(name, (name, "validation"))
     return task, split
 
 
 def source(paper: str, table: str) -> Mapping[str, Any]:
-    """What is known of a table: `read_from`, `aggregation`, `units`, `misprints`, and `numbers` that are not scores.
+    """The description of a table: `read_from`, `aggregation`, `units`, `misprints`, and `numbers` other than scores.
 
     Raises:
-        UsageError: for a table that results/papers/sources.yaml does not have.
+        UsageError: if results/papers/sources.yaml has no such table.
     """
     path = papers_dir() / "sources.yaml"
     tables = _yaml(path)["tables"]
     name = f"{paper}/{table}"
     if name not in tables:
         raise UsageError(f"{path} has no table {name}: {nearest(name, tables)}")
-    found: Mapping[str, Any] = tables[name]
-    return found
+    description: Mapping[str, Any] = tables[name]
+    return description
 
 
 def document(name: str) -> str:
-    """Where a paper is found: its entry among the `documents` of results/papers/sources.yaml."""
+    """The reference of a paper: its entry in `documents` of results/papers/sources.yaml."""
     return str(_yaml(papers_dir() / "sources.yaml")["documents"][name])
 
 
 @functools.lru_cache(maxsize=4)
 def read(path: Path) -> tuple[Reported, ...]:
-    """Every row of a file like reported.csv. Raises UsageError that names file, line and column."""
+    """Read a file like reported.csv. Raises UsageError that names the file, line and column."""
     try:
         with path.open(encoding="utf-8", newline="") as stream:
             lines = csv.DictReader(stream)
@@ -90,7 +90,7 @@ def read(path: Path) -> tuple[Reported, ...]:
 
 def _row(line: Mapping[str, str | None], where: str) -> Reported:
     if None in line or None in line.values():
-        raise UsageError(f"{where}: not {len(COLUMNS)} cells")
+        raise UsageError(f"{where}: expected {len(COLUMNS)} cells")
     cells: dict[str, Any] = {name: text or None for name, text in line.items()}
     for name in NEEDED:
         if cells[name] is None:
@@ -120,5 +120,5 @@ def _yaml(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UsageError(f"{path}: {' '.join(str(error).split())}") from error
     if not isinstance(value, dict) or not isinstance(value.get("tables"), dict):
-        raise UsageError(f"{path}: no mapping with tables")
+        raise UsageError(f"{path}: expected a mapping with the key 'tables'")
     return value

@@ -325,8 +325,8 @@ def test_what_goes_beyond_the_caps_is_named(tmp_path, monkeypatch):
     made = record(), record(seed=2), record("sst2"), record(method="rosa"), other
     drawn, left = figures.draw(found(tmp_path / "runs", *made), tmp_path / "out")
     assert [plot.png.name for plot in drawn] == ["memory-m-embedded_v1.png", "time_cpu-m-embedded_v1.png"]
-    assert "Left out: sst2." in drawn[0].caption and "Other settings that are not shown: 1;" in drawn[0].caption
-    assert left == ["not drawn, as others have more runs: m on local"]
+    assert "Not shown: sst2." in drawn[0].caption and "not shown, with fewer seeds: 1." in drawn[0].caption
+    assert left == ["not drawn, since others have more runs: m on local"]
 
 
 def test_no_record_gives_no_figure(tmp_path):

@@ -106,7 +106,7 @@ def test_a_paper_stands_beside_ours_with_its_mark_and_why():
     assert text.count(">[a] other model size</li>") == text.count(">[b] other data</li>") == 1  # one line for both rows
     lines = Reader(text).panels["places"][0]["lines"]
     assert "Paper: 63.4 ± 1.2 (median of five)." in lines
-    assert "Ours less the paper’s, last epoch: −13.4, not comparable: other model size; other data." in lines
+    assert "Ours minus the paper’s, last epoch: −13.4, not comparable: other model size; other data." in lines
 
 
 @pytest.mark.parametrize("mark", ["matched", "off"])
@@ -181,14 +181,14 @@ def test_a_number_that_is_not_finite_is_still_json():
 
 def test_other_settings_are_told():
     lines = read(("lora", place(50.0, other_settings=3))).panels["places"][0]["lines"]
-    assert lines[-1] == "3 runs of other settings are not in this number."
+    assert lines[-1] == "Runs with other settings, not included: 3."
 
 
 def test_runs_that_ended_without_a_result_are_told():
     oom, failed = (tuple(record(seed=seed, status=status) for seed in (3, 4)) for status in ("oom", "failed"))
     reader = read(("lora", place(50.0, ended=oom)), ("rosa", Place(ended=failed[:1])))
     assert [row[2] for row in reader.rows[1:3]] == ["50.00 (n=1)51.00 (n=1)oom (n=2)", "––failed (n=1)"]
-    assert reader.panels["places"][0]["lines"][-1] == "2 of the runs ended with status oom."
+    assert reader.panels["places"][0]["lines"][-1] == "Runs that ended with status oom: 2."
 
 
 def test_the_panel_of_a_place_without_a_result_holds_the_runs_and_why():

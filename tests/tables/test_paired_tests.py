@@ -166,7 +166,7 @@ def test_runs_of_other_examples_are_refused(tmp_path):
         with pytest.raises(UsageError, match=said) as raised:
             compare(task, "accuracy", [a], [other])
         assert str(a.path) in str(raised.value) and str(other.path) in str(raised.value)
-    with pytest.raises(UsageError, match="both of seed 1"):
+    with pytest.raises(UsageError, match="both have seed 1"):
         compare(task, "accuracy", [a, a], [a])
     with pytest.raises(UsageError, match="needs predictions"):
         compare(task, "accuracy", [a], [])
@@ -221,7 +221,7 @@ def test_damaged_files_are_named(tmp_path):
 def test_a_task_is_made_from_its_record():
     run = composed("task=webnlg", "task.scoring=webnlg2017")
     assert task_of(run.to_dict()) == run.task
-    with pytest.raises(UsageError, match="cannot be made"):
+    with pytest.raises(UsageError, match="cannot rebuild"):
         task_of({"task": run.to_dict()["task"] | {"no_such_key": 1}})
     with pytest.raises(UsageError, match="_target_"):
         task_of({"task": {"_target_": "os.system"}})

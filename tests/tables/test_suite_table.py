@@ -192,4 +192,4 @@ def test_a_suites_runs_under_other_settings_are_told(tmp_path):
     for cell in plan.plan(suite, ["train.max_steps=5"]):
         method = cell.run.to_dict()["method"]["_target_"].rpartition(".")[2].lower()
         changed(record(tmp_path, f"method={method}", "train.max_steps=5"), config=cell.run.to_dict())
-    assert "not as the suite asks: train.max_steps=5, not null." in markdown(built(tmp_path, suite)[0])
+    assert "differ from the suite's settings: train.max_steps=5, not null." in markdown(built(tmp_path, suite)[0])

@@ -158,7 +158,7 @@ def test_a_task_without_any_run_is_no_column_but_a_note(tmp_path):
     for method in ("lora", "full"):
         record(tmp_path, f"method={method}")
     (grid,) = built(tmp_path, suite)
-    assert cells(grid)[0][2:] == ["cola matthews"] and "Without any run so far: rte." in markdown(grid)
+    assert cells(grid)[0][2:] == ["cola matthews"] and "No runs yet: rte." in markdown(grid)
 
 
 def with_predictions(path: Path, right: int, of: int = 400) -> None:
@@ -248,7 +248,7 @@ def test_of_several_baselines_the_one_that_is_meant_is_named(tmp_path, capsys):
     for rank, right in ((1, 20), (4, 21)):
         path = record(runs, "method=lora", f"method.rank={rank}", "task=rte", last=100 * right / 40)
         with_predictions(path, right, of=40)
-    assert "Bold: better than lora r=1, " in compared(runs, tmp_path / "out", capsys)
+    assert "Bold: better than lora r=1; " in compared(runs, tmp_path / "out", capsys)
 
 
 def test_a_baseline_that_no_table_has_is_wrong_usage(tmp_path, capsys):
@@ -256,7 +256,7 @@ def test_a_baseline_that_no_table_has_is_wrong_usage(tmp_path, capsys):
     arguments = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out"), "--no-plots", "--baseline"]
     assert tables.main([*arguments, "lroa"]) == EXIT_USAGE and "did you mean lora" in capsys.readouterr().err
     assert tables.main([*arguments, "lora", "--epoch", "best"]) == EXIT_DONE
-    assert "is of the best epoch" in capsys.readouterr().err
+    assert "reports the best epoch" in capsys.readouterr().err
 
 
 def test_latex_escapes_what_it_must():
@@ -272,7 +272,7 @@ def test_a_record_reads_back(tmp_path):
 def test_a_label_names_ranks_and_a_note_the_scoring(tmp_path):
     record(tmp_path, "method=dylora", "task=e2e")
     (grid,) = built(tmp_path)
-    assert grid.rows[0].label == "dylora r=1-8" and "e2e is scored by the convention official." in markdown(grid)
+    assert grid.rows[0].label == "dylora r=1-8" and "e2e uses the scoring convention official." in markdown(grid)
 
 
 def test_the_rules_of_metrics_agree_with_the_tasks():

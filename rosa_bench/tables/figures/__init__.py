@@ -1,1 +1,1 @@
-"""Figures of a collection of records."""
+"""Draws figures of a collection of records."""

@@ -1,4 +1,4 @@
-"""One panel of a figure, drawn on matplotlib's axes: what is in the panel and nothing else."""
+"""Draws a panel of a figure on matplotlib axes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from rosa_bench.tables.figures.series import Line, Panel, Point, front
 from rosa_bench.tables.figures.styles import Look
 
 Looks = Mapping[str, Look]
-DENSE = 25  # points of a line beyond which not each has a marker
+DENSE = 25  # points of a line beyond which markers are thinned out
 FAINT = 0.18  # opacity of bands
 
 
 def ranks(axis: Any, panel: Panel, looks: Looks) -> None:
-    """Score over rank, on an axis of powers of two; levels are horizontal lines."""
+    """Draw score over rank on a base-2 log axis; levels are horizontal lines."""
     for line in panel.lines:
         style = _style(looks[line.method])
         if line.level:
@@ -23,25 +23,25 @@ def ranks(axis: Any, panel: Panel, looks: Looks) -> None:
         else:
             axis.plot([p.x for p in line.points], [p.mean for p in line.points], **style)
             _bars(axis, line.points, looks[line.method])
-    known = sorted({point.x for line in panel.lines if not line.level for point in line.points})
+    values = sorted({point.x for line in panel.lines if not line.level for point in line.points})
     axis.set_xscale("log", base=2)
-    axis.set_xlim(known[0] / 1.2, known[-1] * 1.2)
-    axis.set_xticks(named(known), [f"{rank:g}" for rank in named(known)], minor=False)
+    axis.set_xlim(values[0] / 1.2, values[-1] * 1.2)
+    axis.set_xticks(named(values), [f"{rank:g}" for rank in named(values)], minor=False)
     axis.set_xticks([], minor=True)
     axis.set_xlabel("rank")
     _values(axis, panel)
 
 
-def named(known: Sequence[float]) -> list[float]:
-    """Of some ranks those with a tick: powers of two and the last one, or all where these are few."""
-    chosen = [rank for rank in known if rank == known[-1] or math.log2(rank).is_integer()]
-    return chosen if len(chosen) > 2 else list(known)
+def named(values: Sequence[float]) -> list[float]:
+    """The ranks with a tick: powers of two and the last rank, or all ranks if these are fewer than three."""
+    ticks = [rank for rank in values if rank == values[-1] or math.log2(rank).is_integer()]
+    return ticks if len(ticks) > 2 else list(values)
 
 
 def _values(axis: Any, panel: Panel) -> None:
     axis.locator_params(axis="y", nbins=6)
     axis.yaxis.set_label_coords(-0.24, 0.5)
-    axis.set_ylabel(panel.axis if panel.higher_is_better or "loss" in panel.axis else f"{panel.axis} (less is better)")
+    axis.set_ylabel(panel.axis if panel.higher_is_better or "loss" in panel.axis else f"{panel.axis} (lower is better)")
 
 
 def _style(look: Look) -> dict[str, Any]:
@@ -55,7 +55,7 @@ def _level(axis: Any, point: Point, look: Look) -> None:
 
 
 def _bars(axis: Any, points: Sequence[Point], look: Look) -> None:
-    """The interval of each point; of two seeds, which have none worth the name, the values."""
+    """Draw the interval of each point, or its values if it has two seeds and thus no useful interval."""
     for point in points:
         if point.bounds is not None:
             axis.vlines(point.x, *point.bounds, color=look.colour, linewidth=1, alpha=0.7)
@@ -64,7 +64,7 @@ def _bars(axis: Any, points: Sequence[Point], look: Look) -> None:
 
 
 def curves(axis: Any, panel: Panel, looks: Looks) -> None:
-    """Values over steps with a band from three seeds on."""
+    """Draw values over steps, with a band for three or more seeds."""
     for line in panel.lines:
         look, steps = looks[line.method], [point.x for point in line.points]
         every = max(1, -(-len(steps) // (DENSE // 2))) if len(steps) > DENSE else 1
@@ -73,12 +73,12 @@ def curves(axis: Any, panel: Panel, looks: Looks) -> None:
         if banded:
             axis.fill_between(*zip(*banded, strict=True), color=look.colour, alpha=FAINT, linewidth=0)
     axis.locator_params(axis="x", nbins=6, integer=True)
-    axis.set_xlabel("optimiser step")
+    axis.set_xlabel("optimizer step")
     _values(axis, panel)
 
 
 def memory(axis: Any, panel: Panel, looks: Looks) -> None:
-    """Score over memory; what no other beats is filled and joined by steps."""
+    """Draw score over memory; points on the Pareto front are filled and joined by steps."""
     points = [(line.points[0].x / 1e6, line.points[0].mean) for line in panel.lines]
     best = front(points, panel.higher_is_better)
     edge = [points[i] for i in best]
@@ -113,7 +113,7 @@ def _logarithmic(axis: Any) -> None:
 
 
 def times(baseline: str | None) -> Callable[[Any, Panel, Looks], None]:
-    """Seconds of each method and rank: every seed as a dash, the mean as a marker, the ratio to the baseline's."""
+    """A function that draws seconds of each method and rank: seeds as ticks, the mean, the ratio to the baseline."""
 
     def draw(axis: Any, panel: Panel, looks: Looks) -> None:
         base = reference(panel, baseline)
@@ -137,7 +137,7 @@ def times(baseline: str | None) -> Callable[[Any, Panel, Looks], None]:
 
 
 def reference(panel: Panel, baseline: str | None) -> Line | None:
-    """The line of the baseline, by its label or as the first by label of its method; None where it is not there."""
-    found = [line for line in panel.lines if line.label == baseline]
-    found += sorted((line for line in panel.lines if line.method == baseline), key=lambda line: line.label)
-    return found[0] if found and found[0].points[0].mean > 0 else None
+    """The baseline's line: the line with its label, else the first by label of its method, else None."""
+    lines = [line for line in panel.lines if line.label == baseline]
+    lines += sorted((line for line in panel.lines if line.method == baseline), key=lambda line: line.label)
+    return lines[0] if lines and lines[0].points[0].mean > 0 else None

@@ -1,4 +1,4 @@
-"""Learning curves from the `events.jsonl` beside records: score at epoch ends and training loss over steps."""
+"""Learning curves from the `events.jsonl` of runs: scores at epoch ends and training loss over steps."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from rosa_bench.records.record import Record
 from rosa_bench.system.strict_json import is_number, loads
 from rosa_bench.tables.figures.series import Line, Panel, Point, alike, fullest, judged, label, panel
 
-SEEDS = 10  # of a setting, whose files are read
+SEEDS = 10  # most runs per setting whose files are read
 
 Event = Mapping[str, Any]
 Read = Callable[[Record], list[Event]]
 
 
-def reader(found: Collection) -> Read:
-    """A function that gives the events of a run: none where there is no file, and no damaged line."""
+def reader(collection: Collection) -> Read:
+    """A function that reads the events of a run. It skips damaged lines and returns none for a missing file."""
 
     def read(record: Record) -> list[Event]:
-        if id(record) in found.events:
-            return list(found.events[id(record)])
+        if id(record) in collection.events:
+            return list(collection.events[id(record)])
         try:
-            lines = (found.folder(record) / "events.jsonl").read_bytes().splitlines()
+            lines = (collection.folder(record) / "events.jsonl").read_bytes().splitlines()
         except OSError:
             return []
-        return list(_whole(lines))
+        return list(_valid(lines))
 
     return read
 
 
-def _whole(lines: Sequence[bytes]) -> Iterator[Event]:
+def _valid(lines: Sequence[bytes]) -> Iterator[Event]:
     for line in lines:
         try:
             event = loads(line)
@@ -42,27 +42,27 @@ def _whole(lines: Sequence[bytes]) -> Iterator[Event]:
 
 
 def curve_panels(groups: Sequence[Group], read: Read) -> tuple[Panel | None, Panel | None]:
-    """Score at epoch ends, and training loss: of each method its fullest setting, at the steps that all seeds have."""
+    """Panels of scores at epoch ends and of training loss: each method's largest setting, at steps of all its seeds."""
     groups = alike(groups)
     score_lines, loss_lines = [], []
-    scored: tuple[str, str] | None = None
+    metric: tuple[str, str] | None = None
     for method, group in fullest(groups, lambda group: group.first.method).items():
         curves = [read(record) for _, record in sorted(group.records.items())[:SEEDS]]
-        scored = scored or _scored(group.first, curves)
-        if scored and (points := _mean_curve([_scores(curve, *scored) for curve in curves])):
+        metric = metric or _scored(group.first, curves)
+        if metric and (points := _mean_curve([_scores(curve, *metric) for curve in curves])):
             score_lines.append(Line(method, label(group), points))
         if points := _mean_curve([_losses(curve) for curve in curves]):
             loss_lines.append(Line(method, label(group), points))
     shown = len({line.label for line in (*score_lines, *loss_lines)})
-    score = panel(groups, score_lines, shown, ", ".join(scored)) if scored and score_lines else None
+    score = panel(groups, score_lines, shown, ", ".join(metric)) if metric and score_lines else None
     return score, panel(groups, loss_lines, shown, "training loss") if loss_lines else None
 
 
 def _scored(record: Record, curves: Sequence[Sequence[Event]]) -> tuple[str, str] | None:
-    """Metric and split that were scored at epoch ends: those a run is judged by, or the loss in their place."""
-    found = [(m, split) for curve in curves for e in curve for split, scores in _by_split(e).items() for m in scores]
-    losses = [name for name in found if name[0] == "loss"]
-    return judged(record) if judged(record) in found else next(iter(losses), None)
+    """Metric and split of the scores at epoch ends: the primary ones, or else a loss."""
+    names = [(m, split) for curve in curves for e in curve for split, scores in _by_split(e).items() for m in scores]
+    losses = [name for name in names if name[0] == "loss"]
+    return judged(record) if judged(record) in names else next(iter(losses), None)
 
 
 def _by_split(event: Event) -> dict[str, dict[str, Any]]:
@@ -71,8 +71,8 @@ def _by_split(event: Event) -> dict[str, dict[str, Any]]:
 
 
 def _scores(curve: Sequence[Event], metric: str, split: str) -> dict[float, float]:
-    found = {event["step"]: _by_split(event).get(split, {}).get(metric) for event in curve if _by_split(event)}
-    return {step: value for step, value in found.items() if value is not None and is_number(value)}
+    values = {event["step"]: _by_split(event).get(split, {}).get(metric) for event in curve if _by_split(event)}
+    return {step: value for step, value in values.items() if value is not None and is_number(value)}
 
 
 def _losses(curve: Sequence[Event]) -> dict[float, float]:

@@ -1,7 +1,7 @@
-"""Figures of a collection of records, as PNG and PDF: the same records give the same bytes.
+"""Draws figures of a collection of records as PNG and PDF; equal records give equal bytes.
 
-Score over rank, learning curves, memory beside scores, and time, each for the backbones and sources of rows that have
-the most runs, a panel per task. matplotlib is the extra `plot`; without it there are none.
+The figures show score over rank, learning curves, memory and score, and time, for the backbones and data sources with
+the most runs, with a panel per task. They need matplotlib (the extra `plot`).
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from rosa_bench.tables.figures.curves import Read, curve_panels, reader
 from rosa_bench.tables.figures.series import Panel, Sheet, memory_panel, rank_panel, sheets, time_panels
 from rosa_bench.tables.figures.styles import Look, looks
 
-COLUMNS, LEGEND = 3, 6  # panels beside each other, entries of a legend beside each other
-PANELS, LINES = 12, 24  # panels of a figure, lines or points of a panel: the rest is counted
-ALL = 60  # panels, after which no other backbone or source is begun
-NAMED = 5  # of what is left out
+COLUMNS, LEGEND = 3, 6  # panels per row, legend entries per row
+PANELS, LINES = 12, 24  # most panels per figure, most lines or points per panel; the rest is counted
+ALL = 60  # panels after which no further backbone or data source is drawn
+NAMED = 5  # most omissions listed by name
 WITHOUT = "no plots: matplotlib is not installed (pip install 'rosa_bench[plot]', or make setup)"
 STYLE: dict[str, Any] = {
     "font.size": 8,
@@ -41,24 +41,24 @@ STYLE: dict[str, Any] = {
     "ytick.labelsize": 7.5,
     "grid.alpha": 0.25,
     "axes.formatter.useoffset": False,
-    "text.parse_math": False,  # a dollar in a name is a dollar
+    "text.parse_math": False,  # a dollar sign in a name is literal
 }
-INTERVALS = "95 % interval of the mean over seeds where there are three or more"
+INTERVALS = "95 % interval of the mean over three or more seeds"
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure that was drawn."""
+    """The files, caption and alternative text of a figure."""
 
     png: Path
     pdf: Path
-    caption: str  # what it shows and what was left out
-    alt: str  # what it says, for those who do not see it
+    caption: str  # including what was omitted
+    alt: str  # the content in words
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One sort of figure."""
+    """A kind of figure."""
 
     name: str  # of its files
     title: str
@@ -68,67 +68,72 @@ class Kind:
 
 
 def kinds(baseline: str | None) -> dict[str, Kind]:
-    """All sorts of figures by name."""
-    ratio = f"; beside it the ratio to {baseline}, the row of ×1" if baseline else ""
-    dots = f"The marker is the mean, the ticks are seeds{ratio}."
-    found = [
+    """All kinds of figures by name."""
+    ratio = f"; the factor on the right is the ratio to {baseline} (×1)" if baseline else ""
+    dots = f"Markers are means, ticks are seeds{ratio}."
+    all_kinds = [
         Kind("rank", "Score over rank", f"Mean at the last epoch; bars and bands: {INTERVALS}.", axes.ranks),
         Kind("learning", "Scores at epoch ends", f"Mean; bands: {INTERVALS}.", axes.curves),
         Kind("loss", "Training loss", f"Mean; bands: {INTERVALS}.", axes.curves),
         Kind(
             "memory",
             "Memory and score",
-            "Weights, gradients, optimiser state and activations as measured, mean over seeds, and the mean score at "
-            f"the last epoch; bars: {INTERVALS}. Filled markers, dashed line: no other is better with as little. "
-            "Numbers beside markers: ranks.",
+            "Measured weights, gradients, optimizer state and activations (mean over seeds) and the mean score at the "
+            f"last epoch; bars: {INTERVALS}. Filled markers and dashed line: Pareto front. Numbers next to markers: "
+            "ranks.",
             axes.memory,
         ),
-        Kind("time-cpu", "Processor time", f"Seconds of all threads of a run. {dots}", axes.times(baseline), False),
+        Kind("time-cpu", "CPU time", f"Seconds over all threads of a run. {dots}", axes.times(baseline), False),
         Kind(
             "time-gpu",
-            "Time on a GPU",
-            f"The clock's seconds for training, the method and evaluation. {dots}",
+            "GPU run time",
+            f"Wall-clock seconds of training, method and evaluation. {dots}",
             axes.times(baseline),
             False,
         ),
     ]
-    return {kind.name: kind for kind in found}
+    return {kind.name: kind for kind in all_kinds}
 
 
-def draw(found: Collection, folder: Path, baseline: str | None = None) -> tuple[list[Plot], list[str]]:
-    """Draw all figures of the records into a folder; a line for each thing that was left out.
+def draw(collection: Collection, folder: Path, baseline: str | None = None) -> tuple[list[Plot], list[str]]:
+    """Draw all figures of the records into a folder.
 
-    `baseline` is the method, or method and rank, to whose time others are held. Raises OSError if the folder cannot be
-    written.
+    `baseline` is the method, or method and rank, that times are compared with.
+
+    Returns:
+        The figures, and a message about omitted ones.
+
+    Raises:
+        OSError: if the folder cannot be written.
     """
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError:
         return [], [WITHOUT]
-    every = sheets(found)
-    firsts = [group.first for sheet in every for groups in sheet.tasks.values() for group in groups]
-    drawn, styles, left = [], looks({record.method: claimed_look(record) for record in firsts}), []
+    all_sheets = sheets(collection)
+    firsts = [group.first for sheet in all_sheets for groups in sheet.tasks.values() for group in groups]
+    plots, styles, omitted = [], looks({record.method: claimed_look(record) for record in firsts}), []
     folder.mkdir(parents=True, exist_ok=True)
     count = 0
-    gc.freeze()  # records stay: the collector is not to look through them at every figure
+    gc.freeze()  # keeps the garbage collector from scanning all records for every figure
     try:
-        for sheet in every:
+        for sheet in all_sheets:
             if count >= ALL:
-                left.append(f"{sheet.model} on {sheet.source}")
+                omitted.append(f"{sheet.model} on {sheet.source}")
                 continue
-            for kind, panels in figures(sheet, reader(found), baseline):
-                drawn.append(_figure(kind, sheet, panels, styles, folder))
+            for kind, panels in figures(sheet, reader(collection), baseline):
+                plots.append(_figure(kind, sheet, panels, styles, folder))
                 count += len(panels)
     finally:
         gc.unfreeze()
-    if left:
-        more = f" and {len(left) - NAMED} more" if len(left) > NAMED else ""
-        left = [f"not drawn, as others have more runs: {', '.join(left[:NAMED])}{more}"]
-    return drawn, left
+    if omitted:
+        more = f" and {len(omitted) - NAMED} more" if len(omitted) > NAMED else ""
+        omitted = [f"not drawn, since others have more runs: {', '.join(omitted[:NAMED])}{more}"]
+    return plots, omitted
 
 
 def figures(sheet: Sheet, read: Read, baseline: str | None) -> Iterator[tuple[Kind, list[Panel]]]:
-    """The figures of a backbone on a source of rows, each with its panels; none without any."""
+    """The figures of a backbone on a data source with their panels. Figures without panels are skipped."""
     tasks = sorted(sheet.tasks, key=lambda task: (-sum(len(g.records) for g in sheet.tasks[task]), task))
     by_kind: dict[str, list[Panel | None]] = {name: [] for name in kinds(baseline)}
     for task in sorted(tasks[:PANELS]):
@@ -137,15 +142,15 @@ def figures(sheet: Sheet, read: Read, baseline: str | None) -> Iterator[tuple[Ki
     for name, kind in kinds(baseline).items():
         panels = [_cut(panel) for panel in by_kind[name] if panel is not None]
         if panels:
-            dropped = f" Left out: {', '.join(sorted(tasks[PANELS:]))}." if len(tasks) > PANELS else ""
-            yield replace(kind, caption=kind.caption + dropped), panels
+            omitted = f" Not shown: {', '.join(sorted(tasks[PANELS:]))}." if len(tasks) > PANELS else ""
+            yield replace(kind, caption=kind.caption + omitted), panels
 
 
 def _panels(groups: Sequence[Group], read: Read) -> dict[str, Panel | None]:
     score, loss = curve_panels(groups, read)
     cpu, gpu = time_panels(groups)
-    found = {"rank": rank_panel(groups), "learning": score, "loss": loss}
-    return found | {"memory": memory_panel(groups), "time-cpu": cpu, "time-gpu": gpu}
+    panels = {"rank": rank_panel(groups), "learning": score, "loss": loss}
+    return panels | {"memory": memory_panel(groups), "time-cpu": cpu, "time-gpu": gpu}
 
 
 def _cut(panel: Panel) -> Panel:
@@ -153,7 +158,7 @@ def _cut(panel: Panel) -> Panel:
 
 
 def _laid_out(kind: Kind, panels: Sequence[Panel]) -> tuple[Any, list[Any]]:
-    """A figure with axes for its panels. Margins are set, not searched for, which would take longer than drawing."""
+    """A figure with axes for its panels. Margins are fixed, since automatic layout takes longer than drawing."""
     from matplotlib.figure import Figure
 
     columns = min(COLUMNS, len(panels))
@@ -177,7 +182,7 @@ def _laid_out(kind: Kind, panels: Sequence[Panel]) -> tuple[Any, list[Any]]:
 
 
 def methods(panels: Sequence[Panel]) -> dict[str, set[str]]:
-    """The methods in some panels with the labels they have there."""
+    """The methods in the panels, with their labels."""
     names: dict[str, set[str]] = {}
     for line in (line for panel in panels for line in panel.lines):
         names.setdefault(line.method, set()).add(line.label)
@@ -188,7 +193,7 @@ def _figure(kind: Kind, sheet: Sheet, panels: Sequence[Panel], styles: dict[str,
     from matplotlib import style
 
     with style.context(["default", STYLE]), warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a letter that the font lacks
+        warnings.simplefilter("ignore", UserWarning)  # about glyphs missing from the font
         figure, places = _laid_out(kind, panels)
         for axis, panel in zip(places, panels, strict=True):
             kind.draw(axis, panel, styles)
@@ -231,41 +236,41 @@ def _legend(figure: Any, panels: Sequence[Panel], styles: dict[str, Look], lines
 
 
 def named(panels: Sequence[Panel]) -> dict[str, str]:
-    """What the legend calls each method: by its rank too where it has a single one."""
+    """The legend label of each method, with its rank if it has only one."""
     return {method: min(labels) if len(labels) == 1 else method for method, labels in methods(panels).items()}
 
 
 def per_row(entries: Mapping[str, str], width: float) -> int:
-    """Entries of the legend that fit side by side into `width` inches."""
+    """Number of legend entries that fit side by side into `width` inches."""
     longest = max((len(label) for label in entries.values()), default=0)
     return max(1, min(LEGEND, len(entries), int(width / (0.75 + 0.065 * longest))))
 
 
 def seeds(panel: Panel) -> str:
-    """The number of seeds behind the points of a panel."""
+    """The number of seeds of the points of a panel, or its range."""
     counts = sorted(set().union(*(line.seeds for line in panel.lines)))
     return f"n={counts[0]}" if len(counts) == 1 else f"n={counts[0]} to {counts[-1]}"
 
 
 def caption(kind: Kind, sheet: Sheet, panels: Sequence[Panel]) -> str:
-    """What a figure shows and what it leaves out."""
+    """The caption of a figure, including what is not shown."""
     devices = sorted(set().union(*(panel.devices for panel in panels)))
-    ran = f" Run on {', '.join(devices)}." if devices else ""
+    hardware = f" Run on {', '.join(devices)}." if devices else ""
     hidden = sum(panel.left_out for panel in panels)
-    more = f" Other settings that are not shown: {hidden}; those with the most seeds are." if hidden else ""
-    return f"{kind.title}, {sheet.model} on {sheet.source}. {kind.caption}{ran}{more}"
+    more = f" Settings not shown, with fewer seeds: {hidden}." if hidden else ""
+    return f"{kind.title}, {sheet.model} on {sheet.source}. {kind.caption}{hardware}{more}"
 
 
 def alt(kind: Kind, panels: Sequence[Panel], shown: int = 4) -> str:
-    """The figure in words: the ends of each line of the first panels."""
-    told = []
+    """The alternative text of a figure: the end points of each line in the first panels."""
+    texts = []
     for panel in panels[:shown]:
         lines = "; ".join(f"{line.label} {_ends(kind, line.points)}" for line in panel.lines)
-        told.append(f"{panel.title} ({panel.axis}): {lines}.")
+        texts.append(f"{panel.title} ({panel.axis}): {lines}.")
     more = (
         f" {len(panels) - shown} more panels: {', '.join(p.title for p in panels[shown:])}." if panels[shown:] else ""
     )
-    return f"{kind.title}. {' '.join(told)}{more}"
+    return f"{kind.title}. {' '.join(texts)}{more}"
 
 
 def _ends(kind: Kind, points: Sequence[Any]) -> str:

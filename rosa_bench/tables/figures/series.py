@@ -1,7 +1,7 @@
-"""What figures show, as numbers: scores over ranks, memory beside scores, times. Nothing is drawn here.
+"""Numbers behind the figures: scores over ranks, memory and score, times.
 
-A figure is of one backbone on one source of rows, a panel of one task. Settings are never averaged: of each method, or
-method and rank, a panel shows the setting with the most seeds, and says how many others there are.
+A figure shows one backbone on one data source, with a panel per task. Settings are never averaged: for each method, or
+method and rank, a panel shows the setting with the most seeds and states how many others exist.
 """
 
 from __future__ import annotations
@@ -18,34 +18,34 @@ from rosa_bench.records.record import Record
 from rosa_bench.stats.summary import summary
 from rosa_bench.system.strict_json import is_number
 
-PARTS = ("weights", "gradients", "optimizer", "activations")  # of memory, without which its sum would be too small
+PARTS = ("weights", "gradients", "optimizer", "activations")  # required parts of memory
 WALL = ("train_s", "method_s", "eval_s")
 
 
 @dataclass(frozen=True)
 class Point:
-    """Values of several seeds at one place of an axis."""
+    """Values of several seeds at a position of the x axis."""
 
     x: float
     values: tuple[float, ...]
 
     @property
     def mean(self) -> float:
-        """Over seeds."""
+        """Mean over seeds."""
         return math.fsum(self.values) / len(self.values)
 
     @property
     def bounds(self) -> tuple[float, float] | None:
-        """The 95 % interval of the mean; None of fewer than three seeds, where it says nothing, or of equal ones."""
+        """The 95 % interval of the mean; None for equal values or fewer than three seeds, where it is too wide."""
         if len(self.values) < 3:
             return None
-        found = summary(self.values)
-        return None if found.low is None or found.high is None else (found.low, found.high)
+        stats = summary(self.values)
+        return None if stats.low is None or stats.high is None else (stats.low, stats.high)
 
 
 @dataclass(frozen=True)
 class Line:
-    """What a method, or one setting of it, shows in a panel. A level has one point and holds for the whole axis."""
+    """The points of a method, or of one of its settings, in a panel. A level has one point for the whole x axis."""
 
     method: str
     label: str
@@ -54,16 +54,16 @@ class Line:
 
     @property
     def seeds(self) -> set[int]:
-        """How many seeds its points have."""
+        """The numbers of seeds of its points."""
         return {len(point.values) for point in self.points}
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One task."""
+    """A panel of a figure: one task."""
 
     title: str
-    axis: str  # what its values are
+    axis: str  # label of the values
     lines: tuple[Line, ...]
     higher_is_better: bool = True
     left_out: int = 0  # settings that are not shown
@@ -72,7 +72,7 @@ class Panel:
 
 @dataclass
 class Sheet:
-    """All groups of runs of one backbone on one source of rows, by task."""
+    """All groups of runs of one backbone on one data source, by task."""
 
     model: str
     source: str
@@ -80,14 +80,14 @@ class Sheet:
 
     @property
     def runs(self) -> int:
-        """How many there are."""
+        """Number of runs."""
         return sum(len(group.records) for groups in self.tasks.values() for group in groups)
 
 
-def sheets(found: Collection) -> list[Sheet]:
-    """Those with the most runs first. Backbones with random weights stand apart from trained ones."""
+def sheets(collection: Collection) -> list[Sheet]:
+    """All sheets, those with the most runs first. Randomly initialized backbones are separate from trained ones."""
     by_name: dict[tuple[str, str], Sheet] = {}
-    for group in found.groups:
+    for group in collection.groups:
         if group.records and "last" in group.first.primary:
             record = group.first
             model = record.model + (" (random)" if record.config["model"].get("random_init") else "")
@@ -102,23 +102,23 @@ def label(group: Group) -> str:
 
 
 def judged(record: Record) -> tuple[str, str]:
-    """Metric and split by which a run is judged."""
+    """Primary metric and split of a run."""
     return str(record.primary["metric"]), str(record.primary.get("split", ""))
 
 
 def fullest(groups: Sequence[Group], name: Callable[[Group], str]) -> dict[str, Group]:
-    """For each name the group with the most seeds, in the order of names; of equals the first by its runs."""
-    chosen: dict[str, tuple[tuple[int, str], Group]] = {}
+    """The group with the most seeds for each name, sorted by name; ties go to the first by run id."""
+    best: dict[str, tuple[tuple[int, str], Group]] = {}
     for group in groups:
         key = name(group)
         rank = -len(group.records), group.records[min(group.records)].run_id
-        if key not in chosen or rank < chosen[key][0]:
-            chosen[key] = rank, group
-    return {key: chosen[key][1] for key in sorted(chosen)}
+        if key not in best or rank < best[key][0]:
+            best[key] = rank, group
+    return {key: best[key][1] for key in sorted(best)}
 
 
 def alike(groups: Sequence[Group]) -> list[Group]:
-    """Those that are judged as most are: another metric has no place on the same axis."""
+    """The groups with the most frequent primary metric and split, since different metrics cannot share an axis."""
     counts: dict[tuple[str, str], int] = {}
     for group in groups:
         counts[judged(group.first)] = counts.get(judged(group.first), 0) + len(group.records)
@@ -127,21 +127,21 @@ def alike(groups: Sequence[Group]) -> list[Group]:
 
 
 def scores(group: Group, variant: str | None = None) -> tuple[float, ...]:
-    """Scores at the last epoch by seed, of the main variant or another one; runs without it are not in there."""
+    """Scores at the last epoch by seed, of the main variant or another one. Runs without a score are omitted."""
     metric, split = judged(group.first)
-    found = []
+    values = []
     for _, record in sorted(group.records.items()):
         if variant is None:
             value = record.primary.get("last")
         else:
             value = record.scores.get(split, {}).get(variant, {}).get(metric)
         if value is not None:
-            found.append(float(value))
-    return tuple(found)
+            values.append(float(value))
+    return tuple(values)
 
 
 def panel(groups: Sequence[Group], lines: Sequence[Line], used: int, axis: str | None = None) -> Panel:
-    """A panel of a task's groups, of which `used` are shown."""
+    """Build the panel of a task's groups, `used` of which are shown."""
     record = groups[0].first
     metric, split = judged(record)
     better = bool(record.primary.get("higher_is_better", True))
@@ -152,12 +152,12 @@ def panel(groups: Sequence[Group], lines: Sequence[Line], used: int, axis: str |
 
 
 def rank_panel(groups: Sequence[Group]) -> Panel | None:
-    """Lines over rank: of runs at several ranks, or of one that can be cut to several; methods without rank as levels.
+    """Lines over rank, from runs at several ranks or one that can be truncated; methods without a rank are levels.
 
-    None where no method has two ranks.
+    None if no method has two ranks.
     """
     groups = alike(groups)
-    families: dict[str, dict[str, list[Group]]] = {}  # by method and by all options but the rank
+    families: dict[str, dict[str, list[Group]]] = {}  # by method and by all options except the rank
     for group in groups:
         families.setdefault(group.first.method, {}).setdefault(_family(group), []).append(group)
     lines, used = [], 0
@@ -185,18 +185,18 @@ def _fewer_ranks(members: Sequence[Group], name: str) -> tuple[int, int, str]:
 def _ranks(group: Group) -> list[Point]:
     names = [name for name in group.first.variant_names if re.fullmatch(r"r\d+", name)]
     if names:
-        found = [(int(name[1:]), scores(group, name)) for name in names]
+        pairs = [(int(name[1:]), scores(group, name)) for name in names]
     else:
         rank = group.parts["method"].get("rank")
-        found = [] if rank is None else [(int(rank), scores(group))]
-    return [Point(rank, values) for rank, values in found if values]
+        pairs = [] if rank is None else [(int(rank), scores(group))]
+    return [Point(rank, values) for rank, values in pairs if values]
 
 
 # Memory and time.
 
 
 def memory(record: Record) -> float | None:
-    """Bytes of weights, gradients, optimiser state, activations and what the method keeps; None if a part is absent."""
+    """Bytes of weights, gradients, optimizer state, activations and method state; None if a required part is absent."""
     measured = record.cost.get("memory", {})
     if not all(is_number(measured.get(part)) for part in PARTS):
         return None
@@ -204,7 +204,7 @@ def memory(record: Record) -> float | None:
 
 
 def memory_panel(groups: Sequence[Group]) -> Panel | None:
-    """A point for each method and rank: memory, mean over seeds, and score."""
+    """A point for each method and rank: memory (mean over seeds) and score."""
     groups = alike(groups)
     lines = []
     for name, group in fullest(groups, label).items():
@@ -216,20 +216,17 @@ def memory_panel(groups: Sequence[Group]) -> Panel | None:
 
 
 def front(points: Sequence[tuple[float, float]], higher_is_better: bool = True) -> list[int]:
-    """Which of some points (memory, score) no other one beats: less of the one and not worse in the other.
-
-    In the order of memory.
-    """
+    """Indices of the Pareto-optimal points (memory, score), in order of memory."""
     sign = 1 if higher_is_better else -1
-    chosen: list[int] = []
+    optimal: list[int] = []
     for i in sorted(range(len(points)), key=lambda i: (points[i][0], -sign * points[i][1])):
-        if not chosen or sign * points[i][1] > sign * points[chosen[-1]][1]:
-            chosen.append(i)
-    return chosen
+        if not optimal or sign * points[i][1] > sign * points[optimal[-1]][1]:
+            optimal.append(i)
+    return optimal
 
 
 def time_panels(groups: Sequence[Group]) -> tuple[Panel | None, Panel | None]:
-    """Processor seconds of runs without a GPU, and the clock's seconds of runs with one; the fastest first."""
+    """Panels of CPU seconds of runs without a GPU and of wall-clock seconds of runs with one; the fastest first."""
     return _time_panel(groups, False), _time_panel(groups, True)
 
 
@@ -237,32 +234,32 @@ def _time_panel(groups: Sequence[Group], gpu: bool) -> Panel | None:
     own = [group for group in groups if any(seconds(record, gpu) is not None for record in group.records.values())]
     if not own:
         return None
-    chosen = fullest(own, label).items()
-    lines = [Line(group.first.method, name, (Point(0, _times(group, gpu)),)) for name, group in chosen]
+    groups_shown = fullest(own, label).items()
+    lines = [Line(group.first.method, name, (Point(0, _times(group, gpu)),)) for name, group in groups_shown]
     lines.sort(key=lambda line: (line.points[0].mean, line.label))
-    ran = (record for _, group in chosen for record in group.records.values() if on_gpu(record) == gpu)
+    ran = (record for _, group in groups_shown for record in group.records.values() if on_gpu(record) == gpu)
     return dataclasses.replace(panel(own, lines, len(lines), "s"), devices=frozenset(map(device, ran)))
 
 
 def _times(group: Group, gpu: bool) -> tuple[float, ...]:
-    found = (seconds(record, gpu) for _, record in sorted(group.records.items()))
-    return tuple(value for value in found if value is not None)
+    values = (seconds(record, gpu) for _, record in sorted(group.records.items()))
+    return tuple(value for value in values if value is not None)
 
 
 def device(record: Record) -> str:
-    """What a run ran on; empty if it does not say."""
+    """The device of a run; empty if not recorded."""
     return str(record.env.get("device") or "")
 
 
 def on_gpu(record: Record) -> bool | None:
-    """Whether that is something else than a processor; None if it does not say."""
+    """Whether a run used a device other than the CPU; None if not recorded."""
     return not device(record).startswith("cpu") if device(record) else None
 
 
 def seconds(record: Record, gpu: bool) -> float | None:
-    """The clock's seconds of a run on a GPU, the processor's of another; None if they, or this kind, are not there."""
+    """Wall-clock seconds of a GPU run, or CPU seconds of a CPU run; None if not recorded or of the other kind."""
     if on_gpu(record) != gpu:
         return None
     names = WALL if gpu else ("cpu_s",)
-    found = [float(record.cost[name]) for name in names if is_number(record.cost.get(name))]
-    return math.fsum(found) if len(found) == len(names) else None
+    values = [float(record.cost[name]) for name in names if is_number(record.cost.get(name))]
+    return math.fsum(values) if len(values) == len(names) else None

@@ -1,4 +1,4 @@
-"""How methods look in every figure: a colour that the colour-blind tell apart, a marker and a dash for grey print."""
+"""Line styles of methods: a colour-blind safe colour, plus a marker and a dash pattern that work in greyscale."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from dataclasses import dataclass
 
 Dash = tuple[int, tuple[float, ...]]
 
-# Okabe and Ito's palette without yellow, which white paper swallows.
+# Okabe and Ito's palette without yellow, which is hardly visible on white.
 COLOURS = ("#000000", "#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = ("D", "o", "s", "^", "v", "P", "X", "<", ">", "h", "p", "*")
 DASHES: tuple[Dash, ...] = ((0, (5, 2)), (0, ()), (0, (7, 1.5, 1, 1.5)), (0, (1, 1.2)), (0, (3, 1, 1, 1, 1, 1)))
-FIXED = 10  # looks that methods may claim as their own (`Method.look`)
-DISTINCT = len(MARKERS) * len(DASHES)  # looks that no two share
+FIXED = 10  # looks reserved for methods that claim one (`Method.look`)
+DISTINCT = len(MARKERS) * len(DASHES)  # number of distinct looks
 
 
 @dataclass(frozen=True)
 class Look:
-    """Of a method. Marker and dash together are its own, and so is the marker among the first twelve."""
+    """The line style of a method. Marker and dash together are unique; the first twelve looks have unique markers."""
 
     colour: str
     marker: str
@@ -26,13 +26,13 @@ class Look:
 
 
 def look(number: int) -> Look:
-    """The look of a number."""
+    """The look with a given number."""
     turn, place = divmod(number % DISTINCT, len(MARKERS))
     return Look(COLOURS[number % len(COLOURS)], MARKERS[place], DASHES[(place + turn) % len(DASHES)])
 
 
 def looks(methods: Mapping[str, int | None]) -> dict[str, Look]:
-    """The look of each method by its name: the one with the number it claims, or a free one that its name leads to."""
+    """The look of each method: the number it claims, or a free one derived from its name."""
     names = sorted(methods)
     numbers: dict[str, int] = {}
     taken = set(range(FIXED))

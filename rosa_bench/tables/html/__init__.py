@@ -1,1 +1,1 @@
-"""The tables as one HTML page."""
+"""Renders the tables as an HTML page."""

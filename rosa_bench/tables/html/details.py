@@ -1,7 +1,7 @@
-"""What stands behind the places of a page: runs, shared configuration, data and environment, each thing written once.
+"""Details of the cells of a page: runs, shared configuration, data and environment, each stored once.
 
-Ten thousand runs of a suite share a few dozen configurations of a task, a method or a machine. They are numbered here,
-and places refer to them by number, so that a page grows by what is new in a run: its name, seed, key and scores.
+Thousands of runs of a suite share a few dozen configurations of a task, a method or a machine. These are numbered and
+cells refer to them by number, so each run adds only its name, seed, key and scores to the page.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from rosa_bench.records.record import Record
 from rosa_bench.tables.grid import Epoch, Place, Score
 
 EPOCHS: tuple[Epoch, Epoch] = ("last", "best")
-ABSENT = "(absent)"  # stands for a setting that some of the runs do not have
+ABSENT = "(absent)"  # shown for a setting that only some of the runs have
 _NOTHING = object()
 
 
 class Panels:
-    """Collects the places of a page and numbers them from 0."""
+    """Collects the cells of a page and numbers them from 0."""
 
     def __init__(self) -> None:
         self.parts: list[Any] = []  # configurations of a group, data and environments, by number
@@ -32,7 +32,7 @@ class Panels:
         self._counted: set[str] = set()
 
     def add(self, place: Place, lines: Sequence[str]) -> int:
-        """The number of a place; `lines` are what its panel begins with."""
+        """Add a cell and return its number. `lines` are the first lines of its panel."""
         records = (*place.records, *place.ended)
         shared, differing = common([record.config for record in records])
         settings = {name: value for name, value in shared.items() if isinstance(value, Mapping)}
@@ -58,18 +58,18 @@ class Panels:
         return number
 
     def _grouped(self, values: Sequence[tuple[int, Any]]) -> list[tuple[int, list[int]]]:
-        """The number of each distinct value with the seeds of the runs that have it."""
-        found: list[tuple[Any, list[int]]] = []
+        """The number of each distinct value and the seeds of its runs."""
+        groups: list[tuple[Any, list[int]]] = []
         for seed, value in values:
-            same = next((seeds for known, seeds in found if known == value), None)
+            same = next((seeds for other, seeds in groups if other == value), None)
             if same is None:
-                found.append((value, [seed]))
+                groups.append((value, [seed]))
             else:
                 same.append(seed)
-        return [(self._number(value), seeds) for value, seeds in found]
+        return [(self._number(value), seeds) for value, seeds in groups]
 
     def _count(self, records: Sequence[Record]) -> None:
-        """A run that stands in several tables counts once."""
+        """Count the data and environments of runs; a run in several tables counts once."""
         last: Record | None = None
         source = environment = 0
         for record in records:
@@ -82,20 +82,20 @@ class Panels:
             self.environments[environment] += 1
 
     def json(self) -> str:
-        """All of it as JSON that can stand inside a script element, whatever the records say."""
+        """All details as JSON that is safe inside a script element."""
         text = f'{{"parts":[{",".join(self._numbers)}],"places":[{",".join(self._places)}]}}'
         return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
-def _run(record: Record, found: Mapping[Epoch, Score]) -> list[Any]:
-    """Seed, name, key, score at the last and the best epoch (None where absent), and what went wrong, if anything."""
-    scores = [found[epoch].by_seed.get(record.seed) if epoch in found else None for epoch in EPOCHS]
+def _run(record: Record, epoch_scores: Mapping[Epoch, Score]) -> list[Any]:
+    """Seed, name, key, score at the last and the best epoch (None if absent), and the error of a failed run."""
+    scores = [epoch_scores[epoch].by_seed.get(record.seed) if epoch in epoch_scores else None for epoch in EPOCHS]
     run = [record.seed, record.run_id, record.key, *scores]
-    return run if record.status == "done" else [*run, f"{record.status}: {record.error or 'no error noted'}"]
+    return run if record.status == "done" else [*run, f"{record.status}: {record.error or 'no error recorded'}"]
 
 
 def common(configs: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], dict[str, list[Any]]]:
-    """What configurations share, nested as they are, and by dotted path the values of what differs, but for seeds."""
+    """The shared part of configurations, nested, and the differing values by dotted path. Seeds are ignored."""
     if not configs:
         return {}, {}
     shared, differing = _split([{k: v for k, v in config.items() if k != "seed"} for config in configs], "")
@@ -119,16 +119,16 @@ def _split(values: Sequence[Any], path: str) -> tuple[Any, dict[str, list[Any]]]
 
 
 def dumped(value: Any) -> str:
-    """Compact JSON in ASCII; a number that is not finite, which JSON does not have, becomes its name."""
+    """Compact ASCII JSON; non-finite numbers, which JSON lacks, become strings."""
     try:
         return json.dumps(value, allow_nan=False, separators=(",", ":"))
     except ValueError:
-        return json.dumps(_named(value), allow_nan=False, separators=(",", ":"))
+        return json.dumps(_with_strings(value), allow_nan=False, separators=(",", ":"))
 
 
-def _named(value: Any) -> Any:
+def _with_strings(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {name: _named(part) for name, part in value.items()}
+        return {name: _with_strings(part) for name, part in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_named(part) for part in value]
+        return [_with_strings(part) for part in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -14,7 +14,7 @@
   const status = document.getElementById("status");
   tools.addEventListener("submit", (event) => event.preventDefault());
 
-  // Sorting. A value is the number in the cell of the epoch shown; rows without one come last in both directions.
+  // Sorting: by the number of the shown epoch. Rows without a value come last in both directions.
 
   const words = new Intl.Collator("en", { numeric: true });
   const value = (row, index, epoch) => {
@@ -35,48 +35,48 @@
     body.append(...rows.map(([, row]) => row));
   };
   const sort = (head) => {
-    const was = head.getAttribute("aria-sort");
-    const turned = { ascending: "descending", descending: "ascending" };
+    const current = head.getAttribute("aria-sort");
+    const opposite = { ascending: "descending", descending: "ascending" };
     for (const other of head.parentElement.cells) other.setAttribute("aria-sort", "none");
-    head.setAttribute("aria-sort", turned[was] ?? head.dataset.first);
+    head.setAttribute("aria-sort", opposite[current] ?? head.dataset.first);
     order(head);
     status.textContent = `Sorted by ${head.dataset.name}, ${head.getAttribute("aria-sort")}`;
   };
 
   // Epoch and filter.
 
-  const showEpoch = (chosen) => {
+  const showEpoch = (epoch) => {
     for (const section of sections) {
-      section.dataset.epoch = chosen || section.dataset.own;
+      section.dataset.epoch = epoch || section.dataset.own;
       all("[aria-sort=ascending], [aria-sort=descending]", section).forEach(order);
     }
   };
   const filter = (text) => {
-    const wanted = text.toLowerCase().split(/\s+/).filter(Boolean);
+    const terms = text.toLowerCase().split(/\s+/).filter(Boolean);
     let shown = 0, total = 0;
     for (const section of sections) {
       const title = section.querySelector("h2").textContent.toLowerCase();
       let here = 0;
       for (const row of section.querySelector("tbody").rows) {
-        const said = `${row.cells[0].textContent.toLowerCase()} ${title}`;
-        row.hidden = !wanted.every((word) => said.includes(word));
+        const content = `${row.cells[0].textContent.toLowerCase()} ${title}`;
+        row.hidden = !terms.every((word) => content.includes(word));
         here += row.hidden ? 0 : 1;
         total += 1;
       }
-      section.hidden = here === 0 && wanted.length > 0;
+      section.hidden = here === 0 && terms.length > 0;
       shown += here;
     }
-    status.textContent = wanted.length ? `${shown} of ${total} rows` : "";
+    status.textContent = terms.length ? `${shown} of ${total} rows` : "";
   };
   tools.addEventListener("change", (event) => event.target.name === "epoch" && showEpoch(event.target.value));
   document.getElementById("filter").addEventListener("input", (event) => filter(event.target.value));
-  showEpoch(tools.elements.epoch.value); // a browser may remember the choice over a reload
+  showEpoch(tools.elements.epoch.value); // browsers may restore form values on reload
   filter(document.getElementById("filter").value);
 
-  // The panel of a place. Texts enter as text, never as markup.
+  // The panel of a cell. Texts are inserted as text, never as markup.
 
   let store = null;
-  const known = () => (store ??= JSON.parse(document.getElementById("records").textContent));
+  const details = () => (store ??= JSON.parse(document.getElementById("records").textContent));
   const table = (heads, rows) => {
     const cells = (tag, row) => row.map((cell) => (cell instanceof Node ? make("td", null, cell) : make(tag, cell ?? "–")));
     const element = make("table", null, make("thead", null, make("tr", null, ...heads.map((head) => make("th", head)))));
@@ -87,40 +87,40 @@
     return wide;
   };
   const rounded = (number) => number === null ? null : Number(number.toPrecision(8));
-  const written = (object) => make("pre", JSON.stringify(object, null, 2));
+  const preformatted = (object) => make("pre", JSON.stringify(object, null, 2));
   const grouped = (title, entries) => [
     make("h3", title),
     ...entries.flatMap(([part, seeds]) => [
-      ...(entries.length > 1 ? [make("p", `Seeds ${seeds.join(", ")}:`)] : []), written(known().parts[part]),
+      ...(entries.length > 1 ? [make("p", `Seeds ${seeds.join(", ")}:`)] : []), preformatted(details().parts[part]),
     ]),
   ];
   const open = (button) => {
-    const place = known().places[Number(button.dataset.place)];
+    const place = details().places[Number(button.dataset.place)];
     const heads = button.closest("table").tHead.rows[0].cells;
     const column = heads[button.closest("td").cellIndex].dataset.name;
     const label = button.closest("tr").cells[0].dataset.text;
     const config = {};
     for (const [name, part] of Object.entries(place.config)) {
-      if (name === "") Object.assign(config, known().parts[part]);
-      else config[name] = known().parts[part];
+      if (name === "") Object.assign(config, details().parts[part]);
+      else config[name] = details().parts[part];
     }
     const runs = place.runs;
-    const wrong = runs.some((run) => run.length > 5);
+    const failed = runs.some((run) => run.length > 5);
     const rows = runs.map(([seed, id, key, last, best, error]) => [
-      seed, rounded(last), rounded(best), make("code", id), make("code", key), ...(wrong ? [error] : []),
+      seed, rounded(last), rounded(best), make("code", id), make("code", key), ...(failed ? [error] : []),
     ]);
     const body = place.lines.map((line) => make("p", line));
     if (runs.length) {
       body.push(make("h3", runs.length === 1 ? "1 run" : `${runs.length} runs`));
-      body.push(table(["seed", "last epoch", "best epoch", "run", "key", ...(wrong ? ["error"] : [])], rows));
+      body.push(table(["seed", "last epoch", "best epoch", "run", "key", ...(failed ? ["error"] : [])], rows));
       const differing = Object.entries(place.differs);
       if (differing.length) {
-        body.push(make("h3", "What differs between the runs, besides the seed"));
+        body.push(make("h3", "Differences between the runs, besides the seed"));
         body.push(table(["seed", ...differing.map(([path]) => path)], runs.map((run, i) => [
           run[0], ...differing.map(([, values]) => make("code", JSON.stringify(values[i]))),
         ])));
       }
-      body.push(make("h3", runs.length === 1 ? "Configuration" : "Configuration that all runs share"), written(config));
+      body.push(make("h3", runs.length === 1 ? "Configuration" : "Configuration shared by all runs"), preformatted(config));
       body.push(...grouped("Data", place.data), ...grouped("Environment", place.env));
     }
     document.getElementById("panel-title").textContent = `${label} · ${column}`;

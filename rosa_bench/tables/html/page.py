@@ -1,7 +1,7 @@
-"""The tables as one HTML file that needs nothing else: sortable, with what stands behind each place, and the plots.
+"""Renders the tables as a self-contained HTML file: sortable, with details of each cell, and the plots.
 
-It loads nothing (a policy in its head forbids that, and any script but its own), and without scripts it is static
-tables. Whatever comes from records is text there, never markup.
+The page loads nothing: a content security policy forbids that and any script but its own. Without JavaScript it shows
+static tables. Values from records are always text, never markup.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from rosa_bench.tables.formats import Footnotes, digits, elsewhere_text, notes, 
 from rosa_bench.tables.grid import DASH, Column, Epoch, Grid, Place, Row, Score
 from rosa_bench.tables.html.details import EPOCHS, Panels
 
-SHOWN = 20  # remarks
+SHOWN = 20  # most remarks on the page
 CLASSES = {"matched": "matched", "off": "off", "not comparable": "other"}
 
 
 def page(grids: Sequence[Grid], plots: Sequence[Plot] = (), remarks: Sequence[str] = ()) -> str:
-    """The whole page. `remarks` are lines about all of it, such as which records were left out.
+    """Render the page. `remarks` are general notes, such as which records were omitted.
 
-    Raises OSError for a plot whose PNG is not there.
+    Raises:
+        OSError: if the PNG of a plot cannot be read.
     """
     panels = Panels()
     tables = [Table(grid, f"table-{i}", panels).html() for i, grid in enumerate(grids)]
@@ -33,7 +34,7 @@ def page(grids: Sequence[Grid], plots: Sequence[Plot] = (), remarks: Sequence[st
     style, script = (here.joinpath(f"page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
     links = [(f"table-{i}", grid.title) for i, grid in enumerate(grids)]
     links += [("plots", "Plots")] if plots else []
-    links += [("provenance", "Where the numbers come from")] if panels.environments else []
+    links += [("provenance", "Provenance")] if panels.environments else []
     parts = {
         "policy": f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; "
         "base-uri 'none'; form-action 'none'",
@@ -48,12 +49,12 @@ def page(grids: Sequence[Grid], plots: Sequence[Plot] = (), remarks: Sequence[st
         "records": panels.json(),
     }
     skeleton = here.joinpath("page.html").read_text(encoding="utf-8")
-    text = re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], skeleton)
-    return text.encode("utf-8", "replace").decode("utf-8")  # half a surrogate pair cannot be written
+    text = re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], skeleton)
+    return text.encode("utf-8", "replace").decode("utf-8")  # UTF-8 cannot encode unpaired surrogates
 
 
 def _hash(text: str) -> str:
-    """What the policy calls a style or script of the page by."""
+    """The hash that identifies a style or script in the content security policy."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
@@ -85,7 +86,7 @@ def _figure(plot: Plot) -> str:
 
 
 def _provenance(panels: Panels) -> str:
-    """Every data set and every environment of the runs, with how many runs had it."""
+    """Every dataset and environment, with its number of runs."""
     if not panels.environments:
         return ""
     sources, environments = [], []
@@ -103,14 +104,14 @@ def _provenance(panels: Panels) -> str:
     data_table = _plain(("task", "source", "runs", "sha256 of each split"), sources)
     env_table = _plain(("runs", "environment", "packages"), environments)
     return (
-        '<section id="provenance"><h2>Where the numbers come from</h2>'
+        '<section id="provenance"><h2>Provenance</h2>'
         f"<details open><summary>Data</summary>{data_table}</details>"
         f"<details open><summary>Environments</summary>{env_table}</details></section>"
     )
 
 
 def _plain(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of cells that are markup already."""
+    """A table whose cells are HTML."""
     head = "".join(f'<th scope="col">{name}</th>' for name in heads)
     body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
     table = f'<table class="plain"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
@@ -118,7 +119,7 @@ def _plain(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 class Table:
-    """One grid as a section of the page."""
+    """A grid as a section of the page."""
 
     def __init__(self, grid: Grid, identity: str, panels: Panels) -> None:
         self.grid, self.identity, self.panels = grid, identity, panels
@@ -127,13 +128,13 @@ class Table:
         self.styles = {column: self._style(column) for column in grid.columns}
 
     def _style(self, column: Column) -> str:
-        """How the numbers of a column are written: as in the other formats, if that leaves a figure of them."""
+        """Number format of a column: as in the other formats, or scientific if values are below 0.01."""
         places = [row.places[column] for row in self.grid.rows if column in row.places]
         largest = max((abs(score.mean) for place in places for score in place.scores.values()), default=1.0)
         return ".2e" if 0 < largest < 0.01 else f".{self.decimals[column]}f"
 
     def html(self) -> str:
-        """The section: title, table, and what its marks mean."""
+        """Render the section: title, table and legend."""
         grid = self.grid
         rows = "\n".join(map(self._row, grid.rows))  # first, as it collects the footnotes
         return (
@@ -197,7 +198,7 @@ class Table:
         return f'{value}{spread} <span class="n">(n={score.n})</span>{tip}'
 
     def _paper(self, place: Place, column: Column) -> str:
-        """The printed number, and at the table's own epoch what to make of it."""
+        """The printed number, and at the table's own epoch the verdict."""
         if place.printed is None:
             return ""
         text = f"paper {printed_text(place, self.decimals[column])}"
@@ -209,7 +210,7 @@ class Table:
         return f'<span class="paper">{text}</span>'
 
     def _lines(self, place: Place, column: Column) -> list[str]:
-        """What the panel of a place begins with."""
+        """The first lines of a cell's panel."""
         style, decimals, lines = self.styles[column], self.decimals[column], []
         for epoch, score in ((epoch, place.scores.get(epoch)) for epoch in EPOCHS):
             if score is not None:
@@ -224,15 +225,15 @@ class Table:
         if (verdict := place.verdict) is not None:
             reasons = f": {'; '.join(verdict.reasons)}" if verdict.reasons else ""
             gap = signed(verdict.difference, decimals)
-            lines.append(f"Ours less the paper’s, {self.grid.epoch} epoch: {gap}, {verdict.mark}{reasons}.")
+            lines.append(f"Ours minus the paper’s, {self.grid.epoch} epoch: {gap}, {verdict.mark}{reasons}.")
         if (against := place.against) is not None:
             p = "" if against.p is None else f", p = {against.p:.3g} after Holm’s correction"
             holds = "holds" if against.holds else "does not hold"
             gap = signed(against.difference, decimals)
             lines.append(f"Against {against.baseline}: {gap}, {against.test}{p}; the difference {holds}.")
-        lines += [f"{count} of the runs ended with status {status}." for status, count in place.unfinished.items()]
+        lines += [f"Runs that ended with status {status}: {count}." for status, count in place.unfinished.items()]
         if place.other_settings:
-            lines.append(f"{place.other_settings} runs of other settings are not in this number.")
+            lines.append(f"Runs with other settings, not included: {place.other_settings}.")
         return lines
 
     def _legend(self) -> str:
@@ -243,18 +244,18 @@ class Table:
 
 
 def _elsewhere(place: Place) -> str:
-    """What other papers report."""
+    """Results that other papers report."""
     text = elsewhere_text(place)
     return f'<span class="paper">elsewhere {escape(text)}</span>' if text else ""
 
 
 def number(value: float, style: str) -> str:
-    """A number with a minus sign that is one."""
+    """Format a number with a typographic minus."""
     return f"{value:{style}}".replace("-", "−")
 
 
 def interval(score: Score, style: str) -> str:
-    """The 95 % interval in words; empty where there is none."""
+    """The 95 % interval as text; empty if there is none."""
     if score.low is None or score.high is None:
         return ""
     return f"95 % interval {number(score.low, style)} to {number(score.high, style)}"
