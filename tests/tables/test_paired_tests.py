@@ -150,7 +150,7 @@ def test_a_metric_that_is_often_undefined_has_no_bootstrap(tmp_path):
     found = compare(composed("task=stsb").task, "pearson", *runs)
     assert found.p is None and "undefined in" in found.test and found.difference == pytest.approx(0)
     runs[1] = [read_predictions(stored(tmp_path / "2.jsonl.gz", np.ones(12), labels), 1)]
-    with pytest.raises(NoStatisticError, match="pearson is undefined"):
+    with pytest.raises(NoStatisticError, match="pearson: undefined"):
         compare(composed("task=stsb").task, "pearson", *runs)
 
 
@@ -162,7 +162,11 @@ def test_runs_of_other_examples_are_refused(tmp_path):
     rows = [{"id": f"row {i}", "prediction": 1, "label": 1} for i in range(N)]
     write_json_lines_gz(tmp_path / "d.jsonl.gz", [rows[1], rows[0], *rows[2:]])
     turned = read_predictions(tmp_path / "d.jsonl.gz", 1)
-    for other, said in ((shorter, "50"), (relabelled, "row 0 has other labels"), (turned, "prediction 1 is of row 0")):
+    for other, said in (
+        (shorter, "50"),
+        (relabelled, "row 0 has different labels"),
+        (turned, "ids of prediction 1 are row 0 and row 1"),
+    ):
         with pytest.raises(UsageError, match=said) as raised:
             compare(task, "accuracy", [a], [other])
         assert str(a.path) in str(raised.value) and str(other.path) in str(raised.value)

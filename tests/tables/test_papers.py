@@ -105,12 +105,12 @@ def test_every_table_has_a_source():
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (f"{HEAD}\n{ROW}\n{ROW.replace('70.4', '70,4')}\n", r"f\.csv:3: not 13 cells"),
+        (f"{HEAD}\n{ROW}\n{ROW.replace('70.4', '70,4')}\n", r"f\.csv:3: expected 13 cells"),
         (f"{HEAD}\n{ROW.replace('70.4', 'high')}\n", r"f\.csv:2: column value is 'high', not a number"),
         (f"{HEAD}\n{ROW.replace('70.4', 'nan')}\n", r"f\.csv:2: column value is 'nan', not a number"),
         (f"{HEAD}\n{ROW.replace(',4,', ',4.5,')}\n", r"f\.csv:2: column rank is '4\.5'"),
         (f"{HEAD}\n{ROW.replace('LoRA', '')}\n", r"f\.csv:2: column method is empty"),
-        (f"{HEAD}\nlora,t\n", r"f\.csv:2: not 13 cells"),
+        (f"{HEAD}\nlora,t\n", r"f\.csv:2: expected 13 cells"),
         ("paper,table\n", r"f\.csv:1: the columns are"),
     ],
 )

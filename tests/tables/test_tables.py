@@ -199,7 +199,7 @@ def test_a_comparison_is_not_believed_beside_other_scores(tmp_path, capsys):
     for path in runs.glob("*lora*/record.json"):
         value = json.loads(path.read_text())
         changed(path, scores={"validation": {"": {"accuracy": 99.0}}}, primary=value["primary"] | {"last": 99.0})
-    for said in ("the predictions do not give the scores", "what is kept is not of the scores"):
+    for said in ("the predictions do not give the scores", "the cached comparison does not match"):
         assert tables.main(["--runs", str(runs), "--out", str(out), "--baseline", "lora", "--no-plots"]) == EXIT_DONE
         told = capsys.readouterr()
         assert "**" not in told.out and said in told.err
@@ -234,7 +234,7 @@ def test_written_files_hold_the_same_places(tmp_path, capsys):
 
 def test_without_records_it_says_what_to_do(tmp_path, capsys):
     assert tables.main(["--runs", str(tmp_path), "--out", str(tmp_path / "out")]) == EXIT_USAGE
-    assert "make one with: make run" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    assert "create one with: make run" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 def test_rows_are_in_the_order_of_their_ranks(tmp_path):
