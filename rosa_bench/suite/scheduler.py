@@ -77,9 +77,14 @@ class Board:
 
     def _start(self) -> None:
         """Fill the free places; a cell that another process has is looked at again later."""
+        too_large: set[tuple[int | None, bool]] = (
+            set()
+        )  # sizes that no card takes now, so that no more records are read
         for cell in list(self.waiting):
             if self.refused or len(self.running) >= self.jobs or (self.placement is not None and self.placement.full):
                 return
+            if too_large and self._size(cell) in too_large:
+                continue
             state = self.states[cell.id] = cell.state
             if state == "elsewhere" or (state == "waiting" and self._comes(cell.source)):
                 continue
@@ -88,14 +93,19 @@ class Board:
                 continue
             card = None
             if self.placement is not None:
-                if cell.id not in self.peaks:
-                    self.peaks[cell.id] = device_peak(cell, list(self.known.values()))
-                card = self.placement.place(cell.id, self.peaks[cell.id], cell.id in self.short_of_memory)
+                card = self.placement.place(cell.id, *self._size(cell))
                 if card is None:
+                    too_large.add(self._size(cell))
                     continue
             if (job := self._submit(cell, card)) is not None:
                 self.waiting.remove(cell)
                 self.running[cell.id] = (cell, job)
+
+    def _size(self, cell: Cell) -> tuple[int | None, bool]:
+        """What a cell allocates on a GPU at most, if that is known, and whether it needs a card to itself."""
+        if cell.id not in self.peaks:
+            self.peaks[cell.id] = device_peak(cell, list(self.known.values()))
+        return self.peaks[cell.id], cell.id in self.short_of_memory
 
     def _submit(self, cell: Cell, card: Card | None) -> Any:
         """A cell's job; None if the cluster takes it only when another one has ended. Raises UsageError if never."""
@@ -168,7 +178,7 @@ class Board:
             if self.executor.cluster == "local":
                 os.kill(int(job.job_id), signal.SIGTERM)
             else:
-                job.cancel()
+                job.cancel(check=False)
         until = time.monotonic() + 20
         while time.monotonic() < until and any(not job.done() for _, job in self.running.values()):
             time.sleep(POLL_S)
@@ -235,12 +245,12 @@ class Fleet(Board):
 
     def _submit_workers(self) -> bool:
         """Whether there is something to wait for; submits workers for cells that nobody has."""
-        ready = [cell for cell in self.waiting if self.states[cell.id] in ("pending", "failed")]
-        finished = len(self.cells) - len(self.waiting)
-        if not ready or finished == self.finished:
-            return any(self.states[cell.id] == "elsewhere" for cell in self.waiting)
+        states = [self.states[cell.id] for cell in self.waiting]
+        finished = len(self.cells) - len(states)
+        if not {"pending", "failed"} & {*states} or finished == self.finished:
+            return "elsewhere" in states
         self.finished = finished
-        for _ in range(min(self.jobs, len(ready))):
+        for _ in range(min(self.jobs, len(states) - states.count("elsewhere"))):
             job = self._submit(self.worker, None)
             if job is None:
                 break
@@ -254,11 +264,10 @@ class Fleet(Board):
             if job.done():
                 self.live.remove(job)
                 code = _code(job)
-                if code not in (EXIT_DONE, EXIT_FAILED):
-                    warn(f"  worker {job.job_id} ended early; {job.paths.stderr} may say why")
-                    _forget(job, f"{job.job_id}_*.pkl")
-                else:
-                    _forget(job)
+                if code != EXIT_DONE:
+                    what = "could not run every cell" if code == EXIT_FAILED else "ended early"
+                    warn(f"  worker {job.job_id} {what}; {job.paths.stderr} may say why")
+                _forget(job, None if code == EXIT_DONE else f"{job.job_id}_*.pkl")
         self.running = {job.job_id: (self.worker, job) for job in self.live}
 
     def counts(self) -> dict[str, int]:

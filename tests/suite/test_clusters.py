@@ -115,7 +115,11 @@ class Cluster:
             raise RuntimeError("sbatch: error: QOSMaxSubmitJobPerUserLimit")
         number, paths = str(len(self.jobs) + 1), SimpleNamespace(folder=Path("nowhere"), stderr="log")
         job = SimpleNamespace(ended=False, code=EXIT_DONE, job_id=number, paths=paths, work=work)
-        job.done, job.result, job.cancel = lambda: job.ended, lambda: job.code, lambda: setattr(job, "ended", True)
+        job.done, job.result, job.cancel = (
+            lambda: job.ended,
+            lambda: job.code,
+            lambda check: setattr(job, "ended", True),
+        )
         self.jobs.append(job)
         return job
 

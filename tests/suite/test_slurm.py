@@ -5,7 +5,6 @@ The folders of runs have to be on a file system that the nodes share: SLURM_TEST
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
 import re
@@ -53,10 +52,10 @@ def wait_for(condition, seconds: float = 240):
     return value
 
 
-def running_job() -> str:
-    """One of the Slurm jobs of the suite that run now."""
-    mine = ["--name=rosa_bench-smoke", f"--user={getpass.getuser()}", "--states=running"]
-    return slurm("squeue", "--noheader", "--format=%i", *mine).split()[0]
+def running_job(folder: Path) -> str:
+    """One of the Slurm jobs of the suite in a folder that run now."""
+    submitted = {path.name.partition("_")[0] for path in folder.glob(".suite/*/*_submission.sh")}
+    return min(submitted.intersection(slurm("squeue", "--noheader", "--format=%i", "--states=running").split()))
 
 
 def training(folder: Path) -> list[Path]:
@@ -86,7 +85,7 @@ def ended(process: subprocess.Popen, code: int = EXIT_DONE) -> tuple[str, str]:
 def test_workers_take_every_cell_once_although_one_is_killed(shared):
     process = begin(shared, "--workers", "2")
     wait_for(lambda: training(shared))
-    slurm("scancel", "--signal=KILL", running_job())
+    slurm("scancel", "--signal=KILL", running_job(shared))
     output, errors = ended(process)
     cells = int(re.search(r"(\d+) cells", output)[1])
     assert "workers: jobs" in output and "ended early" in errors and "not done" not in output
@@ -101,11 +100,16 @@ def test_workers_take_every_cell_once_although_one_is_killed(shared):
 
 
 @pytest.mark.parametrize("workers", [[], ["--workers", "1"]], ids=["a job for each cell", "a worker"])
-def test_a_time_limit_keeps_a_checkpoint_and_queues_the_job_again(shared, workers):
+@pytest.mark.parametrize(
+    "end",
+    [["scancel", "--signal=USR2"], ["scontrol", "requeue"]],
+    ids=["before a time limit", "after a preemption"],
+)
+def test_a_job_that_has_to_end_keeps_a_checkpoint_and_is_queued_again(shared, workers, end):
     process = begin(shared, *workers, only="*task=cola method=lora*")
     (run,) = wait_for(lambda: training(shared))
-    job = running_job()
-    slurm("scancel", "--signal=USR2", job)  # as before the time limit
+    job = running_job(shared)
+    slurm(*end, job)
     wait_for(lambda: read_record(run / "record.json").status == "interrupted")
     assert list(run.glob("checkpoint-*/complete.json"))
     wait_for(lambda: "PENDING" in slurm("squeue", "--noheader", "--format=%T", f"--jobs={job}"))
@@ -117,7 +121,7 @@ def test_a_time_limit_keeps_a_checkpoint_and_queues_the_job_again(shared, worker
 def test_a_stopped_suite_takes_its_jobs_along_and_goes_on_later(shared):
     process = begin(shared, "--workers", "1", only="*task=cola method=lora*")
     (run,) = wait_for(lambda: training(shared))
-    job = running_job()
+    job = running_job(shared)
     process.terminate()
     ended(process, 130)
     wait_for(lambda: read_record(run / "record.json").status == "interrupted", 60)

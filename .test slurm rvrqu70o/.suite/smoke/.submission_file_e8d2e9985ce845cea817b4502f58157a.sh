@@ -1,0 +1,1 @@
+/work/h/cards20/.test slurm rvrqu70o/.suite/smoke/34_submission.sh
