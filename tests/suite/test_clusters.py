@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 from pathlib import Path
@@ -173,6 +174,20 @@ def test_workers_are_submitted_again_while_they_finish_cells(tmp_path, records, 
     watched.run()
     assert len(executor.jobs) == 4 and watched.counts()["pending"] == 2
     assert capsys.readouterr().err.count("ended early") == 4
+
+
+def test_workers_that_wait_for_a_cell_that_others_start_from_are_submitted_too(tmp_path, records):
+    first, *others = cells_of(tmp_path)
+    executor = Cluster(8)
+    watched = fleet([first, *(dataclasses.replace(cell, source=first) for cell in others)], executor, workers=4)
+    watched._look()
+    assert watched._submit_workers() and len(executor.jobs) == 3
+    records[first.id] = record_of(first, "failed")
+    for job in executor.jobs:
+        job.ended = True
+    watched._look()
+    watched._collect()
+    assert not watched._submit_workers() and watched.counts()["waiting"] == 2
 
 
 def test_a_worker_leaves_when_others_have_the_rest(tmp_path, records, monkeypatch):

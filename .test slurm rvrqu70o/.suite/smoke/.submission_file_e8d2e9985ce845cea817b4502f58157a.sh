@@ -1,1 +1,0 @@
-/work/h/cards20/.test slurm rvrqu70o/.suite/smoke/34_submission.sh
