@@ -67,9 +67,9 @@ Family = Literal["e2e", "triples"]
 
 
 def score(
-    family: Family, convention: str, outputs: Outputs, references: References, wanted: Collection[str] | None = None
+    family: Family, convention: str, outputs: Outputs, references: References, only: Collection[str] | None = None
 ) -> Scores:
-    """Compute the metrics of a family by a convention, or only those in `wanted`.
+    """Compute the metrics of a family by a convention, or those in `only`.
 
     BLEU and all E2E metrics except NIST and CIDEr are in points.
 
@@ -80,7 +80,7 @@ def score(
         choices = ", ".join(name for other, name in SIGNATURES if other == family)
         raise ValueError(f"unknown scoring convention {convention}; choose from {choices}")
     mteval.check(outputs, references)
-    names = [name for name in METRICS[family] if wanted is None or name in wanted]
+    names = [name for name in METRICS[family] if only is None or name in only]
     scores = Scores()
     compute = (_e2e if family == "e2e" else _triples)(convention, outputs, references)
     for name in names:

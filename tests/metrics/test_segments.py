@@ -58,6 +58,10 @@ def have(metric: str) -> None:
 def test_the_whole_set_has_the_official_score(family, name, metric, count):
     have(metric)
     outputs, references = texts(7, count)
+    if (metric, count) == ("cider", 1):
+        with pytest.raises(NoStatisticError, match="undefined: CIDEr"):
+            segments.statistic(family, name, metric, outputs, references)
+        return
     official = conventions.score(family, name, outputs, references, [metric])[metric]
     found = segments.statistic(family, name, metric, outputs, references)
     assert found.score == official and found.examples == count
