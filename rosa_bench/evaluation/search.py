@@ -162,7 +162,7 @@ class Front(ABC):
         for name in self.per_input:
             setattr(self, name, getattr(self, name)[rows])
 
-    def penalised(self, scores: torch.Tensor) -> torch.Tensor:
+    def penalized(self, scores: torch.Tensor) -> torch.Tensor:
         """Apply the repetition penalty and ban repeated n-grams in scores [N * K, V]; in place.
 
         Padding repeats the first token of its input, which adds no word; n-grams that include padding do not count.
@@ -192,7 +192,7 @@ class Greedy(Front):
 
     def advance(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Penalties act on logits, and a text ends at its first end token, under both sets of rules."""
-        tokens = self.penalised(logits[:, 0].clone()).argmax(-1, keepdim=True)
+        tokens = self.penalized(logits[:, 0].clone()).argmax(-1, keepdim=True)
         self.tokens[:, :, self.width + self.length] = tokens
         self.length += 1
         going = tokens[:, 0] != self.how.end
@@ -222,7 +222,7 @@ class Beams(Front):
     def advance(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Scores are sums of log-probabilities."""
         n, beams, words = logits.shape
-        log_probs = self.penalised(log_softmax(logits.reshape(n * beams, words), -1))
+        log_probs = self.penalized(log_softmax(logits.reshape(n * beams, words), -1))
         values, index = largest(log_probs.view(n, beams, words), self.scores, 2 * beams)
         parents, tokens = index // words, index % words
         self.length += 1
@@ -277,7 +277,7 @@ class LoraBeams(Front):
     def advance(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """A finished beam continues with a score of minus infinity, so no continuation of it is selected."""
         n, beams, words = logits.shape
-        values = log_softmax(self.penalised(logits.reshape(n * beams, words)), -1)
+        values = log_softmax(self.penalized(logits.reshape(n * beams, words)), -1)
         self.scores, index = largest(values.view(n, beams, words), self.scores, beams)
         parents, tokens = index // words, index % words
         self.length += 1

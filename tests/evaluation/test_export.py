@@ -170,7 +170,7 @@ def test_what_cannot_be_exported_is_one_line(dylora, tmp_path, capsys):
     ]
     bare = tmp_path / dylora.name
     shutil.copytree(dylora, bare, ignore=shutil.ignore_patterns("adapter*"))
-    cases.append(([str(bare), "--as", "merged"], "holds no trained weights; run it with save=adapter"))
+    cases.append(([str(bare), "--as", "merged"], "has no trained weights; run it with save=adapter"))
     for arguments, reason in cases:
         assert export.main(arguments) == 2
         err = capsys.readouterr().err
