@@ -138,10 +138,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         return complain(str(error))
     except OSError as error:
-        warn(f"rosa_bench: {plain_os(error)}; what was finished stays, the same command goes on")
+        warn(f"rosa_bench: {plain_os(error)}; finished cells are kept; rerun the same command to resume")
         return EXIT_FAILED
     except KeyboardInterrupt:
-        warn("rosa_bench: interrupted; the same command goes on")
+        warn("rosa_bench: interrupted; rerun the same command to resume")
         return EXIT_INTERRUPTED
 
 

@@ -26,7 +26,7 @@ from rosa_bench.system.console import complain, tell, warn_once
 from rosa_bench.system.signals import as_keyboard_interrupt
 
 VALUE = re.compile(r"0|[1-9][0-9]*|[0-9]+\.[0-9]+|true|false|[\[{].*")
-TIMEOUTS = 1000  # how often a job may be queued again after its time limit; each time goes on from a checkpoint
+TIMEOUTS = 1000  # how often a job may be queued again after its time limit; each time it resumes from a checkpoint
 # States in which squeue still lists a job that has ended; one that it does not list any more has ended too.
 ENDED = ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "OUT_OF_MEMORY", "REVOKED", "TIMEOUT")
 
@@ -182,7 +182,7 @@ class Worker:
         return as_job(self._run)
 
     def checkpoint(self, *args: Any) -> Any:
-        """What submitit queues again at the time limit: the same worker, which goes on with the cells that are left."""
+        """What submitit queues again at the time limit: the same worker, which takes the remaining cells."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)

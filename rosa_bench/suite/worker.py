@@ -145,7 +145,7 @@ def run_apart(run: Run) -> int:
     if code == EXIT_INTERRUPTED:
         raise KeyboardInterrupt
     if code is None or code < 0:
-        warn("rosa_bench: the cell's process was killed; the same command goes on with it")
+        warn("rosa_bench: the cell's process was killed; rerun the same command to resume it")
         return EXIT_FAILED
     return code
 
