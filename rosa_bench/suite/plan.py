@@ -303,7 +303,7 @@ def tagged(run: config.Run, suite: Suite, asked: config.Run) -> config.Run:
 def settled(block: Block, published_code: bool = False) -> Iterator[Overrides]:
     """The overrides of a block, task by task; the authors' code's last where they are asked for."""
     code = (block.as_published_code if published_code else None) or Settings()
-    for task in block.tasks or code.tasks or [None]:
+    for task in {**block.tasks, **code.tasks} or [None]:
         chosen = {} if task is None else {"task": task, **block.tasks.get(task, {})}
         yield {**block.run, **chosen, **code.run, **code.tasks.get(task or "", {})}
 

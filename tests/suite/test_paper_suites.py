@@ -296,11 +296,23 @@ def test_rows_are_shuffled_uniformly_but_for_meft_s_which_are_grouped_by_length(
 
 @pytest.mark.parametrize("name", [name for name in config.choices("suite") if name.startswith("dylora")])
 def test_dylora_s_published_code_lets_the_optimizer_move_every_direction(name):
-    printed, code = (
-        [c.run.method for c in cells_of(name, code) if "method=dylora" in c.overrides] for code in (False, True)
-    )
-    assert len(code) == len(printed) and bool(code) == (name != "dylora_table1")
+    cells, started = ([c for c in cells_of(name, code) if "method=dylora" in c.overrides] for code in (False, True))
+    printed, code = ([c.run.method for c in group] for group in (cells, started))
+    tasks = {c.run.task.name for c in cells}
+    rows = [c for c in started if c.run.task.name in tasks]  # the others are what MRPC, RTE and STS-B start from
+    assert len(rows) == len(printed) and bool(code) == (name != "dylora_table1")
+    assert {c.run.task.name for c in started} - tasks <= {"mnli"}
     assert all(m.exact_update for m in printed) and not any(m.exact_update for m in code)
+
+
+@pytest.mark.parametrize("name", ["dylora_table2", "dylora_table3", "dylora_table4", "dylora_table5"])
+def test_dylora_s_published_code_starts_small_tasks_from_mnli(name):
+    cells = [c for c in cells_of(name, True) if "method=dylora" in c.overrides]
+    assert {c.run.task.name for c in cells if c.source is not None} == {c.run.task.name for c in cells} & {
+        "mrpc",
+        "rte",
+        "stsb",
+    }
 
 
 def test_full_fine_tuning_of_roberta_has_the_points_of_its_own_code():
