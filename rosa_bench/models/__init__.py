@@ -1,1 +1,1 @@
-"""Backbones: loading them, and finding in them the weights that methods adapt."""
+"""Load backbones and locate the weights that methods adapt."""

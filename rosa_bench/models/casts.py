@@ -1,8 +1,8 @@
-"""Weights of linear maps in bf16, cast once instead of at every product.
+"""Cached bf16 copies of linear weights.
 
-Autocast turns the weight and the bias of each `linear`, `addmm` and `matmul` into bf16 every time it meets them. The
-product and its gradients are the same, bit for bit, if the weight was cast before. Only weights that products alone
-read are cast: embeddings and norms stay as they are, and so does a trained matrix that is also an embedding.
+Autocast converts the weight and bias of each `linear`, `addmm` and `matmul` to bf16 on every call. Casting them once
+gives bitwise the same products and gradients. Only weights used solely in matrix products are cast: embeddings, norms
+and trained matrices tied to an embedding keep their precision.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from rosa_bench.errors import UsageError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-Slot = tuple[dict[str, Any], str]  # the parameters of a module, and the name of one of them
+Slot = tuple[dict[str, Any], str]  # a module's parameter dict and the name of one parameter
 
 
 class Casts:
-    """Copies of a model's weights in a lower precision, which take their places during a step.
+    """Low-precision copies of a model's weights that replace them during a step.
 
-    A copy of a weight that stays as it is, is made once. Copies of others, which train or which a method moves
-    (`moved` has their names), are made only with `changing`; they are leaves that collect gradients, and `refresh`
-    brings them up to date. With `dtype` None there are no copies.
+    Weights that never change are copied once. Weights that train, or that a method modifies (named in `moved`), are
+    copied only with `changing=True`; these copies are leaves that accumulate gradients, and `refresh` updates them.
+    With `dtype=None` nothing is copied.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Casts:
         self.make()
 
     def make(self) -> None:
-        """Copy the model's present parameters."""
+        """Copy the model's current parameters."""
         self.fixed: dict[nn.Parameter, torch.Tensor] = {}
         self.changing: dict[nn.Parameter, torch.Tensor] = {}
         self._slots: list[tuple[Slot, nn.Parameter]] = []
@@ -66,22 +66,22 @@ class Casts:
 
     @property
     def bytes(self) -> int:
-        """Memory of all copies."""
+        """Memory of all copies in bytes."""
         return sum(t.numel() * t.element_size() for t in self.tensors)
 
     def leaf(self, parameter: nn.Parameter) -> torch.Tensor:
-        """What collects the gradient of a trained parameter where changing copies are in place."""
+        """The tensor that accumulates the gradient of a trained parameter: its changing copy, else the parameter."""
         return self.changing.get(parameter, parameter)
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """Write the present values of the weights into the changing copies."""
+        """Write the current weights into the changing copies."""
         if self.changing:
             torch._foreach_copy_(list(self.changing.values()), [p.detach() for p in self.changing])
 
     @contextmanager
     def in_place(self, changing: bool = False) -> Iterator[None]:
-        """The model computes with the copies of fixed weights, and with those of changing ones if asked."""
+        """Swap in the copies of fixed weights, and of changing weights if `changing` is set."""
         for (parameters, name), p in self._slots:
             if (copy := self.fixed.get(p)) is not None or (changing and (copy := self.changing.get(p)) is not None):
                 parameters[name] = copy
@@ -92,15 +92,15 @@ class Casts:
                 parameters[name] = p
 
     def check(self) -> None:
-        """Raise RuntimeError if a weight that counted as fixed has other values than its copy."""
+        """Raise RuntimeError if a weight assumed fixed no longer equals its copy."""
         if any(not torch.equal(p.detach().to(copy.dtype), copy) for p, copy in self.fixed.items()):
             raise RuntimeError("a frozen weight changed in training, and its copy in lower precision did not")
 
 
 def keep_frozen_in_bf16(model: nn.Module, head: Collection[nn.Parameter]) -> None:
-    """Keep matrices that products alone read in bf16 and everything else in fp32, the parameters of the head too.
+    """Keep matrices used only in products in bf16, and all other parameters, including the head's, in fp32.
 
-    Training with `train.precision=bf16` computes with the same values as if all were kept in fp32.
+    Training with `train.precision=bf16` computes the same values as with all parameters in fp32.
     """
     kept = {id(p) for p in head}
     everywhere = Counter(id(p) for module in model.modules() for p in module._parameters.values())
@@ -115,9 +115,9 @@ def keep_frozen_in_bf16(model: nn.Module, head: Collection[nn.Parameter]) -> Non
 
 @contextmanager
 def trained_in_fp32(model: PreTrainedModel, moved: Callable[[Any], Collection[str]], method: str) -> Iterator[None]:
-    """Around attaching a method: what it adds trains in fp32.
+    """Wrap attaching a method so that the parameters it adds train in fp32.
 
-    Raises UsageError if it changes matrices of the backbone that are kept in bf16: they would be rounded at each step.
+    Raises UsageError if the method modifies backbone matrices kept in bf16, which would be rounded at each step.
     """
     before = {id(p) for p in model.parameters()}
     yield
@@ -130,9 +130,9 @@ def trained_in_fp32(model: PreTrainedModel, moved: Callable[[Any], Collection[st
 
 
 def product_slots(model: nn.Module) -> Iterator[tuple[nn.Parameter, Slot]]:
-    """Every parameter that a module reads by matrix products alone, with its place.
+    """Yield every parameter that a module uses only in matrix products, with its slot.
 
-    These are the parameters of plain linear maps, and those in the tables that a module names in `product_tables`.
+    These are the parameters of plain linear layers and those in the tables that a module lists in `product_tables`.
     """
     for module in model.modules():
         tables = [getattr(module, name) for name in getattr(module, "product_tables", ())]

@@ -1,8 +1,8 @@
-"""One dropout probability everywhere in a backbone, whatever its class calls it.
+"""Set one dropout probability throughout a backbone, whatever its class calls it.
 
-A class names its probabilities in its configuration (`hidden_dropout_prob`, `attn_pdrop`, `classifier_dropout`, ...).
-Its modules keep them as `nn.Dropout`, or as numbers that attention kernels take. Both are searched by name, without a
-list of classes. The probability of skipping a whole layer (`layerdrop`, `drop_path_rate`) is not dropout and stays.
+Configurations name the probabilities differently (`hidden_dropout_prob`, `attn_pdrop`, `classifier_dropout`, ...), and
+modules store them as `nn.Dropout` or as numbers passed to attention kernels. Both are matched by name, not by model
+class. Layer-skipping probabilities (`layerdrop`, `drop_path_rate`) are not dropout and are left unchanged.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def _is_probability(name: str, value: Any) -> bool:
 
 
 def _settings(config: PretrainedConfig) -> Iterator[tuple[PretrainedConfig, str]]:
-    """Every object and attribute name of a configuration, and of those inside it, that is a dropout probability."""
+    """Yield each dropout probability of a configuration and its nested configurations as (owner, attribute name)."""
     from transformers import PretrainedConfig
 
     for name, value in list(vars(config).items()):
@@ -33,7 +33,7 @@ def _settings(config: PretrainedConfig) -> Iterator[tuple[PretrainedConfig, str]
 
 
 def _numbers(model: nn.Module) -> Iterator[tuple[nn.Module, str]]:
-    """Every module and attribute name that is a dropout probability."""
+    """Yield each dropout probability stored as a number as (module, attribute name)."""
     for module in model.modules():
         own = ("p", "drop_prob") if "Dropout" in type(module).__name__ else ()
         for name in list(vars(module)):
@@ -42,14 +42,14 @@ def _numbers(model: nn.Module) -> Iterator[tuple[nn.Module, str]]:
 
 
 def set_in_config(config: PretrainedConfig, probability: float) -> None:
-    """Set every dropout probability of a configuration, before a model is made of it."""
+    """Set every dropout probability of a configuration before building a model from it."""
     for owner, name in _settings(config):
-        own = vars(owner)  # past the type of the field, which is int in some classes
+        own = vars(owner)  # bypasses the field's type, which is int in some classes
         own[name] = type(own[name])(probability) if probability == 0 else probability
 
 
 def set_in_modules(model: nn.Module, probability: float) -> int:
-    """Set those that modules have, among them any that does not come from the configuration; returns their number."""
+    """Set every dropout probability stored in modules, even those absent from the configuration; return their count."""
     found = list(_numbers(model))
     for owner, name in found:
         setattr(owner, name, probability)

@@ -1,4 +1,4 @@
-"""A tokenizer and a model of one folder brought together, or refused: special tokens, vocabulary, inputs, padding."""
+"""Check that a tokenizer and a model match and align special tokens, vocabulary, inputs and padding."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 SHORT, LONG = "a cat", "a cat sees the dog and hears the fox"
-PROBED = 16  # tokens of LONG that are read
+PROBED = 16  # tokens of LONG in the probe
 
 
 def fit(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, source: str) -> dict[str, Any]:
-    """Complete the tokenizer from the model's configuration; returns facts about what was changed, for the record.
+    """Complete the tokenizer from the model's configuration; return the changes for the record.
 
-    Afterwards `model.config.pad_token_id` is the tokenizer's, `token_type_ids` are returned only if the model uses
-    them, and `traits_of(model)` says how it reads its inputs.
+    Afterwards `model.config.pad_token_id` equals the tokenizer's, `token_type_ids` are returned only if the model uses
+    them, and `traits_of(model)` describes how the model reads its inputs.
 
     Raises:
-        UsageError: if the two do not go together, or the class cannot read batches that are padded on the right.
+        UsageError: if tokenizer and model do not match, or the model class does not support right padding.
     """
     _check_vocabulary(tokenizer, model, source)
     facts = _complete(tokenizer, model.config)
@@ -47,18 +47,18 @@ def fit(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, source: str)
 
 
 def is_masked_or_not_causal(config: Any) -> bool:
-    """Whether the class of a configuration reads texts in both directions."""
+    """Whether the configuration's class uses bidirectional attention."""
     causal = type(config) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING
     return type(config) in transformers.MODEL_FOR_MASKED_LM_MAPPING or not causal
 
 
 def _check_vocabulary(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, source: str) -> None:
-    """Raise UsageError for tokens that have no embedding. A model may have more embeddings than there are tokens."""
+    """Raise UsageError for tokens without an embedding. A model may have more embeddings than tokens."""
     try:
         embeddings: Any = model.get_input_embeddings()
         rows = int(embeddings.weight.shape[0])
         beyond = [token for token, index in tokenizer.get_vocab().items() if index >= rows]
-    except NotImplementedError:  # characters instead of a vocabulary
+    except NotImplementedError:  # a character model without a vocabulary
         return
     if beyond:
         raise UsageError(
@@ -68,17 +68,17 @@ def _check_vocabulary(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel
 
 
 def _complete(tokenizer: PreTrainedTokenizerBase, config: Any) -> dict[str, Any]:
-    """Fill in start, end and pad token where the tokenizer names none; no token is added to the vocabulary."""
+    """Set missing bos, eos and pad tokens; no token is added to the vocabulary."""
     facts: dict[str, Any] = {}
     others = {tokenizer.pad_token, tokenizer.unk_token, tokenizer.mask_token, None}
-    for role in ("bos", "eos"):  # a configuration that was not set names any token, such as the one for padding
+    for role in ("bos", "eos"):  # an unset configuration may name any token, such as the pad token
         token = _special(tokenizer, getattr(config, f"{role}_token_id", None))
         if getattr(tokenizer, f"{role}_token_id") is None and token not in others:
             setattr(tokenizer, f"{role}_token", token)
             facts[f"{role}_token"] = f"{token} (by config.json)"
     if tokenizer.pad_token_id is None:
-        # Attention masks hide padding. Classifiers over a decoder read the last token that is not padding, so it must
-        # not be the token that the tokenizer puts at the end of a text.
+        # Attention masks hide padding. Decoder classifiers read the last non-pad token, so the pad token must differ
+        # from the token that the tokenizer appends to a text.
         last = tokenizer(SAMPLE)["input_ids"][-1:]
         named = [_special(tokenizer, getattr(config, "pad_token_id", None)), tokenizer.eos_token, tokenizer.unk_token]
         every = [token for token in (*named, *tokenizer.all_special_tokens) if token is not None]
@@ -90,14 +90,14 @@ def _complete(tokenizer: PreTrainedTokenizerBase, config: Any) -> dict[str, Any]
 
 
 def _special(tokenizer: PreTrainedTokenizerBase, index: Any) -> str | None:
-    """The special token that a configuration means by an index or a list of them; None if it is an ordinary token."""
+    """The special token for an index or list of indices in the configuration; None if it is an ordinary token."""
     index = index[0] if isinstance(index, list) and index else index
     token = tokenizer.added_tokens_decoder.get(index) if isinstance(index, int) else None
     return str(token.content) if token is not None and token.special else None
 
 
 def _check_frame(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, source: str) -> None:
-    """Raise UsageError for an encoder whose tokenizer leaves out the special tokens that its head reads."""
+    """Raise UsageError if an encoder's tokenizer omits the special tokens that its head reads."""
     ids = tokenizer(SAMPLE, SAMPLE)["input_ids"]
     start, separator = (tokenizer.cls_token, tokenizer.bos_token), (tokenizer.sep_token,)
     for place, tokens in (("start", start), ("separator", separator)):
@@ -118,7 +118,7 @@ def _check_frame(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, sou
 def _probe_texts(
     tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, source: str
 ) -> tuple[list[int], list[int]]:
-    """A short and a long text as the model gets them; to a language model the short one is the beginning."""
+    """A short and a long text as model inputs; for a language model the short text is a prefix of the long one."""
     if model.get_output_embeddings() is None:
         short, long = (tokenizer(text, truncation=True, max_length=PROBED)["input_ids"] for text in (SHORT, LONG))
     else:
@@ -133,7 +133,7 @@ def _probe_texts(
 
 
 def _match_token_types(tokenizer: PreTrainedTokenizerBase, traits: Traits) -> dict[str, Any]:
-    """Have `token_type_ids` returned only if the model uses them and has all their values."""
+    """Return `token_type_ids` only if the model uses them and supports all their values."""
     if "token_type_ids" not in tokenizer.model_input_names:
         return {}
     highest = max(tokenizer(SAMPLE, SAMPLE)["token_type_ids"])

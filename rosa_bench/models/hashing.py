@@ -1,4 +1,4 @@
-"""Hashes of tensors, by which a backbone and an initialisation are recognised."""
+"""Hashes that identify a backbone or an initialisation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def tensor_hash(tensors: Mapping[str, torch.Tensor]) -> str:
-    """A sha256 over names, shapes, types and bytes."""
+    """sha256 over names, shapes, dtypes and bytes."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
@@ -23,5 +23,5 @@ def tensor_hash(tensors: Mapping[str, torch.Tensor]) -> str:
 
 
 def backbone_hash(model: PreTrainedModel) -> str:
-    """The hash of a backbone's parameters, before a method is attached to it."""
+    """Hash of a backbone's parameters; call it before a method is attached."""
     return tensor_hash(dict(model.base_model.named_parameters()))

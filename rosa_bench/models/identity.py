@@ -1,4 +1,4 @@
-"""Which weights a configuration names, without loading them. Light: no torch."""
+"""Identify the weights that a configuration names, without loading them or importing torch."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from rosa_bench.system import hub
 from rosa_bench.system.files import file_sha256
 from rosa_bench.system.strict_json import loads
 
-MADE = {"synthetic"}  # made from the task's configuration, not read
-# The names of tokenizers' files in `transformers`. A change of any of them may change token ids.
+MADE = {"synthetic"}  # built from the task's configuration, not loaded
+# Tokenizer file names in `transformers`. A change to any of them may change token ids.
 TOKENIZER_FILES = (
     "tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "*vocab*.json", "*vocab*.txt", "*merges*.txt",
     "dict.txt", "*.model", "*.spm", "*.codes", "*.tiktoken", "*.tokenizer", "tekken.json", "emoji.json",
     "byte_maps.json", "word_*.json", "normalizer.json",
 )  # fmt: skip
-# By preference of `transformers`.
+# In the order that `transformers` prefers them.
 WEIGHT_FILES = (
     "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json",
 )  # fmt: skip
@@ -34,7 +34,7 @@ def on_hub(model: Model) -> bool:
 
 
 def pinned(model: Model) -> Model:
-    """The model with the commit that its revision points to. Raises UsageError if the hub does not say."""
+    """The model with its revision resolved to a commit. Raises UsageError if the hub does not provide it."""
     if not on_hub(model):
         return model
     try:
@@ -44,10 +44,10 @@ def pinned(model: Model) -> Model:
 
 
 def source_of(model: Model) -> str:
-    """The folder to load from; files of a hub are downloaded.
+    """The folder to load from; hub files are downloaded.
 
     Raises:
-        UsageError: for an embedded name that the package does not have, or files that the hub does not provide.
+        UsageError: for an unknown embedded model, or files missing on the hub.
     """
     if model.path is not None:
         return model.path
@@ -66,7 +66,7 @@ def source_of(model: Model) -> str:
 
 
 def _in_package(place: str, sha256: str | None, name: str) -> Path:
-    """The folder of an installed package. Raises UsageError if it is missing or its weights have another hash."""
+    """The folder of an installed package. Raises UsageError if it is missing or the hash of its weights differs."""
     package, _, folder = place.partition("/")
     spec = importlib.util.find_spec(package) if package.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
@@ -86,10 +86,10 @@ def _without_hub(model: Model, error: hub.HubError) -> UsageError:
 
 
 def identity(model: Model, generates: bool = False) -> dict[str, Any]:
-    """What identifies a backbone: part of a run's key. Files by their content, never by their path.
+    """Identity of a backbone, part of the run key. Files are identified by content, never by path.
 
-    A folder's files are its configuration, everything a tokenizer may read, the weights that are loaded and, where a
-    task `generates` texts, the defaults of generation. Embedded models are searched without these defaults.
+    Covers the configuration, every tokenizer file, the weights that are loaded and, if the task `generates` text, the
+    generation defaults. Embedded models always decode without these defaults.
     """
     return _weights(model, generates) | ({} if model.dropout is None else {"dropout": model.dropout})
 
@@ -108,16 +108,16 @@ def _weights(model: Model, generates: bool) -> dict[str, Any]:
 
 
 def tokenizer_files(folder: Path) -> list[str]:
-    """Files that a tokenizer of `transformers` may read."""
+    """Names of the files that a `transformers` tokenizer may read."""
     names = sorted(path.name for path in folder.iterdir())
     return [name for name in names if any(fnmatchcase(name, pattern) for pattern in TOKENIZER_FILES)]
 
 
 def weight_files(folder: Path) -> list[str]:
-    """The files of the weights that `transformers` loads from a folder: one file, or an index and its shards.
+    """Weight files that `transformers` loads from a folder: one file, or an index and its shards.
 
     Raises:
-        UsageError: for an index that cannot be read, or a shard that is missing.
+        UsageError: for an unreadable index or a missing shard.
     """
     chosen = [_named_weights(folder), *WEIGHT_FILES]
     first = next((name for name in chosen if name and (folder / name).is_file()), None)
@@ -136,7 +136,7 @@ def weight_files(folder: Path) -> list[str]:
 
 
 def _named_weights(folder: Path) -> str | None:
-    """The file that a `config.json` names, which `transformers` then prefers."""
+    """The weight file named in `config.json`, which takes precedence in `transformers`."""
     try:
         name = loads((folder / "config.json").read_text(encoding="utf-8")).get("transformers_weights")
     except (OSError, ValueError, AttributeError):
@@ -145,5 +145,5 @@ def _named_weights(folder: Path) -> str | None:
 
 
 def is_pickled(folder: Path) -> bool:
-    """Whether a folder's weights are pickles, which are read by torch's restricted unpickler."""
+    """Whether the weights are pickles, which torch's restricted unpickler reads."""
     return any(name.endswith(".bin") for name in weight_files(folder))

@@ -1,4 +1,4 @@
-"""A backbone with the head its task needs, and its tokenizer: embedded, from a folder, or from a hub if asked."""
+"""Load a backbone with the task's head and its tokenizer: embedded, from a folder, or from a hub on request."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from rosa_bench.system.hub import ADAPTER
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-ENCODER_DECODERS = ("bart",)  # whose classifiers read the last token that the decoder makes of the text
+ENCODER_DECODERS = ("bart",)  # whose classifiers read the last token of the decoder output
 
 
 def cache_name(module: torch.nn.Module) -> str:
-    """What a forward pass calls its key-value cache: `cache` from transformers 5.24 on."""
+    """The name of the key-value cache argument of `forward`: `cache` from transformers 5.24 on."""
     return "cache" if "cache" in inspect.signature(module.forward).parameters else "past_key_values"
 
 
 def load(model: Model, task: Task, seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The backbone with a new head where the task has one, drawn from `seed`, and its tokenizer.
+    """Load the backbone and its tokenizer; a task head, if any, is initialised from `seed`.
 
-    All is in fp32; with `model.dtype=bf16` matrices of the backbone are in bf16.
+    All weights are in fp32; with `model.dtype=bf16` the backbone's matrices are in bf16.
 
     Raises:
-        UsageError: for a folder or hub that cannot be loaded, a backbone that cannot do the task, or one without
-            dropout for which `model.dropout` is positive.
+        UsageError: if the folder or hub cannot be loaded, if the backbone does not support the task, or if
+            `model.dropout` is positive and the backbone has no dropout.
     """
     backbone, tokenizer = _loaded(model, task, seed)
     if model.dropout is not None and not dropout.set_in_modules(backbone, model.dropout) and model.dropout > 0:
@@ -56,7 +56,7 @@ def _loaded(model: Model, task: Task, seed: int) -> tuple[PreTrainedModel, PreTr
     options: dict[str, Any] = {
         "trust_remote_code": False,
         "local_files_only": True,
-    }  # without it, it would ask for trust
+    }  # otherwise it would ask whether to trust the code
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     try:
@@ -73,7 +73,7 @@ def _loaded(model: Model, task: Task, seed: int) -> tuple[PreTrainedModel, PreTr
             transformers.set_seed(seed)
             backbone = cls.from_config(config, dtype=torch.float32, trust_remote_code=False)
         else:
-            # A head is drawn in fp32; without one, nothing is ever held in more bits than the file has.
+            # A head is initialised in fp32; without one, no tensor exceeds the file's precision.
             dtype = "auto" if model.dtype == "bf16" and not task.num_labels else torch.float32
             pickled = is_pickled(Path(source))
             options |= {"config": config, "dtype": dtype, "use_safetensors": not pickled, "weights_only": True}
@@ -89,12 +89,12 @@ def _loaded(model: Model, task: Task, seed: int) -> tuple[PreTrainedModel, PreTr
         first = (str(error).splitlines() or [""])[0][:200]
         raise UsageError(f"model {source} cannot be loaded ({type(error).__name__}: {first})") from error
     if on_hub(model):
-        backbone.name_or_path = backbone.config.name_or_path = str(model.hub)  # not the folder in the cache
+        backbone.name_or_path = backbone.config.name_or_path = str(model.hub)  # not the cache folder
     return backbone, tokenizer
 
 
 def loading_facts(model: PreTrainedModel) -> dict[str, Any]:
-    """What `load` stripped, drew anew or left out, for the record; empty if the checkpoint fitted as it was."""
+    """What `load` stripped, initialised or left out, for the record; empty if the checkpoint matched exactly."""
     facts: dict[str, Any] = model.__dict__.get("loading_facts", {})
     return facts
 
@@ -108,7 +108,7 @@ def _synthetic(model: Model, task: Task, seed: int) -> tuple[PreTrainedModel, Pr
 
 
 def _check_files(source: str) -> None:
-    """Raise UsageError for a folder whose adapter `transformers` would load, with another model below it."""
+    """Raise UsageError for an adapter folder, which `transformers` would load on top of another model."""
     if (Path(source) / "adapter_config.json").is_file():
         raise UsageError(ADAPTER.format(source))
 
@@ -126,7 +126,7 @@ def _check_kind(config: Any, task: Task, source: str) -> None:
 
 
 def _set_head(config: Any, task: Task) -> None:
-    """Give the configuration the task's outputs under their names, which a saved model then carries."""
+    """Set the task's outputs and label names in the configuration, so that a saved model carries them."""
     if not task.num_labels:
         return
     config.id2label = dict(enumerate(task.label_names))

@@ -1,7 +1,7 @@
-"""The training loss as a mean over everything an optimiser step sees.
+"""Training loss averaged over all items of an optimiser step.
 
-A model's own loss is the mean of one micro-batch; with several of them, or several processes, the mean of such means
-weighs examples unequally, and `transformers` scales it wrongly for classifiers, which ignore `num_items_in_batch`.
+A model's own loss is the mean of one micro-batch. Averaging these means over micro-batches or processes weights
+examples unequally, and `transformers` scales the result wrongly for classifiers, which ignore `num_items_in_batch`.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from rosa_bench.core.kind import Kind
 
 
 class StepLoss:
-    """The sum of a micro-batch's losses over the number of items (examples, target tokens) of the whole step."""
+    """Sum of a micro-batch's losses divided by the number of items (examples or target tokens) in the whole step."""
 
     def __init__(self, kind: Kind, label_smoothing: float) -> None:
         self.kind, self.label_smoothing = kind, label_smoothing
 
     def __call__(self, outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int) -> torch.Tensor:
-        """logits [examples, outputs] or [examples, length, vocabulary] and their labels to a scalar, in nats.
+        """Map logits [examples, outputs] or [examples, length, vocabulary] and labels to a scalar in nats.
 
-        A regression's is the squared error; items are then the numbers in `labels`, [examples] or [examples, outputs].
+        Regression uses the squared error; its items are the numbers in `labels`, [examples] or [examples, outputs].
         """
         return self.kind.loss(outputs.logits.float(), labels, self.label_smoothing) / num_items_in_batch

@@ -1,7 +1,7 @@
-"""Linear maps through oneDNN, without a GPU: forward for decoding, forward and backward for training.
+"""oneDNN linear layers on the CPU: forward for decoding, forward and backward for training.
 
-torch multiplies fp32 matrices by MKL, which keeps to AVX2 on processors that are not Intel's: half of what one with
-AVX-512 can do, and oneDNN does. The sums are the same in another order, still in fp32.
+torch multiplies fp32 matrices with MKL, which uses only AVX2 on non-Intel processors. oneDNN uses AVX-512 there,
+about twice the throughput. The sums differ only in their order and stay in fp32.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from transformers.pytorch_utils import Conv1D
 
 from rosa_bench.models.sites import weight_IO
 
-FEWEST = 8  # rows below which the usual way is faster
+FEWEST = 8  # below this number of rows torch's own path is faster
 
 
 @cache
 def available() -> bool:
-    """Whether this torch has the operator, and it does what is wanted."""
+    """Whether this torch build has the operator and it computes the expected result."""
     x, weight, bias = torch.ones(9, 2), torch.tensor([[1.0, 2.0], [3.0, -4.0]]), torch.tensor([0.5, -0.5])
     try:
         found = _product(x, weight, bias, False)
@@ -44,12 +44,12 @@ def _product(x: torch.Tensor, weight_OI: torch.Tensor, bias: torch.Tensor | None
 
 
 def _usual(x: torch.Tensor) -> bool:
-    """Whether x [..., I] is better left to torch: few rows, or products that are not in fp32."""
+    """Whether to leave x [..., I] to torch: few rows, or products not in fp32."""
     return x.numel() < FEWEST * x.shape[-1] or torch.is_autocast_enabled("cpu")
 
 
 def _linear(layer: Any, gelu_after: bool, x: torch.Tensor) -> torch.Tensor:
-    """A linear map, and the activation behind it if wanted, on a view of the weight: nothing is copied or stale."""
+    """A linear layer with an optional fused GELU. Uses a view of the weight, so nothing is copied or stale."""
     if _usual(x):
         y: torch.Tensor = type(layer).forward(layer, x)
         return y
@@ -57,13 +57,13 @@ def _linear(layer: Any, gelu_after: bool, x: torch.Tensor) -> torch.Tensor:
 
 
 def _activation(layer: Any, x: torch.Tensor) -> torch.Tensor:
-    """What is left to do where the map before it has applied the activation."""
+    """The activation, unless the preceding linear layer has already applied it."""
     y: torch.Tensor = type(layer).forward(layer, x) if _usual(x) else x
     return y
 
 
 class _Trained(torch.autograd.Function):
-    """y [N, O] = x [N, I] W' + b with W [O, I]; keeps x only if the weight trains."""
+    """y [N, O] = x [N, I] W' + b with W [O, I]; saves x only if the weight trains."""
 
     @staticmethod
     def forward(ctx: Any, x_NI: torch.Tensor, weight_OI: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
@@ -90,12 +90,12 @@ def _trained(layer: Any, x: torch.Tensor) -> torch.Tensor:
     if not torch.is_grad_enabled():
         return _product(x, weight_OI, bias, False)
     out: torch.Tensor = _Trained.apply(x.reshape(-1, x.shape[-1]), weight_OI, bias)
-    return out.view(*x.shape[:-1], -1)  # made here, as what a function of ours gives back may not be a view of its own
+    return out.view(*x.shape[:-1], -1)  # reshaped here, since a custom Function should not return a view of its own
 
 
 @cache
 def profits() -> bool:
-    """Whether MKL leaves half of this processor unused: AVX-512, and not Intel's."""
+    """Whether MKL leaves half of this processor unused: AVX-512 on a non-Intel CPU."""
     try:
         vendors = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("vendor_id")]
     except OSError:
@@ -106,7 +106,7 @@ def profits() -> bool:
 
 @contextmanager
 def training(model: nn.Module) -> Iterator[None]:
-    """Every fp32 linear map on the CPU by oneDNN, forward and backward, where that is the faster library."""
+    """Run fp32 linear layers on the CPU through oneDNN, forward and backward, where oneDNN is faster."""
     changed = [module for module in model.modules() if profits() and _plain(module)]
     for module in changed:
         module.forward = partial(_trained, module)
@@ -119,9 +119,9 @@ def training(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def forward_only(model: nn.Module) -> Iterator[None]:
-    """Without gradients: every fp32 linear map on the CPU by oneDNN, GPT-2's activation together with its map.
+    """Run fp32 linear layers on the CPU through oneDNN without gradients, with GPT-2's activation fused.
 
-    The activation is the same function (`gelu_new` is the tanh form of GELU) in one pass instead of eight.
+    The activation is the same function (`gelu_new` is the tanh approximation of GELU) in one pass instead of eight.
     """
     changed: list[tuple[nn.Module, Any]] = []
 
@@ -149,7 +149,7 @@ def forward_only(model: nn.Module) -> Iterator[None]:
 
 
 def _plain(module: Any) -> bool:
-    """A linear map of fp32 on the CPU that nobody has changed."""
+    """Whether a module is an unmodified fp32 linear layer on the CPU."""
     if type(module) not in (nn.Linear, Conv1D):
         return False
     weight: torch.Tensor = module.weight

@@ -1,8 +1,8 @@
-"""Where a backbone's weights are, by role. Shapes: I inputs, O outputs.
+"""Locate a backbone's weights by role. Shapes: I inputs, O outputs.
 
-`nn.Linear` stores its weight as [O, I], GPT-2's `Conv1D` as [I, O], and many models compute query, key and value in
-one map, stacked or interleaved by head. A `Site` hides the difference: some outputs of one linear map, with their
-weight as [I, O].
+`nn.Linear` stores its weight as [O, I], GPT-2's `Conv1D` as [I, O], and many models compute query, key and value in one
+fused layer, stacked or interleaved by head. A `Site` hides the difference: a subset of the outputs of one linear layer,
+with their weight as [I, O].
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from rosa_bench.errors import UsageError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-Role = Literal["q", "k", "v", "o", "ffn_in", "ffn_out", "other", "qkv"]  # qkv: a fused map as one matrix
-ROLES: tuple[Role, ...] = ("q", "k", "v", "o", "ffn_in", "ffn_out")  # that `targets` can name; `all` is more
+Role = Literal["q", "k", "v", "o", "ffn_in", "ffn_out", "other", "qkv"]  # qkv: a fused layer as one matrix
+ROLES: tuple[Role, ...] = ("q", "k", "v", "o", "ffn_in", "ffn_out")  # valid in `targets`; `all` adds other layers
 
-# Roles of maps with one role each, by the last parts of their dotted names. The longest match wins.
+# Roles of layers with a single role, by the last parts of their dotted names. The longest match wins.
 NAMES: dict[str, Role] = {
     # BERT, RoBERTa, ELECTRA, ESM, Longformer
     "attention.self.query": "q",
@@ -88,7 +88,7 @@ NAMES: dict[str, Role] = {
     "multi_head_attention.Wk": "k",
     "multi_head_attention.Wv": "v",
     "multi_head_attention.dense": "o",
-    # MobileBERT, whose bottlenecks are named like attention
+    # MobileBERT, whose bottleneck layers have attention-like names
     "bottleneck.attention.dense": "other",
     # ModernBERT
     "attn.Wo": "o",
@@ -106,7 +106,7 @@ class Heads(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """The outputs of a fused map: `groups` times the parts one after the other, each a role and a width."""
+    """Output layout of a fused layer: `groups` repetitions of the parts in order, each a role and a width."""
 
     groups: int
     parts: tuple[tuple[Role, int], ...]
@@ -119,24 +119,24 @@ def _stacked(heads: Heads) -> Layout:
 
 
 def _by_head(heads: Heads) -> Layout:
-    """For every key-value head its queries, its key and its value."""
+    """For each key-value head: its queries, its key, its value."""
     queries = heads.query // heads.key_value * heads.size
     return Layout(heads.key_value, (("q", queries), ("k", heads.size), ("v", heads.size)))
 
 
 def _quarters(heads: Heads) -> Layout:
-    """Four blocks, each of queries, values and keys (CodeGen was trained on four TPU cores)."""
+    """Four blocks of queries, values and keys (CodeGen was trained on four TPU cores)."""
     width = heads.query * heads.size // 4
     return Layout(4, (("q", width), ("v", width), ("k", width)))
 
 
 def _gated(heads: Heads) -> Layout:
-    """For every head its query and its output gate."""
+    """For each head: its query and its output gate."""
     return Layout(heads.query, (("q", heads.size), ("other", heads.size)))
 
 
-# Fused maps: model types, the last part of a map's name, and how its outputs are laid out, as the classes of
-# `transformers` split them.
+# Fused layers: model types, the last part of the layer's name, and its output layout, as the classes of
+# `transformers` split it.
 FUSED: tuple[tuple[tuple[str, ...], str, Callable[[Heads], Layout]], ...] = (
     (("gpt2", "openai-gpt"), "attn.c_attn", _stacked),
     (("phi3",), "qkv_proj", _stacked),
@@ -147,13 +147,13 @@ FUSED: tuple[tuple[tuple[str, ...], str, Callable[[Heads], Layout]], ...] = (
     (("codegen",), "attn.qkv_proj", _quarters),
     (("qwen3_next",), "self_attn.q_proj", _gated),
 )
-SAME_PRODUCT = {"FalconLinear"}  # subclasses of nn.Linear that compute what it computes
+SAME_PRODUCT = {"FalconLinear"}  # nn.Linear subclasses that compute the same product
 FUSED_NAME = re.compile(r"qkv|query_key_value|c_attn|kv_?proj|q_?k_?v|W_pack", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Site:
-    """One weight to adapt: outputs `start:stop` of each of the `groups` of the module called `name`."""
+    """One weight to adapt: outputs `start:stop` of each of the `groups` of the module `name`."""
 
     name: str
     role: Role
@@ -163,29 +163,29 @@ class Site:
 
     @property
     def label(self) -> str:
-        """A name for records and checkpoints, unique in a model."""
+        """Name in records and checkpoints, unique within a model."""
         return f"{self.name}:{self.role}"
 
     @property
     def width(self) -> int:
-        """The number of its outputs."""
+        """Number of outputs."""
         return self.groups * (self.stop - self.start)
 
     def take(self, values: torch.Tensor) -> torch.Tensor:
-        """Its part [..., width] of the module's outputs [..., O]; a view where it is contiguous."""
+        """Select its part [..., width] of the module's outputs [..., O]; a view if contiguous."""
         if self.groups == 1:
             return values[..., self.start : self.stop]
         part: torch.Tensor = values.unflatten(-1, (self.groups, -1))[..., self.start : self.stop].flatten(-2)
         return part
 
     def put(self, values: torch.Tensor, part: torch.Tensor) -> None:
-        """Write its part [..., width] into the module's outputs [..., O], in place."""
+        """Write its part [..., width] into the module's outputs [..., O] in place."""
         if self.groups > 1:
             values, part = values.unflatten(-1, (self.groups, -1)), part.unflatten(-1, (self.groups, -1))
         values[..., self.start : self.stop].copy_(part)
 
     def spread(self, part: torch.Tensor, outputs: int) -> torch.Tensor:
-        """Its part [..., width] among `outputs` [..., O] that are zero elsewhere."""
+        """Scatter its part [..., width] into zeros of shape [..., O] with O = `outputs`."""
         if self.width == outputs:
             return part
         if self.groups == 1:
@@ -196,7 +196,7 @@ class Site:
 
 
 def features(module: nn.Module) -> tuple[int, int]:
-    """Inputs and outputs of a linear map, whichever way round its weight is stored."""
+    """Inputs and outputs of a linear layer, for either weight layout."""
     weight = module.weight
     assert isinstance(weight, torch.Tensor)
     rows, columns = weight.shape
@@ -204,19 +204,19 @@ def features(module: nn.Module) -> tuple[int, int]:
 
 
 def weight_IO(module: nn.Module) -> torch.Tensor:
-    """The module's weight as [I, O]: a view, so writing to it writes to the module."""
+    """The module's weight as an [I, O] view: writing to it changes the module."""
     weight = module.weight
     assert isinstance(weight, torch.Tensor)
     return weight if isinstance(module, Conv1D) else weight.T
 
 
 def find_sites(model: PreTrainedModel, targets: Iterable[str]) -> list[Site]:
-    """The weights of the wanted roles, in the model's own order. `targets` are roles, or `all`.
+    """Find the weights of the target roles, in model order. `targets` are roles or `all`.
 
-    `all` is every linear map of the layers, whatever its role; a fused map in a layout that is not known is one site.
+    `all` selects every linear map in the layers, whatever its role; a fused layer of unknown layout is one site.
 
     Raises:
-        UsageError: if the model has no weight of a wanted role, or has it in a fused map whose layout is not known.
+        UsageError: if the model has no weight of a target role, or has it in a fused layer of unknown layout.
     """
     everything = "all" in targets or getattr(model, "every_target", False)
     wanted: set[str] = {*ROLES, "other"} if everything else set(targets)
@@ -251,10 +251,10 @@ def find_sites(model: PreTrainedModel, targets: Iterable[str]) -> list[Site]:
 
 
 def fuse(model: PreTrainedModel, sites: Iterable[Site]) -> list[Site]:
-    """The sites with those of each fused query, key and value map joined to one, which is the map's whole weight.
+    """Join the sites of each fused query-key-value layer into one site that covers its whole weight.
 
     Raises:
-        UsageError: if there is no such map among them, or only some of the three are.
+        UsageError: if no site belongs to such a layer, or only some of its three parts are present.
     """
     joined: list[Site] = []
     parts: dict[str, set[Role]] = {}
@@ -283,9 +283,9 @@ def _by_name(module: str) -> str:
 
 
 def skipped_weights(model: PreTrainedModel, sites: Iterable[Site]) -> dict[str, int]:
-    """Matrices in the layers that no site is part of, embeddings and norms aside: names with `*` for numbers, counts.
+    """Matrices in the layers that no site covers, except embeddings and norms: names with `*` for numbers, and counts.
 
-    Such as the experts of a mixture, which are one tensor of three dimensions, or convolutions.
+    Examples are mixture-of-experts weights, stored as one 3-D tensor, and convolutions.
     """
     adapted = {f"{site.name}.weight" for site in sites}
     counts: dict[str, int] = {}
@@ -300,7 +300,7 @@ def skipped_weights(model: PreTrainedModel, sites: Iterable[Site]) -> dict[str, 
 
 
 def _linear_maps(model: PreTrainedModel) -> Iterator[tuple[str, nn.Module]]:
-    """Every linear map of the backbone, by its name in the model. A subclass with another product is none."""
+    """Yield every linear layer of the backbone with its name; skips subclasses that compute another product."""
     for name, module in _base(model).named_modules(prefix=_prefix(model).rstrip(".")):
         if type(module) in (nn.Linear, Conv1D) or type(module).__name__ in SAME_PRODUCT:
             yield name, module
@@ -321,7 +321,7 @@ def _in_layers(name: str) -> bool:
 
 
 def _layout(model: PreTrainedModel, name: str, module: nn.Module) -> Layout | None:
-    """How the outputs of a linear map are laid out; None if they are fused in a way that is not known."""
+    """Output layout of a linear layer; None if it is fused in an unknown way."""
     outputs, config = features(module)[1], getattr(model, "config", None)
     heads = _heads(config, model.get_submodule(name.rpartition(".")[0]))
     for kinds, ending, layout in FUSED:
@@ -338,13 +338,13 @@ def _layout(model: PreTrainedModel, name: str, module: nn.Module) -> Layout | No
 
 
 def role_of(name: str) -> Role | None:
-    """The role of a module by its dotted name; None if the name is not known."""
+    """Role of a module by its dotted name; None if the name is unknown."""
     matches = [ending for ending in NAMES if name.endswith(f".{ending}")]
     return NAMES[max(matches, key=len)] if matches else None
 
 
 def _heads(config: Any, attention: nn.Module) -> Heads | None:
-    """The heads of an attention module: its own numbers, else those of the configuration; None if neither has any."""
+    """Heads of an attention module, from its own attributes, else from the configuration; None if neither has them."""
 
     def number(*names: str) -> int | None:
         for holder in (attention, config):
@@ -366,10 +366,10 @@ def _heads(config: Any, attention: nn.Module) -> Heads | None:
 
 
 def task_head(model: PreTrainedModel) -> list[nn.Parameter]:
-    """What `transformers` adds to the base model for a task, of a model without a method; none of a language model's.
+    """Parameters that `transformers` adds to the base model for a task; empty for a language model.
 
-    A pooler or an output layer that the checkpoint lacks, and that was therefore drawn at random, is part of it.
-    Adapters that a method puts beside the base model would be taken for a head afterwards.
+    Includes a pooler or output layer that the checkpoint lacks and that was initialised at random. Call it before a
+    method is attached: adapters outside the base model would count as head.
     """
     base = {id(parameter) for parameter in model.base_model.parameters()}
     is_lm = model.get_output_embeddings() is not None
@@ -382,9 +382,9 @@ def task_head(model: PreTrainedModel) -> list[nn.Parameter]:
 
 
 def freeze_backbone(model: PreTrainedModel, train_head: bool, bias: Bias = "none", adapted: Iterable[str] = ()) -> None:
-    """Freeze every parameter but the task head's (what `transformers` adds to the base model for classification).
+    """Freeze all parameters, except the task head (added by `transformers` for classification) if `train_head`.
 
-    `bias` also lets biases train: those of the modules named in `adapted`, or all.
+    `bias` also trains biases: those of the modules named in `adapted`, or all.
     """
     base = {id(parameter) for parameter in model.base_model.parameters()}
     model.requires_grad_(False)

@@ -1,4 +1,4 @@
-"""The vectors, start model and true model of `task=synthetic`. Shapes: N rows, I inputs, O outputs, R rank."""
+"""Vectors, start model and true model of `task=synthetic`. Shapes: N rows, I inputs, O outputs, R rank."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rosa_bench.system.seeds import generator
 
 
 class Sizes(Protocol):
-    """What a world needs to know of its task: the fields of `task=synthetic`."""
+    """The fields of `task=synthetic` that define a world."""
 
     @property
     def layers(self) -> int: ...
@@ -48,7 +48,7 @@ class Sizes(Protocol):
 
 
 class SyntheticConfig(transformers.PretrainedConfig):
-    """Sizes of a start model: `rows` vectors and layers of these `widths`."""
+    """Sizes of a start model: `rows` vectors, and layers of the given `widths`."""
 
     model_type = "rosa_bench_synthetic"
 
@@ -59,17 +59,17 @@ class SyntheticConfig(transformers.PretrainedConfig):
 
 @dataclass
 class Outputs(ModelOutput):
-    """What a forward pass gives: the outputs [examples, O] under the names that tasks and checks ask for."""
+    """Model outputs [examples, O], under the names that tasks and checks use."""
 
     logits: torch.Tensor | None = None
     last_hidden_state: torch.Tensor | None = None
 
 
 class SyntheticModel(transformers.PreTrainedModel):
-    """Linear layers over a fixed table of vectors, which `input_ids` [examples, 1] look up."""
+    """Linear layers over a fixed table of vectors, indexed by `input_ids` [examples, 1]."""
 
     config_class = SyntheticConfig
-    every_target = True  # all of its weights are adapted whatever the method's targets, as published
+    every_target = True  # all weights are adapted whatever the method's targets, as published
 
     def __init__(self, config: SyntheticConfig) -> None:
         super().__init__(config)
@@ -81,7 +81,7 @@ class SyntheticModel(transformers.PreTrainedModel):
         self.post_init()
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **_: Any) -> Outputs:
-        """input_ids [examples, 1] to outputs [examples, O]."""
+        """Map input_ids [examples, 1] to outputs [examples, O]."""
         hidden = self.vectors[input_ids[:, 0]]
         for index, layer in enumerate(self.network.values()):
             hidden = layer(hidden if index == 0 else torch.relu(hidden))
@@ -90,7 +90,7 @@ class SyntheticModel(transformers.PreTrainedModel):
 
 @dataclass(frozen=True)
 class World:
-    """What a configuration draws: vectors [N, I], labels [N, O], and the models that training goes from and to."""
+    """Vectors [N, I], labels [N, O], and the start and true models of a configuration."""
 
     vectors: torch.Tensor
     labels: torch.Tensor
@@ -99,7 +99,7 @@ class World:
 
 
 def world(task: Sizes) -> World:
-    """What the task's sizes and its `world_seed` mean; drawn once."""
+    """Draw the world for the task's sizes and its `world_seed`; cached."""
     widths = (task.inputs, *([task.hidden] if task.layers == 2 else []), task.outputs)
     return _world(widths, task.perturbation, task.train_rows + task.validation_rows, task.world_seed)
 
@@ -122,7 +122,7 @@ def _world(widths: tuple[int, ...], rank: int, rows: int, seed: int) -> World:
 
 @torch.no_grad()
 def draw_weights(model: SyntheticModel, seed: int) -> None:
-    """Weights and biases as `nn.Linear` draws them: uniform within 1 / sqrt(I)."""
+    """Draw weights and biases as `nn.Linear` does: uniform within ±1 / sqrt(I)."""
     for name, layer in model.network.items():
         draw, bound = generator(seed, name), features(layer)[0] ** -0.5
         for tensor in layer.parameters():
@@ -130,7 +130,7 @@ def draw_weights(model: SyntheticModel, seed: int) -> None:
 
 
 def build(task: Sizes, random_init: bool, seed: int) -> tuple[SyntheticModel, transformers.PreTrainedTokenizerBase]:
-    """The start model, drawn anew from `seed` for `random_init`, and a tokenizer whose words are row numbers."""
+    """The start model (redrawn from `seed` for `random_init`) and a tokenizer whose words are row numbers."""
     model = copy.deepcopy(world(task).start)
     if random_init:
         draw_weights(model, seed)

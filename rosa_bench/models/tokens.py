@@ -1,4 +1,4 @@
-"""Texts as tokens: always as plain text, and a continuation as it is read after its context."""
+"""Tokenize texts: special tokens in a text are plain characters; continuations are tokenized after their context."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ SAMPLE = "a"
 
 @dataclass(frozen=True)
 class Frame:
-    """What a tokenizer puts around a text, and which of its tokens are special."""
+    """What a tokenizer adds around a text, and which of its tokens are special."""
 
     start: tuple[int, ...]  # ids before a text
-    special: frozenset[int]  # ids of the tokens with a role (start, end, padding, mask, ...), which no text may have
+    special: frozenset[int]  # ids of special tokens (start, end, padding, mask, ...), which a text must not contain
     added: frozenset[
         int
-    ]  # ids of other tokens marked as special; some tokenizers mark bytes so, which texts consist of
-    around: tuple[int, int]  # tokens with a role around one text, and around a pair
-    unknown: str  # the unknown token, if the tokenizer reads its name in a text as that token; else empty
+    ]  # ids of other tokens marked as special; some tokenizers mark byte tokens, which texts contain
+    around: tuple[int, int]  # number of special tokens around a single text, and around a pair
+    unknown: str  # the unknown token, if its name in a text is tokenized as that token; else empty
 
 
 _FRAMES: WeakKeyDictionary[Any, tuple[Any, Frame]] = WeakKeyDictionary()
 
 
 def frame(tokenizer: PreTrainedTokenizerBase) -> Frame:
-    """The frame of a tokenizer, found out once for each set of special tokens."""
+    """The frame of a tokenizer, cached until its special tokens change."""
     state = (len(tokenizer), tuple(sorted(map(str, tokenizer.special_tokens_map.items()))))
     known = _FRAMES.get(tokenizer)
     if known is None or known[0] != state:
@@ -62,10 +62,10 @@ def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 
 def plain_ids(tokenizer: PreTrainedTokenizerBase, text: str, where: str) -> list[int]:
-    """The tokens of a text alone. A special token that it spells out is read as the characters it consists of.
+    """Token ids of a text alone. A special token spelled out in it is tokenized as plain characters.
 
     Raises:
-        UsageError: naming `where`, if the tokenizer reads the name as the special token all the same.
+        UsageError: naming `where`, if the tokenizer still reads the name as the special token.
     """
     ids = _ids(tokenizer, text)
     _check(tokenizer, [text], ids, 0, where)
@@ -73,7 +73,7 @@ def plain_ids(tokenizer: PreTrainedTokenizerBase, text: str, where: str) -> list
 
 
 def _check(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], ids: Sequence[int], own: int, where: str) -> None:
-    """Raise UsageError if `ids` hold more special tokens than the `own` that the tokenizer puts there itself."""
+    """Raise UsageError if `ids` contain more special tokens than the `own` added by the tokenizer."""
     known = frame(tokenizer)
     suspects = [i for i in ids if i in known.special or i in known.added]
     spelled = [known.unknown] if known.unknown and any(known.unknown in text for text in texts) else []
@@ -95,7 +95,7 @@ def _check(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], ids: Sequen
 def text_inputs(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int, where: str
 ) -> dict[str, list[int]]:
-    """One text or a pair with the tokenizer's own special tokens; the longer text of a pair is cut first.
+    """Encode a text or a pair with the tokenizer's special tokens; the longer text of a pair is truncated first.
 
     Raises UsageError as `plain_ids`.
     """
@@ -111,9 +111,9 @@ def text_inputs(
 
 
 def context_ids(tokenizer: PreTrainedTokenizerBase, context: str, where: str) -> list[int]:
-    """A prompt: the tokenizer's start tokens and the text, without white space at its end.
+    """Encode a prompt: the tokenizer's start tokens and the text without trailing white space.
 
-    White space there belongs to what follows. Raises UsageError as `plain_ids`.
+    Trailing white space belongs to the continuation. Raises UsageError as `plain_ids`.
     """
     return _started(tokenizer, plain_ids(tokenizer, context.rstrip(), where))
 
@@ -121,9 +121,9 @@ def context_ids(tokenizer: PreTrainedTokenizerBase, context: str, where: str) ->
 def pair_ids(
     tokenizer: PreTrainedTokenizerBase, context: str, continuation: str, where: str
 ) -> tuple[list[int], list[int]]:
-    """`context_ids`, and the tokens that `continuation` adds: both are read together and the context's cut off.
+    """`context_ids` and the tokens that `continuation` adds: both are tokenized together and the context is cut off.
 
-    This is what lm-evaluation-harness does (`_encode_pair`). Raises UsageError as `plain_ids`, or if nothing is added.
+    As lm-evaluation-harness (`_encode_pair`). Raises UsageError as `plain_ids`, or if the continuation adds no token.
     """
     before = plain_ids(tokenizer, context.rstrip(), where)
     added = plain_ids(tokenizer, context + continuation, where)[len(before) :]
@@ -133,6 +133,6 @@ def pair_ids(
 
 
 def _started(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> list[int]:
-    """Start tokens and `ids`; where both are empty, a token for a continuation to follow, as the harness has it."""
+    """Prepend the start tokens; if the result is empty, use one bos or eos token, as lm-evaluation-harness does."""
     first = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
     return [*frame(tokenizer).start, *ids] or ([] if first is None else [int(first)])

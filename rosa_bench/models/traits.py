@@ -1,4 +1,4 @@
-"""What a loaded class does with positions, token types and padding, found out by reading two short texts with it."""
+"""Probe how a loaded model handles positions, token types and padding by running it on two short texts."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from rosa_bench.errors import UsageError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-UNREAD = [11, 7, 13, 8, 12]  # tokens of no text
-TOLERANCE = 1e-4  # of the largest logit: rounding of fp32 stays below 1e-5, padding that is read as text above 1e-3
-ROUNDINGS = 16  # that the tolerance is at least, for weights in bf16
+UNREAD = [11, 7, 13, 8, 12]  # arbitrary token ids
+TOLERANCE = 1e-4  # relative to the largest logit: fp32 rounding is below 1e-5, padding read as text above 1e-3
+ROUNDINGS = 16  # minimum tolerance in rounding errors, for bf16 weights
 
 
 @dataclass(frozen=True)
 class Traits:
-    """How a class reads its inputs."""
+    """How a model class reads its inputs."""
 
-    positions: int | None = None  # tokens that fit into its position embeddings; None: no limit known
-    first_position: int = 0  # what its `position_ids` begin with
-    from_padding: bool = False  # whether they are counted from its padding index
-    token_types: int = 0  # values of `token_type_ids`; 0: it does not use them
+    positions: int | None = None  # maximum length by its position embeddings; None: no known limit
+    first_position: int = 0  # first value of its `position_ids`
+    from_padding: bool = False  # whether positions are counted from its padding index
+    token_types: int = 0  # number of `token_type_ids` values; 0: unused
 
 
 def traits_of(model: PreTrainedModel) -> Traits:
-    """What `probe` found out when the model was loaded; of a model from elsewhere, found out now."""
+    """Traits found by `probe` at load time; for a model loaded elsewhere, probed now."""
     if "traits" not in model.__dict__:
         with _evaluating(model):
             model.__dict__["traits"] = _traits(model, UNREAD)
@@ -41,26 +41,26 @@ def traits_of(model: PreTrainedModel) -> Traits:
 
 
 class Lookups(TorchDispatchMode):
-    """Every table lookup (weight, indices, padding index) of a forward pass."""
+    """Record every embedding lookup (weight, indices, padding index) of a forward pass."""
 
     def __init__(self) -> None:
         super().__init__()
         self.calls: list[tuple[torch.Tensor, torch.Tensor, int]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Note the arguments of an embedding."""
+        """Record the arguments of an embedding lookup."""
         if func is torch.ops.aten.embedding.default:
             self.calls.append((args[0], args[1], args[2] if len(args) > 2 else -1))
         return func(*args, **(kwargs or {}))
 
 
 def probe(model: PreTrainedModel, short: Sequence[int], long: Sequence[int], pad_id: int, source: str) -> Traits:
-    """Read a short and a long text, alone and padded, and note what the class does.
+    """Run the model on a short and a long text, alone and padded, and return its traits.
 
-    `short` begins like `long` if the model is a language model. Both have three tokens or more.
+    `short` is a prefix of `long` for a language model. Both have at least three tokens.
 
     Raises:
-        UsageError: if the class cannot read them, or reads a padded text as another one.
+        UsageError: if the class cannot read them, or padding changes its outputs.
     """
     name = type(model).__name__
     accepted = inspect.signature(model.forward).parameters
@@ -82,9 +82,9 @@ def probe(model: PreTrainedModel, short: Sequence[int], long: Sequence[int], pad
 
 
 def max_length(model: PreTrainedModel, wanted: int, extra: int = 0) -> int:
-    """The most tokens a sequence may have: `wanted`, or less where the position embeddings end earlier.
+    """Maximum sequence length in tokens: `wanted`, or less if the position embeddings end earlier.
 
-    `extra` positions are taken by something else. Raises UsageError if they leave no room.
+    `extra` positions are reserved. Raises UsageError if they leave no room.
     """
     positions = traits_of(model).positions
     if positions is None:
@@ -95,7 +95,7 @@ def max_length(model: PreTrainedModel, wanted: int, extra: int = 0) -> int:
 
 
 def _traits(model: PreTrainedModel, ids: list[int]) -> Traits:
-    """What the base model looks up for one text."""
+    """Traits from the embedding lookups of the base model for one text."""
     base: Any = model.base_model
     takes_types = "token_type_ids" in inspect.signature(base.forward).parameters
     first: dict[int, int | None] = {}
@@ -120,7 +120,7 @@ def _traits(model: PreTrainedModel, ids: list[int]) -> Traits:
     types = 0
     if takes_types:
         found = _token_types(model, seen, len(ids))
-        if found is None:  # no table: they may be compared with each other
+        if found is None:  # no table: the model may compare token types with each other
             mixed = torch.arange(len(ids), device=device)[None] % 2
             changed = not torch.equal(base(**inputs, token_type_ids=mixed)[0], plain)
             found = int(getattr(model.config, "type_vocab_size", None) or 2) if changed else 0
@@ -141,7 +141,7 @@ def _traits(model: PreTrainedModel, ids: list[int]) -> Traits:
 
 
 def _start(indices: torch.Tensor, count: int) -> int | None:
-    """The first of `count` consecutive indices that one text looks up; None if they are not consecutive."""
+    """The first of `count` consecutive indices looked up for one text; None if they are not consecutive."""
     if indices.dtype not in (torch.long, torch.int) or indices.dim() > 2 or (indices.dim() == 2 and len(indices) > 1):
         return None
     row = indices.flatten()[:count].tolist()
@@ -149,10 +149,10 @@ def _start(indices: torch.Tensor, count: int) -> int | None:
 
 
 def _token_types(model: PreTrainedModel, seen: Lookups, count: int) -> int | None:
-    """The rows of the table of token types; 0 if they are looked up among the words, None if nowhere."""
+    """Rows of the token type table; 0 if token types share the word embeddings, None if they are not looked up."""
     try:
         words = model.get_input_embeddings()
-    except NotImplementedError:  # characters are hashed into several tables
+    except NotImplementedError:  # a character model that hashes into several tables
         words = None
     tables = []
     for weight, indices, _ in seen.calls:
@@ -164,7 +164,7 @@ def _token_types(model: PreTrainedModel, seen: Lookups, count: int) -> int | Non
 
 
 def _check_padding(model: PreTrainedModel, short: list[int], long: list[int], pad_id: int, source: str) -> None:
-    """Raise UsageError if padding changes what the model says of a text, or a decoder sees what comes later."""
+    """Raise UsageError if padding changes the outputs for a text, or a decoder attends to later tokens."""
     name, space = type(model).__name__, len(long) - len(short)
     alone = _logits(model, [short], [1] * len(short))[0]
     real, hidden = [1] * len(short), [0] * space

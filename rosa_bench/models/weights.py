@@ -1,7 +1,7 @@
-"""Weights of a checkpoint in a class of `transformers`, with every tensor accounted for.
+"""Load checkpoint weights into a `transformers` class and account for every tensor.
 
-`from_pretrained` draws a tensor at random when the checkpoint lacks it, and warns at most. Here a missing weight of the
-backbone is an error, and everything else that was renamed, drawn or left out is reported for the record.
+`from_pretrained` initialises tensors that the checkpoint lacks at random and at most warns. Here a missing backbone
+weight is an error; all other renamed, initialised or unused tensors are reported for the record.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from rosa_bench.errors import UsageError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# Names that a wrapper of a submodule adds anywhere in a path: torch.compile, FSDP, activation checkpointing, Lightning.
-# A wrapper of a whole model (DDP, Lightning, accelerate) adds a prefix, which may be any name.
+# Names that submodule wrappers insert anywhere in a path: torch.compile, FSDP, activation checkpointing, Lightning.
+# Wrappers of a whole model (DDP, Lightning, accelerate) add a prefix, which may be any name.
 INNER_WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
-NAMED = 3  # tensors in a message
-LISTED = 8  # tensors in a record
+NAMED = 3  # maximum number of tensors in a message
+LISTED = 8  # maximum number of tensors in a record
 Loader = Callable[..., tuple[Any, dict[str, Any]]]
 
 
 def load_weights(read: Loader, source: str, seed: int) -> tuple[PreTrainedModel, dict[str, Any]]:
     """The model that `read` loads, and facts about its weights for the record.
 
-    `read(key_mapping=...)` is `from_pretrained` with `output_loading_info` and `ignore_mismatched_sizes`. What the
-    checkpoint lacks is drawn from `seed`: a task head always, even if the checkpoint holds one.
+    `read(key_mapping=...)` is `from_pretrained` with `output_loading_info` and `ignore_mismatched_sizes`. Missing
+    tensors are initialised from `seed`; so is a task head, even if the checkpoint holds one.
 
     Raises:
-        UsageError: if a weight of the backbone is missing, of another shape, or of a kind the class does not use.
+        UsageError: if a backbone weight is missing, has another shape, or is of a kind the class does not use.
     """
     facts: dict[str, Any] = {}
 
@@ -62,21 +62,21 @@ def load_weights(read: Loader, source: str, seed: int) -> tuple[PreTrainedModel,
 
 
 def backbone_names(model: PreTrainedModel) -> set[str]:
-    """The names of the tensors of the base model, as the model with its head calls them."""
+    """Names of the base model's tensors, as the model with its head names them."""
     base = model.base_model
     inside = {id(tensor) for tensor in (*base.parameters(), *base.buffers())}
     return {name for name, tensor in _names(model).items() if id(tensor) in inside}
 
 
 def _names(model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    """Every tensor that a checkpoint of the model has, under each of its names."""
+    """Every tensor in a checkpoint of the model, under each of its names."""
     persistent = model.state_dict().keys()
     named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
     return {name: tensor for name, tensor in named if name in persistent}
 
 
 def _draw(model: PreTrainedModel, names: set[str], source: str, seed: int) -> None:
-    """Draw tensors as if the checkpoint lacked them. Raises UsageError if the class does not say how."""
+    """Initialise tensors as if the checkpoint lacked them. Raises UsageError if the class does not define how."""
     for name, tensor in [(name, tensor) for name, tensor in _names(model).items() if name in names]:
         torch.nn.init.constant_(tensor, torch.nan)
         tensor._is_hf_initialized = False  # type: ignore[attr-defined]
@@ -90,17 +90,17 @@ def _draw(model: PreTrainedModel, names: set[str], source: str, seed: int) -> No
 
 
 def _forget(model: Any, renames: Mapping[str, str]) -> None:
-    """Save the model under its own names: `transformers` would rename the tensors back to those of the checkpoint."""
+    """Save the model under its own names: otherwise `transformers` restores the checkpoint's names."""
     used = getattr(model, "_weight_conversions", None)
     if used and renames:
         model._weight_conversions = [rule for rule in used if not set(rule.source_patterns) & renames.keys()]
 
 
 def wrappers(model: PreTrainedModel, info: Mapping[str, Any], source: str) -> tuple[dict[str, str], dict[str, int]]:
-    """Patterns that strip the wrappers of a checkpoint's names, and how many tensors had each.
+    """Patterns that strip wrapper names from a checkpoint's keys, and the number of tensors with each.
 
-    A prefix is one if the rest of the name is a tensor that the model has and lacks. Raises UsageError if two tensors
-    would get the same name.
+    A prefix counts as a wrapper if the rest of the name is a tensor of the model that is still missing. Raises
+    UsageError if two tensors map to the same name.
     """
     names, missing = set(_names(model)), set(info["missing_keys"])
     base = f"{model.base_model_prefix}."
@@ -119,7 +119,7 @@ def wrappers(model: PreTrainedModel, info: Mapping[str, Any], source: str) -> tu
             if target is None or (not start and not inner):
                 continue
             if target not in missing:
-                break  # of a second copy, or of a tensor that is tied to another
+                break  # a second copy, or tied to another tensor
             if other := owners.get(target):
                 raise UsageError(
                     f"model {source}: the checkpoint holds {target} twice, as {other} and {name}; keep one of them"
@@ -134,14 +134,14 @@ def wrappers(model: PreTrainedModel, info: Mapping[str, Any], source: str) -> tu
             break
     rules = {}
     for part, times in depth.items():
-        for level in range(times):  # a pattern is applied once to a name
+        for level in range(times):  # a pattern is applied once per name
             rules["(?:" * level + rf"(?:^|(?<=\.)){part}\." + ")" * level] = ""
     rules |= {f"^{re.escape(prefix)}": "" for prefix in sorted(prefixes, key=len, reverse=True)}
     return rules, dict(counts)
 
 
 def _check(model: PreTrainedModel, info: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """Facts about what is new and what is unused. Raises UsageError for a backbone that is not the checkpoint's."""
+    """Facts about new and unused tensors. Raises UsageError if the backbone does not match the checkpoint."""
     backbone, missing = backbone_names(model), set(info["missing_keys"])
     kind = type(model.base_model).__name__
     wrong = [(name, *map(tuple, shapes)) for name, *shapes in info["mismatched_keys"] if name in backbone]
@@ -180,7 +180,7 @@ def _check(model: PreTrainedModel, info: Mapping[str, Any], source: str) -> dict
 
 
 def optional_names(model: PreTrainedModel) -> set[str]:
-    """The tensors of the base model that the class's own language model does without, such as a pooler."""
+    """Base model tensors that the class's own language model does not use, such as a pooler."""
     for mapping in (transformers.MODEL_FOR_MASKED_LM_MAPPING, transformers.MODEL_FOR_CAUSAL_LM_MAPPING):
         cls: Any = mapping.get(type(model.config), None)
         if cls is None or isinstance(model, cls):
@@ -194,7 +194,7 @@ def optional_names(model: PreTrainedModel) -> set[str]:
 
 
 def _foreign(model: PreTrainedModel, names: Iterable[str]) -> Iterator[str]:
-    """Those of a checkpoint's unused tensors that belong to a module which has weights in this model."""
+    """Unused checkpoint tensors whose module has weights in this model."""
     backbone = backbone_names(model)
     leaves = {name.rpartition(".")[0] for name in backbone}
     base = f"{model.base_model_prefix}."
@@ -205,7 +205,7 @@ def _foreign(model: PreTrainedModel, names: Iterable[str]) -> Iterator[str]:
 
 
 def _some(names: Iterable[str]) -> str:
-    """The first few names, and how many more there are."""
+    """The first few names and the number of the rest."""
     every = sorted(names)
     rest = f" and {len(every) - NAMED} more" if len(every) > NAMED else ""
     return ", ".join(every[:NAMED]) + rest
