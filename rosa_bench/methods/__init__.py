@@ -1,4 +1,4 @@
-"""Fine-tuning methods. A new one is one file here, one yaml in `configs/method/` and one test; nothing is edited."""
+"""Fine-tuning methods. To add one, write a module here, a yaml in `configs/method/` and a test."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ if TYPE_CHECKING:
 
 
 def merge(model: PreTrainedModel) -> PreTrainedModel:
-    """Fold every adapter of a mergeable method into plain weights, in place.
+    """Merge every adapter of a mergeable method into the backbone's weights, in place.
 
-    `from_pretrained` loads the result's `save_pretrained` folder without this package.
+    After `save_pretrained`, `from_pretrained` loads the result without this package.
     """
     from rosa_bench.modules import lowrank, peft_tuners
 

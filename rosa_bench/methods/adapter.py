@@ -1,19 +1,20 @@
 """Bottleneck adapters: small trained networks inside the layers of a frozen backbone, x + up(act(down(x))).
 
-    variant   in every layer                                                        activation  parameters per layer
+    variant   position in each layer                                                activation  parameters per layer
     houlsby   after attention and after feed-forward, before their residuals        gelu        2 (2 d b + b + d)
     pfeiffer  after feed-forward only, between its residual and its norm            relu        2 d b + b + d
-    lora_l    after the layer, behind a LayerNorm of its own                        relu        2 d b + b + 3 d
+    lora_l    after the layer, following its own LayerNorm                          relu        2 d b + b + 3 d
 
-Houlsby et al. (arXiv 1902.00751), Pfeiffer et al. (2005.00247), Lin et al. (2004.03829); LoRA's tables call them
-Adapter-H, -P and -L. `skip_layers` leaves the lowest layers alone, which is Adapter-D (Rücklé et al., 2010.11918, with
-a fixed number of layers).
+Houlsby et al. (arXiv 1902.00751), Pfeiffer et al. (2005.00247), Lin et al. (2004.03829). LoRA's tables call them
+Adapter-H, -P and -L. `skip_layers` omits adapters from the lowest layers, which gives Adapter-D (Rücklé et al.,
+2010.11918, with a fixed number of layers).
 
-Where the authors' code differs: Houlsby draws both maps from a normal distribution of deviation 0.01, cut at two
-deviations, so training starts near the backbone. Here `up` starts at zero by default, so training starts at the
-backbone. Houlsby also trains every LayerNorm (`norms: true`); LoRA's counts for Adapter-H leave them out. LoRA's
-Adapter-H uses `activation: silu`, and its Adapter-H and -P draw both maps from N(0, 0.02^2), which is `init: normal`
-(microsoft/LoRA, `examples/NLU/src/transformers/models/roberta/modeling_roberta.py`, `_init_weights`).
+Differences from the authors' code: Houlsby draws both maps from a normal distribution with standard deviation 0.01,
+truncated at two standard deviations, so training starts near the backbone. Here `up` starts at zero by default, so
+training starts at the backbone. Houlsby also trains every LayerNorm (`norms: true`); LoRA's parameter counts for
+Adapter-H exclude them. LoRA's Adapter-H uses `activation: silu`, and its Adapter-H and -P draw both maps from
+N(0, 0.02^2), which is `init: normal` (microsoft/LoRA,
+`examples/NLU/src/transformers/models/roberta/modeling_roberta.py`, `_init_weights`).
 """
 
 from __future__ import annotations
@@ -40,15 +41,15 @@ ACTIVATIONS = {"houlsby": "gelu", "pfeiffer": "relu", "lora_l": "relu"}
 
 @configured
 class Adapter(Method):
-    """Trains one or two adapters per layer, and the task head."""
+    """Trains one or two adapters per layer and the task head."""
 
     variant: Literal["houlsby", "pfeiffer", "lora_l"] = "houlsby"
     bottleneck: Count = 16
-    activation: Literal["relu", "gelu", "gelu_new", "silu", "tanh"] | None = None  # null: as published
+    activation: Literal["relu", "gelu", "gelu_new", "silu", "tanh"] | None = None  # null: the published one
     init: Annotated[Literal["zero", "normal"], Added("zero")] = "zero"  # of `up`; `down` is always N(0, 0.02^2)
-    dropout: Share = 0.0  # behind the activation
+    dropout: Share = 0.0  # after the activation
     skip_layers: Annotated[int, Field(ge=0)] = 0  # lowest layers without an adapter
-    norms: bool = False  # the backbone's LayerNorms train too
+    norms: bool = False  # also train the backbone's LayerNorms
     train_head: bool = True
 
     lr: ClassVar[Mapping[str, float]] = {"mini": 1e-3, "full_size": 3e-4}
@@ -57,24 +58,24 @@ class Adapter(Method):
 
     @classmethod
     def size_label(cls, options: Mapping[str, Any]) -> str | None:
-        """The width of the adapters."""
+        """The bottleneck width."""
         return f"b={options['bottleneck']}"
 
     @property
     def name(self) -> str:
-        """With the variant: the papers have a row for each."""
+        """The method's name with its variant; the papers report each variant in its own row."""
         return f"adapter_{self.variant}"
 
     @property
     def exact_at_start(self) -> bool:
-        """With `init: normal` an adapter adds something from the start."""
+        """Whether the model starts as the backbone, which it does unless `init: normal`."""
         return self.init == "zero"
 
     def attach(self, model: PreTrainedModel, seed: int = 0) -> None:
-        """Freeze the backbone and put adapters into its layers.
+        """Freeze the backbone and insert adapters into its layers.
 
         Raises:
-            UsageError: if no layer is left by `skip_layers`, or the variant needs layers of a family it does not know.
+            UsageError: if `skip_layers` leaves no layer, or the variant does not support the backbone's family.
         """
         from rosa_bench.models.sites import freeze_backbone
         from rosa_bench.modules.placement import layers_of, norms_of
@@ -101,7 +102,7 @@ class Adapter(Method):
             placement.place_normed(model, index, width, self._made(width, draw))
 
     def _made(self, width: int, draw: torch.Generator) -> Bottleneck:
-        """An adapter, with the maps of `init`."""
+        """Create an adapter initialised by `init`."""
         from rosa_bench.modules.bottleneck import Adapter as Bottleneck
 
         made = Bottleneck(width, self.bottleneck, self.activation or ACTIVATIONS[self.variant], self.dropout, draw)

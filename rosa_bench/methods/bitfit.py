@@ -1,9 +1,9 @@
-"""BitFit: only biases train (Ben Zaken, Goldberg and Ravfogel, arXiv 2106.10199, section 3).
+"""BitFit: train only biases (Ben Zaken, Goldberg and Ravfogel, arXiv 2106.10199, section 3).
 
-Every bias of the backbone trains, those of LayerNorms included, and the task head with it; every matrix stays. With all
-biases RoBERTa-base has 0.1 million trained parameters beside its head, as LoRA's table 2 prints.
+Trains every bias of the backbone, including those of LayerNorms, and the task head. All weight matrices are frozen. In
+RoBERTa-base this trains 0.1 million parameters, excluding the head, as reported in LoRA's table 2.
 
-Where the authors' code differs: it freezes by names in a list, which for BERT is the same set of biases.
+Difference from the authors' code: it selects biases from a list of names, which for BERT gives the same set.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @configured
 class BitFit(Method):
-    """Trains the biases and the task head; the model's structure is untouched."""
+    """Trains the biases and the task head without changing the model's structure."""
 
     train_head: bool = True
 
@@ -30,7 +30,7 @@ class BitFit(Method):
     look: ClassVar[int | None] = 5
 
     def attach(self, model: PreTrainedModel, seed: int = 0) -> None:
-        """Set `requires_grad` on biases and head. Raises UsageError for a backbone without biases."""
+        """Set `requires_grad` on biases and head. Raises UsageError if the backbone has no biases."""
         from rosa_bench.models.sites import freeze_backbone
 
         if not any(name.endswith(".bias") for name, _ in model.base_model.named_parameters()):

@@ -1,15 +1,15 @@
 """DyLoRA: dynamic search-free low-rank adaptation (Valipour et al., arXiv 2210.07558, section 4, algorithm 1).
 
-One LoRA of width `rank_max` that can be cut to any rank afterwards. Every optimiser step draws one rank b, the same
-for all layers, micro-batches and processes; the forward pass uses the first b directions, scaled by alpha / b. The
-update is of all of them, or with `frozen` of direction b alone (the paper's faster variant, equation 10). With
-`loss: sum` a step sums the losses of all ranks instead (table 7).
+Trains one LoRA of rank `rank_max` that can be truncated to any lower rank afterwards. Every optimizer step draws one
+rank b, shared by all layers, micro-batches and processes. The forward pass uses the first b directions, scaled by
+alpha / b. The step updates all b of them, or only direction b with `frozen` (the paper's faster variant, equation 10).
+With `loss: sum` a step sums the losses of all ranks instead (table 7).
 
-Differences from the authors' code (huawei-noah/Efficient-NLP, `DyLoRA/loralib`): there AdamW also moves directions
-without a gradient, by momentum and weight decay, and lets their moments decay (`exact_update: false` does the same).
-Here the optimizer sees only a direction's own steps, in its moments and in its step count. Their processes draw their
-own ranks, and they evaluate during training at the last drawn rank; here all processes share a rank and evaluation
-during training is at `rank_max`. Their GLUE script hard-codes `frozen`.
+Differences from the authors' code (huawei-noah/Efficient-NLP, `DyLoRA/loralib`): its AdamW also updates directions
+without a gradient, through momentum and weight decay, and decays their moments (`exact_update: false` does the same).
+Here a direction's moments and step count advance only in the steps that train it. There, each process draws its own
+rank, and evaluation during training uses the last drawn rank; here all processes share a rank and evaluation during
+training uses `rank_max`. The authors' GLUE script hard-codes `frozen`.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ if TYPE_CHECKING:
 
 @configured
 class DyLora(Method):
-    """Trains one low-rank term per target weight for all ranks from `rank_min` to `rank_max`."""
+    """Trains one low-rank update per target weight for all ranks from `rank_min` to `rank_max`."""
 
     rank_min: Count = 1
     rank_max: Count = 8
-    distribution: Literal["uniform", "geometric"] = "uniform"  # of the rank that a step trains
-    geometric_p: Annotated[float, Field(gt=0, lt=1)] = 0.15  # chance of rank_min under `geometric`, before the cut
+    distribution: Literal["uniform", "geometric"] = "uniform"  # over the ranks that a step may train
+    geometric_p: Annotated[float, Field(gt=0, lt=1)] = 0.15  # success probability of `geometric`, truncated at rank_max
     frozen: bool = False  # update direction b only
-    exact_update: bool = True  # for a direction that a step does not train, the step does not happen
-    loss: Annotated[Literal["individual", "sum"], Added("individual")] = "individual"  # of the drawn rank, or all ranks
+    exact_update: bool = True  # skip directions that a step does not train
+    loss: Annotated[Literal["individual", "sum"], Added("individual")] = "individual"  # of the drawn or all ranks
     alpha: Annotated[float, Field(gt=0)] = 16.0
     dropout: Share = 0.0
     targets: list[Target] = targets_field("q", "v")
@@ -59,7 +59,7 @@ class DyLora(Method):
 
     @classmethod
     def size_label(cls, options: Mapping[str, Any]) -> str | None:
-        """The ranks it serves."""
+        """The range of ranks."""
         return f"r={options['rank_min']}-{options['rank_max']}"
 
     @model_validator(mode="after")
@@ -75,7 +75,7 @@ class DyLora(Method):
         return self
 
     def attach(self, model: PreTrainedModel, seed: int = 0) -> None:
-        """Freeze the backbone and wrap its target weights. Raises UsageError if a target's role is missing."""
+        """Freeze the backbone and wrap its target weights. Raises UsageError if the backbone lacks a target's role."""
         from rosa_bench.modules.lowrank import Nested, attach_lowrank
 
         options: dict[str, Any] = {"alpha": self.alpha, "frozen": self.frozen, "dropout": self.dropout}
@@ -83,20 +83,20 @@ class DyLora(Method):
         draw_factors(model, self.init, seed)
 
     def probabilities(self) -> list[float]:
-        """The chance of each rank from `rank_min` to `rank_max` in a step."""
+        """Probabilities with which a step draws each rank from `rank_min` to `rank_max`."""
         count = self.rank_max - self.rank_min + 1
         weights = [1.0 if self.distribution == "uniform" else (1 - self.geometric_p) ** i for i in range(count)]
         return [weight / sum(weights) for weight in weights]
 
     def rank_at(self, seed: int, index: int) -> int:
-        """The rank of an optimiser step, drawn from (seed, step index)."""
+        """The rank of an optimizer step, drawn from (seed, step index)."""
         import torch
 
         drawn = torch.multinomial(torch.tensor(self.probabilities()), 1, generator=generator(seed, index))
         return self.rank_min + int(drawn)
 
     def before_step(self, step: Step) -> None:
-        """Activate the rank of this step."""
+        """Activate the rank drawn for this step."""
         _activate(step.model, self.rank_at(step.seed, step.index))
 
     def output_factors(self, model: PreTrainedModel) -> list[torch.nn.Parameter]:
@@ -115,20 +115,20 @@ class DyLora(Method):
         return self.rank_at(step.seed, step.index)
 
     def optimizer_made(self, model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> None:
-        """Let the optimizer update each direction on its own, so that it skips those that a step does not train."""
+        """Give the optimizer one parameter per direction, so that it skips directions that a step does not train."""
         from rosa_bench.modules.lowrank import Directions
 
         if self.exact_update:
             model.__dict__["_directions"] = Directions(model, optimizer)
 
     def trained(self, rank: int) -> range:
-        """The directions, from 0, that a step of this rank trains; with the summed loss every step trains all."""
+        """Directions (from 0) that a step of this rank trains; with `loss: sum` every step trains all of them."""
         if self.loss == "sum":
             return range(self.rank_max)
         return range(rank - 1 if self.frozen else 0, rank)
 
     def before_update(self, step: Step) -> None:
-        """Hand the gradients of the directions that this step trains to the optimizer."""
+        """Pass the gradients of the directions that this step trains to the optimizer."""
         if self.exact_update:
             directions = step.model.__dict__.get("_directions")
             if directions is None or not directions.belong_to(step.optimizer):
@@ -136,26 +136,26 @@ class DyLora(Method):
             step.model.__dict__["_directions"].gather(self.trained(self.rank_at(step.seed, step.index)))
 
     def after_update(self, step: Step) -> None:
-        """Take the updated directions back, and activate the full width for whatever is evaluated or saved now."""
+        """Copy the updated directions back to the factors and activate `rank_max` for evaluation and saving."""
         if self.exact_update:
             step.model.__dict__["_directions"].scatter()
         _activate(step.model, self.rank_max)
 
     def variants(self) -> list[str]:
-        """`r1` to `rR`: every rank that was trained, or those of `score_ranks`."""
+        """`r1` to `rR`: every trained rank, or those in `score_ranks`."""
         return self.every_variant() if self.score_ranks is None else [f"r{rank}" for rank in sorted(self.score_ranks)]
 
     def summed_variants(self) -> list[str]:
-        """Every rank, for the loss that the paper compares with in its table 7; the others draw one rank a step."""
+        """Every trained rank with `loss: sum` (the paper's table 7), else empty: a step draws one rank."""
         return self.every_variant() if self.loss == "sum" else []
 
     def every_variant(self) -> list[str]:
-        """Every rank that was trained."""
+        """Every trained rank."""
         return [f"r{rank}" for rank in range(self.rank_min, self.rank_max + 1)]
 
     @contextmanager
     def active(self, model: PreTrainedModel, variant: str) -> Iterator[None]:
-        """Cut the model to the rank of a variant for a while."""
+        """Context manager that truncates the model to the rank of a variant."""
         _activate(model, int(variant[1:]) if variant else self.rank_max)
         try:
             yield
@@ -167,7 +167,7 @@ class DyLora(Method):
         return None
 
     def to_peft(self, model: PreTrainedModel, backbone: PreTrainedModel, seed: int) -> PeftAdapter:
-        """A LoRA of the rank that is active."""
+        """Export the active rank as a LoRA."""
         from rosa_bench.methods.peft import library
         from rosa_bench.modules.lowrank import to_peft
 
@@ -175,15 +175,15 @@ class DyLora(Method):
         return to_peft(model, backbone, self.dropout)
 
     def facts(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> Mapping[str, Any]:
-        """Weights of the layers that `targets=[all]` left as they are, if there are any."""
+        """Weights that `targets=[all]` skipped, if any."""
         from rosa_bench.modules.lowrank import skipped_facts
 
         return skipped_facts(model)
 
     def exports(self, state: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, Method, Mapping[str, torch.Tensor]]]:
-        """The adapter as it is, and every rank as an adapter of plain LoRA."""
+        """Yield the full adapter, then every rank as a plain LoRA adapter."""
         yield from super().exports(state)
-        own = {"rank", "score_ranks"}  # of the other method's meaning, or of this one's alone
+        own = {"rank", "score_ranks"}  # differs in meaning, or exists only here
         common = {f.name for f in dataclasses.fields(Lora) if f.name not in own and hasattr(self, f.name)}
         for rank in range(self.rank_min, self.rank_max + 1):
             lora = Lora(rank=rank, **{name: getattr(self, name) for name in common})
@@ -202,6 +202,6 @@ def _activate(model: PreTrainedModel, rank: int) -> None:
 
 
 def _cut(name: str, tensor: torch.Tensor, rank: int) -> torch.Tensor:
-    """The first `rank` directions of a factor; other tensors as they are."""
+    """The first `rank` directions of a factor; other tensors are unchanged."""
     kind = name.split(".")[-2] if "." in name else ""
     return tensor[:, :rank] if kind == "A" else tensor[:rank] if kind == "B" else tensor

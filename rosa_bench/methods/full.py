@@ -1,4 +1,4 @@
-"""Full fine-tuning: every parameter of the backbone and of the task head trains. The papers' upper baseline."""
+"""Full fine-tuning: trains every parameter of the backbone and the task head. The papers' upper baseline."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @configured
 class Full(Method):
-    """Every parameter trains; the model's structure is untouched."""
+    """Trains every parameter without changing the model's structure."""
 
     lr: ClassVar[Mapping[str, float]] = {"mini": 3e-4, "full_size": 2e-5}
     look: ClassVar[int | None] = 0

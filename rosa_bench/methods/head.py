@@ -1,4 +1,4 @@
-"""Head only: the backbone is frozen and a linear read-out of it trains. What any method has to beat."""
+"""Linear probing: trains only the task head on a frozen backbone. The baseline that every method should beat."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 @configured
 class Head(Method):
-    """Trains what `transformers` adds to the backbone for a task, and nothing else."""
+    """Trains only the head that `transformers` adds to the backbone for a task."""
 
     lr: ClassVar[Mapping[str, float]] = {"mini": 5e-3, "full_size": 1e-3}
     look: ClassVar[int | None] = 7
-    checkpointable: ClassVar[bool] = False  # no layer keeps activations
+    checkpointable: ClassVar[bool] = False  # no layer stores activations
 
     def check(self, task: Task) -> None:
-        """A language model's output map is the backbone's own embedding: it has no head."""
+        """Raises UsageError for a language-modeling task: its output map is the backbone's embedding, not a head."""
         if not task.num_labels:
             raise UsageError(f"method=head: task={task.name} is the language model's own and has no head to train")
 
     def attach(self, model: PreTrainedModel, seed: int = 0) -> None:
-        """Freeze the backbone. Raises UsageError for a model without a task head."""
+        """Freeze the backbone. Raises UsageError if the model has no task head."""
         from rosa_bench.models.sites import freeze_backbone
 
         freeze_backbone(model, train_head=True)

@@ -1,11 +1,12 @@
 """LoRA: low-rank adaptation (Hu et al., arXiv 2106.09685, section 4.1).
 
-A frozen weight W gets a trained term of rank r: y = x W + (alpha / r) (x A) B, with A [I, r] and B [r, O]. B starts at
-zero, so training starts at the backbone. The paper draws A from a normal distribution; the authors' loralib draws it
-uniformly as `nn.Linear` does. Both are here (`init`), loralib's is the default, as every published script used it.
+Adds a trained update of rank r to a frozen weight W: y = x W + (alpha / r) (x A) B, with A [I, r] and B [r, O]. B
+starts at zero, so training starts at the backbone. The paper draws A from a normal distribution; the authors' loralib
+draws it uniformly, as `nn.Linear` does. `init` selects either; the default is loralib's, which every published script
+used.
 
-`score_ranks` also scores the trained term cut to its first directions: the rows "LoRA@r1" of DyLoRA's tables, which ask
-what is lost where nothing was done to make it cuttable.
+`score_ranks` also scores the trained update truncated to its first directions. These are the rows "LoRA@r1" of DyLoRA's
+tables, which show how much LoRA loses when truncated without training for it.
 """
 
 from __future__ import annotations
@@ -33,25 +34,25 @@ Init = Literal["loralib", "paper"]
 
 
 def targets_field(*default: Target) -> Any:
-    """A field of target roles with these defaults."""
+    """A field of target roles with the given defaults."""
     return Field(default_factory=lambda: list(default), min_length=1)
 
 
 @configured
 class Lora(Method):
-    """Trains a low-rank term beside each target weight, and the task head."""
+    """Trains a low-rank update of each target weight and the task head."""
 
     rank: Count = 8
-    alpha: Annotated[float, Field(gt=0)] = 16.0  # the term is scaled by alpha / rank
+    alpha: Annotated[float, Field(gt=0)] = 16.0  # the update is scaled by alpha / rank
     dropout: Share = 0.0  # on the input of A, as in loralib
     targets: list[Target] = targets_field("q", "v")
-    fused: Annotated[bool, Added(False)] = False  # a fused map of q, k and v (GPT-2's c_attn) as one matrix
+    fused: Annotated[bool, Added(False)] = False  # adapt a fused q, k, v projection (GPT-2's c_attn) as one
     init: Init = "loralib"
     bias: Bias = "none"  # which biases of the backbone train: none, those of adapted modules, all
     train_head: bool = True
-    score_ranks: Annotated[list[Count] | None, Added(None)] = None  # lower ranks to score too (variants r1 ...)
+    score_ranks: Annotated[list[Count] | None, Added(None)] = None  # lower ranks to also score (variants r1 ...)
     score_scale: Annotated[Literal["trained", "rank"], Added("trained")] = (
-        "trained"  # alpha over the trained or own rank
+        "trained"  # divide alpha by the trained or the scored rank
     )
 
     lr: ClassVar[Mapping[str, float]] = {"mini": 2e-3, "full_size": 4e-4}
@@ -64,7 +65,7 @@ class Lora(Method):
         return self
 
     def attach(self, model: PreTrainedModel, seed: int = 0) -> None:
-        """Freeze the backbone and wrap its target weights. Raises UsageError if a target's role is missing."""
+        """Freeze the backbone and wrap its target weights. Raises UsageError if the backbone lacks a target's role."""
         from rosa_bench.modules.lowrank import Nested, attach_lowrank
 
         if self.score_ranks is None:
@@ -82,14 +83,14 @@ class Lora(Method):
         return output_factors(model)
 
     def variants(self) -> list[str]:
-        """The plain one, or `r1` to `rR` of the ranks to score, the trained one last."""
+        """The plain variant, or one (`r1` ...) per rank in `score_ranks`, ending with the trained rank."""
         if self.score_ranks is None:
             return super().variants()
         return [f"r{rank}" for rank in sorted({*self.score_ranks, self.rank})]
 
     @contextmanager
     def active(self, model: PreTrainedModel, variant: str) -> Iterator[None]:
-        """Cut the model to the rank of a variant for a while."""
+        """Context manager that truncates the model to the rank of a variant."""
         self._cut(model, int(variant[1:]) if variant else self.rank)
         try:
             yield
@@ -101,7 +102,7 @@ class Lora(Method):
         return None
 
     def to_peft(self, model: PreTrainedModel, backbone: PreTrainedModel, seed: int) -> PeftAdapter:
-        """A LoRA of the rank that is active."""
+        """Export the active rank as a LoRA."""
         from rosa_bench.methods.peft import library
         from rosa_bench.modules.lowrank import to_peft
 
@@ -109,7 +110,7 @@ class Lora(Method):
         return to_peft(model, backbone, self.dropout)
 
     def facts(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> Mapping[str, Any]:
-        """Weights of the layers that `targets=[all]` left as they are, if there are any."""
+        """Weights that `targets=[all]` skipped, if any."""
         from rosa_bench.modules.lowrank import skipped_facts
 
         return skipped_facts(model)
@@ -127,8 +128,8 @@ class Lora(Method):
 def draw_factors(model: PreTrainedModel, init: Init, seed: int) -> None:
     """Draw every A from (seed, site); B stays zero.
 
-    `loralib` draws kaiming_uniform(a=sqrt(5)), which is uniform in +-1/sqrt(I); `paper` a normal distribution, for
-    which the paper gives no deviation: 1/sqrt(I) here.
+    `loralib` uses kaiming_uniform(a=sqrt(5)), which is uniform in +-1/sqrt(I). `paper` uses a normal distribution with
+    standard deviation 1/sqrt(I); the paper specifies none.
     """
     import torch
 

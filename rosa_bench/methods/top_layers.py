@@ -1,7 +1,8 @@
-"""Top layers: the last layers of the backbone train, all below stay (Li and Liang, arXiv 2101.00190, section 6.1).
+"""Train only the last layers of the backbone (Li and Liang, arXiv 2101.00190, section 6.1).
 
-LoRA's table 3 has it as FT-Top2: 25.19 million parameters of GPT-2 medium, which is its last two layers and no output
-embedding. Whether the norm after them trained as well, 2,048 parameters, no count can tell; here it does on request.
+LoRA's table 3 reports it as FT-Top2, with 25.19 million parameters of GPT-2 medium: the last two layers without the
+output embedding. The rounded count does not show whether the final norm (2,048 parameters) trained too; here it does
+if `final_norm` is set.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ if TYPE_CHECKING:
 
 @configured
 class TopLayers(Method):
-    """Trains the last `layers` layers and the task head; the model's structure is untouched."""
+    """Trains the last `layers` layers and the task head without changing the model's structure."""
 
     layers: Count = 2
-    final_norm: bool = False  # also the norm after the last layer, where a backbone has one
+    final_norm: bool = False  # also train the norm after the last layer
     train_head: bool = True
 
     lr: ClassVar[Mapping[str, float]] = {"mini": 3e-4, "full_size": 5e-5}
@@ -38,7 +39,7 @@ class TopLayers(Method):
         """Set `requires_grad` on the last layers and the head.
 
         Raises:
-            UsageError: if the backbone has fewer layers, or `final_norm` asks for a norm that it does not have.
+            UsageError: if the backbone has fewer layers, or `final_norm` is set and the backbone has no final norm.
         """
         from rosa_bench.models.sites import freeze_backbone
         from rosa_bench.modules.placement import final_norm, layers_of
