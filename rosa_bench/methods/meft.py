@@ -1,18 +1,18 @@
 """MEFT: memory-efficient reversible fine-tuning (Liao, Tan and Monz, arXiv 2306.00477).
 
-The hidden states run through every layer in two streams, y1 = lambda h1 + F(h2) and y2 = beta h2 + G(y1), and the
-backward pass rebuilds each layer's inputs from its outputs, so that no activations are kept. Small adapters train; with
+The hidden states pass through every layer as two streams, y1 = lambda h1 + F(h2) and y2 = beta h2 + G(y1). The backward
+pass reconstructs each layer's inputs from its outputs instead of storing activations. Only small adapters train; with
 small factors the model starts near the backbone.
 
     variant  F                                    G                                    switch  lambda  beta
-    meft1    layer, adapter beside its FFN        adapter                              yes     0.1     1
-    meft2    adapter                              layer, adapter beside its FFN        yes     1       0.1
-    meft3    attention, adapter after its output  FFN, adapter beside it               no      0.1     0.1
+    meft1    layer, adapter parallel to its FFN   adapter                              yes     0.1     1
+    meft2    adapter                              layer, adapter parallel to its FFN   yes     1       0.1
+    meft3    attention, adapter after its output  FFN, adapter parallel to it          no      0.1     0.1
 
-Where the authors' code differs: it inverts in floating point, which multiplies rounding errors tenfold per layer (see
-`rosa_bench.modules.reversible` for what we do); it draws unseeded dropout seeds and rewinds the global stream; it
-trains an embedding LayerNorm as a trick to reach the backward pass. Its decoder merges the streams with weights 0.1 and
-1 (`final: weighted`), its encoder with their mean.
+Differences from the authors' code: it inverts in floating point, which multiplies rounding errors tenfold per layer
+(see `rosa_bench.modules.reversible` for the exact inversion used here); it draws unseeded dropout seeds and rewinds the
+global random stream; and it trains an embedding LayerNorm so that autograd reaches its backward pass. Its decoder
+combines the streams with weights 0.1 and 1 (`final: weighted`), its encoder with their mean.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ FACTORS = {"meft1": (0.1, 1.0), "meft2": (1.0, 0.1), "meft3": (0.1, 0.1)}
 
 
 def fraction(factor: float) -> Fraction:
-    """The factor as n/d. Raises ValueError if d would have to be above 256, which exact inversion keeps in a byte."""
+    """Convert a factor to n/d. Raises ValueError if d would exceed 256: exact inversion stores remainders in a byte."""
     found = Fraction(factor).limit_denominator(256)
     if abs(found - Fraction(factor)) > 1e-9:
         raise ValueError(f"{factor} is not a fraction with a denominator up to 256, which exact inversion needs")
@@ -51,15 +51,15 @@ def fraction(factor: float) -> Fraction:
 
 @configured
 class Meft(Method):
-    """Trains adapters in a reversible network made of the backbone's own layers."""
+    """Trains adapters in a reversible network built from the backbone's layers."""
 
     variant: Literal["meft1", "meft2", "meft3"] = "meft1"
     bottleneck: Count = 8
-    lambda_factor: Factor | None = None  # null: the published one of the variant
+    lambda_factor: Factor | None = None  # null: the variant's published value
     beta_factor: Factor | None = None
-    switch: bool | None = None  # exchange the streams after each layer; null: as published
-    frozen_layers: Annotated[int, Field(ge=0)] = 0  # lowest layers left as the backbone has them
-    reversible_layers: Annotated[int, Field(ge=0)] | None = None  # of the others, from below; null: all; 0: plain PEFT
+    switch: bool | None = None  # swap the streams after each layer; null: as published
+    frozen_layers: Annotated[int, Field(ge=0)] = 0  # lowest layers to leave unchanged
+    reversible_layers: Annotated[int, Field(ge=0)] | None = None  # of the rest, lowest first; null: all; 0: plain PEFT
     final: Literal["auto", "mean", "weighted"] = "auto"  # auto: mean for encoders, weighted for decoders
     bias: Bias = "none"  # which biases of the backbone train: none, those of layers with adapters, all
     train_head: bool = True
@@ -71,7 +71,7 @@ class Meft(Method):
 
     @classmethod
     def size_label(cls, options: Mapping[str, Any]) -> str | None:
-        """The width of its adapters."""
+        """The bottleneck width of the adapters."""
         return f"b={options['bottleneck']}"
 
     @field_validator("lambda_factor", "beta_factor")
@@ -82,20 +82,20 @@ class Meft(Method):
         return value
 
     def without_peft(self, task: Task) -> str | None:
-        """Its network is not the backbone's."""
+        """Why `peft` cannot run the trained network."""
         return "runs the backbone's layers as a reversible network, which peft does not have"
 
     @property
     def exact_at_start(self) -> bool:
-        """Near the backbone, but not at it."""
+        """False: the model starts near the backbone, not at it."""
         return False
 
     def attach(self, model: PreTrainedModel, seed: int = 0) -> None:
-        """Freeze the backbone, add adapters to its layers and replace the layers by one reversible stack.
+        """Freeze the backbone, add adapters to its layers and replace the layers with one reversible stack.
 
         Raises:
-            UsageError: if the layers are not those of RoBERTa, BERT, GPT-2, OPT or BART's encoder, are fewer than
-                `frozen_layers` and `reversible_layers` ask for, or are left out at random.
+            UsageError: if the backbone is not RoBERTa, BERT, ELECTRA, GPT-2, OPT or BART's encoder, has fewer layers
+                than `frozen_layers` and `reversible_layers` require, or uses layerdrop.
         """
         from torch import nn
 
@@ -135,14 +135,14 @@ class Meft(Method):
         return self.variant != "meft3" if self.switch is None else self.switch
 
     def _weights(self, is_decoder: bool) -> tuple[float, float]:
-        """The weights of the two streams at the end; the one that the layers write has the larger."""
+        """Weights that combine the two streams at the end; the stream that the layers write to has the larger one."""
         if self.final == "mean" or (self.final == "auto" and not is_decoder):
             return 0.5, 0.5
         layers_write_second = self.variant != "meft1"
         return (1.0, 0.1) if layers_write_second == self._switch else (0.1, 1.0)
 
     def _wrap(self, layer: Any, family: type[Halves], config: Any, draw: torch.Generator) -> ReversibleLayer:
-        """A layer with its adapters as F and G."""
+        """Wrap a layer and its adapters as F and G."""
         from rosa_bench.modules.bottleneck import Adapter
         from rosa_bench.modules.reversible import AdapterLayer, HalvesLayer
 
@@ -157,11 +157,12 @@ class Meft(Method):
         return AdapterLayer(adapted, second, layer_first=self.variant == "meft1")
 
     def facts(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> Mapping[str, Any]:
-        """Measured on a training batch, with dropout, in the model's own precision.
+        """Measure the reversible stack on a training batch, with dropout, in the model's precision.
 
-        `reconstruction_rel_err`: rebuilt against true inputs of the stack. `gradient_rel_err`: of all trained
-        parameters, against plain autograd through the same layers. Both as norms of differences over norms.
-        `streams`: whether their arithmetic is compiled or eager, which is the same but for its speed.
+        `reconstruction_rel_err` compares reconstructed and true inputs of the stack. `gradient_rel_err` compares the
+        gradients of all trained parameters with plain autograd through the same layers. Both are the norm of the
+        difference divided by the norm of the reference. `streams` is `compiled` or `eager`; both give the same results
+        and differ only in speed.
         """
         import torch
 

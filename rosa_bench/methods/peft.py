@@ -1,13 +1,13 @@
-"""Any method of the `peft` library, by the name of its type: a bridge, with nothing of the methods themselves.
+"""A bridge to the methods of the `peft` library, selected by PEFT type.
 
-`type` is a PEFT type (LORA, IA3, PREFIX_TUNING ...), `config` holds keys of that type's configuration class in the
-installed `peft`, which alone knows them, checks them and fills the rest. Types that exchange modules are put into the
-backbone in place (`rosa_bench.modules.peft_tuners`), prompts run as hooks around its forward pass
+`type` is a PEFT type (LORA, IA3, PREFIX_TUNING ...). `config` holds keys of that type's configuration class in the
+installed `peft`, which validates them and supplies the defaults. Tuners that replace modules modify the backbone in
+place (`rosa_bench.modules.peft_tuners`); prompts run as hooks around its forward pass
 (`rosa_bench.modules.virtual_tokens`).
 
-Where this differs from `peft` itself: adapters go into the backbone and never into the task head, which trains as it
-is; new tensors are drawn from the run's seed; an encoder's head reads the first token of the sequence, not of the
-prompt; AdaLoRA's number of steps is the run's, and the gradient of its regulariser is added after clipping.
+Differences from `peft`: adapters are inserted into the backbone only and the task head trains in full; new tensors are
+drawn from the run's seed; an encoder's head reads the first token of the sequence instead of the first virtual token;
+AdaLoRA takes its number of steps from the run, and its regularizer's gradient is added after clipping.
 """
 
 from __future__ import annotations
@@ -33,27 +33,27 @@ if TYPE_CHECKING:
     from rosa_bench.core.task import Task
 
 PROMPTS = {"PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING"}
-CACHED = {"PREFIX_TUNING"}  # the prompt is keys and values, which a layer that runs again would not see
+CACHED = {"PREFIX_TUNING"}  # a cached prompt is lost when a layer is recomputed
 UNMERGEABLE = {"LILY"}
-# Types whose adapters add nothing before training, unless their initialisation is chosen otherwise.
+# Types that start at the backbone with their default initialisation.
 EXACT = {
     "ADALORA", "ADAMSS", "BEFT", "BOFT", "DEFT", "DELORA", "FROD", "GLORA", "GRALORA", "HIRA", "HRA", "IA3",
     "LILY", "LN_TUNING", "LOHA", "LOKR", "LORA", "MISS", "OFT", "PEANUT", "PSOFT", "PVERA", "RANDLORA", "ROAD", "SHIRA",
     "SUPERTUNING", "TINYLORA", "VERA",
 }  # fmt: skip
-# Keys whose values follow from the type, the model and the task.
+# Keys derived from the type, the model and the task.
 OURS = {
     "auto_mapping", "base_model_name_or_path", "inference_mode", "num_attention_heads", "num_layers",
     "num_transformer_submodules", "peft_type", "peft_version", "revision", "task_type", "token_dim",
 }  # fmt: skip
-# Keys whose part in `peft` is played outside of its model, so that without it they would do nothing, and why not here.
+# Keys that need code outside `peft`'s model and would have no effect here, and why they are not supported.
 ELSEWHERE = {
     "arrow_config": "chooses among several trained adapters, and there is one here",
     "monteclora_config": "draws from a buffer that checkpoints do not hold",
     "use_asa": "takes parameters away by sums that checkpoints do not hold",
 }
-READING = ("corda", "eva", "lora_ga")  # initialisations that read rows before they can be used
-# Peak rates for embedded and for full-size backbones by preset or type; others take LORA's.
+READING = ("corda", "eva", "lora_ga")  # initialisations that need training data
+# Peak learning rates for embedded and full-size backbones by preset or type; the default is LORA's.
 RATES = {
     "LORA": (2e-3, 4e-4),
     "ADALORA": (1e-2, 1e-3),
@@ -77,18 +77,18 @@ class Peft(Method):
 
     type: Annotated[FileName, BeforeValidator(_upper)]
     config: dict[str, JsonValue] = Field(default_factory=dict)  # keys of the type's configuration class
-    preset: FileName | None = None  # what records call it; null: the type
-    positions: Literal["shifted", "kept"] = "shifted"  # of a text behind a prompt: behind it too, or as without one
+    preset: FileName | None = None  # name in records; null: the type
+    positions: Literal["shifted", "kept"] = "shifted"  # of the text: after the prompt, or as without one
     train_head: bool = True
 
     @property
     def name(self) -> str:
-        """The preset's name or the type."""
+        """The preset's name, or the type if there is no preset."""
         return self.preset or self.type.lower()
 
     @classmethod
     def size_label(cls, options: Mapping[str, Any]) -> str | None:
-        """The rank or the number of virtual tokens, where the `peft` configuration sets one."""
+        """The rank or the number of virtual tokens, if the `peft` configuration sets one."""
         config = options.get("config") or {}
         if (rank := config.get("r", config.get("target_r"))) is not None:
             return f"r={rank}"
@@ -97,33 +97,33 @@ class Peft(Method):
 
     @property
     def lr(self) -> Mapping[str, float]:
-        """By preset, else by type."""
+        """Learning rates by preset, else by type."""
         mini, full_size = RATES.get(self.name) or RATES.get(self.type) or RATES["LORA"]
         return {"mini": mini, "full_size": full_size}
 
     @property
     def plain_linears(self) -> bool:
-        """Not where a tuner computes with a weight itself, such as its norm."""
+        """False: some tuners compute with the weight itself, such as its norm."""
         return False
 
     @property
     def mergeable(self) -> bool:
-        """Prompts are no part of any weight."""
+        """Whether the adapter can be merged into weights, which prompts cannot."""
         return self.type not in PROMPTS | UNMERGEABLE
 
     @property
     def checkpointable(self) -> bool:
-        """A prompt in a cache is lost to layers that run again."""
+        """Whether activation checkpointing is supported; recomputed layers would lose a prompt held in the cache."""
         return self.type not in CACHED
 
     @property
     def exact_at_start(self) -> bool:
-        """Only where it is known; else the distance from the backbone is measured."""
+        """Whether the model is known to start as the backbone; otherwise the difference is measured."""
         return self.type in EXACT and not any(key.startswith("init") for key in self.config)
 
     @property
     def extra_tokens(self) -> int:
-        """The length of a prompt, unless the text keeps its positions."""
+        """Length of the prompt with `positions: shifted`, else 0."""
         return self._tokens if self.positions == "shifted" else 0
 
     @property
@@ -132,14 +132,14 @@ class Peft(Method):
         return tokens if self.type in PROMPTS and isinstance(tokens, int) else 0
 
     def check(self, task: Task) -> None:
-        """Raises UsageError if `peft` is missing, or does not have the type, a key, or take the values."""
+        """Raises UsageError if `peft` is not installed or does not support the type, a key or a value."""
         self.configuration()
 
     def configuration(self) -> Any:
-        """The configuration object of `peft`.
+        """Create the configuration object of `peft`.
 
         Raises:
-            UsageError: as `check` does; names the nearest types or keys.
+            UsageError: as `check` does, naming the nearest types or keys.
         """
         cls = self._class()
         check_annotated(cls, self.config, "method.config", OURS)
@@ -153,12 +153,12 @@ class Peft(Method):
                 made = cls(**{**open_steps, **self.config})
             except Exception as error:
                 raise UsageError(f"method.config: {_line(error)}") from error
-        if told:  # such as a key that the type ignores
+        if told:  # for example a key that the type ignores
             raise UsageError(f"method.config: {_line(told[0].message)}")
         return made
 
     def _refuse_elsewhere(self) -> None:
-        """Raises UsageError for what `peft` leaves to programs around it and is not done here."""
+        """Raises UsageError for options that need code outside `peft`'s model, which is not implemented here."""
         for key in ELSEWHERE:
             if self.config.get(key):
                 raise UsageError(f"method.config.{key} cannot be had: it {ELSEWHERE[key]}")
@@ -167,7 +167,7 @@ class Peft(Method):
             raise UsageError(f"method.config.init_lora_weights={start} cannot be had: it reads rows before it starts")
 
     def _class(self) -> Any:
-        """The configuration class of the type. Raises UsageError for a type that is unknown or cannot be bridged."""
+        """The type's configuration class. Raises UsageError if the type is unknown or cannot run in place."""
         library()
         from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
         from peft.tuners.tuners_utils import BaseTuner
@@ -184,10 +184,10 @@ class Peft(Method):
         return cls
 
     def attach(self, model: PreTrainedModel, seed: int = 0) -> None:
-        """Freeze the backbone and let `peft` add to it.
+        """Freeze the backbone and let `peft` add its adapter.
 
         Raises:
-            UsageError: if `peft` cannot do it for this backbone, or nothing would train.
+            UsageError: if `peft` does not support this backbone, or nothing would train.
         """
         import torch
 
@@ -216,21 +216,21 @@ class Peft(Method):
             parameter.requires_grad_(True)
 
     def output_factors(self, model: PreTrainedModel) -> list[torch.nn.Parameter]:
-        """Every `lora_B`."""
+        """Every trained `lora_B`."""
         named = model.named_parameters()
         return [p for name, p in named if p.requires_grad and ("lora_B." in name or name.endswith("lora_B"))]
 
     def without_peft(self, task: Task) -> str | None:
-        """Supported, but for prompts in front of a classifier."""
+        """Why `peft` cannot load the trained model: prompts with a classification head are not supported."""
         if self.type in PROMPTS and task.num_labels:
             return "keeps the prompt from the task head, which reads it in peft"
         return None
 
     def to_peft(self, model: PreTrainedModel, backbone: PreTrainedModel, seed: int) -> PeftAdapter:
-        """The configuration with the names of the adapted modules, and the tensors as `peft` selects them.
+        """Export the configuration with the names of the adapted modules, and the tensors that `peft` saves.
 
-        A LoRA that starts by splitting the weights (PiSSA, OLoRA) becomes a plain one of twice the rank: what it has
-        learned, less what was split off.
+        A LoRA initialised by splitting the weights (PiSSA, OLoRA) becomes a plain LoRA of twice the rank: the trained
+        factors minus the initial ones.
         """
         from rosa_bench.modules.peft_tuners import changed, split_to_peft, to_peft
         from rosa_bench.modules.virtual_tokens import prompt_to_peft
@@ -245,13 +245,13 @@ class Peft(Method):
         return adapter
 
     def moved(self, model: PreTrainedModel) -> set[str]:
-        """Frozen tensors that attaching changed, such as the rest of a weight that was split."""
+        """Frozen tensors that `attach` changed, such as the residual of a weight that was split."""
         from rosa_bench.modules.peft_tuners import changed
 
         return changed(model)
 
     def before_step(self, step: Step) -> None:
-        """Tell a tuner that plans its steps how many the run has. Raises UsageError if its phases do not fit in."""
+        """Set the run's number of steps in tuners that schedule ranks. Raises UsageError if their phases do not fit."""
         for tuner in _planning(step.model):
             (config,) = tuner.peft_config.values()
             if "total_step" not in self.config and step.total is not None:
@@ -263,26 +263,26 @@ class Peft(Method):
                     )
 
     def before_update(self, step: Step) -> None:
-        """Add the gradient of what the tuner adds to a loss."""
+        """Add the gradient of the tuner's regularization loss."""
         from rosa_bench.modules.peft_tuners import penalty_gradients
 
         for parameter, gradient in penalty_gradients(step.model):
             parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
 
     def after_update(self, step: Step) -> None:
-        """Let the tuner take ranks away."""
+        """Let the tuner reallocate ranks."""
         from rosa_bench.modules.peft_tuners import allocate
 
         if any(_planning(step.model)):
             allocate(step.model, step.index + 1)
 
     def facts(self, model: PreTrainedModel, batch: Mapping[str, Any]) -> Mapping[str, Any]:
-        """`peft`'s version, which decides what a configuration means."""
+        """The version of `peft`, which determines the meaning of a configuration."""
         return {"peft": library().__version__}
 
 
 def _planning(model: PreTrainedModel) -> Iterator[Any]:
-    """The tuner of a model if it takes ranks away between steps."""
+    """Yield the model's tuner if it reallocates ranks during training."""
     from rosa_bench.modules.peft_tuners import tuner_of
 
     tuner = tuner_of(model)
@@ -291,7 +291,7 @@ def _planning(model: PreTrainedModel) -> Iterator[Any]:
 
 
 def library() -> Any:
-    """The library. Raises UsageError if it is not installed."""
+    """Import `peft`. Raises UsageError if it is not installed."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -304,16 +304,16 @@ def library() -> Any:
 
 
 def _try_out(model: PreTrainedModel) -> None:
-    """Read two short texts, so that what does not fit is known before training. Raises whatever that raises."""
+    """Run the backbone on two short sequences, so that an unsupported combination fails before training."""
     import torch
 
     ids = torch.zeros(2, 3, dtype=torch.long, device=model.device)
     mask = torch.ones_like(ids)
-    mask[1, 2] = 0  # a mask of ones alone may be left out
+    mask[1, 2] = 0  # models may ignore a mask of all ones
     with torch.no_grad():
         model.base_model(input_ids=ids, attention_mask=mask)
 
 
 def _line(error: Any) -> str:
-    """The first line of what an error says."""
+    """The first line of an error message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

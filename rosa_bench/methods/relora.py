@@ -1,14 +1,14 @@
-"""ReLoRA: LoRA that is merged and restarted (Lialin et al., arXiv 2307.05695, section 3).
+"""ReLoRA: LoRA with merges and restarts (Lialin et al., arXiv 2307.05695, section 3).
 
-Every N steps the low-rank term is folded into the weight and a new one begins: A is drawn again, B is zero, so that the
-model's function does not change. Adam's moments of A and B are mostly zeroed, as they belong to the old term, and the
-learning rate drops to zero and warms up to the run's schedule again. The sum of the terms can reach any rank. Shapes: I
-inputs, O outputs, R rank.
+Every N steps the low-rank update is merged into the weight and restarted: A is drawn again and B is set to zero, so the
+model's function does not change. Most of Adam's moments of A and B are zeroed, since they belong to the merged update,
+and the learning rate drops to zero and warms up to the run's schedule again. The sum of the updates can reach any rank.
+Shapes: I inputs, O outputs, R rank.
 
-Where the authors' code (github.com/Guitaricet/relora) differs: it restarts one step later, after the step whose rate is
-zero; A is zero until the first restart, where B is zero too, so that no factor trains in the first period; its cosine
-ends at a tenth of the peak; and it prunes the two moments each by itself, which leaves first moments without a second
-one. The paper's warm start is a run of full fine-tuning: `start=RUN`.
+Differences from the authors' code (github.com/Guitaricet/relora): it restarts one step later, after the step whose
+learning rate is zero; until the first restart both A and B are zero, so neither factor trains in the first period; its
+cosine schedule ends at a tenth of the peak; and it prunes the two moments independently, which leaves first moments
+without a second moment. The paper's warm start is a full fine-tuning run: `start=RUN`.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ if TYPE_CHECKING:
 
 @configured
 class ReLora(Method):
-    """Trains a low-rank term beside each target weight and folds it in every `every_epochs` (or `every_steps`)."""
+    """Trains a low-rank update of each target weight and merges it every `every_epochs` (or `every_steps`)."""
 
     rank: Count = 8
-    alpha: Annotated[float, Field(gt=0)] = 16.0  # the term is scaled by alpha / rank
+    alpha: Annotated[float, Field(gt=0)] = 16.0  # the update is scaled by alpha / rank
     dropout: Share = 0.0  # on the input of A
     targets: list[Target] = targets_field("q", "k", "v", "o")
-    fused: Annotated[bool, Added(False)] = False  # a fused map of q, k and v (GPT-2's c_attn) as one matrix
+    fused: Annotated[bool, Added(False)] = False  # adapt a fused q, k, v projection (GPT-2's c_attn) as one
     every_epochs: Annotated[float, Field(gt=0)] = 1.0
-    every_steps: Count | None = None  # wins over every_epochs
-    restart_warmup: Annotated[float, Field(ge=0, le=2**53)] = 0.1  # below 1 a share of a period, else steps
-    moments: Literal["magnitude", "random", "reset", "keep"] = "magnitude"  # which of A's and B's a restart zeroes
+    every_steps: Count | None = None  # overrides every_epochs
+    restart_warmup: Annotated[float, Field(ge=0, le=2**53)] = 0.1  # share of a period if below 1, else steps
+    moments: Literal["magnitude", "random", "reset", "keep"] = "magnitude"  # which moments of A and B a restart zeroes
     pruned: Annotated[float, Field(gt=0, lt=1)] = 0.9  # share zeroed under `magnitude` and `random`
     init: Init = "loralib"
     bias: Bias = "none"  # which biases of the backbone train: none, those of adapted modules, all
@@ -50,30 +50,30 @@ class ReLora(Method):
     lr: ClassVar[Mapping[str, float]] = {"mini": 2e-3, "full_size": 4e-4}
 
     def attach(self, model: PreTrainedModel, seed: int = 0) -> None:
-        """Freeze the backbone and wrap its target weights. Raises UsageError if a target's role is missing."""
+        """Freeze the backbone and wrap its target weights. Raises UsageError if the backbone lacks a target's role."""
         from rosa_bench.modules.lowrank import attach_lowrank
 
         attach_lowrank(model, self, self.rank, fused=self.fused, scale=self.alpha / self.rank, dropout=self.dropout)
         draw_factors(model, self.init, seed)
 
     def moved(self, model: PreTrainedModel) -> set[str]:
-        """Restarts change the frozen weights of adapted modules."""
+        """Names of the frozen weights that restarts change."""
         from rosa_bench.modules.lowrank import LowRank
 
         return {f"{name}.base.weight" for name, module in model.named_modules() if isinstance(module, LowRank)}
 
     def output_factors(self, model: PreTrainedModel) -> list[torch.nn.Parameter]:
-        """Every B."""
+        """The B of every adapted weight."""
         from rosa_bench.modules.lowrank import output_factors
 
         return output_factors(model)
 
     def period(self, per_epoch: int) -> int:
-        """Optimiser steps between two restarts."""
+        """Optimizer steps between two restarts."""
         return self.every_steps or max(1, round(self.every_epochs * per_epoch))
 
     def lr_factor(self, index: int, schedule: Callable[[int], float], per_epoch: int) -> float:
-        """Zero at a restart, then a straight line to where the schedule is when the warm-up ends."""
+        """Zero at a restart, then a linear warm-up to the schedule's value at the end of the warm-up."""
         period = self.period(per_epoch)
         warmup = round(self.restart_warmup * period) if self.restart_warmup < 1 else int(self.restart_warmup)
         done = index % period
@@ -82,14 +82,14 @@ class ReLora(Method):
         return done / warmup * schedule(index - done + warmup)
 
     def before_step(self, step: Step) -> None:
-        """Restart when a period begins; the first one begins with `attach`."""
+        """Restart at the start of every period except the first."""
         if step.index == 0 or step.index % self.period(step.per_epoch):
             return
         self.merge(step.model, step.seed, step.index)
         self.reset_moments(step)
 
     def merge(self, model: PreTrainedModel, seed: int, index: int) -> None:
-        """Fold every term into its weight, draw A from (seed, step index, site) and zero B."""
+        """Merge every update into its weight, draw A from (seed, step index, site) and set B to zero."""
         from rosa_bench.modules.lowrank import lowrank_sites
         from rosa_bench.modules.singular import add_product
         from rosa_bench.system.distributed import copy_from_first
@@ -104,10 +104,10 @@ class ReLora(Method):
         counts["restarts"] = counts.get("restarts", 0) + 1
 
     def reset_moments(self, step: Step) -> None:
-        """Zero part of what the optimiser holds of A and B, or drop it, tensor by tensor.
+        """Prune or drop the optimizer state of every A and B, as `moments` selects.
 
-        A first moment without its second one is zeroed too: while B is zero A has no gradient, so that an update would
-        divide by Adam's epsilon alone.
+        First moments without a second moment are zeroed too: A has no gradient while B is zero, so the next update
+        would divide them by Adam's epsilon alone.
         """
         from rosa_bench.modules.lowrank import lowrank_sites
 
@@ -122,18 +122,18 @@ class ReLora(Method):
                 state = step.optimizer.state.get(factor, {})
                 for value in state.values():
                     if getattr(value, "shape", None) == factor.shape:
-                        draw = generator(step.seed, step.index, site.label, name)  # the same elements of both moments
+                        draw = generator(step.seed, step.index, site.label, name)  # same elements in both moments
                         prune(value, self.pruned, draw if self.moments == "random" else None)
                 if "exp_avg_sq" in state:
                     state["exp_avg"].mul_(state["exp_avg_sq"] != 0)
 
     def facts(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> Mapping[str, float]:
-        """How often the term was merged and started again."""
+        """The number of restarts."""
         return dict(tally(model))
 
 
 def prune(tensor: torch.Tensor, share: float, draw: torch.Generator | None = None) -> None:
-    """Zero a share of a tensor's elements in place: the smallest in magnitude, or with `draw` random ones."""
+    """Zero a share of a tensor's elements in place: those of smallest magnitude, or random ones if `draw` is given."""
     import torch
 
     if draw is not None:
