@@ -1,7 +1,7 @@
-"""What a run is made of: typed, frozen configuration nodes, checked as a whole before anything heavy is imported.
+"""Typed, frozen configuration nodes of a run, validated as a whole before any heavy import.
 
-A yaml of `configs/` states only what differs from its dataclass; `_target_` names the dataclass and is the only
-registration there is. Imports nothing but the standard library, omegaconf and pydantic.
+A yaml in `configs/` lists only the values that differ from its dataclass; its `_target_` names the dataclass and is the
+only registration. Imports only the standard library, omegaconf and pydantic.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ from rosa_bench.system.strict_json import short
 GROUPS = ("model", "method", "task", "data", "train", "tracker")
 
 
-LONGEST_PATH = 3000  # bytes of the output folder's: systems take 4096 with a run's folder and files
+LONGEST_PATH = 3000  # bytes of the output folder's path: systems allow 4096, including the run folder and its files
 OWN_FOLDER = "ROSA_BENCH_CONFIG_DIR"
-PACKAGE = "rosa_bench."  # whose modules alone a configuration can make this program import
+PACKAGE = "rosa_bench."  # the only package that a configuration may import modules from
 
 
 def _check_folder(name: str, path: str) -> None:
-    """Raise ValueError unless there is such a folder and it may be looked into."""
+    """Raise ValueError unless the folder exists and is readable."""
     try:
         there = Path(path).is_dir() and os.access(path, os.R_OK | os.X_OK)
-    except (OSError, ValueError):  # too long a name, or a character that no path can have
+    except (OSError, ValueError):  # the name is too long or contains an invalid character
         there = False
     if not there:
         raise ValueError(f"{name}={short(path)} is not a folder that can be read")
@@ -53,21 +53,21 @@ def _check_folder(name: str, path: str) -> None:
 
 @configured
 class Model:
-    """The backbone: an embedded one by name, a hub repository, or any local folder that `transformers` can load."""
+    """The backbone: an embedded model by name, a hub repository, or a local folder that `transformers` can load."""
 
     name: Name = "auto"
-    path: Location | None = None  # a local folder; wins over `hub` and `package`
+    path: Location | None = None  # local folder; takes precedence over `hub` and `package`
     hub: str | None = None
     revision: str | None = None
-    package: str | None = None  # an installed Python package and the folder in it, "name/folder"
+    package: str | None = None  # installed Python package and the folder in it, "name/folder"
     sha256: str | None = None  # of the package's model.safetensors
-    random_init: bool = False  # same class and size, weights drawn from the seed: the control of every PEFT claim
-    dtype: Annotated[Literal["fp32", "bf16"], NEUTRAL] = "fp32"  # of frozen matrices in memory; bf16: half the bytes
-    dropout: Annotated[Share | None, Added(None)] = None  # in every place the class has; null: the checkpoint's own
+    random_init: bool = False  # same architecture with weights drawn from the seed: the control for PEFT claims
+    dtype: Annotated[Literal["fp32", "bf16"], NEUTRAL] = "fp32"  # dtype of frozen matrices in memory; bf16 halves it
+    dropout: Annotated[Share | None, Added(None)] = None  # of every dropout in the model; null: the checkpoint's own
 
     @property
     def embedded(self) -> bool:
-        """Whether the weights ship in the package."""
+        """Whether the weights are part of this package."""
         return self.path is None and self.hub is None and self.package is None
 
     def __post_init__(self) -> None:
@@ -77,10 +77,10 @@ class Model:
 
 @configured
 class Data:
-    """Where rows come from."""
+    """Source of the rows."""
 
     source: Literal["embedded", "local", "hub"] = "embedded"
-    dir: Location | None = None  # the folder of `local`
+    dir: Location | None = None  # folder of `local`
 
     def __post_init__(self) -> None:
         if self.source == "local" and self.dir is None:
@@ -98,31 +98,31 @@ Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 class Train:
     """Optimisation and evaluation. `batch_size` counts examples per optimiser step over all processes."""
 
-    epochs: Count | None = None  # filled from the task
-    max_steps: Count | None = None  # optimiser steps; wins over epochs
-    lr: Annotated[float, Field(gt=0, le=1e3)] | None = None  # peak; filled from the method
-    head_lr: Annotated[Annotated[float, Field(gt=0, le=1e3)] | None, Added(None)] = None  # of the task head; null: lr
+    epochs: Count | None = None  # default: the task's
+    max_steps: Count | None = None  # optimiser steps; overrides epochs
+    lr: Annotated[float, Field(gt=0, le=1e3)] | None = None  # peak learning rate; default: the method's
+    head_lr: Annotated[Annotated[float, Field(gt=0, le=1e3)] | None, Added(None)] = None  # task head; null: lr
     batch_size: Count = 32
     micro_batch_size: Annotated[Count | None, NEUTRAL] = None  # per forward pass; null: batch_size / processes
     eval_batch_size: Annotated[Count, NEUTRAL] = 128
     max_length: Annotated[int, Field(ge=8)] = 128  # tokens
     schedule: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
-    warmup: Annotated[float, Field(ge=0, le=2**53)] = 0.06  # below 1 a share of all steps, else steps
+    warmup: Annotated[float, Field(ge=0, le=2**53)] = 0.06  # fraction of all steps if below 1, else steps
     weight_decay: Share = 0.0
     beta1: Share = 0.9
     beta2: Share = 0.999
     adam_epsilon: Annotated[float, Field(gt=0, lt=1)] = 1e-8
     max_grad_norm: Annotated[float, Field(ge=0)] = 1.0  # 0: no clipping
-    optimizer: Annotated[Name, Added("adamw")] = "adamw"  # torch's, or any that transformers names: sgd, adafactor ...
-    optimizer_args: Annotated[dict[str, JsonValue], Added({})] = Field(default_factory=dict)  # its own options
-    lora_plus: Annotated[Annotated[float, Field(gt=0, le=1e3)] | None, Added(None)] = None  # rate of B over that of A
-    patience: Annotated[Count | None, Added(None)] = None  # evaluations without a better one, after which to stop
-    fused: Annotated[bool, NEUTRAL] = False  # AdamW in one pass over each weight: the same sums, rounded otherwise
+    optimizer: Annotated[Name, Added("adamw")] = "adamw"  # torch's, or any transformers optimizer: sgd, adafactor ...
+    optimizer_args: Annotated[dict[str, JsonValue], Added({})] = Field(default_factory=dict)  # optimizer options
+    lora_plus: Annotated[Annotated[float, Field(gt=0, le=1e3)] | None, Added(None)] = None  # LoRA+: lr of B / lr of A
+    patience: Annotated[Count | None, Added(None)] = None  # stop after this many evaluations without improvement
+    fused: Annotated[bool, NEUTRAL] = False  # AdamW in one pass over each weight: same sums, rounded differently
     label_smoothing: Share = 0.0
-    precision: Precision = "fp32"  # of products; parameters that train are in fp32
-    eval_precision: Annotated[Precision | None, Added(None)] = None  # of products in evaluation; null: as in training
+    precision: Precision = "fp32"  # dtype of products; trained parameters are in fp32
+    eval_precision: Annotated[Precision | None, Added(None)] = None  # in evaluation; null: as in training
     gradient_checkpointing: Annotated[bool, NEUTRAL] = False
-    bucket: bool = True  # batches of like length, in random order
+    bucket: bool = True  # group examples of similar length into batches, in random order
     limit_train: Count | None = None
     limit_eval: Count | None = None
     log_steps: Annotated[Count, NEUTRAL] = 25
@@ -131,8 +131,8 @@ class Train:
     num_workers: Annotated[int, Field(ge=0, le=64), NEUTRAL] = 0
     device: Annotated[Literal["auto", "cpu", "cuda"], NEUTRAL] = "auto"
     threads: Annotated[Count | None, NEUTRAL] = None
-    graphs: Annotated[Literal["auto", "on", "off"], NEUTRAL] = "auto"  # a step as one CUDA graph; on: or an error
-    matmul: Annotated[Literal["auto", "torch"], NEUTRAL] = "auto"  # on the CPU; auto: oneDNN where faster
+    graphs: Annotated[Literal["auto", "on", "off"], NEUTRAL] = "auto"  # a step as one CUDA graph; on: required
+    matmul: Annotated[Literal["auto", "torch"], NEUTRAL] = "auto"  # CPU products; auto: oneDNN where faster
 
     def __post_init__(self) -> None:
         if self.micro_batch_size and self.batch_size % self.micro_batch_size:
@@ -143,10 +143,10 @@ class Train:
 
 @configured
 class Tracker:
-    """The mirror of a run. `record.json` is the truth whatever happens here."""
+    """Mirror of a run on a tracking service. `record.json` remains authoritative."""
 
     name: Literal["wandb", "none"] = "wandb"
-    mode: Literal["offline", "online"] | None = None  # null: as WANDB_MODE says, offline without it
+    mode: Literal["offline", "online"] | None = None  # null: WANDB_MODE, else offline
     project: Name = "rosa_bench"
     entity: str | None = None
     tags: list[str] = Field(default_factory=list)
@@ -154,7 +154,7 @@ class Tracker:
 
 @configured
 class Run:
-    """A whole, valid run: nothing in it is unknown, out of range or unresolved."""
+    """A complete, valid run without unknown, out-of-range or unresolved values."""
 
     model: Model
     method: Method
@@ -167,8 +167,8 @@ class Run:
     resume: Annotated[Literal["auto", "never", "must"], NEUTRAL] = "auto"
     force: Annotated[bool, NEUTRAL] = False
     save: Annotated[Literal["none", "adapter", "merged", "peft"], NEUTRAL] = "none"
-    start: Annotated[Name | None, NEUTRAL] = None  # another run: folder, id or `save=` output; in the key by content
-    choices: dict[str, str] = Field(default_factory=dict)  # the name of each group's choice; filled by composing
+    start: Annotated[Name | None, NEUTRAL] = None  # initial run: folder, id or `save=` output; in the key by content
+    choices: dict[str, str] = Field(default_factory=dict)  # chosen name per group; filled when composing
 
     def __post_init__(self) -> None:
         if self.model.dtype == "bf16" and (self.train.precision, self.train.eval_precision or "bf16") != (
@@ -182,11 +182,11 @@ class Run:
 
     @property
     def needs_hub(self) -> bool:
-        """Whether rows or weights are on a hub."""
+        """Whether rows or weights come from a hub."""
         return self.data.source == "hub" or (self.model.hub is not None and self.model.path is None)
 
     def to_dict(self) -> dict[str, Any]:
-        """The resolved configuration as plain nested values, each node with its `_target_`; `resolve` reads it back."""
+        """The resolved configuration as nested plain values with each node's `_target_`; the inverse of `resolve`."""
         out: dict[str, Any] = {}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
@@ -195,7 +195,7 @@ class Run:
 
 
 def node_dict(node: Any) -> dict[str, Any]:
-    """One configuration node as plain values with its `_target_`."""
+    """A configuration node as plain values with its `_target_`."""
     cls = type(node)
     return {"_target_": f"{cls.__module__}.{cls.__qualname__}"} | dataclasses.asdict(node)
 
@@ -211,10 +211,10 @@ BASES: dict[str, type] = {
 
 
 def target_class(group: str, target: str) -> type:
-    """The dataclass a yaml's `_target_` names. Raises UsageError unless it is a configuration class of that group.
+    """The dataclass named by a yaml's `_target_`. Raises UsageError if it is not a configuration class of the group.
 
-    A configuration may come from somebody else's record, and importing a module runs it: only modules of this package
-    and of the user's own folder are imported. A class of another program is found if that program has imported it.
+    A configuration may come from someone else's record, and importing a module runs it: only modules of this package
+    and of the user's own folder are imported. A class of another program is accepted if that program has imported it.
     """
     module, _, name = target.rpartition(".")
     shown = f"{group}: _target_={short(target)[1:-1]}"
@@ -234,7 +234,7 @@ def target_class(group: str, target: str) -> type:
 
 
 def defaults(cls: type) -> dict[str, Any]:
-    """The default values of a configuration class; a field without one is `???`, Hydra's mark of a missing value."""
+    """Default values of a configuration class; a field without a default is `???`, Hydra's missing value."""
     out = {}
     for field in dataclasses.fields(cls):
         if field.default is not dataclasses.MISSING:
@@ -248,24 +248,24 @@ def defaults(cls: type) -> dict[str, Any]:
 
 
 def config_dir() -> Path:
-    """The folder of the yaml files: beside the package in a checkout, inside it in an installed wheel."""
+    """Folder of the yaml files: next to the package in a checkout, inside it in an installed wheel."""
     inside = Path(__file__).parent.parent / "configs"
     return inside if inside.is_dir() else Path(__file__).parent.parent.parent / "configs"
 
 
 def papers_dir() -> Path:
-    """The folder of what papers and data releases say: results/papers, inside the package in an installed wheel."""
+    """Folder of published numbers and data releases: results/papers, or inside the package in an installed wheel."""
     return config_dir().parent / "results" / "papers"
 
 
 def own_folder() -> Path | None:
-    """The user's own folder of yaml files and modules: `-cd FOLDER`, or ROSA_BENCH_CONFIG_DIR; None without one."""
+    """The user's folder of yaml files and modules: `-cd FOLDER` or ROSA_BENCH_CONFIG_DIR; None if not set."""
     folder = os.environ.get(OWN_FOLDER)
     return Path(folder) if folder else None
 
 
 def use_folder(folder: str) -> None:
-    """Make a folder the user's own, also in processes that this one starts. Its modules can be imported."""
+    """Set the user's own folder and make its modules importable, also in child processes."""
     path = str(Path(folder).resolve())
     os.environ[OWN_FOLDER] = path
     if path not in sys.path:
@@ -278,7 +278,7 @@ def use_folder(folder: str) -> None:
 
 
 def is_own(module: str) -> bool:
-    """Whether a module lies in the user's own folder."""
+    """Whether a module is in the user's own folder."""
     folder, first = own_folder(), module.partition(".")[0]
     return (
         folder is not None and first.isidentifier() and any((folder / name).exists() for name in (first, f"{first}.py"))
@@ -286,10 +286,10 @@ def is_own(module: str) -> bool:
 
 
 def choice_files(group: str) -> dict[str, Path]:
-    """The yaml files of a group by the name of the choice, those of the user's own folder included.
+    """The yaml files of a group by choice name, including those in the user's own folder.
 
     Raises:
-        UsageError: if a file of that folder has the name of one that ships.
+        UsageError: if a file in that folder has the name of a shipped one.
     """
     shipped = {path.stem: path for path in (config_dir() / group).glob("*.yaml")}
     folder = own_folder()
@@ -300,20 +300,20 @@ def choice_files(group: str) -> dict[str, Path]:
 
 
 def choices(group: str) -> list[str]:
-    """The names of a group's choices."""
+    """Choice names of a group."""
     return list(choice_files(group))
 
 
 def describe(group: str, name: str) -> str:
-    """What a choice is: the comment its yaml begins with."""
+    """Description of a choice: the comment on the first line of its yaml."""
     lines = choice_files(group)[name].read_text(encoding="utf-8").splitlines()
     return lines[0].lstrip("# ") if lines and lines[0].startswith("#") else ""
 
 
 def group_nodes() -> Iterator[tuple[str, str, DictConfig]]:
-    """Every choice of every group as (group, name, node), the node filled with its dataclass's defaults.
+    """Yield every choice of every group as (group, name, node), with the defaults of its dataclass filled in.
 
-    A field that is a mapping takes keys that its yaml does not name.
+    Mapping fields accept keys that the yaml does not list.
     """
     for group in GROUPS:
         for name, path in choice_files(group).items():
@@ -329,26 +329,26 @@ def group_nodes() -> Iterator[tuple[str, str, DictConfig]]:
 
 
 def run_defaults() -> dict[str, Any]:
-    """The top-level keys that are no group, with their default values."""
+    """Top-level keys other than groups, with their defaults."""
     return {key: value for key, value in defaults(Run).items() if key not in GROUPS}
 
 
-LATE = ("output_dir", "tracker")  # may use what is known only when the rest is filled, such as ${method.name}
+LATE = ("output_dir", "tracker")  # resolved last; may refer to derived values such as ${method.name}
 
 
 def resolve(cfg: DictConfig | Mapping[str, Any], overrides: Sequence[str] = ()) -> Run:
-    """Check a composed configuration as a whole and fill what is left to the task and the method.
+    """Validate a composed configuration and fill the values derived from the task and the method.
 
     Args:
-        overrides: those of the command line, if known; messages show values as they were typed there.
+        overrides: command-line overrides, if any; messages quote values as typed there.
 
     Raises:
-        UsageError: with every fault found, each naming its key and the nearest valid names.
+        UsageError: listing every fault, each with its key and the nearest valid names.
     """
     typed = {key.lstrip("+"): text for key, _, text in (override.partition("=") for override in overrides)}
     try:
         plain: Any = _interpolated(cfg, overrides) if isinstance(cfg, DictConfig) else cfg
-        json.dumps(plain, ensure_ascii=False).encode()  # as the record will hold it
+        json.dumps(plain, ensure_ascii=False).encode()  # as the record stores it
     except InterpolationKeyError as error:
         raise UsageError(_unknown_reference(error, cast(DictConfig, cfg))) from error
     except OmegaConfBaseException as error:
@@ -381,7 +381,7 @@ def resolve(cfg: DictConfig | Mapping[str, Any], overrides: Sequence[str] = ()) 
 
 
 def _interpolated(cfg: DictConfig, overrides: Sequence[str]) -> Any:
-    """The configuration as plain values; the keys in `LATE` may refer to any value of the finished run."""
+    """The configuration as plain values; keys in `LATE` may refer to any value of the completed run."""
     raw: Any = OmegaConf.to_container(cfg, resolve=False)
     late = {key: raw[key] for key in LATE if "${" in str(raw.get(key))}
     if not late:
@@ -396,7 +396,7 @@ def _interpolated(cfg: DictConfig, overrides: Sequence[str]) -> Any:
 
 
 def _unknown_reference(error: InterpolationKeyError, cfg: DictConfig) -> str:
-    """What to say of a `${...}` that names no key."""
+    """Message for a `${...}` that refers to an unknown key."""
     match = re.search(r"'(.+?)'", str(error))
     groups = {f"{group}.{key}" for group in GROUPS if isinstance(cfg.get(group), DictConfig) for key in cfg[group]}
     known = {"method.name", *groups, *map(str, cfg)} - set(GROUPS)
@@ -405,7 +405,7 @@ def _unknown_reference(error: InterpolationKeyError, cfg: DictConfig) -> str:
 
 
 def filled(run: Run) -> Run:
-    """The run with the values that a null leaves open: the task's embedded backbone and epochs, the method's rate."""
+    """The run with null values filled in: the task's backbone and epochs, the task's or method's learning rate."""
     model, train = _own_revision(run.model), run.train
     if model.path is not None:
         folder = Path(model.path).resolve().name or "root"
@@ -432,7 +432,7 @@ def _model_choices() -> dict[str, Model]:
 
 
 def _own_revision(model: Model) -> Model:
-    """The model without the name and the revision of the choice whose repository `model.hub` replaces."""
+    """Drop the name and revision that belong to a choice whose repository `model.hub` overrides."""
     if model.hub is None or model.path is not None:
         return model
     known = _model_choices()
@@ -444,7 +444,7 @@ def _own_revision(model: Model) -> Model:
 
 
 def repeatable_config(run: Run) -> str:
-    """The resolved configuration as a yaml that `python -m rosa_bench -cp FOLDER -cn config` runs again."""
+    """The resolved configuration as a yaml that `python -m rosa_bench -cp FOLDER -cn config` can run."""
     own = OmegaConf.load(config_dir() / "config.yaml")
     assert isinstance(own, DictConfig)
     overrides = (
@@ -455,13 +455,13 @@ def repeatable_config(run: Run) -> str:
 
 
 def saved_config(folder: Path) -> DictConfig:
-    """The configuration in the folder of a run. Raises UsageError if there is none."""
+    """Load the configuration in a run folder. Raises UsageError if it is missing or damaged."""
     try:
         cfg = OmegaConf.load(folder / "config.yaml")
         if not isinstance(cfg, DictConfig):
             raise ValueError("no mapping")
     except (OSError, OmegaConfBaseException, ValueError, YAMLError) as error:
         raise UsageError(f"{folder} is not the folder of a run (config.yaml: {error})") from error
-    for name in ("defaults", "hydra"):  # which are for a command line
+    for name in ("defaults", "hydra"):  # used only on the command line
         cfg.pop(name, None)
     return cfg

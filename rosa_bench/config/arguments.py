@@ -1,4 +1,4 @@
-"""The words of a command line, made ready for Hydra: flags may stand anywhere, and paths may begin with `~`."""
+"""Prepare command-line arguments for Hydra: flags may stand anywhere, and paths may begin with `~`."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from rosa_bench.errors import UsageError, nearest
 WITHOUT_VALUE = {"--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r", "--multirun", "-m"}
 WITHOUT_VALUE |= {"--shell-completion", "-sc"}
 WITH_VALUE = {"--cfg", "-c", "--package", "-p", "--config-name", "-cn", "--experimental-rerun", *FOLDER_FLAGS}
-INFO = {"--info", "-i"}  # their value may be left out
+INFO = {"--info", "-i"}  # flags whose value is optional
 INFO_VALUES = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
-HOME = re.compile(r"(?:^|(?<=,))~[^,'\"]*")  # a path below a home folder, alone or in a list of swept values
+HOME = re.compile(r"(?:^|(?<=,))~[^,'\"]*")  # a path below a home folder, alone or in a list of sweep values
 
 
 def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The overrides of a command line, and its flags with their values; each in order.
+    """Split a command line into overrides and flags with their values, each in order.
 
     Raises:
-        UsageError: for a flag that Hydra does not have, or one without its value.
+        UsageError: for an unknown flag, or a flag without its value.
     """
     overrides, flags = [], []
     words = list(arguments)
@@ -45,7 +45,7 @@ def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def absolute_folders(flags: Sequence[str]) -> list[str]:
-    """Flags with config folders made absolute: Hydra looks for a relative one in the package."""
+    """Make config folders in flags absolute: Hydra resolves relative ones against the package."""
     out = []
     for before, word in zip(["", *flags], flags, strict=False):
         flag, equals, value = word.partition("=")
@@ -58,7 +58,7 @@ def absolute_folders(flags: Sequence[str]) -> list[str]:
 
 
 def quoted_home(override: str) -> str:
-    """The override with every path that begins with `~` in quotes, without which Hydra cannot read it."""
+    """Quote paths that begin with `~`, which Hydra cannot parse unquoted."""
     key, equals, value = override.partition("=")
     home = HOME.sub(r"'\g<0>'", value)
     return f"{key}={home}" if equals else override

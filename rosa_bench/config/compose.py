@@ -1,4 +1,4 @@
-"""From command-line overrides to a checked run, by Hydra; every fault becomes one plain line."""
+"""Compose command-line overrides with Hydra and validate them; every error becomes a one-line message."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from rosa_bench.errors import UsageError, nearest
 
 
 def compose(overrides: Sequence[str]) -> Run:
-    """The run that these command-line overrides mean, without running it. Raises UsageError like the command line."""
+    """The run for these command-line overrides, without running it. Raises UsageError for invalid ones."""
     return resolve(composed(overrides), overrides)
 
 
-_COMPOSING = threading.RLock()  # Hydra's state belongs to the process
+_COMPOSING = threading.RLock()  # Hydra's state is global to the process
 
 
 @contextlib.contextmanager
 def _no_other_hydra() -> Iterator[None]:
-    """Hydra of the process, if initialized, is set aside for a while."""
+    """Set the process's Hydra instance aside, if there is one."""
     before = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:
@@ -41,7 +41,7 @@ def _no_other_hydra() -> Iterator[None]:
 
 
 def composed(overrides: Sequence[str]) -> DictConfig:
-    """The configuration that Hydra composes of these overrides, not yet checked."""
+    """Compose overrides with Hydra, without validation."""
     try:
         with _COMPOSING, _no_other_hydra(), hydra.initialize(version_base="1.3", config_path=None):
             register()
@@ -49,12 +49,12 @@ def composed(overrides: Sequence[str]) -> DictConfig:
             return with_choices(cfg, cfg.hydra.runtime.choices)
     except UsageError:
         raise
-    except Exception as error:  # what Hydra's grammar and its lists of defaults stumble over has no class of its own
+    except Exception as error:  # errors in Hydra's grammar and defaults lists share no base class
         raise UsageError(plain(error, overrides)) from error
 
 
 def with_choices(cfg: DictConfig, chosen: Mapping[str, Any]) -> DictConfig:
-    """The configuration without Hydra's own part, and with the name of the choice of every group."""
+    """Remove Hydra's own node and add the chosen name of every group."""
     names = {group: str(chosen[group]) for group in GROUPS if group in chosen}
     plain = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
     OmegaConf.set_struct(plain, False)
@@ -64,7 +64,7 @@ def with_choices(cfg: DictConfig, chosen: Mapping[str, Any]) -> DictConfig:
 
 
 def register() -> None:
-    """Give Hydra every yaml of `configs/`, each filled with the defaults of its dataclass."""
+    """Register every yaml of `configs/` with Hydra, with the defaults of its dataclass filled in."""
     store = ConfigStore.instance()
     for group, name, node in group_nodes():
         store.store(group=group, name=name, node=node, provider="rosa_bench")
@@ -74,7 +74,7 @@ def register() -> None:
 
 
 def sweep_dir(*, _root_: DictConfig) -> str:
-    """Where Hydra's launchers write: below the output folder, as far as it is the same for all runs of a sweep."""
+    """Output folder of Hydra's launchers: below the part of the output folder that all runs of a sweep share."""
     output: Any = OmegaConf.to_container(_root_, resolve=False)
     fixed, reference, _ = str(output["output_dir"]).partition("${")
     folder = Path(f"{fixed}_").parent if reference else Path(fixed)
@@ -82,12 +82,12 @@ def sweep_dir(*, _root_: DictConfig) -> str:
 
 
 def top_config() -> DictConfig:
-    """`configs/config.yaml` as it stands: the default choice of every group."""
+    """`configs/config.yaml` as is: the default choice of every group."""
     return cast(DictConfig, OmegaConf.load(config_dir() / "config.yaml"))
 
 
 def plain(error: Exception, overrides: Sequence[str]) -> str:
-    """Hydra's or OmegaConf's error as one line with the nearest valid names."""
+    """Reduce a Hydra or OmegaConf error to one line with the nearest valid names."""
     text = f"{error}\n{error.__cause__ or ''!s}"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
@@ -106,7 +106,7 @@ def plain(error: Exception, overrides: Sequence[str]) -> str:
 
 
 def unknown_key(key: str, overrides: Sequence[str]) -> str:
-    """What to say of a key that no configuration has."""
+    """Message for a key that no configuration has."""
     group = key.rpartition(".")[0]
     usual = next((entry[group] for entry in top_config().defaults if group and group in entry), "")
     given = (argument.partition("=")[2] for argument in reversed(overrides) if argument.startswith(f"{group}="))

@@ -1,8 +1,8 @@
-"""Composes many runs as fast as one: what a suite of hundreds of cells needs. The result is that of `compose`.
+"""Fast composition of many runs, for suites with hundreds of cells. The result equals that of `compose`.
 
-Hydra takes a quarter of a second for a run, most of it to read every yaml again. Here the yamls are read once, and
-overrides that choose a group or set a key that exists, which is what suites are made of, are applied to plain values.
-Everything else, and whatever is wrong, goes to Hydra, whose word is the last one.
+Hydra takes a quarter of a second per run, mostly to reread every yaml. Here the yamls are read once, and overrides that
+choose a group or set an existing key are applied to plain values. Everything else, including every error, is left to
+Hydra.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from rosa_bench.errors import UsageError
 
 
 def composer() -> Composer:
-    """One that knows the yamls as they are now."""
+    """A composer for the current yamls."""
     chosen = (path for group in config.GROUPS for path in config.choice_files(group).values())
     files = [config.config_dir() / "config.yaml", *chosen]
     return _composer(tuple((str(path), path.stat().st_mtime_ns) for path in files))
 
 
 class Composer:
-    """Reads the yamls when it is made."""
+    """Compose runs from yamls read at construction."""
 
     def __init__(self) -> None:
         nodes = list(config.group_nodes())
@@ -43,17 +43,17 @@ class Composer:
         self.parsed = functools.lru_cache(maxsize=None)(self._parsed)
 
     def __call__(self, overrides: Sequence[str]) -> config.Run:
-        """The run that these overrides mean. Raises UsageError like `compose`."""
+        """The run for these overrides. Raises UsageError like `compose`."""
         plain = self.plain(overrides)
         if plain is not None:
             try:
                 return config.resolve(plain)
             except UsageError:
-                pass  # Hydra says it better, if it is a fault at all
+                pass  # `compose` reports the error, if it is one
         return compose(overrides)
 
     def plain(self, overrides: Sequence[str]) -> dict[str, Any] | None:
-        """The configuration as nested values; None where only Hydra knows."""
+        """The configuration as nested values; None if it requires Hydra."""
         try:
             found = [self.parsed(text) for text in overrides]
         except HydraException:
@@ -81,18 +81,18 @@ def _composer(files: tuple[tuple[str, int], ...]) -> Composer:
 
 
 def _items(entry: Any) -> list[tuple[str, str]]:
-    """A line of a defaults list as (group, choice); nothing for `_self_`."""
+    """Entries of a defaults list item as (group, choice); empty for `_self_`."""
     return [(str(key), str(value)) for key, value in entry.items()] if hasattr(entry, "items") else []
 
 
 def _simple(override: Override) -> bool:
-    """Whether it is `key=value` or `group=choice` and nothing more."""
+    """Whether an override is a plain `key=value` or `group=choice`."""
     changes = override.is_add() or override.is_force_add() or override.is_delete() or override.is_sweep_override()
     return not changes and override.package is None and not isinstance(override.value(), dict)
 
 
 def _put(whole: dict[str, Any], override: Override) -> bool:
-    """Set a key that exists, to a value that is no mapping where none was; whether that could be done."""
+    """Set an existing key that holds no mapping; return whether it was set."""
     *path, last = override.key_or_group.split(".")
     node: Any = whole
     for name in path:
@@ -104,7 +104,7 @@ def _put(whole: dict[str, Any], override: Override) -> bool:
 
 
 def _open(value: Any) -> bool:
-    """Whether anything is left to interpolate or to be filled in."""
+    """Whether a value contains an interpolation, a missing value or an escape."""
     if isinstance(value, dict):
         return any(map(_open, value.values()))
     if isinstance(value, list):

@@ -1,7 +1,7 @@
-"""Configuration files given by the user, such as a run's `config.yaml` that came from somebody else.
+"""Check configuration files from other people, such as the `config.yaml` of someone else's run.
 
-Hydra makes an object of whatever a `_target_` in its own section names, and Python's logging of whatever a handler
-does, before anything here has seen the configuration. So such files are looked through before Hydra reads them.
+Hydra instantiates any `_target_` in its own section, and Python's logging any handler, before this package sees the
+configuration. These files are therefore checked before Hydra reads them.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from rosa_bench.config import is_own
 from rosa_bench.errors import UsageError
 
 OWN = ("-cd", "--config-dir")
-FLAGS = ("-cp", "--config-path", "-cd", "--config-dir")  # of Hydra: where more configuration lies
-ALLOWED = ("rosa_bench.", "hydra._internal.core_plugins.", "hydra_plugins.")  # what a `_target_` may be
-CALLING = ("ext://", "pkg://", "cfg://", "oc.create", "oc.decode")  # in texts: import, or make structure of a text
+FLAGS = ("-cp", "--config-path", "-cd", "--config-dir")  # Hydra's flags for config folders
+ALLOWED = ("rosa_bench.", "hydra._internal.core_plugins.", "hydra_plugins.")  # allowed prefixes of a `_target_`
+CALLING = ("ext://", "pkg://", "cfg://", "oc.create", "oc.decode")  # in strings: import, or parse text
 
 
 def check(arguments: Sequence[str]) -> None:
-    """Look through every yaml of the folders that a command line names.
+    """Check every yaml of the folders that a command line names.
 
     Raises:
-        UsageError: naming the file and the key, for one that is damaged or names something to be imported or called.
+        UsageError: with the file and the key, if a file is damaged or names something to import or call.
     """
     for folder, own in _folders(arguments):
         for path in sorted(folder.rglob("*.yaml")):
@@ -34,12 +34,12 @@ def check(arguments: Sequence[str]) -> None:
 
 
 def own_folder(flags: Sequence[str]) -> str | None:
-    """The folder of `-cd`, whose modules the user wants to be imported; None without one."""
+    """The folder of `-cd`, whose modules may be imported; None if not given."""
     return next((str(folder) for folder, own in _folders(flags) if own), None)
 
 
 def _folders(arguments: Sequence[str]) -> Iterator[tuple[Path, bool]]:
-    """The folders that a command line names, each with whether it is the user's own (`-cd`)."""
+    """Folders that a command line names, each with whether it is the user's own (`-cd`)."""
     for before, argument in zip(["", *arguments], arguments, strict=False):
         flag, equals, value = argument.partition("=")
         named = value if equals and flag in FLAGS else argument if before in FLAGS else ""
@@ -59,7 +59,7 @@ def _read(path: Path) -> Any:
 
 
 def _faults(node: Any, path: str, own: bool) -> Iterator[str]:
-    """What of a configuration names something to be imported or called."""
+    """Yield the keys of a configuration that name something to import or call."""
     if isinstance(node, dict):
         for key, value in node.items():
             where = f"{path}.{key}".lstrip(".")
