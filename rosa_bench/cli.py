@@ -1,4 +1,4 @@
-"""The command line: Hydra composes, every fault becomes one plain line, every run ends with a small table."""
+"""Command line: Hydra composes, every error becomes one plain line, every run ends with a small table."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from rosa_bench.suite.worker import cell_code, run_apart, told_if_done
 from rosa_bench.system.console import complain, plain_os, tell, warn
 from rosa_bench.system.signals import INTERRUPTED, as_keyboard_interrupt
 
-_codes: list[int] = []  # exit codes of the cells of this process
-_begun: list[bool] = []  # whether composing is over
+_codes: list[int] = []  # exit codes of the cells run by this process
+_begun: list[bool] = []  # non-empty once composition has finished
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run what the command line asks for; returns the exit code."""
+    """Run the command line; return the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # so that Hydra raises and does not print
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise instead of printing
     _codes.clear()
     _begun.clear()
     overrides: list[str] = []
@@ -71,7 +71,7 @@ rosa_bench.score scores any system's outputs, rosa_bench.tables makes tables."""
 
 
 def help_text(overrides: Sequence[str]) -> str:
-    """Usage, every choice of every group, and every key with the value that these overrides give it."""
+    """Usage, every choice of every group, and every key with its value under these overrides."""
     cfg = composed(overrides)
     lines = [USAGE]
     for group in config.GROUPS:
@@ -80,7 +80,7 @@ def help_text(overrides: Sequence[str]) -> str:
 
 
 class CellEndedError(Exception):
-    """A cell ended without a result; holds its exit code. Hydra's launchers raise it when all other cells are done."""
+    """A cell ended without a result; holds its exit code. Hydra's launchers raise it after all other cells have run."""
 
 
 @hydra.main(version_base="1.3", config_path=None, config_name="run")
@@ -98,7 +98,7 @@ def _compose_and_run(cfg: DictConfig) -> None:
 
 
 def _code_of(cfg: DictConfig, overrides: Sequence[str], sweep: bool) -> int:
-    """Run a cell, in a process of its own if it is one of many; returns its exit code."""
+    """Run a cell, in a new process if it belongs to a sweep; return its exit code."""
     try:
         run = config.resolve(cfg, overrides)
         if not sweep:

@@ -1,6 +1,6 @@
-"""`python -m rosa_bench.doctor [overrides]`: checks everything that a run needs, without training.
+"""`python -m rosa_bench.doctor [overrides]`: check everything a run needs, without training.
 
-`python -m rosa_bench.doctor suite=NAME [overrides]` lists the revisions of the models and data sets of a suite.
+`python -m rosa_bench.doctor suite=NAME [overrides]` lists the model and data set revisions of a suite.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from rosa_bench.system.files import unwritable
 from rosa_bench.system.signals import command
 from rosa_bench.tracking.tracker import mode as tracking_mode
 
-Finding = tuple[bool | None, str]  # whether it is well (None: a run works, but lacks something), and one plain line
+Finding = tuple[bool | None, str]  # passed (None: runs work, but something is missing), and a one-line message
 MARKS = {True: "ok", None: "note", False: "WRONG"}
 ENOUGH_BYTES = 500_000_000
 
 
 def data(run: config.Run) -> Iterator[Finding]:
-    """Every split the run reads can be read, to the last row."""
+    """Every split of the run is readable to the last row."""
     from rosa_bench.data.source import load_split
 
     for split in run.task.splits:
@@ -45,7 +45,7 @@ def data(run: config.Run) -> Iterator[Finding]:
 
 
 def model(run: config.Run) -> Iterator[Finding]:
-    """The backbone loads with the head of the task, reads every row, and has the weights the method adapts."""
+    """The backbone loads with the task's head, encodes every row, and has the weights that the method adapts."""
     with _told() as finding:
         from rosa_bench.evaluation.predict import attaching
         from rosa_bench.models.load import load, loading_facts
@@ -67,7 +67,7 @@ def model(run: config.Run) -> Iterator[Finding]:
 
 
 def _read_rows(run: config.Run, backbone: Any, tokenizer: Any) -> None:
-    """Encode what the run reads. Raises UsageError for a row with a special token in its text that cannot be plain."""
+    """Encode the rows of the run. Raises UsageError for a special token that cannot be encoded as plain text."""
     from rosa_bench.data.encode import encode_split
     from rosa_bench.data.source import load_split
     from rosa_bench.evaluation.scorer import Scorer
@@ -76,14 +76,14 @@ def _read_rows(run: config.Run, backbone: Any, tokenizer: Any) -> None:
     length = max_length(backbone, run.train.max_length, run.method.extra_tokens)
     try:
         splits = {split: load_split(run.task, run.data, split) for split in run.task.splits}
-    except UsageError:  # the data check names it
+    except UsageError:  # reported by the data check
         return
     encode_split(run.task, tokenizer, splits["train"], length)
     Scorer(run, backbone, tokenizer, splits, length).encode_all()
 
 
 def disk(run: config.Run) -> Iterator[Finding]:
-    """The output folder can be written and has room."""
+    """The output folder is writable and has free space."""
     folder = Path(run.output_dir).absolute()
     blocked = unwritable(folder)
     yield (
@@ -95,7 +95,7 @@ def disk(run: config.Run) -> Iterator[Finding]:
 
 
 def device(run: config.Run) -> Iterator[Finding]:
-    """Where tensors will live."""
+    """The device for tensors."""
     import torch
 
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
@@ -104,7 +104,7 @@ def device(run: config.Run) -> Iterator[Finding]:
 
 
 def tracker(run: config.Run) -> Iterator[Finding]:
-    """The mirror's package, and its account where it is to go online."""
+    """The tracker's package is installed, and it has an account if it is online."""
     mode = tracking_mode(run.tracker)
     if mode == "disabled":
         yield True, "no tracker"
@@ -116,7 +116,7 @@ def tracker(run: config.Run) -> Iterator[Finding]:
 
 
 def _has_netrc() -> bool:
-    """Whether wandb finds a file of accounts; without HOME and an entry in the user database there is none."""
+    """Whether wandb finds a netrc file; there is none without HOME and an entry in the user database."""
     try:
         return (Path.home() / ".netrc").is_file()
     except RuntimeError:
@@ -124,7 +124,7 @@ def _has_netrc() -> bool:
 
 
 def optimizer(run: config.Run) -> Iterator[Finding]:
-    """The optimizer exists in the installed `transformers`, has its package, and takes its options."""
+    """The optimizer exists in the installed `transformers`, its package is installed, and it accepts the options."""
     with _told() as finding:
         from rosa_bench.training.trainer import check_optimizer
 
@@ -134,7 +134,7 @@ def optimizer(run: config.Run) -> Iterator[Finding]:
 
 
 def metrics(run: config.Run) -> Iterator[Finding]:
-    """What the task's metrics need beside the package; without it they are absent from the record."""
+    """Extra packages and files that the task's metrics need; without them these metrics are absent from the record."""
     missing = run.task.missing_metrics()
     yield from ((None, f"{name} will be absent: {reason}") for name, reason in missing.items())
     if not missing:
@@ -142,7 +142,7 @@ def metrics(run: config.Run) -> Iterator[Finding]:
 
 
 def revisions(suite: str, overrides: Sequence[str]) -> Iterator[str]:
-    """The models and data sets of a suite's cells, each with its revision and whether it was downloaded before."""
+    """Models and data sets of a suite's cells, each with its revision and whether it is already downloaded."""
     from rosa_bench.suite.plan import load, plan
 
     runs = [cell.run for cell in plan(load(suite), overrides)]
@@ -199,7 +199,7 @@ def _told() -> Iterator[list[Finding]]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Check a run's configuration and everything it needs, or list what a suite needs; exit code 0 or 2."""
+    """Check a run's configuration and requirements, or list those of a suite; return exit code 0 or 2."""
     overrides = list(sys.argv[1:] if argv is None else argv)
     suites = [override.partition("=")[2] for override in overrides if override.startswith("suite=")]
     try:

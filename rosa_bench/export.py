@@ -27,7 +27,7 @@ from rosa_bench.system.signals import command
 
 
 def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m rosa_bench.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -40,7 +40,7 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Export a run; returns the exit code."""
+    """Export a run; return the exit code."""
     args = parsed(argv)
     try:
         tell(f"exported: {exported(args)}")
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def exported(args: argparse.Namespace) -> Path:
-    """Write what was asked for; returns its folder. Raises UsageError where that is impossible."""
+    """Write the requested model; return its folder. Raises UsageError if that is not possible."""
     cfg = saved_config(args.run)
     if args.model_path is not None:
         cfg.model.path = args.model_path

@@ -38,7 +38,7 @@ GROUPS = ("model", "method", "task", "data", "train", "tracker")
 
 LONGEST_PATH = 3000  # bytes of the output folder's path: systems allow 4096, including the run folder and its files
 OWN_FOLDER = "ROSA_BENCH_CONFIG_DIR"
-PACKAGE = "rosa_bench."  # the only package that a configuration may import modules from
+PACKAGE = "rosa_bench."  # besides the user's own folder, the only modules that a configuration may import
 
 
 def _check_folder(name: str, path: str) -> None:

@@ -1,1 +1,1 @@
-"""Many runs as one: plan, schedule and run the cells of `configs/suite/NAME.yaml`."""
+"""Plan, schedule and run the cells of a suite, `configs/suite/NAME.yaml`."""

@@ -28,7 +28,10 @@ from rosa_bench.system.signals import as_keyboard_interrupt, command
 
 
 def with_input(cells: Sequence[Cell]) -> tuple[list[Cell], list[str]]:
-    """The cells whose rows and weights are there, and a line for each other one. Raises UsageError if there is none."""
+    """Split cells into those with rows and weights available, and one line for each other cell.
+
+    Raises UsageError if no cell is left.
+    """
     able, lines = [], []
     lacking: UsageError | None = None
     for cell in cells:
@@ -47,7 +50,7 @@ def with_input(cells: Sequence[Cell]) -> tuple[list[Cell], list[str]]:
 
 
 def summary(cells: Sequence[Cell], reasons: Mapping[str, str], lacking: Sequence[str] = ()) -> str:
-    """Seconds by method, and each cell that is not done with its reason, from its record or by its key."""
+    """Seconds per method, and each unfinished cell with its reason, from its record or else from `reasons`."""
     spent: dict[str, list[float]] = {}
     failed = []
     for cell in cells:
@@ -67,24 +70,24 @@ def summary(cells: Sequence[Cell], reasons: Mapping[str, str], lacking: Sequence
 
 
 def matches(cell: Cell, pattern: str) -> bool:
-    """Whether the overrides of a cell or its run id are of a pattern."""
+    """Whether a cell's overrides or its run id match a pattern."""
     if fnmatch.fnmatch(" ".join(cell.overrides), pattern):
         return True
     try:
         return fnmatch.fnmatch(cell.folder.name, pattern)
-    except UsageError:  # its rows are nowhere to be had, or the cell it starts from is not done, so it has no id
+    except UsageError:  # no id: its rows are unavailable, or the cell it starts from is not done
         return False
 
 
 def missing_hub(cells: Sequence[Cell]) -> str | None:
-    """A line if cells need a hub that does not answer, else None."""
+    """A message if cells need a hub that does not answer, else None."""
     if not any(cell.run.needs_hub for cell in cells) or (reason := hub.unreachable()) is None:
         return None
     return f"{reason}: only cached files can be used; other ways: model.path=FOLDER, data=local data.dir=FOLDER"
 
 
 def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(prog="python -m rosa_bench.suite", description=__doc__)
     parser.add_argument("name", help="one of: " + ", ".join(config.choices("suite")))
     parser.add_argument("overrides", nargs="*", help="key=value for every cell, e.g. output_dir=DIR")
@@ -111,26 +114,26 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def positive(text: str) -> int:
-    """A number of jobs. Raises ValueError for other texts, as argparse expects."""
+    """Parse a number of jobs. Raises ValueError for other strings, as argparse expects."""
     if (number := int(text)) < 1:
         raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
     return number
 
 
 def per_gpu(text: str) -> int | Literal["auto"]:
-    """A number of jobs on a card, or auto."""
+    """Parse a number of jobs per card, or auto."""
     return "auto" if text == "auto" else positive(text)
 
 
 def cards(text: str) -> str:
-    """Positions of cards, or all. Raises ArgumentTypeError for other texts."""
+    """Parse card positions, or all. Raises ArgumentTypeError for other strings."""
     if not re.fullmatch(r"all|[0-9]+(,[0-9]+)*", text):
         raise argparse.ArgumentTypeError(f"{text} is neither all nor numbers of cards such as 0,1")
     return text
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a suite; returns the exit code: 1 if any cell failed."""
+    """Run a suite; return the exit code: 1 if any cell failed."""
     args = parsed(argv)
     try:
         with as_keyboard_interrupt():
@@ -146,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def planned(suite: Suite, args: argparse.Namespace) -> list[Cell]:
-    """The cells that the command line asks for. Raises UsageError if there is none."""
+    """Cells selected by the command line. Raises UsageError if there are none."""
     cells = plan(suite, args.overrides, args.published_code)
     if not cells:
         raise UsageError(f"suite {args.name} knows no published code that differs from its paper")
@@ -162,7 +165,7 @@ def planned(suite: Suite, args: argparse.Namespace) -> list[Cell]:
 
 
 def board_for(args: argparse.Namespace, cells: Sequence[Cell], output: Path, known: Sequence[Record]) -> Board:
-    """What runs the cells, here or on a cluster. Raises UsageError if that is not possible."""
+    """The board that runs the cells, locally or on a cluster. Raises UsageError if it cannot."""
     folder = output / ".suite" / args.name
     share = Share(args.jobs, args.gpus, None if args.per_gpu == "auto" else args.per_gpu)
     placement = share.placement(cells) if args.cluster == "local" else None
@@ -177,7 +180,7 @@ def board_for(args: argparse.Namespace, cells: Sequence[Cell], output: Path, kno
 
 
 def run_suite(args: argparse.Namespace) -> int:
-    """Plan, tell, run, sum up."""
+    """Plan the cells, run them and print a summary."""
     suite = load(args.name)
     cells, lacking = with_input(planned(suite, args))
     output = Path(cells[0].run.output_dir)

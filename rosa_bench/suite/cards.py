@@ -1,6 +1,6 @@
-"""The GPUs of this machine, and which of them each job of a suite gets.
+"""The GPUs of this machine and their assignment to the jobs of a suite.
 
-Everything is read from the driver, without a CUDA context in the process that only watches.
+All values come from the driver; the scheduling process creates no CUDA context.
 """
 
 from __future__ import annotations
@@ -20,35 +20,35 @@ QUERY = [
     "--query-gpu=index,uuid,memory.total,memory.used,utilization.gpu",
     "--format=csv,noheader,nounits",
 ]
-REFRESH_S = 5.0  # between two readings of memory and utilisation
-CONTEXT_BYTES = 2**30  # what a process holds on a card besides its tensors: CUDA context and kernels
-MARGIN = 1.1  # by which the peak of a finished neighbour may be exceeded
+REFRESH_S = 5.0  # interval between readings of memory and utilisation
+CONTEXT_BYTES = 2**30  # memory of a process on a card besides its tensors: CUDA context and kernels
+MARGIN = 1.1  # headroom over the peak of a finished neighbour
 
 
 @dataclass(frozen=True)
 class Reading:
-    """One card as the driver sees it."""
+    """State of a card as reported by the driver."""
 
     index: str
     uuid: str
     total_bytes: int
     used_bytes: int
-    busy_percent: int | None  # None where the driver does not say
+    busy_percent: int | None  # None if the driver does not report it
 
 
 @dataclass
 class Card:
-    """A card that jobs can be placed on."""
+    """A card that runs jobs."""
 
     name: str  # its entry in CUDA_VISIBLE_DEVICES
     position: int  # among the visible cards, as in --gpus
-    reading: Reading | None = None  # None where the driver does not say
-    most_jobs: int | None = None  # None: as many as memory allows
-    jobs: dict[str, int | None] = field(default_factory=dict)  # bytes that each job needs, by cell; None: not known
+    reading: Reading | None = None  # None if the driver does not report the card
+    most_jobs: int | None = None  # None: limited only by memory
+    jobs: dict[str, int | None] = field(default_factory=dict)  # bytes each job needs, by cell; None: unknown
 
 
 def read_driver() -> list[Reading]:
-    """All cards of the machine; empty where nvidia-smi is missing or fails."""
+    """All cards of the machine; empty if nvidia-smi is missing or fails."""
     try:
         output = subprocess.run(QUERY, capture_output=True, text=True, timeout=20, check=True).stdout
         rows = [[entry.strip() for entry in line.split(",")] for line in output.splitlines() if line.strip()]
@@ -61,10 +61,10 @@ def read_driver() -> list[Reading]:
 
 
 def visible_cards(chosen: str = "all") -> list[Card]:
-    """The cards that CUDA_VISIBLE_DEVICES leaves, or those of them at the positions in `chosen` ("0,2").
+    """Cards visible under CUDA_VISIBLE_DEVICES, or those at the positions in `chosen` ("0,2").
 
     Raises:
-        UsageError: if there are cards, but none at a position.
+        UsageError: if there are cards, but none at a given position.
     """
     count = torch.cuda.device_count()
     readings = read_driver()
@@ -84,10 +84,10 @@ def _matching(name: str, readings: Sequence[Reading]) -> Reading | None:
 
 
 class Placement:
-    """Which job runs on which card.
+    """Assigns jobs to cards.
 
-    `per_gpu` jobs share a card; with None as many as fit into its memory, by the peaks of finished runs like them, and
-    a job of unknown size has a card to itself. There are never more jobs than `most_jobs`, such as CPU cores.
+    `per_gpu` jobs share a card. With None, as many share it as fit into its memory, estimated from the peaks of similar
+    finished runs, and a job of unknown size gets its own card. At most `most_jobs` run in total (e.g. the CPU cores).
     """
 
     def __init__(self, cards: Sequence[Card], per_gpu: int | None, most_jobs: int) -> None:
@@ -97,20 +97,20 @@ class Placement:
             card.most_jobs = per_gpu if per_gpu is not None or card.reading is not None else 1
 
     def at_most(self, cells: int) -> int:
-        """How many of so many cells can run at a time."""
+        """Maximum number of jobs that run at a time, for this number of cells."""
         places = [cells if card.most_jobs is None else card.most_jobs for card in self.cards]
         return max(1, min(cells, self.most_jobs, sum(places)))
 
     @property
     def full(self) -> bool:
-        """Whether no card takes another job, of whatever size."""
+        """Whether no card accepts another job of any size."""
         running = sum(len(card.jobs) for card in self.cards)
         return running >= self.most_jobs or not any(self._has_place(card) for card in self.cards)
 
     def place(self, cell: str, peak_bytes: int | None, alone: bool = False) -> Card | None:
-        """The card that a cell gets, the one with the fewest jobs and the most free memory; None if it has to wait.
+        """Assign a cell to the card with the fewest jobs and then the most free memory; None if it must wait.
 
-        `peak_bytes` is what it allocates at most, None if that is not known; `alone`: it shares its card with no other.
+        `peak_bytes` is the cell's peak allocation, None if unknown; `alone` gives it a card of its own.
         """
         if self.full:
             return None
@@ -125,7 +125,7 @@ class Placement:
         return card
 
     def release(self, cell: str, out_of_memory: bool = False) -> None:
-        """A cell's job has ended. Where it ran out of memory beside others, fewer jobs share its card from now on."""
+        """Release a finished cell's card. After an out-of-memory error on a shared card, fewer jobs share that card."""
         for card in self.cards:
             if cell in card.jobs:
                 if out_of_memory and len(card.jobs) > 1:
@@ -141,7 +141,7 @@ class Placement:
         return not alone and (card.most_jobs is None or len(card.jobs) < card.most_jobs)
 
     def _fits(self, card: Card, need: int | None) -> bool:
-        """Whether a job fits beside those on a card; a card without any always takes one."""
+        """Whether a job fits next to those on a card; an empty card always accepts one."""
         if not card.jobs:
             return True
         if need is None or card.reading is None:
@@ -160,7 +160,7 @@ class Placement:
 
 
 def _line(card: Card) -> str:
-    """A card as the board shows it."""
+    """A card as the board displays it."""
     jobs = f"card {card.position}: {len(card.jobs)} job{'' if len(card.jobs) == 1 else 's'}"
     if card.reading is None:
         return jobs

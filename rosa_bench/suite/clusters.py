@@ -1,4 +1,4 @@
-"""Where the cells of a suite run: processes of this machine, one card each where there are GPUs, or jobs of Slurm."""
+"""Executors for the cells of a suite: local processes, on one card each if there are GPUs, or Slurm jobs."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from rosa_bench.system.console import complain, tell, warn_once
 from rosa_bench.system.signals import as_keyboard_interrupt
 
 VALUE = re.compile(r"0|[1-9][0-9]*|[0-9]+\.[0-9]+|true|false|[\[{].*")
-TIMEOUTS = 1000  # how often a job may be queued again after its time limit; each time it resumes from a checkpoint
-# States in which squeue still lists a job that has ended; one that it does not list any more has ended too.
+TIMEOUTS = 1000  # maximum number of requeues after a job's time limit; each time it resumes from a checkpoint
+# States in which squeue still lists a finished job; a job that it no longer lists has ended too.
 ENDED = ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "OUT_OF_MEMORY", "REVOKED", "TIMEOUT")
 
 
 class Queue:
-    """The states of our Slurm jobs by `squeue`, in the form of submitit's watcher.
+    """States of our Slurm jobs from `squeue`, with the interface of submitit's watcher.
 
-    That one asks `sacct`, which needs an accounting database, and takes a job for running for ever where it has none.
+    submitit's own watcher calls `sacct`, which needs an accounting database; without one, jobs appear to run forever.
     """
 
     INTERVAL_S = 5.0
@@ -44,18 +44,18 @@ class Queue:
         self.asked_at = -self.INTERVAL_S
 
     def register_job(self, job_id: str) -> None:
-        """Watch a job, pending until squeue says otherwise."""
+        """Watch a job; it counts as pending until squeue reports otherwise."""
         self.states[job_id] = "PENDING"
         self.asked_at = time.monotonic()
 
     def get_state(self, job_id: str, mode: str = "standard") -> str:
-        """A job's state in Slurm's words, a few seconds old unless `mode` is force."""
+        """A job's Slurm state, at most a few seconds old; `mode="force"` refreshes it."""
         if mode == "force" or (mode == "standard" and time.monotonic() - self.asked_at > self.INTERVAL_S):
             self._ask()
         return self.states.get(job_id, "UNKNOWN")
 
     def get_info(self, job_id: str, mode: str = "standard") -> dict[str, str]:
-        """The state under the name that submitit looks for."""
+        """The state under the key that submitit expects."""
         return {"State": self.get_state(job_id, mode)}
 
     def is_done(self, job_id: str, mode: str = "standard") -> bool:
@@ -76,10 +76,10 @@ class Queue:
 
 
 def options_of(settings: Sequence[str]) -> dict[str, Any]:
-    """submitit's parameters from KEY=VALUE: numbers, true, false, [lists], {mappings}, else texts such as 4:00:00.
+    """Parse KEY=VALUE into submitit parameters: numbers, true, false, [lists], {mappings}, else strings (4:00:00).
 
     Raises:
-        UsageError: if one is not of this form.
+        UsageError: for an argument not of this form.
     """
     options = {}
     for setting in settings:
@@ -94,9 +94,9 @@ def options_of(settings: Sequence[str]) -> dict[str, Any]:
 
 
 def make_executor(cluster: str, folder: Path, name: str, options: Mapping[str, Any], cells: Sequence[Cell] = ()) -> Any:
-    """submitit's executor; `options` are parameters of it, such as slurm_partition.
+    """Create submitit's executor; `options` are its parameters, such as slurm_partition.
 
-    On Slurm a job asks for one GPU, unless the options name another number or the cells run on the CPU.
+    A Slurm job requests one GPU, unless the options set another number or the cells run on the CPU.
     """
     try:
         import submitit
@@ -110,7 +110,7 @@ def make_executor(cluster: str, folder: Path, name: str, options: Mapping[str, A
         if not any("gpu" in key or "gres" in f"{key}={value}" for key, value in options.items()):
             own["gpus_per_node"] = 0 if cells and all(cell.run.train.device == "cpu" for cell in cells) else 1
     own |= options
-    if not own.get("gpus_per_node"):  # Slurm without GPUs refuses even a request for none
+    if not own.get("gpus_per_node"):  # Slurm without GPUs rejects even a request for zero
         own.pop("gpus_per_node", None)
     try:
         executor = submitit.AutoExecutor(folder=folder, cluster=cluster, slurm_max_num_timeout=TIMEOUTS)
@@ -122,7 +122,7 @@ def make_executor(cluster: str, folder: Path, name: str, options: Mapping[str, A
 
 
 def processor_cores() -> int:
-    """The CPU cores that this process may use."""
+    """Number of CPU cores available to this process."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -131,11 +131,11 @@ class Share:
     """How cells share a machine: `jobs` at a time (None: as many as cards allow), on the cards `gpus`."""
 
     jobs: int | None = None
-    gpus: str | None = None  # "all", or positions of cards such as "0,2"; None: the least used card for each job
-    per_gpu: int | None = None  # jobs on a card; None: as many as its memory allows
+    gpus: str | None = None  # "all", or card positions such as "0,2"; None: the least used card for each job
+    per_gpu: int | None = None  # jobs per card; None: as many as fit into its memory
 
     def placement(self, cells: Sequence[Cell]) -> Placement | None:
-        """The cards to use; None without any. Raises UsageError if they were asked for and cannot be used."""
+        """Placement on cards; None without any. Raises UsageError if requested cards cannot be used."""
         on_cpu = all(cell.run.train.device == "cpu" for cell in cells)
         if self.gpus is None:
             cards = [] if on_cpu else visible_cards()
@@ -153,13 +153,13 @@ class Share:
         return Placement(cards, self.per_gpu, min(self.jobs or processor_cores(), processor_cores()))
 
     def board(self, cells: Sequence[Cell], executor: Any, placement: Placement | None, **options: Any) -> Board:
-        """A board for processes of this machine, which share its CPU cores."""
+        """A board for processes on this machine, which share its CPU cores."""
         jobs = (self.jobs or 1) if placement is None else placement.at_most(len(cells))
         return Board(with_threads(cells, jobs), executor, jobs, placement=placement, **options)
 
 
 def with_threads(cells: Sequence[Cell], jobs: int) -> list[Cell]:
-    """Cells of which so many run at a time, each with its share of the CPU cores, unless it names a number itself."""
+    """Divide the CPU cores among `jobs` concurrent cells; a cell that sets its own number of threads keeps it."""
     if jobs == 1:
         return list(cells)
     threads = max(1, processor_cores() // jobs)
@@ -169,7 +169,7 @@ def with_threads(cells: Sequence[Cell], jobs: int) -> list[Cell]:
 
 @dataclass(frozen=True)
 class Worker:
-    """A job of a cluster that takes cells until none is left: the suite itself on the machine that the job gets."""
+    """A cluster job that takes cells until none is left: it runs the suite on its own machine."""
 
     cells: tuple[Cell, ...]
     name: str
@@ -178,11 +178,11 @@ class Worker:
     again: Mapping[str, str]
 
     def __call__(self) -> int:
-        """Run cells; what submitit calls on the other machine. Returns an exit code."""
+        """Run cells; called by submitit on the cluster node. Returns an exit code."""
         return as_job(self._run)
 
     def checkpoint(self, *args: Any) -> Any:
-        """What submitit queues again at the time limit: the same worker, which takes the remaining cells."""
+        """Requeue at the time limit: the same worker, which takes the remaining cells."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
@@ -204,6 +204,6 @@ class Worker:
         options = {"again": self.again, "known": known, "leaves": True}
         board = self.share.board(self.cells, executor, self.share.placement(self.cells), **options)
         board.run()
-        with contextlib.suppress(OSError):  # logs of cells that failed stay
+        with contextlib.suppress(OSError):  # kept while it contains logs of failed cells
             folder.rmdir()
         return EXIT_FAILED if board.counts()["failed"] else EXIT_DONE

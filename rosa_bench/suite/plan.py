@@ -1,4 +1,4 @@
-"""The cells of a suite: planned from its yaml, their state read from records and locks, what they will take."""
+"""Cells of a suite: planning from its yaml, state from records and locks, and cost estimates."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from rosa_bench.system.locks import held
 State = Literal["done", "failed", "elsewhere", "waiting", "pending"]
 
 
-# Keys as on the command line; a list of values is swept, a list is meant by a text, "[q,v]". A mapping under `start`
-# names another cell of the suite: the one of the same seed, model and method that has these overrides.
+# Keys as on the command line; a list of values is swept, and a string "[q,v]" is one list. A mapping under `start`
+# selects another cell of the suite: the one with these overrides and the same seed, model and method.
 Overrides = dict[str, Any]
 
 
 @configured
 class Settings:
-    """Overrides of a block, and those of single tasks."""
+    """Overrides of a block, and overrides per task."""
 
     run: Overrides = Field(default_factory=dict)
     tasks: dict[str, Overrides] = Field(default_factory=dict)
@@ -45,79 +45,79 @@ class Settings:
 
 @configured
 class Block(Settings):
-    """Cells that share their settings: a row or some rows of a table. With `tasks` there is a cell for each of them."""
+    """Cells with shared settings: one or more rows of a table. With `tasks` there is one cell per task."""
 
-    reported: str | None = None  # the paper's name of the row; {rank} and {variant} stand for the run's
-    incomparable: str | None = None  # why no run of it can be held against the paper's number
-    as_published_code: Settings | None = None  # what the authors' code has otherwise than the paper prints
+    reported: str | None = None  # the paper's name of the row; {rank} and {variant} are filled from the run
+    incomparable: str | None = None  # why its runs cannot be compared with the paper's number
+    as_published_code: Settings | None = None  # settings where the authors' code differs from the paper
 
 
 @configured
 class Column:
-    """One column of a suite's table: a metric of a task, and what the paper calls it."""
+    """A column of a suite's table: a metric of a task, and its name in the paper."""
 
     task: Name
-    metric: str | None = None  # the task's primary one
-    split: str | None = None  # the split the task is judged on
-    reported_task: str | None = None  # the same name
+    metric: str | None = None  # default: the task's primary metric
+    split: str | None = None  # default: the task's evaluation split
+    reported_task: str | None = None  # default: the task's own name
     reported_metric: str | None = None
-    reported_scale: Annotated[float, Field(gt=0)] = 1.0  # a printed value times this is in the scale of records
+    reported_scale: Annotated[float, Field(gt=0)] = 1.0  # factor from printed values to the scale of records
     incomparable: str | None = None
 
 
 @configured
 class Suite:
-    """What a file of configs/suite holds: the runs behind one table, how they are summed up, and what a paper says."""
+    """Contents of a file in configs/suite: the runs behind one table, their aggregation, and the paper's numbers."""
 
-    name: str = ""  # the file's
+    name: str = ""  # the file name
     title: Name
     cells: list[Block] = Field(min_length=1)
     common: Overrides = Field(default_factory=dict)  # overrides of every cell
     seeds: list[int] = Field(default_factory=lambda: [1], min_length=1)
     aggregate: Literal["mean", "median"] = "mean"  # over seeds
-    epoch: Literal["last", "best"] = "last"  # which one is summed up
-    printed_epoch: Literal["last", "best"] | None = None  # the one of the paper's numbers, where it is the other one
-    baseline: str | None = None  # the row that the others are tested against
-    columns: list[Column] = Field(default_factory=list)  # every task by its primary metric where there are none
+    epoch: Literal["last", "best"] = "last"  # epoch that is reported
+    printed_epoch: Literal["last", "best"] | None = None  # the paper's choice of epoch, if it differs
+    baseline: str | None = None  # row that the others are tested against
+    columns: list[Column] = Field(default_factory=list)  # default: every task's primary metric
     paper: str | None = None  # as in results/papers/reported.csv
     table: str | None = None
-    hardware: str | None = None  # what the paper ran on
-    incomparable: str | None = None  # why no run can be held against the paper's numbers
-    notes: list[str] = Field(default_factory=list)  # what a reader of the table has to know
+    hardware: str | None = None  # hardware used in the paper
+    incomparable: str | None = None  # why no run can be compared with the paper's numbers
+    notes: list[str] = Field(default_factory=list)  # notes for readers of the table
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One run of a suite."""
+    """A run of a suite."""
 
     overrides: tuple[str, ...]
     run: config.Run
     block: Block
     published_code: bool = False
-    also: tuple[Block, ...] = ()  # other blocks that ask for the same run, so that it stands in several rows
+    also: tuple[Block, ...] = ()  # other blocks with the same run, which then appears in several rows
     start: Mapping[str, Any] | None = None  # overrides of the cell whose weights it starts from
     source: Cell | None = None  # that cell
     is_source: bool = False  # whether other cells start from it
 
     @cached_property
     def id(self) -> str:
-        """What tells the cells of a plan apart: what can change the result, with model and rows as named."""
+        """Identifies the cell within a plan: everything that can change the result, with model and rows by name."""
         options = self.run.to_dict()
         return json.dumps([identity_parts(options), options["model"], options["data"], self.start], sort_keys=True)
 
     @cached_property
     def plain_key(self) -> str:
-        """The key without the start. Raises UsageError where rows are nowhere to be had, so that it cannot be known."""
+        """Key of the run without its start. Raises UsageError if its rows are unavailable."""
         return config_key(self.run)
 
     @cached_property
     def key(self) -> str:
-        """The run's key. Raises UsageError as `plain_key` does, and while the cell it starts from is not done."""
+        """Key of the run. Raises UsageError as `plain_key` does, and while the cell it starts from is not done."""
         return self.plain_key if self.source is None else config_key(self.resolved)
 
     @property
     def resolved(self) -> config.Run:
-        """The run with the folder that it starts from. Raises UsageError while that is not there."""
+        """The run with the folder it starts from filled in. Raises UsageError while that cell is not done."""
         if self.source is None:
             return self.run
         if self.source.state != "done":
@@ -127,12 +127,12 @@ class Cell:
 
     @property
     def folder(self) -> Path:
-        """Where its record is."""
+        """Folder of its record."""
         return Path(self.run.output_dir) / run_id(self.run, self.key)
 
     @property
     def name(self) -> str:
-        """Its folder's name, without the key while that is not known."""
+        """Name of its folder, without the key while the key is unknown."""
         try:
             return self.folder.name
         except UsageError:
@@ -140,17 +140,17 @@ class Cell:
 
     @property
     def sources(self) -> list[Cell]:
-        """The cell it starts from, the one that starts from, and so on."""
+        """The chain of cells that it starts from, nearest first."""
         return [] if self.source is None else [self.source, *self.source.sources]
 
     @property
     def origin(self) -> str:
-        """Where it starts, as the end of a line; empty for its backbone."""
+        """Suffix for its line that names the cell it starts from; empty if it starts from its backbone."""
         return "" if self.source is None else f"  starts from {self.source.name}"
 
     @property
     def record(self) -> Record | None:
-        """Its record, if there is a whole one of this very run."""
+        """Its record, if complete and with the key of this run."""
         try:
             record = read_record(self.folder / "record.json")
         except UsageError:
@@ -159,9 +159,9 @@ class Cell:
 
     @property
     def state(self) -> State:
-        """`elsewhere` while some process holds its lock; a run that was interrupted or killed is pending.
+        """`elsewhere` while a process holds its lock; an interrupted or killed run is `pending`.
 
-        `waiting` while the cell it starts from is not done. A source is done only when it kept its weights.
+        `waiting` while the cell it starts from is not done. A source counts as done only if its weights were kept.
         """
         if self.source is not None and self.source.state != "done":
             return "waiting"
@@ -174,25 +174,25 @@ class Cell:
 
     @property
     def _lost_weights(self) -> bool:
-        """Whether it is a source that was finished without saving what others start from."""
+        """Whether it is a source that finished without saving the weights that other cells start from."""
         return self.is_source and not kept_weights(self.folder)
 
     def __call__(self) -> int:
-        """Run it; what submitit calls in the new process."""
+        """Run the cell; called by submitit in the new process."""
         record = self.record
         again = record is not None and record.status == "done" and self._lost_weights
         run = replace(self.resolved, force=True) if again else self.resolved
         return as_job(lambda: cell_code(run))
 
     def checkpoint(self, *args: Any) -> Any:
-        """What submitit queues again when a cluster takes the machine away: the same cell, which resumes."""
+        """Requeue after a cluster preempts the job: the same cell, which resumes."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
 
 
 def load(name: str) -> Suite:
-    """A suite by name. Raises UsageError for one that does not exist or is not as `Suite` says."""
+    """Load a suite by name. Raises UsageError if it does not exist or is invalid."""
     path = config.choice_files("suite").get(name)
     if path is None:
         raise UsageError(f"suite {name} does not exist: {nearest(name, config.choices('suite'))}")
@@ -207,7 +207,7 @@ def load(name: str) -> Suite:
 
 
 def expand(overrides: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
-    """Every combination of the values of swept keys, as command-line overrides."""
+    """Yield every combination of swept values, as command-line overrides."""
     values = [value if isinstance(value, list) else [value] for value in overrides.values()]
     for chosen in itertools.product(*values):
         yield tuple(f"{key}={_text(value)}" for key, value in zip(overrides, chosen, strict=True))
@@ -218,9 +218,9 @@ def _text(value: Any) -> str:
 
 
 def plan(suite: Suite, more: Sequence[str] = (), published_code: bool = False) -> list[Cell]:
-    """Every cell of a suite once, first those of the first seed, checked before anything runs; `more` overrides all.
+    """All cells of a suite without duplicates, first seed first, validated before any run; `more` overrides all.
 
-    With `published_code` only blocks whose settings the authors' code has otherwise, with its settings.
+    With `published_code`, only blocks whose settings differ in the authors' code, with the code's settings.
     """
     cells: dict[str, Cell] = {}
     compose = composer()
@@ -246,10 +246,10 @@ def plan(suite: Suite, more: Sequence[str] = (), published_code: bool = False) -
 
 
 def linked(cells: Sequence[Cell]) -> list[Cell]:
-    """The cells with those they start from, which save their weights.
+    """The cells and those they start from; the latter save their weights.
 
     Raises:
-        UsageError: if a cell's `start` fits no other cell or several, or cells start from each other in a circle.
+        UsageError: if a cell's `start` matches no other cell or several, or if cells start from each other in a cycle.
     """
     sources = {cell.id: _source(cell, cells) for cell in cells if cell.start is not None}
     wanted = {source.id for source in sources.values()}
@@ -269,7 +269,7 @@ def linked(cells: Sequence[Cell]) -> list[Cell]:
 
 
 def _source(cell: Cell, cells: Sequence[Cell]) -> Cell:
-    """The one cell that another's `start` means: of the same seed, model and method, where it does not name others."""
+    """The cell that `start` refers to: same seed, model and method, unless `start` sets them."""
     start = cell.start or {}
     texts = {f"{key}={_text(value)}" for key, value in start.items()}
     free = {key.partition(".")[0] for key in start}
@@ -289,9 +289,9 @@ def _source(cell: Cell, cells: Sequence[Cell]) -> Cell:
 
 
 def tagged(run: config.Run, suite: Suite, asked: config.Run) -> config.Run:
-    """The run with the names of its suite and of its cell there as tags, by which trackers and tables find it.
+    """Tag the run with its suite and cell name, by which trackers and tables find it.
 
-    `asked` is the cell as the suite has it, before overrides of the command line.
+    `asked` is the cell as defined in the suite, before command-line overrides.
     """
     if not suite.name:
         return run
@@ -301,7 +301,7 @@ def tagged(run: config.Run, suite: Suite, asked: config.Run) -> config.Run:
 
 
 def settled(block: Block, published_code: bool = False) -> Iterator[Overrides]:
-    """The overrides of a block, task by task; the authors' code's last where they are asked for."""
+    """Overrides of a block, task by task; settings of the authors' code come last if requested."""
     code = (block.as_published_code if published_code else None) or Settings()
     for task in {**block.tasks, **code.tasks} or [None]:
         chosen = {} if task is None else {"task": task, **block.tasks.get(task, {})}
@@ -310,7 +310,7 @@ def settled(block: Block, published_code: bool = False) -> Iterator[Overrides]:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What the pending cells will take, from finished neighbours; None where there is none."""
+    """Estimated cost of the pending cells from finished neighbours; None without neighbours."""
 
     seconds: float | None
     peak_bytes: float | None
@@ -323,12 +323,12 @@ class Estimate:
 
     @property
     def memory(self) -> str:
-        """The most that a process will hold, as a phrase."""
+        """Peak memory per process, as a phrase."""
         return "" if self.peak_bytes is None else f", up to {self.peak_bytes / 1e9:.1f} GB per process"
 
 
 def neighbours(cell: Cell, known: Sequence[Record]) -> list[Record]:
-    """The nearest finished runs: of the cell's model, if possible of its task and method too; empty without any."""
+    """The most similar finished runs: same model, and same task and method if possible; empty if there are none."""
     model, task, method = cell.run.model.name, cell.run.task.name, method_name(cell.run)
     own = [record for record in known if record.model == model]
     on_task = [record for record in own if record.task == task]
@@ -337,14 +337,14 @@ def neighbours(cell: Cell, known: Sequence[Record]) -> list[Record]:
 
 
 def device_peak(cell: Cell, known: Sequence[Record]) -> int | None:
-    """The bytes that a cell allocates on a GPU at most, from finished neighbours; None where none ran on a GPU."""
+    """Peak GPU allocation of a cell in bytes, from finished neighbours; None if none ran on a GPU."""
     near = neighbours(cell, [record for record in known if record.cost.get("peak_device_bytes")])
     names = ("peak_device_bytes", "peak_reserved_bytes")
     return max((int(record.cost.get(name, 0)) for record in near for name in names), default=None)
 
 
 def estimate(pending: Sequence[Cell], known: Sequence[Record]) -> Estimate:
-    """For each cell the median of its finished neighbours."""
+    """Sum over cells of the median duration of their finished neighbours, and the neighbours' peak memory."""
     total, peak, used = 0.0, 0.0, set()
     for cell in pending:
         near = neighbours(cell, known)
@@ -357,7 +357,7 @@ def estimate(pending: Sequence[Cell], known: Sequence[Record]) -> Estimate:
 
 
 def duration(value: float) -> str:
-    """Seconds as people say them."""
+    """Format seconds for display."""
     if value < 90:
         return f"{value:.0f} s"
     return f"{value / 60:.0f} min" if value < 5400 else f"{value / 3600:.1f} h"

@@ -1,4 +1,4 @@
-"""Runs the cells of a suite, at most so many at a time, and tells how they stand."""
+"""Run the cells of a suite with a limit on parallel jobs, and report progress."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from rosa_bench.system.console import tell, warn
 from rosa_bench.system.locks import claimed, held
 
 POLL_S = 0.2
-FLEET_POLL_S = 1.0  # between two looks at cells that workers of a cluster have
-CARDS_S = 60.0  # after which the board shows the cards again
+FLEET_POLL_S = 1.0  # interval between checks of cells taken by cluster workers
+CARDS_S = 60.0  # interval after which the board displays the cards again
 RESOURCES = "change the request with --set: gpus_per_node=0, timeout_min=240, slurm_partition=NAME"
-OURS = "rosa_bench: "  # begins a line that tells why a run ended
+OURS = "rosa_bench: "  # prefix of a line that explains why a run ended
 
 
 class Board:
-    """Runs cells, at most `jobs` at a time, and tells how they stand whenever that changes.
+    """Runs cells, at most `jobs` at a time, and reports progress whenever it changes.
 
-    With a `placement` each job gets one card of it. `again` names failed cells to run once more, by id, with the time
-    at which they started, so that what fails from now on is not repeated. With `leaves` nobody waits at the end for
-    cells that other processes have. `known` are finished records, for estimates.
+    With a `placement` each job gets one of its cards. `again` has the failed cells to retry: it maps a cell's id to the
+    start time of its failed run, so that a new failure is not retried. With `leaves` the board does not wait at the end
+    for cells that other processes run. `known` are finished records, used for estimates.
     """
 
     def __init__(
@@ -48,15 +48,15 @@ class Board:
         self.states: dict[str, State] = {cell.id: cell.state for cell in cells}
         self.waiting = [c for c in cells if self.states[c.id] not in ("done", "failed") or self._repeats(c)]
         self.running: dict[str, tuple[Cell, Any]] = {}
-        self.reasons: dict[str, str] = {}  # by id, of cells that ended without a record that says why
+        self.reasons: dict[str, str] = {}  # by id, for cells that ended without a record of the reason
         self.known = {record.run_id: record for record in known if record.status == "done"}
-        self.peaks: dict[str, int | None] = {}  # by id, what a cell allocates on a GPU at most
-        self.short_of_memory: set[str] = set()  # ids of cells that get a card to themselves
-        self.refused = False  # by a cluster that takes no more jobs for now
+        self.peaks: dict[str, int | None] = {}  # by id, a cell's peak GPU allocation
+        self.short_of_memory: set[str] = set()  # ids of cells that need a card of their own
+        self.refused = False  # whether the cluster currently accepts no more jobs
         self.shown, self.shown_at = "", 0.0
 
     def run(self) -> None:
-        """Until every cell is done or has failed."""
+        """Run until every cell is done or has failed."""
         try:
             while self.waiting or self.running:
                 self._collect()
@@ -71,15 +71,13 @@ class Board:
         self._show()
 
     def _repeats(self, cell: Cell) -> bool:
-        """Whether a failed cell is to run again, as it failed before that was decided."""
+        """Whether to retry a failed cell: only a failure from before this board counts."""
         record = cell.record if cell.id in self.again else None
         return record is not None and record.started == self.again[cell.id]
 
     def _start(self) -> None:
-        """Fill the free places; a cell that another process has is looked at again later."""
-        too_large: set[tuple[int | None, bool]] = (
-            set()
-        )  # sizes that no card takes now, so that no more records are read
+        """Start cells in free places; a cell that another process runs is checked again later."""
+        too_large: set[tuple[int | None, bool]] = set()  # sizes that currently fit no card; saves reading more records
         for cell in list(self.waiting):
             if self.refused or len(self.running) >= self.jobs or (self.placement is not None and self.placement.full):
                 return
@@ -102,19 +100,19 @@ class Board:
                 self.running[cell.id] = (cell, job)
 
     def _size(self, cell: Cell) -> tuple[int | None, bool]:
-        """What a cell allocates on a GPU at most, if that is known, and whether it needs a card to itself."""
+        """Peak GPU allocation of a cell in bytes, None if unknown, and whether it needs a card of its own."""
         if cell.id not in self.peaks:
             self.peaks[cell.id] = device_peak(cell, list(self.known.values()))
         return self.peaks[cell.id], cell.id in self.short_of_memory
 
     def _submit(self, cell: Cell, card: Card | None) -> Any:
-        """A cell's job; None if the cluster takes it only when another one has ended. Raises UsageError if never."""
-        if card is not None:  # not by update_parameters, which allows only numbers and no names of cards
+        """Submit a cell; None if the cluster accepts it only after another job ends. Raises UsageError if never."""
+        if card is not None:  # update_parameters would accept only numbers, not card names
             self.executor.parameters.update(gpus_per_node=1, visible_gpus=(card.name,))
         try:
-            with _without_signals(), contextlib.redirect_stderr(io.StringIO()):  # sbatch's words come with the error
+            with _without_signals(), contextlib.redirect_stderr(io.StringIO()):  # the error repeats sbatch's output
                 return self.executor.submit(cell)
-        except Exception as error:  # submitit raises errors of its own
+        except Exception as error:  # submitit raises its own errors
             if self.executor.cluster == "local":
                 raise
             if not self.running:
@@ -123,7 +121,7 @@ class Board:
             return None
 
     def _comes(self, source: Cell | None) -> bool:
-        """Whether the cell that another starts from is going to be done."""
+        """Whether the cell that another starts from is done or will run."""
         ahead = {cell.id for cell in self.waiting} | self.running.keys()
         return source is not None and (source.id in ahead or source.state in ("done", "elsewhere"))
 
@@ -138,10 +136,10 @@ class Board:
                 state = self._unfinished(cell, job)
             self._release(cell, state)
             self.states[key] = state
-            _forget(job, f"{job.job_id}_*.pkl" if state == "failed" else None)  # a later process may have this id
+            _forget(job, f"{job.job_id}_*.pkl" if state == "failed" else None)  # a later process may reuse this id
 
     def _release(self, cell: Cell, state: State) -> None:
-        """Free the card of a cell; what was too large for its memory runs once more, with a card to itself."""
+        """Release a cell's card; a cell that ran out of memory is retried once on a card of its own."""
         record = cell.record
         if state == "done" and record is not None:
             self.known[record.run_id] = record
@@ -157,10 +155,10 @@ class Board:
             self.waiting.append(cell)
 
     def _unfinished(self, cell: Cell, job: Any) -> State:
-        """What became of a cell whose process ended without a finished record."""
+        """State of a cell whose process ended without a finished record."""
         record = cell.record
         running = record is not None and record.status == "running"
-        if held(cell.folder) or (running and _code(job) == EXIT_USAGE):  # another process was quicker
+        if held(cell.folder) or (running and _code(job) == EXIT_USAGE):  # another process took the cell first
             self.waiting.append(cell)
             return "elsewhere"
         if record is not None and record.status == "interrupted":
@@ -173,7 +171,7 @@ class Board:
         return "failed"
 
     def _stop(self) -> None:
-        """Ask every running cell to keep a checkpoint and end; wait for that."""
+        """Ask every running cell to save a checkpoint and exit; wait up to 20 s."""
         for _, job in self.running.values():
             if self.executor.cluster == "local":
                 os.kill(int(job.job_id), signal.SIGTERM)
@@ -184,7 +182,7 @@ class Board:
             time.sleep(POLL_S)
 
     def counts(self) -> dict[str, int]:
-        """Cells by how they stand."""
+        """Number of cells by state."""
         counts = dict.fromkeys(("done", "running", "elsewhere", "failed", "waiting", "pending"), 0)
         for cell in self.cells:
             counts["running" if cell.id in self.running else self.states[cell.id]] += 1
@@ -204,24 +202,24 @@ class Board:
         tell(f"[{time.strftime('%H:%M:%S')}] {line}{told}{cards}")
 
     def _at_once(self) -> int:
-        """How many cells run at a time."""
+        """Number of cells that run at a time."""
         return self.jobs if self.placement is None else max(1, len(self.running))
 
 
 class Fleet(Board):
-    """Watches cells that `workers` jobs of a cluster take, each as many as it can until none is left.
+    """Watches cells that `workers` cluster jobs take until none is left.
 
-    A worker leaves when other workers have the cells that remain. If their jobs end early, other ones are submitted as
-    long as the workers before them finished cells.
+    A worker exits when other workers hold all remaining cells. If workers end early, new ones are submitted as long as
+    the previous ones finished cells.
     """
 
     def __init__(self, cells: Sequence[Cell], executor: Any, worker: Any, workers: int, **options: Any) -> None:
         super().__init__(cells, executor, workers, **options)
         self.worker, self.live = worker, list[Any]()
-        self.finished: int | None = None  # cells, when workers were submitted the last time
+        self.finished: int | None = None  # finished cells when workers were last submitted
 
     def run(self) -> None:
-        """Until no cell can be taken any more."""
+        """Run until no more cells can be taken."""
         try:
             while True:
                 self._look()
@@ -235,7 +233,7 @@ class Fleet(Board):
             raise
 
     def _look(self) -> None:
-        """Read the states of cells that were not finished when last looked at."""
+        """Refresh the state of unfinished cells."""
         for cell in list(self.waiting):
             state = self.states[cell.id] = cell.state
             if state == "done" or (state == "failed" and not self._repeats(cell)):
@@ -244,7 +242,7 @@ class Fleet(Board):
                     self.known[record.run_id] = record
 
     def _submit_workers(self) -> bool:
-        """Whether there is something to wait for; submits workers for cells that nobody has."""
+        """Submit workers for cells that nobody holds; return whether there is anything to wait for."""
         states = [self.states[cell.id] for cell in self.waiting]
         finished = len(self.cells) - len(states)
         if not {"pending", "failed"} & {*states} or finished == self.finished:
@@ -271,7 +269,7 @@ class Fleet(Board):
         self.running = {job.job_id: (self.worker, job) for job in self.live}
 
     def counts(self) -> dict[str, int]:
-        """Cells by how they stand; those that workers have count as running."""
+        """Number of cells by state; cells held by workers count as running."""
         counts = super().counts()
         if self.live:
             counts["running"] += counts.pop("elsewhere")
@@ -282,14 +280,14 @@ class Fleet(Board):
 
 
 def failed_so_far(cells: Sequence[Cell]) -> dict[str, str]:
-    """When each failed cell was started, by id."""
+    """Start time of each failed cell, by id."""
     records = ((cell.id, cell.record) for cell in cells if cell.state == "failed")
     return {name: record.started for name, record in records if record is not None}
 
 
 @contextlib.contextmanager
 def _without_signals() -> Iterator[None]:
-    """Processes begun inside ignore Ctrl-C and a cluster's SIGUSR2, which are for the run and not for its watcher."""
+    """Make processes started inside ignore Ctrl-C and Slurm's SIGUSR2, which are meant for the run, not its watcher."""
     before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGUSR2)}
     try:
         yield
@@ -299,22 +297,22 @@ def _without_signals() -> Iterator[None]:
 
 
 def _plain(error: BaseException) -> str:
-    """What sbatch says, as one line."""
+    """sbatch's error as one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     said = next((line for line in lines if line.startswith("sbatch: error:")), lines[-1] if lines else repr(error))
     return said.removeprefix("sbatch: error: ")[:200]
 
 
 def _code(job: Any) -> int | None:
-    """The exit code of a cell's process that has ended; None if it was killed."""
+    """Exit code of a cell's ended process; None if it was killed."""
     try:
         return int(job.result())
-    except Exception:  # noqa: BLE001 - submitit raises what it likes for a process that is no more
+    except Exception:  # noqa: BLE001 - submitit may raise anything for a dead process
         return None
 
 
 def _said(path: Path) -> str:
-    """The last thing that a process said of itself on standard error; empty if it said nothing."""
+    """The last explanation that a process wrote to standard error; empty if there is none."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -323,7 +321,7 @@ def _said(path: Path) -> str:
 
 
 def _marked_killed(cell: Cell) -> bool:
-    """Write into a cell's record that its process was killed; False if it is done or another process has it by now."""
+    """Record that a cell's process was killed; False if the cell is done or another process holds it."""
     try:
         with claimed(cell.folder):
             record = cell.record
@@ -339,6 +337,6 @@ def _marked_killed(cell: Cell) -> bool:
 
 
 def _forget(job: Any, pattern: str | None = None) -> None:
-    """Remove the files of a process that has nothing to tell, or those of a pattern."""
+    """Remove a job's files, or only those that match a pattern."""
     for path in Path(job.paths.folder).glob(pattern or f"{job.job_id}_*"):
         path.unlink(missing_ok=True)

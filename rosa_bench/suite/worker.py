@@ -1,8 +1,7 @@
-"""Runs one cell, here or in a process of its own, and turns how it ended into an exit code and plain lines.
+"""Run a cell, in this process or a new one, and turn its outcome into an exit code and plain messages.
 
-In a process of its own nothing of one run, its peak of memory least of all, is another's.
-
-The processes are forked from one that has imported everything and computed nothing, so a start costs little.
+In a new process no state of another run, such as its peak memory, carries over. Processes are forked from a server that
+has imported everything and computed nothing, so starting one is cheap.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from rosa_bench.system.signals import as_keyboard_interrupt
 
 
 def cell_code(run: Run) -> int:
-    """Run one cell, saying what went wrong; returns its exit code."""
+    """Run a cell and print any error; return its exit code."""
     try:
         with as_keyboard_interrupt():
             return run_cell(run)
@@ -45,10 +44,10 @@ def cell_code(run: Run) -> int:
 
 
 def as_job(work: Callable[[], int]) -> int:
-    """Do a job's work under submitit, whose signal for a time limit (SIGUSR2) lets it end in order; returns its code.
+    """Run a job under submitit, whose time-limit signal (SIGUSR2) makes it exit cleanly; return its exit code.
 
-    What was interrupted has kept its checkpoint by then. On Slurm the job is queued again after such a signal, and
-    leaves no result after another one, so that Slurm decides whether it is: after a preemption, not after `scancel`.
+    An interrupted run has saved its checkpoint by then. On Slurm the job is requeued after this signal. After any other
+    signal it leaves no result, so that Slurm decides: it requeues after a preemption, not after `scancel`.
     """
     requeue: Any = signal.getsignal(signal.SIGUSR2)
     if os.environ.get("SUBMITIT_EXECUTOR") is None or not callable(requeue):
@@ -67,14 +66,14 @@ def as_job(work: Callable[[], int]) -> int:
     in_worker = os.environ["SUBMITIT_EXECUTOR"] == "local" and "SLURM_JOB_ID" in os.environ
     if code == EXIT_INTERRUPTED and not in_worker:
         if asked:
-            requeue(signal.SIGUSR2, None)  # which ends the process
+            requeue(signal.SIGUSR2, None)  # ends the process
         if os.environ["SUBMITIT_EXECUTOR"] == "slurm":
             sys.exit(EXIT_INTERRUPTED)
     return code
 
 
 def told_if_done(run: Run) -> int | None:
-    """Say so and return the exit code if a run is done already; None if it is not."""
+    """Report a run that is already done and return the exit code; None if it is not done."""
     key = config_key(run)
     folder = Path(run.output_dir) / run_id(run, key)
     if (record := finished(run, folder, key)) is None or lacking(run, folder) is not None:
@@ -87,7 +86,7 @@ def told_if_done(run: Run) -> int | None:
 
 
 def run_cell(run: Run) -> int:
-    """Run one cell, or say that it is done already; returns its exit code."""
+    """Run a cell, or report that it is already done; return its exit code."""
     if (code := told_if_done(run)) is not None:
         return code
     folder = Path(run.output_dir) / run_id(run, config_key(run))
@@ -116,7 +115,7 @@ def run_cell(run: Run) -> int:
 
 
 def _failed(folder: Path) -> Record | None:
-    """The record of a run that failed, if it says so; on a full disk it may not have been written."""
+    """The record of a run, if it says that the run failed; with a full disk it may not have been written."""
     try:
         record = read_record(folder / "record.json")
     except UsageError:
@@ -125,12 +124,12 @@ def _failed(folder: Path) -> Record | None:
 
 
 def run_apart(run: Run) -> int:
-    """Run one cell in a new process; returns its exit code. When asked to stop it waits for the cell's checkpoint.
+    """Run a cell in a new process; return its exit code. If interrupted, wait for the cell's checkpoint.
 
     Raises:
-        KeyboardInterrupt: when the cell was interrupted.
+        KeyboardInterrupt: if the cell was interrupted.
     """
-    if multiprocessing.get_start_method(allow_none=True) == "loky":  # in a worker of joblib; nobody else knows the name
+    if multiprocessing.get_start_method(allow_none=True) == "loky":  # in a joblib worker; unknown to multiprocessing
         multiprocessing.set_start_method("forkserver", force=True)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["rosa_bench.run"])
@@ -139,7 +138,7 @@ def run_apart(run: Run) -> int:
     with _passing_on(process):
         process.start()
         while process.is_alive():
-            with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C reaches the cell too, which ends by itself
+            with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C reaches the cell too, which exits by itself
                 process.join()
     code = process.exitcode
     if code == EXIT_INTERRUPTED:
@@ -152,7 +151,7 @@ def run_apart(run: Run) -> int:
 
 @contextlib.contextmanager
 def _passing_on(process: BaseProcess) -> Iterator[None]:
-    """A wish to end (SIGTERM) goes to the cell."""
+    """Forward SIGTERM to the cell."""
 
     def end(number: int, frame: Any) -> None:
         if process.pid is not None:
