@@ -1,4 +1,4 @@
-"""Bottleneck adapters (Houlsby et al., arXiv 1902.00751) and where they are put into a transformer layer."""
+"""Bottleneck adapters (Houlsby et al., arXiv 1902.00751) and wrappers that combine them with a module."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from transformers.activations import ACT2FN
 
 
 class Adapter(nn.Module):
-    """x [..., width] to up(dropout(act(down(x)))), with weights from N(0, 0.02^2) and biases zero."""
+    """Maps x [..., width] to up(dropout(act(down(x)))). Weights are drawn from N(0, 0.02^2); biases are zero."""
 
     def __init__(self, width: int, bottleneck: int, activation: str, dropout: float, draw: torch.Generator) -> None:
         super().__init__()
@@ -20,13 +20,13 @@ class Adapter(nn.Module):
             linear.bias.data.zero_()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """What is to be added."""
+        """The adapter's output without the residual."""
         out: torch.Tensor = self.up(self.dropout(self.activation(self.down(x))))
         return out
 
 
 class Adapted(nn.Module):
-    """A module with an adapter; subclasses say how the two act together."""
+    """A module with an adapter; subclasses combine their outputs."""
 
     def __init__(self, base: nn.Module, adapter: nn.Module) -> None:
         super().__init__()
@@ -34,31 +34,32 @@ class Adapted(nn.Module):
 
 
 class Serial(Adapted):
-    """After a module: y + adapter(y), where y is the module's output."""
+    """Applies the adapter after a module: y + adapter(y), where y is the module's output."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The module's output, adapted."""
+        """The adapted output."""
         y = self.base(x)
         out: torch.Tensor = y + self.adapter(y)
         return out
 
 
 class Parallel(Adapted):
-    """Beside a module: base(x) + adapter(x)."""
+    """Applies the adapter in parallel to a module: base(x) + adapter(x)."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The sum of both."""
+        """The sum of both outputs."""
         out: torch.Tensor = self.base(x) + self.adapter(x)
         return out
 
 
 class ParallelResidual(Adapted):
-    """Beside the feed-forward block of a post-norm layer, whose last module `base` adds the block's input `residual`.
+    """Applies the adapter in parallel to the feed-forward block of a post-norm layer.
 
-    LayerNorm(f(residual) + adapter(residual) + residual) is what `base` computes from an adapted residual.
+    `base` is the block's last module, which adds the block's input `residual`. Adapting the residual makes it compute
+    LayerNorm(f(residual) + adapter(residual) + residual).
     """
 
     def forward(self, inner: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
-        """The block's output."""
+        """The output of the block."""
         y: torch.Tensor = self.base(inner, residual + self.adapter(residual))
         return y

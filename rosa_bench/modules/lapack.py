@@ -1,8 +1,8 @@
-"""Routines of BLAS and LAPACK, called without holding Python's lock, so that threads can call them side by side.
+"""BLAS and LAPACK routines called without holding the GIL, so that threads can run them in parallel.
 
-scipy's own wrappers hold it. The addresses are those that scipy publishes for Cython (`scipy.linalg.cython_lapack`).
-Matrices are fp64 in Fortran's order; an integer is passed as 64 bits, of which a library with short ones reads the
-lower half.
+scipy's own wrappers hold the GIL. The function pointers are those that scipy exports for Cython
+(`scipy.linalg.cython_lapack`). Matrices are fp64 in Fortran order. Integers are passed as 64 bits; a library with
+32-bit integers reads the lower half.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Array = NDArray[np.float64]
 
 
 def add_square(C_NN: Array, rows_KN: Array) -> None:
-    """C + rows' rows in place, its lower triangle (`dsyrk`); rows are contiguous either way, and not copied."""
+    """Add rows' rows to the lower triangle of C in place (`dsyrk`). Rows in C or Fortran order are not copied."""
     K, N = rows_KN.shape
     by_columns = rows_KN.flags.f_contiguous
     leading, how = (K, b"T") if by_columns else (N, b"N")
@@ -27,9 +27,10 @@ def add_square(C_NN: Array, rows_KN: Array) -> None:
 
 
 def tridiagonal(G_NN: Array) -> tuple[Array, Array, Array] | None:
-    """The diagonal [N], what is beside it [N-1] and the reflectors' factors [N-1] of a symmetric matrix (`dsytrd`).
+    """Reduce a symmetric matrix to tridiagonal form (`dsytrd`).
 
-    Its lower triangle is read, and written over with the reflectors. None where LAPACK gives up.
+    Returns the diagonal [N], the off-diagonal [N-1] and the scalar factors of the reflectors [N-1], or None if LAPACK
+    fails. Reads the lower triangle and overwrites it with the reflectors.
     """
     N = len(G_NN)
     diagonal, beside, tau, room = np.empty(N), np.empty(N - 1), np.empty(N - 1), np.empty(64 * N)
@@ -40,7 +41,7 @@ def tridiagonal(G_NN: Array) -> tuple[Array, Array, Array] | None:
 
 
 def eigenvalues(diagonal: Array, beside: Array) -> Array | None:
-    """All eigenvalues [N] of a tridiagonal matrix in ascending order (`dsterf`). None where LAPACK gives up."""
+    """All eigenvalues [N] of a tridiagonal matrix in ascending order (`dsterf`), or None if LAPACK fails."""
     values, overwritten, failed = diagonal.copy(), beside.copy(), ctypes.c_int64(0)
     given = _arguments(len(values), values, overwritten)
     _routine("cython_lapack", "dsterf")(*given, ctypes.byref(failed))
@@ -48,7 +49,7 @@ def eigenvalues(diagonal: Array, beside: Array) -> Array | None:
 
 
 def _arguments(*values: bytes | int | float | Array) -> list[Any]:
-    """Pointers to them, as Fortran wants them; they do not keep an array alive."""
+    """Pointers to the values, as Fortran expects them. They do not keep arrays alive."""
     kinds: dict[type, Callable[[Any], Any]] = {bytes: ctypes.c_char, int: ctypes.c_int64, float: ctypes.c_double}
     return [
         ctypes.c_void_p(value.ctypes.data) if isinstance(value, np.ndarray) else ctypes.byref(kinds[type(value)](value))

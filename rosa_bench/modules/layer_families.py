@@ -1,4 +1,4 @@
-"""A transformer layer in two halves, attention and feed-forward, and where adapters go into each."""
+"""The attention and feed-forward halves of a transformer layer, and how adapters are inserted into each."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ if TYPE_CHECKING:
 
 
 class Halves(ABC):
-    """What has to be known of a family of backbones."""
+    """Runs and adapts the two halves of a layer for one family of backbones."""
 
     is_decoder: ClassVar[bool]
-    path: ClassVar[tuple[str, str]]  # from the base model to the list of its layers
+    path: ClassVar[tuple[str, str]]  # from the base model to its list of layers
 
     @staticmethod
     @abstractmethod
     def attention(layer: Any, h: torch.Tensor, call: dict[str, Any]) -> torch.Tensor:
-        """The attention half with its residual and LayerNorm, [batch, length, width]."""
+        """The attention half including residual and LayerNorm, [batch, length, width]."""
 
     @staticmethod
     @abstractmethod
     def feed_forward(layer: Any, y: torch.Tensor) -> torch.Tensor:
-        """The feed-forward half with its residual and LayerNorm."""
+        """The feed-forward half including residual and LayerNorm, [batch, length, width]."""
 
     @staticmethod
     @abstractmethod
     def adapt_attention(layer: Any, adapter: Adapter) -> None:
-        """Put an adapter behind the attention's output map."""
+        """Insert an adapter after the attention's output projection."""
 
     @staticmethod
     @abstractmethod
     def adapt_feed_forward(layer: Any, adapter: Adapter) -> nn.Module:
-        """Put an adapter beside the two maps of the feed-forward half; returns the layer to use from then on."""
+        """Insert an adapter parallel to the two maps of the feed-forward half. Returns the layer to use from now on."""
 
 
 class PostNorm(Halves):
@@ -65,12 +65,12 @@ class PostNorm(Halves):
 
     @staticmethod
     def adapt_attention(layer: Any, adapter: Adapter) -> None:
-        """Before the residual is added."""
+        """Insert the adapter before the residual is added."""
         layer.attention.output.dropout = Serial(layer.attention.output.dropout, adapter)
 
     @staticmethod
     def adapt_feed_forward(layer: Any, adapter: Adapter) -> nn.Module:
-        """On the half's input, before the LayerNorm."""
+        """Apply the adapter to the half's input, before the LayerNorm."""
         layer.output = ParallelResidual(layer.output, adapter)
         adapted: nn.Module = layer
         return adapted
@@ -96,38 +96,38 @@ class PreNorm(Halves):
 
     @staticmethod
     def adapt_attention(layer: Any, adapter: Adapter) -> None:
-        """Before the residual is added."""
+        """Insert the adapter before the residual is added."""
         layer.attn.resid_dropout = Serial(layer.attn.resid_dropout, adapter)
 
     @staticmethod
     def adapt_feed_forward(layer: Any, adapter: Adapter) -> nn.Module:
-        """On the normed input, as the maps have it."""
+        """Apply the adapter to the normalized input, which the maps read too."""
         layer.mlp = Parallel(layer.mlp, adapter)
         adapted: nn.Module = layer
         return adapted
 
 
 class Spelled(nn.Module):
-    """A layer whose halves are spelled out in its `forward`, with no module for either: it is run half by half."""
+    """A layer whose `forward` implements both halves inline, without a module for either; runs them one by one."""
 
     def __init__(self, layer: Any, adapter: Adapter) -> None:
         super().__init__()
         self.layer, self.adapter = layer, adapter
 
     def forward(self, h: torch.Tensor, **call: Any) -> torch.Tensor:
-        """The whole layer with its adapter."""
+        """The output of the layer with its adapter."""
         return Opt.feed_forward(self, Opt.attention(self, h, call))
 
 
 class Opt(Halves):
-    """OPT, whose sizes have their norms before the halves, but for one; layers are `Spelled` by then."""
+    """OPT. All sizes but one have pre-norm layers. Both halves expect layers wrapped in `Spelled`."""
 
     is_decoder = True
     path = ("decoder", "layers")
 
     @staticmethod
     def attention(layer: Any, h: torch.Tensor, call: dict[str, Any]) -> torch.Tensor:
-        """dropout(attention(LayerNorm(h))) + h, or the norm of dropout(attention(h)) + h."""
+        """dropout(attention(LayerNorm(h))) + h if pre-norm, else LayerNorm(dropout(attention(h)) + h)."""
         layer, before = layer.layer, _norm_before(layer.layer)
         kept = {name: value for name, value in call.items() if name != "use_cache"}
         x = layer.self_attn(layer.self_attn_layer_norm(h) if before else h, **kept)[0]
@@ -136,7 +136,7 @@ class Opt(Halves):
 
     @staticmethod
     def feed_forward(layer: Any, y: torch.Tensor) -> torch.Tensor:
-        """dropout(ffn(x)) + adapter(x) + y with x = LayerNorm(y), or x = y and the norm of the sum."""
+        """dropout(ffn(x)) + adapter(x) + y with x = LayerNorm(y) if pre-norm, else x = y and LayerNorm of the sum."""
         adapter, layer, before = layer.adapter, layer.layer, _norm_before(layer.layer)
         x = layer.final_layer_norm(y) if before else y
         inner = layer.activation_fn(layer.fc1(x))
@@ -146,17 +146,17 @@ class Opt(Halves):
 
     @staticmethod
     def adapt_attention(layer: Any, adapter: Adapter) -> None:
-        """Behind the output map, before dropout and residual."""
+        """Insert the adapter after the output projection, before dropout and residual."""
         layer.self_attn.out_proj = Serial(layer.self_attn.out_proj, adapter)
 
     @staticmethod
     def adapt_feed_forward(layer: Any, adapter: Adapter) -> nn.Module:
-        """On the maps' input."""
+        """Apply the adapter to the input of the maps."""
         return Spelled(layer, adapter)
 
 
 class BartEncoder(Opt):
-    """BART's encoder. Its decoder's layers read the encoder's output too, whose gradient a stack does not pass on."""
+    """BART's encoder. The decoder is not supported: a stack passes no gradient to the encoder output that it reads."""
 
     is_decoder = False
     path = ("encoder", "layers")
@@ -171,7 +171,7 @@ FAMILIES |= {"opt": Opt, "bart": BartEncoder}
 
 
 def family_of(model: PreTrainedModel) -> type[Halves]:
-    """The family of a backbone. Raises UsageError that names those that are known."""
+    """The family of a backbone. Raises UsageError, listing the supported families, if it is unknown."""
     kind = model.config.model_type
     if kind not in FAMILIES:
         raise UsageError(
@@ -182,10 +182,10 @@ def family_of(model: PreTrainedModel) -> type[Halves]:
 
 
 def caller(layer: nn.Module) -> Callable[..., dict[str, Any]]:
-    """A function from what a model hands to a layer beside its input to keyword arguments of the layer.
+    """Return a function that converts a model's extra layer arguments to keyword arguments of the layer.
 
-    Arguments of cross-attention, which these backbones do not have, are dropped. While gradients are wanted the
-    key-value cache is left out too: a layer that is run again would fill it twice.
+    Drops the cross-attention arguments, which these backbones do not use. With gradients enabled it also drops the
+    key-value cache, which a recomputed layer would fill twice.
     """
     signature = inspect.signature(layer.forward)
 

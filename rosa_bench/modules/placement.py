@@ -1,4 +1,4 @@
-"""A backbone as a stack of layers, whatever its family, and bottleneck adapters put into them by published designs."""
+"""Access to a backbone's layers and norms in any family, and insertion of adapters by published designs."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from rosa_bench.modules.layer_families import Opt, PostNorm, family_of
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-FINAL_NORMS = ("ln_f", "norm", "final_layer_norm")  # what families call the norm behind their last layer
+FINAL_NORMS = ("ln_f", "norm", "final_layer_norm")  # names of the norm after the last layer
 
 
 def layers_of(model: PreTrainedModel) -> nn.ModuleList:
-    """The list of a backbone's layers. Raises UsageError if it has none, or one each in encoder and decoder."""
+    """The list of a backbone's layers. Raises UsageError if there is none, or one each in encoder and decoder."""
     if model.config.is_encoder_decoder:
         raise UsageError(f"{type(model).__name__} has layers in encoder and decoder, not one list of them")
     count = getattr(model.config, "num_hidden_layers", None)
@@ -29,7 +29,7 @@ def layers_of(model: PreTrainedModel) -> nn.ModuleList:
 
 
 def final_norm(model: PreTrainedModel) -> nn.Module:
-    """The norm behind the last layer. Raises UsageError if there is none, as in BERT and RoBERTa."""
+    """The norm after the last layer. Raises UsageError if the backbone has none, such as BERT and RoBERTa."""
     layers = layers_of(model)
     for holder in model.base_model.modules():
         if any(child is layers for child in holder.children()):
@@ -46,17 +46,17 @@ def norms_of(model: PreTrainedModel) -> list[nn.Module]:
 
 
 class AfterLayer(Adapted):
-    """After a whole layer, residual and norm included: y + adapter(y)."""
+    """Applies the adapter after a whole layer, including residual and norm: y + adapter(y)."""
 
     def __getattr__(self, name: str) -> Any:
-        """What a backbone asks of its layers, such as their kind of attention."""
+        """Forward attributes that the backbone reads from its layers, such as their attention type."""
         try:
             return super().__getattr__(name)
         except AttributeError:
             return getattr(super().__getattr__("base"), name)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """The layer's output, adapted; of a tuple its first element, the hidden states."""
+        """The adapted output; in a tuple, only the first element (the hidden states) is adapted."""
         out = self.base(*args, **kwargs)
         y = out[0] if isinstance(out, tuple) else out
         adapted: torch.Tensor = y + self.adapter(y)
@@ -64,29 +64,29 @@ class AfterLayer(Adapted):
 
 
 class AroundNorm(Adapted):
-    """Inside a residual sum s that a norm follows: norm(s + adapter(norm(s)))."""
+    """Applies the adapter to a residual sum s before its norm: norm(s + adapter(norm(s)))."""
 
     def forward(self, s: torch.Tensor) -> torch.Tensor:
-        """The norm's output."""
+        """The output of the norm."""
         out: torch.Tensor = self.base(s + self.adapter(self.base(s)))
         return out
 
 
 class Normed(nn.Module):
-    """An adapter behind a LayerNorm of its own."""
+    """An adapter preceded by its own LayerNorm."""
 
     def __init__(self, width: int, adapter: Adapter) -> None:
         super().__init__()
         self.norm, self.adapter = nn.LayerNorm(width), adapter
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """What is to be added."""
+        """The adapter's output without the residual."""
         out: torch.Tensor = self.adapter(self.norm(x))
         return out
 
 
 def place_houlsby(model: PreTrainedModel, index: int, attention: Adapter, feed_forward: Adapter) -> None:
-    """After the output maps of attention and feed-forward, before the residual is added (Houlsby et al., figure 2)."""
+    """Insert adapters after attention and feed-forward, before the residual is added (Houlsby et al., figure 2)."""
     layer: Any = layers_of(model)[index]
     family = family_of(model)
     family.adapt_attention(layer, attention)
@@ -99,9 +99,10 @@ def place_houlsby(model: PreTrainedModel, index: int, attention: Adapter, feed_f
 
 
 def place_pfeiffer(model: PreTrainedModel, index: int, adapter: Adapter) -> None:
-    """After the feed-forward half with its residual: it reads the normed sum and adds to the sum before that norm.
+    """Insert an adapter after the feed-forward half and its residual.
 
-    Pre-norm layers have no norm there; the adapter then reads and adds to the sum itself.
+    It reads the normalized sum and adds to the sum before that norm. Pre-norm layers have no norm there; the adapter
+    then reads and adds to the sum itself.
     """
     layers = layers_of(model)
     layer: Any = layers[index]
@@ -112,6 +113,6 @@ def place_pfeiffer(model: PreTrainedModel, index: int, adapter: Adapter) -> None
 
 
 def place_normed(model: PreTrainedModel, index: int, width: int, adapter: Adapter) -> None:
-    """After the whole layer and a LayerNorm of the adapter's own (Lin et al., section 3)."""
+    """Insert an adapter with its own LayerNorm after the whole layer (Lin et al., section 3)."""
     layers = layers_of(model)
     layers[index] = AfterLayer(layers[index], Normed(width, adapter))

@@ -1,9 +1,9 @@
-"""Trained virtual tokens in front of every sequence, by hooks on the backbone: the model itself stays what it was.
+"""Trained virtual tokens at the start of every sequence, added by hooks on the backbone without changing the model.
 
-`peft` makes the prompt (its encoders, its initialisation, its key-value cache); what runs is the model's own forward
-pass, with the prompt put in before the backbone's first layer or into its cache, and taken off its output, so that
-heads, losses and decoders see the sequence they gave. `peft`'s own wrapper leaves the prompt in: there an encoder's
-head reads the first virtual token instead of the sequence's first.
+`peft` computes the prompt (its encoders, initialization and key-value cache). The model's own forward pass runs, with
+the prompt inserted before the backbone's first layer or into its cache and removed from its output, so that heads,
+losses and decoders see the original sequence. `peft`'s own wrapper does not remove the prompt: an encoder's head then
+reads the first virtual token instead of the first token of the sequence.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 
 
 class Prompt:
-    """Hooks around a backbone's forward pass. `peft_model` makes the prompt for a number of sequences.
+    """Hooks around a backbone's forward pass. `peft_model` computes the prompt for a batch of sequences.
 
-    The positions of a text begin behind the prompt, or, where they are `kept`, where they would without one; then all
-    of the prompt's embeddings are at the first position.
+    Positions of the text start after the prompt. If `kept`, they start as without a prompt, and all embeddings of the
+    prompt are at the first position.
     """
 
     def __init__(self, peft_model: Any, tokens: int, kept: bool, first: int) -> None:
         self.peft_model, self.tokens, self.kept, self.first = peft_model, tokens, kept, first
-        self.inside = False  # of the output of the pass that runs now
+        self.inside = False  # whether the output of the current pass contains the prompt
 
     def enter(self, base: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        """Put the prompt in front, unless a cache holds it already; positions and mask make room for it."""
+        """Insert the prompt unless a cache already holds it, and extend mask and positions for it."""
         given = dict(inspect.signature(base.forward).bind_partial(*args, **kwargs).arguments)
         given |= given.pop("kwargs", {})
         told = given["input_ids"] if given.get("input_ids") is not None else given["inputs_embeds"]
@@ -60,7 +60,7 @@ class Prompt:
         return (), given
 
     def _embedded(self, base: Any, given: dict[str, Any], made: torch.Tensor) -> dict[str, Any]:
-        """What changes of the arguments when the prompt [sequences, tokens, width] goes in as embeddings."""
+        """The changed arguments when the prompt [sequences, tokens, width] is inserted as embeddings."""
         embeds = given.get("inputs_embeds")
         embeds = base.get_input_embeddings()(given["input_ids"]) if embeds is None else embeds
         out = {"input_ids": None, "inputs_embeds": torch.cat([made.to(embeds.dtype), embeds], dim=1)}
@@ -73,7 +73,7 @@ class Prompt:
         return out
 
     def leave(self, base: Any, args: Any, output: Any) -> Any:
-        """Take the prompt's positions off the output."""
+        """Remove the prompt's positions from the output."""
         if self.inside:
             output.last_hidden_state = output.last_hidden_state[:, self.tokens :]
             if getattr(output, "pooler_output", None) is not None:
@@ -82,14 +82,14 @@ class Prompt:
 
 
 def _filled(cache: Any, made: Any) -> Any:
-    """An empty cache with the layers of another."""
+    """Fill an empty cache with the layers of another."""
     for index, layer in enumerate(made.layers):
         cache.update(layer.keys, layer.values, index)
     return cache
 
 
 def prepend(model: PreTrainedModel, config: Any, kept: bool) -> None:
-    """Give the model the virtual tokens of a `peft` prompt configuration, before text whose positions may be `kept`.
+    """Add the virtual tokens of a `peft` prompt configuration to the model. If `kept`, the text keeps its positions.
 
     Raises whatever `peft` raises.
     """
@@ -106,14 +106,14 @@ def prepend(model: PreTrainedModel, config: Any, kept: bool) -> None:
 
 
 def _reader(base: Any) -> nn.Module:
-    """What every head has the text read by: of OPT the decoder in the base model, as its language model calls that."""
+    """The module that every head calls: in OPT the base model's decoder, as its language model calls that."""
     decoder = None if base.config.is_encoder_decoder else getattr(base, "decoder", None)
     layers: nn.Module = base if decoder is None else decoder
     return layers
 
 
 def prompt_to_peft(model: PreTrainedModel) -> PeftAdapter:
-    """The virtual tokens of a model as `peft` saves them."""
+    """Export the model's virtual tokens as `peft` saves them."""
     from peft import get_peft_model_state_dict
 
     peft_model = model.__dict__["_prompt"]
