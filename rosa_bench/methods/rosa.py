@@ -1,13 +1,14 @@
 """ROSA: random subspace adaptation (Hameed et al., arXiv 2407.07802, and its 2023 workshop version).
 
-Every K steps each adapted weight W is split as W = W_rest + A B, where A B holds R of the singular directions of W,
-chosen at random, and W_rest all others. Only A and B train, until the next split takes in what they learned: the
-product never changes at a split, and over time the update can reach any rank. Shapes: I inputs, O outputs, R rank.
+Every K steps each adapted weight W is factorized as W = W_rest + A B, where A B holds R randomly chosen singular
+directions of W and W_rest holds all others. Only A and B train until the next factorization, which includes what they
+learned. A factorization never changes W_rest + A B, and over time the update can reach any rank. Shapes: I inputs, O
+outputs, R rank.
 
-Where the authors' code differs: its random subspace is a contiguous block of directions that never holds the last one
-(`sample: window`), it leaves the task head frozen (`train_head: false`), and its data-to-text script restarts the
-learning-rate schedule at every split. Here the subset is uniform, the head trains and the schedule runs through.
-The other ways to split that the code offers are values of `variant`.
+Differences from the authors' code: its random subspace is a contiguous block of directions that never includes the last
+one (`sample: window`), it freezes the task head (`train_head: false`), and its data-to-text script restarts the
+learning-rate schedule at every factorization. Here the subset is uniform, the head trains and the schedule is not
+restarted. `variant` selects the other factorizations of the authors' code.
 """
 
 from __future__ import annotations
@@ -40,18 +41,18 @@ Split = tuple["torch.Tensor", "torch.Tensor", "torch.Tensor"]
 
 @configured
 class Rosa(Method):
-    """Trains R singular directions of each target weight, drawn anew every `every_epochs` (or `every_steps`)."""
+    """Trains R singular directions of each target weight, resampled every `every_epochs` (or `every_steps`)."""
 
-    rank: Count | Annotated[float, Field(gt=0, lt=1)] = 8  # a float: a share of each full rank, rounded down
+    rank: Count | Annotated[float, Field(gt=0, lt=1)] = 8  # a float: share of each weight's full rank, rounded down
     targets: list[Target] = targets_field("q", "k", "v", "o")
-    fused: Annotated[bool, Added(False)] = False  # a fused map of q, k and v (GPT-2's c_attn) as one matrix
+    fused: Annotated[bool, Added(False)] = False  # adapt a fused q, k, v projection (GPT-2's c_attn) as one
     every_epochs: Annotated[float, Field(gt=0)] = 1.0
-    every_steps: Count | None = None  # wins over every_epochs
+    every_steps: Count | None = None  # overrides every_epochs
     variant: Literal["equal", "add", "random_add", "projection"] = "equal"
     sample: Sample = "random"  # which singular directions, for `equal` and `add`
-    singular_values: Values = "a"  # all in A, or their roots in both (the workshop version)
-    solver: Annotated[Solver, NEUTRAL] = "gram"  # chosen directions alone, or a full SVD
-    moments: Literal["reset", "keep"] = "reset"  # Adam's state of A and B at a new split
+    singular_values: Values = "a"  # in A, or their square roots in A and B (workshop version)
+    solver: Annotated[Solver, NEUTRAL] = "gram"  # chosen directions only, or a full SVD
+    moments: Literal["reset", "keep"] = "reset"  # Adam's state of A and B at a factorization
     bias: Bias = "none"  # which biases of the backbone train: none, those of adapted modules, all
     train_head: bool = True
 
@@ -60,42 +61,42 @@ class Rosa(Method):
 
     @property
     def exact_at_start(self) -> bool:
-        """The published `add` counts the chosen directions twice; every other variant splits."""
+        """Whether the model starts as the backbone, which it does unless `add` counts the chosen directions twice."""
         return self.variant != "add"
 
     def without_peft(self, task: Task) -> str | None:
-        """Its update is no product of the last factors."""
+        """Why `peft` cannot load the trained model: its update is not the product of the last factors."""
         return "changes the frozen weights at every split, so that its last factors alone are not the trained model"
 
     def attach(self, model: PreTrainedModel, seed: int = 0) -> None:
-        """Freeze the backbone, wrap its target weights and split them for the first time."""
+        """Freeze the backbone, wrap its target weights and factorize them for the first time."""
         from rosa_bench.modules.lowrank import Resampled, attach_lowrank
 
         attach_lowrank(model, self, self.rank, Resampled, self.fused)
         self.split(model, seed, 0)
 
     def moved(self, model: PreTrainedModel) -> set[str]:
-        """The frozen rest of every adapted weight changes at a split."""
+        """Names of the frozen weights W_rest, which change at every factorization."""
         from rosa_bench.modules.lowrank import LowRank
 
         return {f"{name}.base.weight" for name, module in model.named_modules() if isinstance(module, LowRank)}
 
     def output_factors(self, model: PreTrainedModel) -> list[torch.nn.Parameter]:
-        """Every B."""
+        """The B of every adapted weight."""
         from rosa_bench.modules.lowrank import output_factors
 
         return output_factors(model)
 
     def period(self, steps_per_epoch: int) -> int:
-        """Optimiser steps between two splits."""
+        """Optimizer steps between two factorizations."""
         return self.every_steps or max(1, round(self.every_epochs * steps_per_epoch))
 
     def long_before(self, step: Step) -> bool:
-        """Whether a period begins; `attach` has split the weights for step 0."""
+        """Whether this step starts a new period; `attach` factorizes the weights for step 0."""
         return step.index > 0 and step.index % self.period(step.per_epoch) == 0
 
     def before_step(self, step: Step) -> None:
-        """Split every weight anew when a period begins."""
+        """Factorize every weight again at the start of a period."""
         if not self.long_before(step):
             return
         self.split(step.model, step.seed, step.index)
@@ -107,9 +108,9 @@ class Rosa(Method):
                 step.optimizer.state.pop(module.B[site.role], None)
 
     def split(self, model: PreTrainedModel, seed: int, index: int) -> None:
-        """Fold A B into every adapted weight and take out new directions, drawn from (seed, step index, site).
+        """Merge A B into every adapted weight and factorize it again, drawing from (seed, step index, site).
 
-        Weights on a GPU are split there, those of one shape at once; without a GPU, each by one thread.
+        On a GPU, weights of the same shape are factorized in batches; on a CPU, each by one thread.
         """
         from rosa_bench.modules.lowrank import lowrank_sites
         from rosa_bench.modules.singular import add_product
@@ -130,16 +131,16 @@ class Rosa(Method):
         else:
             for (module, site), parts in zip(sites, in_parallel(anew, sites), strict=True):
                 copy_from_first(parts)
-                if site.groups > 1:  # else the parts are views of the weight
+                if site.groups > 1:  # otherwise the parts are views of the weight
                     module.set_weight(site, parts[0])
         counts = tally(model)
         counts["refactorizations"] = counts.get("refactorizations", 0) + 1
         counts["refactorization_s"] = counts.get("refactorization_s", 0.0) + time.perf_counter() - began
 
     def split_stacked(self, sites: Sequence[tuple[LowRank, Site]], seed: int, index: int) -> None:
-        """Split weights where they are, as many of one shape and rank at a time as fit into a gigabyte.
+        """Factorize weights on their device, in batches of the same shape and rank that fit into 1 GiB.
 
-        Raises ValueError for a weight that is not finite.
+        Raises ValueError if a weight is not finite.
         """
         import torch
 
@@ -167,7 +168,7 @@ class Rosa(Method):
     def _split_stack(
         self, W_SIO: torch.Tensor, A_SIR: torch.Tensor, B_SRO: torch.Tensor, chosen_SR: torch.Tensor
     ) -> Split:
-        """The new rests, A and B of S weights of one shape, of which the chosen directions are taken out."""
+        """Return the new W_rest, A and B of S weights of one shape, given the chosen directions."""
         import torch
 
         from rosa_bench.modules import singular
@@ -186,12 +187,12 @@ class Rosa(Method):
         return torch.baddbmm(whole.double(), A.double(), B.double(), alpha=-1).to(W_SIO.dtype), A, B
 
     def take(self, W_IO: torch.Tensor, rank: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        """A [I, R] and B [R, O], by the variant, taken out of a weight in place.
+        """Return A [I, R] and B [R, O] by the variant and subtract their product from the weight in place.
 
-        `equal` is `factorize`. `add` leaves the weight whole beside A B, as the published code does, so that the chosen
-        directions count twice. `random_add` starts A at zero and B at N(0, 1): LoRA, started again. `projection` takes
-        Q Q' W out, with Q [I, R] orthonormal and random; the published code builds Q for the outputs and multiplies the
-        inputs with it, which works for square weights only.
+        `equal` is `factorize`. `add` does not subtract A B from the weight, as in the published code, so the chosen
+        directions count twice. `random_add` sets A to zero and draws B from N(0, 1), as a restarted LoRA. `projection`
+        subtracts Q Q' W, where Q [I, R] is random and orthonormal; the published code sizes Q for the outputs but
+        multiplies it with the inputs, which works for square weights only.
         """
         import torch
 
@@ -209,9 +210,9 @@ class Rosa(Method):
         return A, B
 
     def facts(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> Mapping[str, Any]:
-        """How often the weights were split, the start included, the seconds that took, and weights `all` left out.
+        """The number of factorizations (including the first), their duration in seconds, and weights `all` skipped.
 
-        `split_device` is where weights are split in training; `attach` splits them on the CPU.
+        `split_device` is the device that factorizes weights during training; `attach` uses the CPU.
         """
         from rosa_bench.modules.lowrank import skipped_facts
 
@@ -221,8 +222,8 @@ class Rosa(Method):
 def choose(full: int, rank: int, generator: torch.Generator, sample: Sample = "random") -> torch.Tensor:
     """Indices [R] of singular directions in descending order of singular value; 0 is the largest.
 
-    `random` draws a uniform subset; `window` the published code's contiguous block, whose start is uniform over
-    0..full-rank-1, so that the last direction is never in it unless rank equals full.
+    `random` draws a uniform subset. `window` draws the published code's contiguous block, whose start is uniform over
+    0..full-rank-1, so it never includes the last direction unless rank equals full.
     """
     import torch
 
@@ -245,12 +246,12 @@ def factorize(
     solver: Solver = "gram",
     in_place: bool = False,
 ) -> Split:
-    """Split a weight by singular directions: W_IO = W_rest_IO + A_IR @ B_RO to float precision (paper, algorithm 1).
+    """Factorize a weight: W_IO = W_rest_IO + A_IR @ B_RO to float precision (paper, algorithm 1).
 
-    A holds the chosen left directions times their singular values, B the right ones; or both hold the roots of the
-    singular values (`both`). Computed in fp64 and returned in the weight's dtype, with W_rest rounded so that the sum
-    is exact to that dtype. `gram` finds the chosen directions alone, `svd` all of them first. If `in_place`, W_rest is
-    the weight, written over.
+    A holds the chosen left singular vectors times their singular values and B the right singular vectors; with `both`,
+    each is scaled by the square roots of the singular values instead. Computed in fp64 and returned in the weight's
+    dtype, with W_rest rounded so that the sum is exact to that dtype. `gram` computes only the chosen directions, `svd`
+    all of them. If `in_place`, W_rest overwrites the weight.
 
     Raises:
         ValueError: if rank is not in 1..min(I, O), or the weight is not finite.

@@ -1,4 +1,4 @@
-"""A linear map with trained low-rank terms on some of its outputs: y = x W + s (x A) B. Shapes: I in, O out, R rank."""
+"""A linear map with trained low-rank updates: y = x W + s (x A) B. Shapes: I inputs, O outputs, R rank."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 class LowRank(nn.Module):
     """Wraps a linear map `base` (nn.Linear or Conv1D) and adds `scale * (x A) B` to the outputs of each of its sites.
 
-    `A` [I, R] and `B` [R, O of the site] are kept per role, so that query, key and value of a fused map are adapted
-    separately. The base is frozen here and stays where it was otherwise: dtype, device and bias are its own.
+    `A` [I, R] and `B` [R, O of the site] are stored per role, so the query, key and value of a fused map are adapted
+    separately. The base is frozen and keeps its dtype, device and bias.
     """
 
-    product_tables: tuple[str, ...] = ("A", "B")  # whose parameters are read by matrix products alone
+    product_tables: tuple[str, ...] = ("A", "B")  # parameters used only in matrix products
 
     def __init__(
         self, base: nn.Module, sites: Sequence[Site], rank: Mapping[Role, int], scale: float, dropout: float
@@ -52,11 +52,11 @@ class LowRank(nn.Module):
         self.B = nn.ParameterDict({s.role: weight.new_zeros(rank[s.role], s.width, dtype=dtype) for s in sites})
 
     def factors(self, role: Role) -> tuple[torch.Tensor, torch.Tensor]:
-        """The `A` and `B` of a role that act now."""
+        """The active `A` and `B` of a role."""
         return self.A[role], self.B[role]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """x [..., I] to y [..., O]."""
+        """Map x [..., I] to y [..., O]."""
         y: torch.Tensor = self.base(x)
         dropped = self.dropout(x)
         for site in self.sites:
@@ -65,22 +65,22 @@ class LowRank(nn.Module):
         return y
 
     def weight_of(self, site: Site) -> torch.Tensor:
-        """The base weight of a site as [I, O]; a view where its outputs are contiguous."""
+        """The base weight of a site as [I, O]; a view if its outputs are contiguous."""
         return site.take(weight_IO(self.base))
 
     @torch.no_grad()
     def set_weight(self, site: Site, weight: torch.Tensor) -> None:
-        """Write the base weight [I, O] of a site."""
+        """Overwrite the base weight [I, O] of a site."""
         site.put(weight_IO(self.base).data, weight)
 
     def update_of(self, site: Site) -> torch.Tensor:
-        """What the term adds to the weight of a site, [I, O] in fp64."""
+        """The update of a site's weight, [I, O] in fp64."""
         A, B = self.factors(site.role)
         return self.scale * (A.double() @ B.double())
 
     @torch.no_grad()
     def merged(self) -> nn.Module:
-        """The base with every low-rank term folded into its weight, summed in fp64."""
+        """Merge every low-rank update into the base weight, summed in fp64, and return the base."""
         for site in self.sites:
             weight = self.weight_of(site)
             self.set_weight(site, (weight.double() + self.update_of(site)).to(weight.dtype))
@@ -88,7 +88,7 @@ class LowRank(nn.Module):
 
 
 class Nested(LowRank):
-    """A term of which only the first `active` columns of A and rows of B act, scaled by alpha / active (DyLoRA)."""
+    """A low-rank update that uses only the first `active` columns of A and rows of B, scaled by alpha / active."""
 
     def __init__(self, base: nn.Module, sites: Sequence[Site], rank: Mapping[Role, int], **options: Any) -> None:
         self.alpha: float = options.pop("alpha")
@@ -98,11 +98,11 @@ class Nested(LowRank):
         self.activate(max(rank.values()))
 
     def activate(self, rank: int) -> None:
-        """Let the first `rank` directions act."""
+        """Use the first `rank` directions."""
         self.active, self.scale = rank, self.alpha / rank
 
     def factors(self, role: Role) -> tuple[torch.Tensor, torch.Tensor]:
-        """The truncated pair; where `frozen`, gradients reach its last direction only."""
+        """The truncated factors; if `frozen`, gradients reach only their last direction."""
         b, A, B = self.active, self.A[role], self.B[role]
         if self.frozen and b > 1 and torch.is_grad_enabled():
             return (
@@ -113,16 +113,16 @@ class Nested(LowRank):
 
 
 class Directions:
-    """Gives the optimizer one parameter per direction of all `Nested` terms, in place of the factors A and B.
+    """Replaces the factors A and B of all `Nested` modules in the optimizer with one parameter per direction.
 
-    Optimizers skip a parameter whose gradient is None. So for a direction that a step does not train, that step does
-    not happen, whatever state the optimizer keeps (moments, step counts) and whatever it adds (weight decay). Direction
-    i of all factors of one shape is one parameter [sites * width]: the optimizer handles fewer tensors, and copying
-    from and to the factors takes a few operations for each shape. An update that is not element by element (Adafactor
-    clips by the root mean square of a tensor) thus sees a direction of all sites as one tensor.
+    Optimizers skip parameters whose gradient is None. A step therefore leaves the directions that it does not train
+    unchanged, whatever state the optimizer keeps (moments, step counts) and whatever it applies (weight decay).
+    Direction i of all factors of one shape is a single parameter [sites * width]: the optimizer handles fewer tensors,
+    and copying from and to the factors takes a few operations per shape. An update that is not elementwise (Adafactor
+    clips by the root mean square of a tensor) thus treats a direction of all sites as one tensor.
 
-    The factors stay the model's parameters and stay in the optimizer's groups, where gradient scaling and `zero_grad`
-    find them. In `optimizer.step` they have no gradient, so the optimizer keeps no state for them.
+    The factors remain parameters of the model and members of the optimizer's groups, where gradient scaling and
+    `zero_grad` find them. They have no gradient during `optimizer.step`, so the optimizer keeps no state for them.
     """
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -140,17 +140,17 @@ class Directions:
                 group["params"] += self.stacks[-1].directions
 
     def belong_to(self, optimizer: torch.optim.Optimizer) -> bool:
-        """Whether this optimizer updates them."""
+        """Whether the optimizer updates these directions."""
         own = {id(p) for group in optimizer.param_groups for p in group["params"]}
         return all(id(p) in own for stack in self.stacks for p in stack.directions)
 
     def gather(self, trained: Iterable[int]) -> None:
-        """Copy values and gradients from the factors; only the directions `trained` (from 0) get their gradient."""
+        """Copy values and gradients from the factors. Only the directions in `trained` (from 0) get a gradient."""
         for stack in self.stacks:
             stack.gather(trained)
 
     def scatter(self) -> None:
-        """Copy the values back to the factors after the update."""
+        """Copy the updated values back to the factors."""
         for stack in self.stacks:
             stack.scatter()
 
@@ -187,7 +187,7 @@ class _Stack:
 
 
 class Resampled(LowRank):
-    """A term split off the weight itself (ROSA). A role whose rank is full trains the weight as it is, in `whole`."""
+    """Low-rank factors split off the weight (ROSA). Full-rank roles train the weight directly, in `whole`."""
 
     product_tables = ("A", "B", "whole")
 
@@ -201,7 +201,7 @@ class Resampled(LowRank):
             self.set_weight(site, torch.zeros_like(self.whole[site.role]))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """x [..., I] to y [..., O]."""
+        """Map x [..., I] to y [..., O]."""
         y = super().forward(x)
         for site in self.complete:
             y = y + site.spread(x @ self.whole[site.role], self.outputs)
@@ -209,14 +209,14 @@ class Resampled(LowRank):
 
     @torch.no_grad()
     def merged(self) -> nn.Module:
-        """The base with everything that was split off it."""
+        """Merge everything that was split off into the base and return it."""
         for site in self.complete:
             self.set_weight(site, self.whole[site.role])
         return super().merged()
 
 
 class LowRankMethod(Protocol):
-    """What every method with low-rank terms has in its configuration."""
+    """Configuration fields shared by all methods with low-rank updates."""
 
     @property
     def targets(self) -> Sequence[str]:
@@ -241,11 +241,11 @@ def attach_lowrank(
 ) -> None:
     """Freeze the backbone and wrap the method's target weights in place with `wrap(module, sites, ranks, **options)`.
 
-    A float `rank` is a share of a site's full rank, rounded down, at least 1. With `fused`, a fused map of query, key
-    and value is one weight. A module that stands in several places is wrapped once.
+    A float `rank` is a share of a site's full rank, rounded down, but at least 1. With `fused`, a fused map of query,
+    key and value is adapted as one weight. A module used in several places is wrapped once.
 
     Raises:
-        UsageError: if a target's role is missing, a weight belongs to two modules, the backbone reads the weight of
+        UsageError: if the backbone lacks a target's role, two modules share a weight, the backbone reads the weight of
             a wrapped module instead of calling it, or `fused` does not fit the targets.
     """
     sites = find_sites(model, method.targets)
@@ -275,7 +275,7 @@ def attach_lowrank(
 
 
 def _try_out(model: PreTrainedModel) -> None:
-    """Read a short text. Raises UsageError if the backbone wants more of an adapted module than its output."""
+    """Run a short input. Raises UsageError if the backbone accesses attributes of an adapted module."""
     was = model.training
     model.eval()
     try:
@@ -291,13 +291,13 @@ def _try_out(model: PreTrainedModel) -> None:
 
 
 def skipped_facts(model: nn.Module) -> dict[str, dict[str, int]]:
-    """What `targets=[all]` left as it is, for the record: names of weights with `*` for numbers, and counts."""
+    """Weights that `targets=[all]` skipped, for the record: counts by name, with `*` for numbers in names."""
     skipped = model.__dict__.get("_skipped_weights")
     return {"skipped_weights": skipped} if skipped else {}
 
 
 def rank_of(rank: int | float, inputs: int, outputs: int) -> int:
-    """A rank as an integer: itself, or a share of the full rank of an [inputs, outputs] weight, rounded down.
+    """Convert a rank to an integer: unchanged, or a share of an [inputs, outputs] weight's full rank, rounded down.
 
     ROSA's code truncates too (rosa-paper/rosa, `peftnet/peft_module/_peftlinear.py`, `_integer_rank`).
     """
@@ -305,7 +305,7 @@ def rank_of(rank: int | float, inputs: int, outputs: int) -> int:
 
 
 def lowrank_sites(model: nn.Module) -> Iterator[tuple[LowRank, Site]]:
-    """Every adapted site with its wrapper, in the model's own order."""
+    """Yield every adapted site with its wrapper, in module order."""
     for module in model.modules():
         if isinstance(module, LowRank):
             for site in module.sites:
@@ -318,7 +318,7 @@ def output_factors(model: nn.Module) -> list[nn.Parameter]:
 
 
 def merge(model: PreTrainedModel) -> PreTrainedModel:
-    """Fold every low-rank adapter into plain weights, in place."""
+    """Merge every low-rank adapter into the backbone's weights, in place."""
     for name, module in list(model.named_modules()):
         if isinstance(module, LowRank):
             model.set_submodule(name, module.merged())
@@ -326,10 +326,11 @@ def merge(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def to_peft(model: PreTrainedModel, backbone: PreTrainedModel, dropout: float) -> PeftAdapter:
-    """The low-rank terms that act now as a LoRA of `peft`.
+    """Export the active low-rank updates as a `peft` LoRA.
 
-    `peft` has one pair for a whole module. Of a fused map the pairs of all roles become one of the sum of their ranks,
-    with zeros in B where a role adds nothing to an output. Trained biases of adapted modules become biases of B.
+    `peft` has one pair of factors per module. For a fused map, the pairs of all roles are combined into one whose rank
+    is the sum of their ranks, with zeros in B for outputs that a role does not change. Trained biases of adapted
+    modules are exported as biases of B.
     """
     from peft import LoraConfig
 
@@ -370,7 +371,7 @@ def to_peft(model: PreTrainedModel, backbone: PreTrainedModel, dropout: float) -
 
 
 def _shortest(model: nn.Module, names: set[str]) -> list[str]:
-    """The last parts of modules' names if they name these modules only, else the whole names."""
+    """The last components of the module names if they match no other modules, else the full names."""
     leaves = {name.rpartition(".")[2] for name in names}
     others = {name for name, _ in model.named_modules() if name.rpartition(".")[2] in leaves} - names
     return sorted(names if others else leaves)

@@ -1,7 +1,7 @@
-"""`peft` tuners put into a model in place: it stays the `transformers` model it was, with adapted modules inside.
+"""Applies `peft` tuners to a model in place; it remains a `transformers` model that contains adapted modules.
 
-`peft` itself would wrap the model and run the forward pass through the wrapper. Here its tuner only exchanges modules;
-it stays beside the model, out of its module tree, for merging and for what it does between steps.
+`peft` itself wraps the model and runs the forward pass through the wrapper. Here its tuner only replaces modules. The
+tuner is stored outside the model's module tree, for merging and for its work between steps.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from rosa_bench.models.hashing import tensor_hash
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-ADAPTER = "default"  # the name that peft gives to the one adapter a model has here
-KEPT = ("ipt", "exp_avg_ipt", "exp_avg_unc")  # what a rank allocator holds per adapted parameter
+ADAPTER = "default"  # peft's name for a model's only adapter
+KEPT = ("ipt", "exp_avg_ipt", "exp_avg_unc")  # a rank allocator's state per adapted parameter
 
 
 class AllocatorState(nn.Module):
-    """Buffers for what a rank allocator knows between two steps, so that checkpoints hold it.
+    """Buffers for a rank allocator's state between steps, so that checkpoints include it.
 
-    The allocator keeps dictionaries of tensors by parameter name, and a pattern of the ranks that are left.
+    The allocator keeps dictionaries of tensors by parameter name and a pattern of the remaining ranks.
     """
 
     averages: torch.Tensor  # [3, parameters]
     pattern: torch.Tensor  # [ranks]
-    known: torch.Tensor  # [2]: whether there are averages, and a pattern
+    known: torch.Tensor  # [2]: whether averages and a pattern exist
 
     def __init__(self, tuner: Any) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class AllocatorState(nn.Module):
         self.register_buffer("known", torch.zeros(2, dtype=torch.bool))
 
     def give(self, tuner: Any) -> None:
-        """Hand the allocator what the buffers hold."""
+        """Copy the buffers to the allocator."""
         allocator, config = tuner.rankallocator, tuner.peft_config[ADAPTER]
         sizes = [shape.numel() for shape in self.shapes.values()]
         for kept, row in zip(KEPT, self.averages, strict=True):
@@ -60,7 +60,7 @@ class AllocatorState(nn.Module):
         config.rank_pattern = left if self.known[1] else None
 
     def take(self, tuner: Any) -> None:
-        """Copy what the allocator holds into the buffers."""
+        """Copy the allocator's state to the buffers."""
         allocator, pattern = tuner.rankallocator, tuner.peft_config[ADAPTER].rank_pattern
         self.known.copy_(torch.tensor([bool(allocator.ipt), bool(pattern)]))
         if allocator.ipt:
@@ -71,7 +71,7 @@ class AllocatorState(nn.Module):
 
 
 def adapt(model: PreTrainedModel, config: Any) -> None:
-    """Let the tuner of a `peft` configuration exchange modules of the backbone. Raises whatever `peft` raises."""
+    """Let the tuner of a `peft` configuration replace modules of the backbone. Raises whatever `peft` raises."""
     from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 
     before = {id(p): tensor_hash({"": p}) for p in model.base_model.parameters()}
@@ -87,7 +87,7 @@ def adapt(model: PreTrainedModel, config: Any) -> None:
 
 
 def fold(model: Any) -> None:
-    """Merge what a tuner added into the backbone's weights, in place; nothing where there is no tuner."""
+    """Merge a tuner's adapters into the backbone's weights, in place. Does nothing without a tuner."""
     tuner = model.__dict__.pop("_tuner", None)
     if tuner is not None:
         model.__dict__.pop("_changed")
@@ -97,25 +97,25 @@ def fold(model: Any) -> None:
 
 
 def changed(model: nn.Module) -> set[str]:
-    """Names of frozen parameters that attaching gave other values than the backbone's."""
+    """Names of frozen parameters whose values attaching changed."""
     names: set[str] = model.__dict__.get("_changed", set())
     return names
 
 
 def tuner_of(model: nn.Module) -> Any:
-    """The tuner that `adapt` left beside the model; None if there is none."""
+    """The tuner that `adapt` stored on the model, or None."""
     return model.__dict__.get("_tuner")
 
 
 def to_peft(model: PreTrainedModel) -> PeftAdapter:
-    """What a model's tuner trained, as `peft` saves it for the model with its head.
+    """Export a tuner's trained tensors as `peft` saves them for the model with its head.
 
-    Ranks that an allocator has taken away stay, at zero: their pattern is not saved.
+    Ranks that an allocator pruned remain as zeros, since their pattern is not saved.
     """
     from peft import get_peft_model_state_dict
 
     tuner, prefix = tuner_of(model), model.base_model_prefix
-    whole = nn.Module()  # a wrapper as `peft` names it
+    whole = nn.Module()  # imitates peft's wrapper to get its tensor names
     whole.base_model, whole.__dict__["peft_config"] = tuner, tuner.peft_config
     with _without_pattern(tuner):
         config = copy.deepcopy(tuner.peft_config[ADAPTER])
@@ -134,7 +134,7 @@ def to_peft(model: PreTrainedModel) -> PeftAdapter:
 
 @contextmanager
 def _without_pattern(tuner: Any) -> Iterator[None]:
-    """Without the pattern of ranks that an allocator has left, by which `peft` would cut tensors."""
+    """Hide an allocator's rank pattern, by which `peft` would truncate tensors."""
     config = tuner.peft_config[ADAPTER]
     pattern = getattr(config, "rank_pattern", None) if hasattr(tuner, "rankallocator") else None
     if pattern is not None:
@@ -147,7 +147,7 @@ def _without_pattern(tuner: Any) -> Iterator[None]:
 
 
 def split_to_peft(trained: PeftAdapter, start: PeftAdapter) -> PeftAdapter:
-    """A LoRA of twice the rank that adds to the whole weight what `trained` adds to the rest that `start` left."""
+    """Return a LoRA of twice the rank that adds `trained` minus `start` to the original, unsplit weight."""
     config = copy.deepcopy(trained.config)
     tensors = {}
     for name, tensor in trained.tensors.items():
@@ -167,7 +167,7 @@ def split_to_peft(trained: PeftAdapter, start: PeftAdapter) -> PeftAdapter:
 
 
 def penalty_gradients(model: nn.Module) -> Iterator[tuple[nn.Parameter, torch.Tensor]]:
-    """Gradients of what a model's tuner adds to a loss, such as a regulariser of its factors; none without a tuner."""
+    """Yield gradients of the tuner's regularization loss, such as that of its factors; nothing without a tuner."""
     tuner = tuner_of(model)
     loss = None if tuner is None else _penalty(tuner)
     if not isinstance(loss, torch.Tensor) or not loss.requires_grad:
@@ -179,7 +179,7 @@ def penalty_gradients(model: nn.Module) -> Iterator[tuple[nn.Parameter, torch.Te
 
 
 def _penalty(tuner: Any) -> Any:
-    """What the tuner's own forward pass adds to a loss, and what `peft` leaves to the training loop to add."""
+    """The loss that the tuner's own forward pass adds, plus the loss that `peft` leaves to the training loop."""
     outputs = SimpleNamespace(loss=0.0)
     if hasattr(tuner, "rankallocator"):
         outputs.loss = torch.zeros((), device=tuner.model.device)
@@ -189,7 +189,7 @@ def _penalty(tuner: Any) -> Any:
 
 
 def allocate(model: Any, step: int) -> None:
-    """What the tuner does after an update, of which `step` counts from 1: it may take ranks away."""
+    """Update the allocator after optimizer step `step` (from 1), which may prune ranks."""
     tuner = tuner_of(model)
     model.allocator_state.give(tuner)
     tuner.update_and_allocate(step)

@@ -1,15 +1,15 @@
-"""Reversible layers whose inputs are rebuilt exactly from their outputs, bit for bit, however small the factors.
+"""Reversible layers that reconstruct their inputs from their outputs bit for bit, for any factors.
 
 A layer maps two streams h1, h2 [batch, length, width] to
 
     y1 = lambda h1 + F(h2)        y2 = beta h2 + G(y1)
 
 and back by h2 = (y2 - G(y1)) / beta, h1 = (y1 - F(h2)) / lambda. In floating point the division multiplies rounding
-errors, tenfold per layer at the published factors; after some ten layers nothing is left of the input. Here the streams
-are integers (multiples of 2**-30 in 64 bits) and a factor is a fraction n/d: the integer division n h = d q + r leaves
-q in the stream and r, at most four bits per value for 1/10, on a tape. Both directions are then exact, as long as F and
-G give the same bits for the same input, which they do on one machine with one number of threads. What is kept per layer
-is r and the state of the random generators; all activations of F and G are computed again in the backward pass.
+errors, tenfold per layer at the published factors, which destroys the input after about ten layers. Here the streams
+are integers (multiples of 2**-30 in 64 bits) and a factor is a fraction n/d: the integer division n h = d q + r keeps q
+in the stream and stores r, at most four bits per value for 1/10, on a tape. Both directions are exact if F and G give
+the same bits for the same input, which they do on one machine with a fixed number of threads. Each layer stores only r
+and the state of the random generators; the backward pass recomputes all activations of F and G.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from rosa_bench.modules.streams import from_stream, halves, to_stream
 
 
 class ReversibleLayer(nn.Module, ABC):
-    """F and G of one layer. Subclasses hold their modules; `call` carries what the layer gets beside its input."""
+    """F and G of one layer. Subclasses hold their modules; `call` holds the layer's arguments other than its input."""
 
     @abstractmethod
     def F(self, h: torch.Tensor, call: Any) -> torch.Tensor:
@@ -43,18 +43,18 @@ class ReversibleLayer(nn.Module, ABC):
 
 
 class AdapterLayer(ReversibleLayer):
-    """The whole layer and an adapter of its own: MEFT1 (the layer is F) and MEFT2 (the layer is G)."""
+    """The whole layer and a separate adapter: MEFT1 (the layer is F) and MEFT2 (the layer is G)."""
 
     def __init__(self, layer: nn.Module, adapter: Adapter, layer_first: bool) -> None:
         super().__init__()
         self.layer, self.adapter, self.layer_first = layer, adapter, layer_first
 
     def F(self, h: torch.Tensor, call: Any) -> torch.Tensor:
-        """The layer in MEFT1, else the adapter."""
+        """The layer in MEFT1, the adapter in MEFT2."""
         return self._layer(h, call) if self.layer_first else self._adapter(h)
 
     def G(self, y: torch.Tensor, call: Any) -> torch.Tensor:
-        """The adapter in MEFT1, else the layer."""
+        """The adapter in MEFT1, the layer in MEFT2."""
         return self._adapter(y) if self.layer_first else self._layer(y, call)
 
     def _layer(self, h: torch.Tensor, call: Any) -> torch.Tensor:
@@ -84,19 +84,19 @@ class HalvesLayer(ReversibleLayer):
 
 @dataclass
 class Random:
-    """The states of the generators that dropout draws from."""
+    """States of the random generators that dropout uses."""
 
     cpu: torch.Tensor
     device: torch.Tensor | None
 
     @classmethod
     def now(cls, like: torch.Tensor) -> Random:
-        """The states before the next draw."""
+        """The current states."""
         return cls(torch.get_rng_state(), torch.cuda.get_rng_state(like.device) if like.is_cuda else None)
 
     @contextlib.contextmanager
     def replayed(self, like: torch.Tensor) -> Iterator[None]:
-        """Draw again from these states; afterwards the global stream is where it was."""
+        """Restore these states within the context; afterwards the global states are unchanged."""
         with torch.random.fork_rng(devices=[like.device] if like.is_cuda else []):
             torch.set_rng_state(self.cpu)
             if self.device is not None:
@@ -105,9 +105,9 @@ class Random:
 
 
 class ReversibleStack(nn.Module):
-    """Layers in a row. The first `reversible` of them keep no activations, the others are the same with plain autograd.
+    """A sequence of layers. The first `reversible` layers store no activations; the others run with plain autograd.
 
-    `switch` exchanges the streams after each layer; `weights` combine them at the end.
+    `switch` swaps the streams after each layer; `weights` combine them at the end.
     """
 
     def __init__(
@@ -123,11 +123,11 @@ class ReversibleStack(nn.Module):
         self.layers = nn.ModuleList(layers)
         self.factors, self.switch, self.reversible, self.weights = factors, switch, reversible, weights
         self.bind = bind
-        self.rebuilt: torch.Tensor | None = None  # filled in the backward pass while `keep_rebuilt`
+        self.rebuilt: torch.Tensor | None = None  # set by the backward pass if `keep_rebuilt`
         self.keep_rebuilt = False
 
     def forward(self, hidden: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """hidden [batch, length, width] to the combined streams, of the same shape."""
+        """Map hidden [batch, length, width] to the combined streams, of the same shape."""
         count = self.reversible if torch.is_grad_enabled() else 0
         call = self.bind(*args, **kwargs)
         first = second = hidden
@@ -141,7 +141,7 @@ class ReversibleStack(nn.Module):
     def step(
         self, layer: nn.Module, first: torch.Tensor, second: torch.Tensor, call: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """One layer with plain autograd."""
+        """Run one layer with plain autograd."""
         assert isinstance(layer, ReversibleLayer)
         y1 = float(self.factors[0]) * first + layer.F(second, call)
         y2 = float(self.factors[1]) * second + layer.G(y1, call)
@@ -149,7 +149,7 @@ class ReversibleStack(nn.Module):
 
 
 class _Reversible(torch.autograd.Function):
-    """The reversible layers of a stack as one function of the hidden states and the trained parameters."""
+    """The reversible layers of a stack as one autograd function of the hidden states and the trained parameters."""
 
     @staticmethod
     def forward(
@@ -158,7 +158,7 @@ class _Reversible(torch.autograd.Function):
         kind, dtype = hidden.device.type, hidden.dtype
         ctx.autocast = {"dtype": torch.get_autocast_dtype(kind), "enabled": torch.is_autocast_enabled(kind)}
         first = second = to_stream(hidden)
-        floats = from_stream(second, dtype)  # of the second stream, which F reads
+        floats = from_stream(second, dtype)  # the second stream, which F reads
         shrink_first, shrink_second = (halves(factor, dtype, hidden.device) for factor in stack.factors)
         tape: list[tuple[Random, Random]] = []
         rests: list[torch.Tensor | None] = []
@@ -189,7 +189,7 @@ class _Reversible(torch.autograd.Function):
         found: dict[int, torch.Tensor] = {}
         again = partial(_again, ctx, found)
         undo_first, undo_second = (halves(factor, ctx.dtype, first.device) for factor in stack.factors)
-        floats = from_stream(second if stack.switch else first, ctx.dtype)  # of y1, which G read
+        floats = from_stream(second if stack.switch else first, ctx.dtype)  # y1, which G read
         for i in reversed(range(len(ctx.tape))):
             layer = stack.layers[i]
             assert isinstance(layer, ReversibleLayer)
@@ -201,7 +201,7 @@ class _Reversible(torch.autograd.Function):
             f, more = again(layer, layer.F, floats_second, d1, before_F, i > 0 or ctx.needs_input_grad[3])
             d_second = float(beta) * d2 if more is None else float(beta) * d2 + more
             first, floats_first = undo_first.backward(y1, f, rests[2 * i])
-            floats = floats_second if stack.switch else floats_first  # of the y1 of the layer before
+            floats = floats_second if stack.switch else floats_first  # y1 of the previous layer
             d_first = float(lambda_) * d1
         if stack.keep_rebuilt:
             stack.rebuilt = floats_first
@@ -219,9 +219,9 @@ def _again(
     before: Random,
     wanted: bool,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """F or G once more, with gradients: its output, and the gradient of its input `floats` if `wanted`.
+    """Recompute F or G with gradients. Returns its output and, if `wanted`, the gradient of its input `floats`.
 
-    Gradients of parameters are added to `found`.
+    Adds the gradients of parameters to `found`.
     """
     x = floats.detach().requires_grad_(wanted)
     trained = [parameter for parameter in layer.parameters() if parameter.requires_grad]

@@ -1,9 +1,9 @@
-"""Chosen singular directions of a weight, without computing the others. Shapes: I inputs, O outputs, R chosen.
+"""Computes selected singular directions of a weight without the others. Shapes: I inputs, O outputs, R selected.
 
-A full singular value decomposition finds min(I, O) directions where ROSA wants R of them. Here the smaller Gram matrix
-of the weight is brought to tridiagonal form, whose eigenvalues are cheap to have all and whose eigenvectors can be had
-one by one (inverse iteration); the reflections that led there carry them back. Everything is in fp64, so that squaring
-the weight costs nothing that its own precision holds, and what was found is checked.
+A full singular value decomposition computes min(I, O) directions, of which ROSA needs R. Here the smaller Gram matrix
+of the weight is reduced to tridiagonal form. All its eigenvalues are cheap, and its eigenvectors can be computed one by
+one (inverse iteration) and transformed back by the reflectors. Everything is in fp64, so squaring the weight loses
+nothing that its own precision holds, and the result is verified.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from numpy.typing import NDArray
 
 from rosa_bench.modules.lapack import add_square, eigenvalues, tridiagonal
 
-BLOCK = 128  # rows or columns of a weight that are turned into fp64 at a time
-SMALLEST = 1e-4  # of the largest singular value; below it squares lose too much, and the weight itself is decomposed
-TOLERANCE = 1e-10  # of what is found, against the definition of an eigenvector
+BLOCK = 128  # rows or columns of a weight to convert to fp64 at a time
+SMALLEST = 1e-4  # share of the largest singular value; smaller values lose too much when squared and need an SVD
+TOLERANCE = 1e-10  # maximum deviation from the definition of an eigenvector
 STACK_BYTES = 2**30
 Directions = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 def by_svd(W_IO: torch.Tensor, index: torch.Tensor) -> Directions:
-    """Left [I, R], values [R] and right [R, O] of the chosen singular directions, 0 the largest, in fp64."""
+    """Left [I, R], values [R] and right [R, O] of the selected singular directions in fp64; index 0 is the largest."""
     U, S, Vh = torch.linalg.svd(W_IO.double(), full_matrices=False)
     index = index.to(S.device)
     return U[:, index], S[index], Vh[index]
 
 
 def by_gram(W_IO: torch.Tensor, index: torch.Tensor) -> Directions:
-    """The same up to signs, computed on the CPU; by `by_svd` where a chosen value is too small for this way."""
+    """Same as `by_svd` up to signs, on the CPU. Falls back to `by_svd` if a selected value is too small."""
     inputs, outputs = W_IO.shape
     W_LN = W_IO.detach().cpu() if inputs >= outputs else W_IO.detach().cpu().T  # L the longer side, N the shorter
     found = _eigenvectors(_gram(W_LN), index)
@@ -47,10 +47,10 @@ def by_gram(W_IO: torch.Tensor, index: torch.Tensor) -> Directions:
 
 
 def by_stack(W_SIO: torch.Tensor, index_SR: torch.Tensor) -> tuple[Directions, torch.Tensor]:
-    """Chosen directions of S weights of one shape at once, on their device, by the eigenvectors of their Gram matrices.
+    """Selected directions of S weights of one shape, on their device, from the eigenvectors of their Gram matrices.
 
-    Gives left [S, I, R], values [S, R] and right [S, R, O] in fp64, and which of the S are right [S]; `by_svd` is for
-    the others. Weights must be finite.
+    Returns left [S, I, R], values [S, R] and right [S, R, O] in fp64, and a mask [S] of the accurate results; use
+    `by_svd` for the others. Weights must be finite.
     """
     inputs, outputs = W_SIO.shape[1:]
     W_SLN = (W_SIO if inputs >= outputs else W_SIO.mT).double()  # L the longer side, N the shorter
@@ -69,12 +69,12 @@ def by_stack(W_SIO: torch.Tensor, index_SR: torch.Tensor) -> tuple[Directions, t
 
 
 def stack_size(inputs: int, outputs: int) -> int:
-    """How many [I, O] weights `by_stack` may take at a time: what it holds in fp64 stays below `STACK_BYTES`."""
+    """Number of [I, O] weights per call of `by_stack` that keeps its fp64 tensors below `STACK_BYTES`."""
     return max(1, STACK_BYTES // (8 * (3 * inputs * outputs + 3 * min(inputs, outputs) ** 2)))
 
 
 def add_product(W_IO: torch.Tensor, A_IR: torch.Tensor, B_RO: torch.Tensor, sign: float = 1.0) -> None:
-    """W + sign A B in place, summed in fp64 a part of the longer side at a time, so that no second matrix is held."""
+    """W + sign A B in place, summed in fp64 in blocks along the longer side, without a second full matrix."""
     if W_IO.shape[0] > W_IO.shape[1]:
         W_IO, A_IR, B_RO = W_IO.T, B_RO.T, A_IR.T
     A = sign * A_IR.double()
@@ -83,7 +83,7 @@ def add_product(W_IO: torch.Tensor, A_IR: torch.Tensor, B_RO: torch.Tensor, sign
 
 
 def _gram(W_LN: torch.Tensor) -> NDArray[np.float64]:
-    """W' W [N, N] in fp64, its lower triangle, in Fortran's order."""
+    """The lower triangle of W' W [N, N], in fp64 and Fortran order."""
     N = W_LN.shape[1]
     G: NDArray[np.float64] = np.zeros((N, N), order="F")
     for rows in W_LN.split(BLOCK):
@@ -93,9 +93,9 @@ def _gram(W_LN: torch.Tensor) -> NDArray[np.float64]:
 
 
 def _eigenvectors(G_NN: NDArray[np.float64], index: torch.Tensor) -> tuple[NDArray[np.float64], torch.Tensor] | None:
-    """All eigenvalues [N] in ascending order, and the eigenvectors [N, R] of the chosen ones, 0 the largest.
+    """All eigenvalues [N] in ascending order, and the selected eigenvectors [N, R]; index 0 is the largest.
 
-    G, of which the lower triangle is read, is overwritten. None for a matrix too small, or where LAPACK gives up.
+    Reads the lower triangle of G and overwrites G. Returns None if the matrix is too small or LAPACK fails.
     """
     from scipy.linalg import lapack
 
@@ -107,13 +107,13 @@ def _eigenvectors(G_NN: NDArray[np.float64], index: torch.Tensor) -> tuple[NDArr
     if form is None or values is None:
         return None
     diagonal, beside, tau = form
-    chosen = N - 1 - index.numpy()[::-1]  # ascending, as LAPACK wants them
+    chosen = N - 1 - index.numpy()[::-1]  # ascending, as LAPACK requires
     one_block = np.ones(N, np.int32), np.r_[N, np.zeros(N - 1)].astype(np.int32)
     Z, failed = lapack.dstein(diagonal, beside, values[chosen], *one_block)
     if failed:
         return None
-    # The reflectors stand below the diagonal, one row further down than `dormqr` wants them. Counted from the second
-    # number of the matrix on they are where it wants them, with a last row that has to be zero.
+    # The reflectors are below the diagonal, one row further down than `dormqr` expects. Starting at the second
+    # element of the matrix shifts them into place, with a last row that must be zero.
     G_NN[0, 1:] = 0
     reflectors = G_NN.reshape(-1, order="F")[1 : 1 + N * (N - 1)].reshape(N, N - 1, order="F")
     moved = np.zeros_like(Z, order="F")
@@ -126,7 +126,7 @@ def _eigenvectors(G_NN: NDArray[np.float64], index: torch.Tensor) -> tuple[NDArr
 
 
 def _true(W_LN: torch.Tensor, image_LR: torch.Tensor, V_NR: torch.Tensor, largest: float) -> bool:
-    """Whether V is orthonormal and W' W V = V times values: inverse iteration can miss where eigenvalues coincide."""
+    """Whether V is orthonormal and W' W V = V times values; inverse iteration can fail for coinciding eigenvalues."""
     again = sum(
         (rows.double().T @ image for rows, image in zip(W_LN.split(BLOCK), image_LR.split(BLOCK), strict=True)),
         torch.zeros_like(V_NR),

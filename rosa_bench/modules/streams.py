@@ -1,12 +1,12 @@
-"""Streams of integers that replace floats between reversible layers, and half a layer as one function of tensors.
+"""Integer streams that replace floats between reversible layers, and the tensor operations of half a layer.
 
-A value is a multiple of 2**-30 in 64 bits. A factor n/d splits it without loss: n h = d q + r leaves q in the stream
-and r, below d, on a tape. Conversions go through fp32: scaling a float by a power of two is exact, and so is rounding
-the result, so nothing is gained by fp64 for floats of 24 bits or fewer and streams up to 2**53.
+A value is a multiple of 2**-30 in 64 bits. A factor n/d splits it without loss: n h = d q + r keeps q in the stream and
+stores r, below d, on a tape. Conversions use fp32: scaling a float by a power of two is exact, and so is rounding the
+result, so fp64 has no advantage for floats of 24 bits or fewer and streams up to 2**53.
 
-`forward_half` and `backward_half` hold everything that happens to a stream between two functions of a layer. On CUDA
-they are compiled to a few kernels each, if the compiled functions give the same bits as these; F and G never are, as
-they must round alike with and without gradients.
+`forward_half` and `backward_half` contain all operations on a stream between two functions of a layer. On CUDA they are
+compiled to a few kernels each, if the compiled functions give the same bits. F and G are never compiled, since they
+must round identically with and without gradients.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from typing import Any
 
 import torch
 
-SCALE = 2.0**30  # of a value in a stream
-STEP = 2.0**-30  # the value of one in a stream
-NIBBLE = 16  # remainders below it are packed, two to a byte
+SCALE = 2.0**30  # stream units per 1.0
+STEP = 2.0**-30  # value of one stream unit
+NIBBLE = 16  # smaller remainders are packed, two to a byte
 
 
 def to_stream(values: torch.Tensor) -> torch.Tensor:
-    """Floats to the nearest integers in the stream, ties to even."""
+    """Convert floats to the nearest integers of a stream, ties to even."""
     wide = values if values.dtype == torch.float64 else values.float()
     return (wide * SCALE).round_().to(torch.int64)
 
 
 def from_stream(stream: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Integers of a stream to floats."""
+    """Convert integers of a stream to floats."""
     wide = stream.to(torch.float64 if dtype == torch.float64 else torch.float32)
     return wide.mul_(STEP).to(dtype)
 
 
 def shrink(stream: torch.Tensor, factor: Fraction) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """The stream times n/d rounded down, and the packed remainders (None where nothing is lost)."""
+    """Multiply a stream by n/d, rounding down. Returns it with the packed remainders (None if nothing is lost)."""
     if factor == 1:
         return stream, None
     whole = stream if factor.numerator == 1 else stream * factor.numerator
@@ -47,7 +47,7 @@ def shrink(stream: torch.Tensor, factor: Fraction) -> tuple[torch.Tensor, torch.
 
 
 def grow(stream: torch.Tensor, factor: Fraction, rest: torch.Tensor | None) -> torch.Tensor:
-    """The stream that `shrink` made this one and these remainders from."""
+    """Invert `shrink`."""
     if rest is None:
         return stream
     if factor.denominator <= NIBBLE:
@@ -57,7 +57,7 @@ def grow(stream: torch.Tensor, factor: Fraction, rest: torch.Tensor | None) -> t
 
 
 def _pack(rest: torch.Tensor) -> torch.Tensor:
-    """Two remainders below 16 to a byte."""
+    """Pack remainders below 16, two to a byte."""
     flat = rest.flatten()
     if flat.numel() % 2:
         flat = torch.cat([flat, flat.new_zeros(1)])
@@ -73,9 +73,9 @@ Backward = tuple[torch.Tensor, torch.Tensor]
 
 
 def forward_half(stream: torch.Tensor, added: torch.Tensor, factor: Fraction, dtype: torch.dtype) -> Forward:
-    """factor * stream + added: as a stream, the remainders, and as the floats that the next function reads.
+    """Compute factor * stream + added. Returns the stream, the remainders, and the floats that the next function reads.
 
-    Integers cannot be NaN; the floats are, where `added` is not finite.
+    Integers cannot represent NaN; the floats are NaN where `added` is not finite.
     """
     quotient, rest = shrink(stream, factor)
     total = quotient + to_stream(added)
@@ -85,13 +85,13 @@ def forward_half(stream: torch.Tensor, added: torch.Tensor, factor: Fraction, dt
 def backward_half(
     stream: torch.Tensor, added: torch.Tensor, rest: torch.Tensor | None, factor: Fraction, dtype: torch.dtype
 ) -> Backward:
-    """What `forward_half` made a stream from, as a stream and as floats."""
+    """Invert `forward_half`. Returns the stream and its floats."""
     before = grow(stream - to_stream(added), factor, rest)
     return before, from_stream(before, dtype)
 
 
 class Halves:
-    """`forward_half` and `backward_half` for one factor and type of floats. `how` says how: `eager` or `compiled`."""
+    """`forward_half` and `backward_half` for one factor and dtype. `how` is `eager` or `compiled`."""
 
     def __init__(self, factor: Fraction, dtype: torch.dtype, compiled: bool = False) -> None:
         self.factor, self.dtype = factor, dtype
@@ -99,14 +99,14 @@ class Halves:
         self._fused = _compiled(factor, dtype) if compiled else None
 
     def forward(self, stream: torch.Tensor, added: torch.Tensor) -> Forward:
-        """The stream after `added`, the remainders, and the floats that the next function reads."""
+        """The stream after adding `added`, the remainders, and the floats that the next function reads."""
         if self._fused is None or stream.numel() % 2:
             return forward_half(stream, added, self.factor, self.dtype)
         total, rest, floats = self._fused[0](stream.reshape(-1), added.reshape(-1))
         return total.view(stream.shape), rest, floats.view(stream.shape)
 
     def backward(self, stream: torch.Tensor, added: torch.Tensor, rest: torch.Tensor | None) -> Backward:
-        """The stream before `added`, and its floats."""
+        """The stream before adding `added`, and its floats."""
         if self._fused is None or stream.numel() % 2:
             return backward_half(stream, added, rest, self.factor, self.dtype)
         before, floats = self._fused[1](stream.reshape(-1), added.reshape(-1), rest)
@@ -114,10 +114,11 @@ class Halves:
 
 
 def _compiled(factor: Fraction, dtype: torch.dtype) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Both halves for flat tensors of an even number of values, compiled for any number of them.
+    """Compile both halves for flat tensors of any even number of values.
 
-    n and d are constants of the compiled code: a 64-bit division by a variable is slow on a GPU. So each factor has
-    code objects of its own, and sizes are marked as variable one by one; `dynamic=True` would make n and d variables.
+    n and d are constants in the compiled code, since 64-bit division by a variable is slow on a GPU. Each factor
+    therefore has its own code objects, and sizes are marked as dynamic one by one; `dynamic=True` would make n and d
+    variables.
     """
     n, d = factor.numerator, factor.denominator
 
@@ -132,7 +133,7 @@ def _compiled(factor: Fraction, dtype: torch.dtype) -> tuple[Callable[..., Any],
                 pairs = left.view(-1, 2)
                 rest = pairs[:, 0] | (pairs[:, 1] << 4)
         total = stream + to_stream(added)
-        # The compiler takes 0 * added for 0.
+        # The compiler simplifies 0 * added to 0.
         return total, rest, torch.where(torch.isfinite(added), from_stream(total, dtype), torch.nan)
 
     def backward(stream: torch.Tensor, added: torch.Tensor, rest: torch.Tensor | None) -> Backward:
@@ -147,7 +148,7 @@ def _compiled(factor: Fraction, dtype: torch.dtype) -> tuple[Callable[..., Any],
 
 
 def _alone(function: Any, suffix: str) -> Callable[..., Any]:
-    """A function compiled apart from others of the same code, for tensors of any size."""
+    """Compile a function separately from others with the same code, for tensors of any size."""
     code = function.__code__.replace(co_name=function.__name__ + suffix)
     fused = torch.compile(FunctionType(code, globals(), closure=function.__closure__), fullgraph=True)
 
@@ -162,7 +163,7 @@ def _alone(function: Any, suffix: str) -> Callable[..., Any]:
 
 @cache
 def halves(factor: Fraction, dtype: torch.dtype, device: torch.device) -> Halves:
-    """The halves to use on a device: compiled on CUDA, where they agree with the eager ones in every bit."""
+    """The halves to use on a device: compiled on CUDA if they match the eager ones bit for bit, else eager."""
     eager = Halves(factor, dtype)
     if device.type != "cuda":
         return eager
@@ -171,14 +172,14 @@ def halves(factor: Fraction, dtype: torch.dtype, device: torch.device) -> Halves
         return fused if agree(fused, eager, device) else eager
     except torch.OutOfMemoryError:
         raise
-    except (RuntimeError, ImportError, OSError):  # no compiler, or one that cannot do this
+    except (RuntimeError, ImportError, OSError):  # no compiler, or it does not support this code
         return eager
 
 
 def agree(one: Halves, other: Halves, device: torch.device) -> bool:
     """Whether two pairs of halves give the same bits for streams and floats of every size, and NaN for the same floats.
 
-    What a stream holds where a float is not finite is not defined, and nothing reads it.
+    Where a float is not finite, the stream's value is undefined and never read.
     """
     powers = [2**exponent + offset for exponent in (0, 3, 31, 44, 50) for offset in range(-3, 4)]
     multiples = [one.factor.denominator * k + offset for k in range(10) for offset in (-1, 0, 1)]
