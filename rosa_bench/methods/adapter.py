@@ -102,7 +102,7 @@ class Adapter(Method):
             placement.place_normed(model, index, width, self._made(width, draw))
 
     def _made(self, width: int, draw: torch.Generator) -> Bottleneck:
-        """Create an adapter initialised by `init`."""
+        """Create an adapter initialized by `init`."""
         from rosa_bench.modules.bottleneck import Adapter as Bottleneck
 
         made = Bottleneck(width, self.bottleneck, self.activation or ACTIVATIONS[self.variant], self.dropout, draw)

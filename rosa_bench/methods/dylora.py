@@ -100,18 +100,18 @@ class DyLora(Method):
         _activate(step.model, self.rank_at(step.seed, step.index))
 
     def output_factors(self, model: PreTrainedModel) -> list[torch.nn.Parameter]:
-        """Every B."""
+        """The B of every adapted weight."""
         from rosa_bench.modules.lowrank import output_factors
 
         return output_factors(model)
 
     @property
     def phases(self) -> int:
-        """One for each rank."""
+        """One phase per rank."""
         return self.rank_max - self.rank_min + 1
 
     def phase(self, step: Step) -> int:
-        """The rank, which cuts the factors."""
+        """The step's rank, which sets the shape of the truncated factors."""
         return self.rank_at(step.seed, step.index)
 
     def optimizer_made(self, model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> None:
@@ -163,7 +163,7 @@ class DyLora(Method):
             _activate(model, self.rank_max)
 
     def without_peft(self, task: Task) -> str | None:
-        """Supported."""
+        """None: every rank can be exported."""
         return None
 
     def to_peft(self, model: PreTrainedModel, backbone: PreTrainedModel, seed: int) -> PeftAdapter:

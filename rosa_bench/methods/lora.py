@@ -77,7 +77,7 @@ class Lora(Method):
         draw_factors(model, self.init, seed)
 
     def output_factors(self, model: PreTrainedModel) -> list[torch.nn.Parameter]:
-        """Every B."""
+        """The B of every adapted weight."""
         from rosa_bench.modules.lowrank import output_factors
 
         return output_factors(model)
@@ -98,7 +98,7 @@ class Lora(Method):
             self._cut(model, self.rank)
 
     def without_peft(self, task: Task) -> str | None:
-        """Supported."""
+        """None: the adapter can be exported."""
         return None
 
     def to_peft(self, model: PreTrainedModel, backbone: PreTrainedModel, seed: int) -> PeftAdapter:

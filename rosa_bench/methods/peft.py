@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 PROMPTS = {"PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING"}
 CACHED = {"PREFIX_TUNING"}  # a cached prompt is lost when a layer is recomputed
 UNMERGEABLE = {"LILY"}
-# Types that start at the backbone with their default initialisation.
+# Types that start at the backbone with their default initialization.
 EXACT = {
     "ADALORA", "ADAMSS", "BEFT", "BOFT", "DEFT", "DELORA", "FROD", "GLORA", "GRALORA", "HIRA", "HRA", "IA3",
     "LILY", "LN_TUNING", "LOHA", "LOKR", "LORA", "MISS", "OFT", "PEANUT", "PSOFT", "PVERA", "RANDLORA", "ROAD", "SHIRA",
@@ -52,7 +52,7 @@ ELSEWHERE = {
     "monteclora_config": "draws from a buffer that checkpoints do not hold",
     "use_asa": "takes parameters away by sums that checkpoints do not hold",
 }
-READING = ("corda", "eva", "lora_ga")  # initialisations that need training data
+READING = ("corda", "eva", "lora_ga")  # initializations that need training data
 # Peak learning rates for embedded and full-size backbones by preset or type; the default is LORA's.
 RATES = {
     "LORA": (2e-3, 4e-4),
@@ -146,7 +146,7 @@ class Peft(Method):
         self._refuse_elsewhere()
         if self.type in PROMPTS and self._tokens < 1:
             raise UsageError(f"method={self.name} needs method.config.num_virtual_tokens=COUNT")
-        open_steps = {"total_step": sys.maxsize} if hasattr(cls, "total_step") else {}  # until the run's is known
+        open_steps = {"total_step": sys.maxsize} if hasattr(cls, "total_step") else {}  # until set by the run
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
             try:
@@ -229,7 +229,7 @@ class Peft(Method):
     def to_peft(self, model: PreTrainedModel, backbone: PreTrainedModel, seed: int) -> PeftAdapter:
         """Export the configuration with the names of the adapted modules, and the tensors that `peft` saves.
 
-        A LoRA initialised by splitting the weights (PiSSA, OLoRA) becomes a plain LoRA of twice the rank: the trained
+        A LoRA initialized by splitting the weights (PiSSA, OLoRA) becomes a plain LoRA of twice the rank: the trained
         factors minus the initial ones.
         """
         from rosa_bench.modules.peft_tuners import changed, split_to_peft, to_peft

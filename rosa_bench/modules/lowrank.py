@@ -88,7 +88,7 @@ class LowRank(nn.Module):
 
 
 class Nested(LowRank):
-    """A low-rank update that uses only the first `active` columns of A and rows of B, scaled by alpha / active."""
+    """Uses only the first `active` columns of A and rows of B, scaled by alpha / active (DyLoRA)."""
 
     def __init__(self, base: nn.Module, sites: Sequence[Site], rank: Mapping[Role, int], **options: Any) -> None:
         self.alpha: float = options.pop("alpha")
@@ -113,7 +113,7 @@ class Nested(LowRank):
 
 
 class Directions:
-    """Replaces the factors A and B of all `Nested` modules in the optimizer with one parameter per direction.
+    """Gives the optimizer one parameter per direction of all `Nested` modules, in place of the factors A and B.
 
     Optimizers skip parameters whose gradient is None. A step therefore leaves the directions that it does not train
     unchanged, whatever state the optimizer keeps (moments, step counts) and whatever it applies (weight decay).
