@@ -52,6 +52,10 @@ def folder(tmp_path, backbone):
 @pytest.mark.parametrize("command", [command for command in PYTHON if command != SWEEP])
 def test_every_python_command_runs(command, folder):
     arguments = shlex.split(command)[1:]
+    if "--gpus" in command or "--cluster" in command:  # without a GPU or a cluster: planned, or refused in one line
+        done = run([*arguments, "--dry-run"], folder)
+        assert done.returncode in (0, 2) and "Traceback" not in done.stderr and done.stderr.count("\n") <= 1
+        return
     small = [] if "doctor" in command else [s for s in SMALL if s.partition("=")[0] + "=" not in command]
     done = run([*arguments, *small], folder)
     if "roberta_base" in command or "data=hub" in command:
@@ -74,7 +78,7 @@ def test_every_make_command_has_a_recipe(command):
 
 def test_the_three_uses_in_a_row(folder):
     sweep = [*shlex.split(SWEEP)[1:], *SMALL[:-1]]
-    assert run([*sweep, "train.max_steps=2", "train.checkpoint_steps=9"], folder).returncode == 0
+    assert run([*sweep, "task=sst2", "train.max_steps=2", "train.checkpoint_steps=9"], folder).returncode == 0
     assert len(list(folder.glob("results/runs/*/record.json"))) == 4
     done = run(["-m", "rosa_bench.tables"], folder)
     assert done.returncode == 0 and done.stdout.count("rosa r=") == 2, done.stderr
@@ -90,7 +94,7 @@ def test_tables_without_records_say_what_to_do(tmp_path):
 def test_names_in_the_readme_exist():
     for name in (*METHODS, *TASKS):
         assert re.search(rf"\b{name}\b", README), name
-    for path in re.findall(r"\]\((docs/[^)]+)\)", README):
+    for path in re.findall(r"\]\((docs/[^)#]+)", README):
         assert (ROOT / path).is_file(), path
     assert sum(not line.startswith("|") for line in README.splitlines()) < 175
 

@@ -69,7 +69,7 @@ def test_home_is_expanded(quote, tmp_path, monkeypatch):
 
 
 def test_home_of_nobody():
-    with pytest.raises(UsageError, match=r"output_dir='~no_such_user/a'.*not known"):
+    with pytest.raises(UsageError, match=r"output_dir='~no_such_user/a'.*unknown user"):
         compose(["output_dir=~no_such_user/a"])
 
 

@@ -294,12 +294,13 @@ def test_a_record_holds_every_rank_from_one_pass(tmp_path, monkeypatch):
     batches = []
     original = predict.collate
     monkeypatch.setattr(predict, "collate", lambda rows, pad_id: batches.append(len(rows)) or original(rows, pad_id))
-    run = small(tmp_path, "method=dylora", "method.rank_max=4", "train.eval_batch_size=8", "save=adapter")
+    options = ("method.rank_max=4", "train.eval_batch_size=8", "save=adapter")
+    run = small(tmp_path, "task=sst2", "method=dylora", *options)
     record = run_experiment(run)
     assert record.variant_names == ["r1", "r2", "r3", "r4"]
     assert record.params["optimizer_elements"] == 2 * record.params["trainable"]
     assert set(record.scores["validation"]) == set(record.variant_names)
-    assert record.primary["last"] == record.scores["validation"]["r4"]["matthews"]
+    assert record.primary["last"] == record.scores["validation"]["r4"]["accuracy"]
     passes = 2 + 1  # two epoch ends, then all other ranks at once
     assert batches[: 3 * passes] == [8] * 3 * passes and sum(batches[3 * passes :]) < 100
     for name in record.variant_names:

@@ -343,7 +343,7 @@ def test_too_many_layers_are_refused():
 
 
 def test_a_record_says_how_exact_it_was(tmp_path):
-    record = run_experiment(small(tmp_path, "method=meft", "method.variant=meft3"))
+    record = run_experiment(small(tmp_path, "task=sst2", "method=meft", "method.variant=meft3"))
     assert record.facts["reconstruction_rel_err"] < 1e-7 and record.facts["gradient_rel_err"] < 1e-4
     assert 0.8 < record.facts["start_cosine"] < 1 and "start_score_abs_diff" in record.facts
     with pytest.raises(UsageError, match="gradient_checkpointing"):

@@ -45,6 +45,7 @@ def test_a_hub_that_goes_away_after_the_download_costs_nothing(hub_server, commi
         return loaded_model
 
     monkeypatch.setattr(runs, "load", loaded)
+    monkeypatch.setattr("rosa_bench.evaluation.export.load", loaded)
     record = runs.run(small(tmp_path, "method=lora", "model.hub=org/tiny-roberta", "train.max_steps=2"))
     assert record.status == "done" and len(loads) == 2 and loads[0] == loads[1] == len(hub_server.requests)
     assert record.model == "tiny-roberta"

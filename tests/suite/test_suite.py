@@ -194,7 +194,7 @@ def test_usage(tmp_path, capsys, monkeypatch, attempts):
         assert done.returncode == EXIT_USAGE and said in done.stderr
         assert "Traceback" not in done.stderr
     local = ["lora_table14", "data=local", f"data.dir={tmp_path}"]
-    wrong = [(local, "would be read and is missing"), (["smoke", "--published-code"], "no published code")]
+    wrong = [(local, "is missing"), (["smoke", "--published-code"], "no published code")]
     for arguments, said in wrong:  # in this process, as starting one takes seconds
         assert suite.main([*arguments, "--dry-run"]) == EXIT_USAGE and said in capsys.readouterr().err
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

@@ -158,7 +158,7 @@ def vanishing(place: Place, folder: str, own: list[str]) -> int:
 def test_rows_and_weights_that_vanish_are_one_line_and_the_run_goes_on_when_they_are_back(tmp_path, log):
     data = local_rows(tmp_path / "rows ü")
     model = tmp_path / "weights ü"
-    shutil.copytree(Path(console.__file__).parent / "embedded" / "models" / "roberta_mini", model)
+    shutil.copytree(Path(console.__file__).parent.parent / "embedded" / "models" / "roberta_mini", model)
     more = ["data=local", f"data.dir='{data}'", f"model.path='{model}'", "model.name=roberta_mini"]
     expected, _ = killing.whole(tmp_path / "whole", "lora", "roberta_mini", *more)
     own = arguments(tmp_path / "parts", "lora", "roberta_mini", *more)
@@ -225,7 +225,7 @@ def test_names_with_spaces_signs_and_letters_from_anywhere(tmp_path, log, monkey
     monkeypatch.setenv("ROSA_BENCH_CACHE", str(home / "a cache"))
     data = local_rows(home / "my rows")
     model = home / "my weights"
-    shutil.copytree(Path(console.__file__).parent / "embedded" / "models" / "roberta_mini", model)
+    shutil.copytree(Path(console.__file__).parent.parent / "embedded" / "models" / "roberta_mini", model)
     own = [*SMALL, "method=lora", "data=local", f"data.dir='{data}'", f"model.path='{model}'", "save=merged"]
     assert ended(start(elsewhere, str(home), [*own, "output_dir='my runs'"], log=log)) == 0, log.read_text()
     (record,) = (home / "my runs").glob("*/record.json")
