@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -9,11 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load as load_tensors
 from support import forget_hubs, small
 
 import rosa_bench.run as runs
 from rosa_bench.errors import UsageError
-from rosa_bench.models.load import load
+from rosa_bench.models.load import load, loading_facts
 
 
 def files(folder: str) -> dict[str, bytes]:
@@ -31,6 +33,18 @@ def test_a_model_of_the_hub_is_the_folder_it_was_made_of(hub_server, commit, bac
     downloaded, read = load(run.model, run.task, 3)[0], load(local.model, local.task, 3)[0]
     assert downloaded.name_or_path == downloaded.config.name_or_path == "org/tiny-roberta"
     assert all(torch.equal(tensor, read.state_dict()[name]) for name, tensor in downloaded.state_dict().items())
+
+
+def test_a_hub_model_with_pickled_weights_alone_is_read(hub_server, backbone, tmp_path):
+    content = files(backbone("roberta"))
+    state, saved = load_tensors(content.pop("model.safetensors")), io.BytesIO()
+    torch.save(state, saved)
+    hub_server.add("models", "org/pickled", content | {"pytorch_model.bin": saved.getvalue()})
+    run = small(tmp_path, "model.hub=org/pickled", "model.revision=main")
+    local = small(tmp_path, f"model.path={backbone('roberta')}")
+    model, read = load(run.model, run.task, 3)[0], load(local.model, local.task, 3)[0]
+    assert all(torch.equal(tensor, read.state_dict()[name]) for name, tensor in model.state_dict().items())
+    assert loading_facts(model)["pickled_weights"] == ["pytorch_model.bin"]
 
 
 def test_a_hub_that_goes_away_after_the_download_costs_nothing(hub_server, commit, tmp_path, monkeypatch):
