@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 from scipy import stats
@@ -12,13 +13,19 @@ from rosa_bench.stats.bootstrap import Statistic, ratio, sums
 from rosa_bench.stats.summary import Numbers
 
 
-def _compute(predictions: Numbers, labels: Numbers) -> float:
-    require_spread(predictions, "prediction")
-    require_spread(labels, "label")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about nearly constant values
-        correlation = float(stats.pearsonr(predictions, labels)[0])
-    return 100 * correlation
+def scored_by(
+    function: Callable[[Numbers, Numbers], tuple[float, float]],
+) -> Callable[[Numbers, Numbers], float]:
+    """The score in points of a correlation of scipy; absent where one side has no spread."""
+
+    def compute(predictions: Numbers, labels: Numbers) -> float:
+        require_spread(predictions, "prediction")
+        require_spread(labels, "label")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about nearly constant values
+            return 100 * float(function(predictions, labels)[0])
+
+    return compute
 
 
 def correlation(covariance: Numbers, first: Numbers, second: Numbers) -> Numbers:
@@ -44,4 +51,4 @@ def _spread(squares: Numbers, values: Numbers, n: int) -> Numbers:
     return np.where(spread > 1e-12 * squares, spread, 0.0)
 
 
-METRIC = Metric("pearson", _compute, _resample)
+METRIC = Metric("pearson", scored_by(stats.pearsonr), _resample)

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
 from functools import lru_cache
 
 import numpy as np
 from scipy import stats
 
-from rosa_bench.metrics.metric import Metric, require_spread
-from rosa_bench.metrics.pearson import correlation
+from rosa_bench.metrics.metric import Metric
+from rosa_bench.metrics.pearson import correlation, scored_by
 from rosa_bench.stats.bootstrap import Statistic
 from rosa_bench.stats.summary import Numbers
-
-
-def _compute(predictions: Numbers, labels: Numbers) -> float:
-    require_spread(predictions, "prediction")
-    require_spread(labels, "label")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about nearly constant values
-        value = float(stats.spearmanr(predictions, labels)[0])
-    return 100 * value
 
 
 def _resample(score: float, predictions: Numbers, labels: Numbers) -> Statistic:
@@ -70,4 +60,4 @@ def _ranks_of(labels: bytes) -> _SharedRanks:
     return _SharedRanks(np.frombuffer(labels))
 
 
-METRIC = Metric("spearman", _compute, _resample)
+METRIC = Metric("spearman", scored_by(stats.spearmanr), _resample)
