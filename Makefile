@@ -3,8 +3,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 RUN = $(BIN)/python -m rosa_bench
+MKDOCS = NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
 
-.PHONY: help setup run test test-slow test-slurm test-oldest test-newest golden lint format tables bench bench-gpu lock clean
+.PHONY: help setup run test test-slow test-slurm test-oldest test-newest golden lint format docs tables bench bench-gpu lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,7 +27,7 @@ test: setup ## the whole test suite, offline
 test-slow: setup ## the tests that take minutes each
 	@$(BIN)/python -m pytest -q -m 'slow and not slurm'
 
-test-slurm: setup ## the tests of suites on a real Slurm, the one whose sbatch is on the PATH (docs/clusters.md)
+test-slurm: setup ## the tests of suites on a real Slurm, the one whose sbatch is on the PATH (docs/howto/suites.md)
 	@scripts/test_slurm.sh $(BIN)/python
 
 test-oldest: ## the test suite with the oldest versions that pyproject.toml allows, in an environment of its own
@@ -38,8 +39,12 @@ test-newest: ## the test suite with the newest versions that the index has, in a
 golden: setup ## compare results with the previous commit on small cells, byte for byte (COMMIT=REV: with another one)
 	@$(BIN)/python scripts/golden.py $(if $(COMMIT),--commit $(COMMIT))
 
-lint: setup ## ruff, mypy and the layers of the rooms
+lint: setup ## ruff, mypy, the layers of the rooms, and the links of the documentation
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
+	@$(MKDOCS) build --strict --quiet --site-dir $(VENV)/site
+
+docs: setup ## build the documentation into site/; open site/index.html
+	@$(MKDOCS) build --strict --quiet
 
 format: setup ## rewrite the code in the house format
 	@$(BIN)/ruff check --fix-only . && $(BIN)/ruff format .
@@ -57,4 +62,4 @@ lock: setup ## renew requirements.lock within the ranges of pyproject.toml
 	@scripts/lock.sh
 
 clean: ## remove .venv and caches; results stay
-	rm -rf $(VENV) .venv-oldest .venv-newest .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-oldest .venv-newest .pytest_cache .mypy_cache .ruff_cache site

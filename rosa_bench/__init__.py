@@ -80,7 +80,7 @@ def attach(model: PreTrainedModel, method: str, seed: int = 0, **options: Any) -
     optimizer steps, such as `rosa` and `dylora`, do so only in `train`.
 
     Args:
-        model: an encoder or causal decoder of a family in docs/methods.md.
+        model: an encoder or causal decoder of a family in docs/background/methods.md.
         method: a choice of `method=`, such as `"lora"`.
         seed: new tensors are drawn from it; the global random state is untouched.
         options: fields of the method's yaml, such as `rank=8`.

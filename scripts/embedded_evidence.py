@@ -1,4 +1,4 @@
-"""Shows that the embedded world tells methods apart: writes the tables of docs/embedded.md from records.
+"""Shows that the embedded world tells methods apart: writes the tables of docs/background/embedded.md from records.
 
     python scripts/embedded_evidence.py [--jobs 2] [--seeds 1 2 3]
 
@@ -32,7 +32,7 @@ from rosa_bench.records.collect import collect
 from rosa_bench.records.record import Record
 
 ROOT = Path(__file__).resolve().parents[1]
-DOC = ROOT / "docs" / "embedded.md"
+DOC = ROOT / "docs" / "background" / "embedded.md"
 RUNS = ROOT / "results" / "evidence"
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 METHODS = ("full", "lora", "rosa")

@@ -1,4 +1,4 @@
-"""Draws docs/figures/synthetic.png from records: error over rank for full fine-tuning, LoRA and ROSA, and the theory.
+"""Draws docs/background/figures/synthetic.png from records: error over rank for full fine-tuning, LoRA and ROSA, and the theory.
 
 Run `python -m rosa_bench.suite synthetic` first; then `python scripts/synthetic_figure.py [--runs DIR] [--out FILE]`.
 """
@@ -66,7 +66,7 @@ def main() -> int:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, default=Path("results/runs"))
-    parser.add_argument("--out", type=Path, default=Path("docs/figures/synthetic.png"))
+    parser.add_argument("--out", type=Path, default=Path("docs/background/figures/synthetic.png"))
     args = parser.parse_args()
     records = collect([args.runs]).records
     X, Y, W = linear()

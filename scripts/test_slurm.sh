@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # make test-slurm: the tests of suites on a real Slurm, whichever one sbatch submits to.
-missing() { echo "make test-slurm: $1; docs/clusters.md says how to start Slurm on one machine" >&2; exit 2; }
+missing() { echo "make test-slurm: $1; docs/howto/suites.md says how to start Slurm on one machine" >&2; exit 2; }
 for tool in sbatch squeue scancel scontrol srun sinfo; do
     command -v "$tool" >/dev/null || missing "$tool is not on the PATH"
 done

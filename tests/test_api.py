@@ -20,7 +20,9 @@ import rosa_bench
 from rosa_bench.errors import UsageError
 
 ROOT = Path(__file__).parent.parent
-EXAMPLES = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "api.md").read_text(encoding="utf-8"), re.DOTALL)
+EXAMPLES = re.findall(
+    r"```python\n(.*?)```", (ROOT / "docs" / "reference" / "api.md").read_text(encoding="utf-8"), re.DOTALL
+)
 
 
 def roberta() -> RobertaForSequenceClassification:

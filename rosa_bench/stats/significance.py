@@ -1,6 +1,6 @@
 """Exact tests, Holm's correction and confidence intervals of differences, as pure functions.
 
-`docs/statistics.md` lists the assumptions and the measured false positive rate of each test.
+`docs/background/statistics.md` lists the assumptions and the measured false positive rate of each test.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Mean, median, spread and confidence intervals of a few seeds, as pure functions.
 
-`docs/statistics.md` explains the choice of intervals and gives their measured coverage.
+`docs/background/statistics.md` explains the choice of intervals and gives their measured coverage.
 """
 
 from __future__ import annotations

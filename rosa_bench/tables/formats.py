@@ -173,7 +173,7 @@ def notes(grid: Grid, footnotes: Footnotes) -> list[str]:
         lines.append(
             f"Bold: better than {grid.baseline}; †: worse. Only differences are marked that hold for new examples "
             "(paired test on stored predictions, p < 0.05 after Holm's correction over the rows of a column) and for "
-            "new seeds (95 % interval of the difference between seeds); see docs/statistics.md."
+            "new seeds (95 % interval of the difference between seeds); see docs/background/statistics.md."
         )
     lines += _absent(grid)
     used = {c.task: scoring for row in grid.rows for c, p in row.places.items() if (scoring := _scoring(p))}

@@ -1,7 +1,7 @@
 """Paired tests of two groups of runs on the same examples: does the difference hold for new examples and new seeds?
 
 The inputs are stored predictions (`predictions-<split>[-<variant>].jsonl.gz`) of a method's and a baseline's seeds.
-`docs/statistics.md` explains each number.
+`docs/background/statistics.md` explains each number.
 """
 
 from __future__ import annotations

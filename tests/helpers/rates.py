@@ -2,7 +2,7 @@
 
     python tests/rates.py [--datasets 2000] [--resamples 1000]
 
-prints the tables of docs/statistics.md. Every data set is drawn anew; runs err more often together, on examples that
+prints the tables of docs/background/statistics.md. Every data set is drawn anew; runs err more often together, on examples that
 are hard, than apart.
 """
 
@@ -167,7 +167,7 @@ def holding(examples: int, seeds: int, spread: float, datasets: int, seed: int =
 
 
 def lines(datasets: int, resamples: int) -> Iterator[str]:
-    """The tables of docs/statistics.md."""
+    """The tables of docs/background/statistics.md."""
     yield "| values | seeds | mean, Student | median | mean, percentile bootstrap |\n|---|---|---|---|---|"
     for shape in SHAPES:
         for n in (3, 5, 10):

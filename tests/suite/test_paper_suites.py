@@ -359,7 +359,7 @@ def test_meft_stops_after_five_epochs_as_printed_and_after_eight_in_its_code():
 
 
 def test_the_docs_compare_every_suite_of_a_paper_with_the_authors_command_lines():
-    text = (Path(__file__).parent.parent.parent / "docs" / "reproduce.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parent.parent.parent / "docs" / "howto" / "reproduce.md").read_text(encoding="utf-8")
     table = text.partition("## Settings against")[2].partition("\n## ")[0]
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if line.startswith("| ")]
     assert all(len(row) == 5 and all(row[1:]) for row in rows)
@@ -407,7 +407,7 @@ def test_hours_follow_from_measured_steps(tmp_path):
 
 def test_the_hours_of_the_docs_are_those_of_the_script():
     root, hours = Path(__file__).parents[2], hours_script()
-    text = (root / "docs" / "reproduce.md").read_text(encoding="utf-8")
+    text = (root / "docs" / "howto" / "reproduce.md").read_text(encoding="utf-8")
     assert "\n".join(hours.lines()) in text
     assert all(f"`{name}`" in text for name in NAMES)
 
