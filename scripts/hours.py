@@ -2,8 +2,8 @@
 
     python scripts/hours.py [--card NAME]
 
-Prints the table of docs/howto/reproduce.md, of which nothing is measured. A step takes its arithmetic at a speed, or a time
-for each layer where that is longer, however small the batch is. With `--card` both come from the steps that
+Prints the table of docs/howto/reproduce.md, of which nothing is measured. A step takes its arithmetic at a speed, or a
+time for each layer where that is longer, however small the batch is. With `--card` both come from the steps that
 `make bench-gpu` measured on a card, in results/bench/NAME.json; without, they are `ASSUMED`.
 """
 

@@ -1,4 +1,4 @@
-"""Draws docs/background/figures/synthetic.png from records: error over rank for full fine-tuning, LoRA and ROSA, and the theory.
+"""Draws docs/background/figures/synthetic.png from records: error over rank of three methods, and the theory.
 
 Run `python -m rosa_bench.suite synthetic` first; then `python scripts/synthetic_figure.py [--runs DIR] [--out FILE]`.
 """

@@ -2,8 +2,8 @@
 
     python tests/rates.py [--datasets 2000] [--resamples 1000]
 
-prints the tables of docs/background/statistics.md. Every data set is drawn anew; runs err more often together, on examples that
-are hard, than apart.
+prints the tables of docs/background/statistics.md. Every data set is drawn anew; runs err more often together, on
+examples that are hard, than apart.
 """
 
 from __future__ import annotations
