@@ -77,7 +77,7 @@ def _run(run: Run) -> Record:
         return record
     refuse(run)
     if record is not None:
-        artefacts.add(run, folder, key)
+        artefacts.add(run, folder)
         return record
     splits = {split: load_split(run.task, run.data, split, _limit(run, split)) for split in run.task.splits}
     model, tokenizer = load(run.model, run.task, seeds(run.seed).init)

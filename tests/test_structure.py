@@ -18,8 +18,7 @@ import rosa_bench
 
 PACKAGE = Path(rosa_bench.__file__).parent
 ROOMS = ["system", "stats", "config", "data", "models", "records", "training", "evaluation", "suite", "tables"]
-KNOW_NAMES = {"identity.py"}
-SHARED = sorted(path for room in ROOMS for path in (PACKAGE / room).rglob("*.py") if path.name not in KNOW_NAMES)
+SHARED = sorted(path for room in ROOMS for path in (PACKAGE / room).rglob("*.py"))
 
 
 @pytest.mark.parametrize("path", SHARED, ids=lambda path: str(path.relative_to(PACKAGE)))

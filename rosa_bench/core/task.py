@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from rosa_bench.core.fields import class_field
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from rosa_bench.core.kind import Kind
     from rosa_bench.stats.bootstrap import Statistic
@@ -86,6 +86,7 @@ class Task(ABC):
     version: int  # increased when a change of parsing or scoring changes results
     higher_is_better: ClassVar[bool] = True
     lr: ClassVar[float | None] = None  # replaces the method's if train.lr is null
+    builds_model: ClassVar[bool] = False  # whether `build_model` makes the model, so that none is loaded
 
     @property
     @abstractmethod
@@ -111,6 +112,10 @@ class Task(ABC):
     def backbone(self) -> str:
         """The embedded model that `model=auto` selects."""
         return "roberta_mini" if self.num_labels else "gpt2_mini"
+
+    def build_model(self, random_init: bool, seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """The task's own model and its tokenizer, if `builds_model`; with `random_init`, weights drawn from `seed`."""
+        raise NotImplementedError(f"task={self.name} has no model of its own")
 
     @property
     def judged_split(self) -> str:

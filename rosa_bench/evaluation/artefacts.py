@@ -23,12 +23,13 @@ def lacking(run: Run, folder: Path) -> str | None:
     return None
 
 
-def add(run: Run, folder: Path, key: str) -> None:
-    """Write what a finished run lacks from the trained weights it kept: a checkpoint, or its adapter.
+def add(run: Run, folder: Path) -> None:
+    """Write what a finished run lacks from the trained weights it kept: its adapter, or a checkpoint.
 
     Raises:
         UsageError: if it kept no trained weights and must be trained again.
     """
+    from rosa_bench.evaluation.restore import restored, trained_weights
     from rosa_bench.system.locks import claimed
 
     override = lacking(run, folder)
@@ -39,34 +40,14 @@ def add(run: Run, folder: Path, key: str) -> None:
 
         export.refuse(run, run.save, f"save={run.save}")
     with claimed(folder):
-        restored = None if override.startswith("train.") else trained(run, folder, key)
-        if restored is None:
+        weights = None if override.startswith("train.") else trained_weights(folder)
+        if weights is None:
             raise UsageError(
                 f"{folder} is finished and kept no trained weights for {override}; "
                 f"train it again with force=true {override}"
             )
-        model, tokenizer, backbone_hash = restored
+        model, tokenizer, backbone_hash = restored(run, folder, weights)
         save(run, model, tokenizer, folder, backbone_hash)
-
-
-def trained(run: Run, folder: Path, key: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, str] | None:
-    """The trained model, its tokenizer and the hash of its backbone; None if the folder has no trained weights."""
-    from rosa_bench.evaluation import predict
-    from rosa_bench.models.load import load
-    from rosa_bench.records import checkpoints
-    from rosa_bench.records.start import attach_method
-    from rosa_bench.system.seeds import seeds
-
-    usable = [path for path in checkpoints.checkpoints(folder) if (checkpoints.read_mark(path) or {}).get("key") == key]
-    if not usable and not (folder / FILES["adapter"]).is_file():
-        return None
-    model, tokenizer = load(run.model, run.task, seeds(run.seed).init)
-    backbone_hash, _ = attach_method(run, model, seeds(run.seed).method, predict.attaching(model, run.method))
-    if usable:
-        checkpoints.load_state(model, run.method, usable[0] / checkpoints.STATE)
-    else:
-        checkpoints.load_adapter(model, run.method, folder / "adapter", backbone_hash)
-    return model, tokenizer, backbone_hash
 
 
 def save(

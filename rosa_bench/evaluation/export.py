@@ -25,7 +25,7 @@ from rosa_bench import methods
 from rosa_bench.config import Run
 from rosa_bench.errors import UsageError
 from rosa_bench.evaluation import predict
-from rosa_bench.models.identity import MADE, source_of
+from rosa_bench.models.identity import source_of
 from rosa_bench.models.load import load
 from rosa_bench.models.sites import task_head
 from rosa_bench.records.checkpoints import save_tensors
@@ -78,7 +78,7 @@ def refuse(run: Run, form: Form, key: str) -> None:
     instead = f"use {' or '.join(f'save={way}' for way in forms)}"
     if form == "merged" and not method.mergeable:
         raise UsageError(f"{key}: {name} cannot be merged; {instead}")
-    if form == "peft" and MADE & {run.task.backbone, run.model.name}:
+    if form == "peft" and run.task.builds_model:
         raise UsageError(f"{key}: task={run.task.name} has a model of its own, which peft cannot load; {instead}")
     if form == "peft" and find_spec("peft") is None:
         raise UsageError(f"{key} needs the extra peft: pip install 'rosa_bench[peft]'")

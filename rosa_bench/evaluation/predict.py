@@ -17,6 +17,7 @@ from rosa_bench.errors import UsageError
 from rosa_bench.evaluation import tree_cache
 from rosa_bench.evaluation.search import Search, generated, search
 from rosa_bench.models import casts
+from rosa_bench.models.modes import evaluation_mode
 from rosa_bench.models.traits import max_length
 from rosa_bench.tasks.kinds import generate
 
@@ -29,14 +30,9 @@ if TYPE_CHECKING:
 
 @contextmanager
 def evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients. Restores the training mode."""
-    was = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        model.train(was)
+    """Evaluation mode with `torch.inference_mode`. Restores the training mode."""
+    with evaluation_mode(model), torch.inference_mode():
+        yield
 
 
 @contextmanager

@@ -20,29 +20,43 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-def trained_model(run: Run, folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The final model of a run's folder, on the run's device, and its tokenizer.
+def trained_weights(folder: Path) -> Path | None:
+    """The adapter in a run's folder, or its newest complete checkpoint; None if the run kept neither."""
+    adapter = folder / "adapter"
+    if (adapter / "adapter.json").is_file():
+        return adapter
+    return next((path for path in checkpoints.checkpoints(folder) if checkpoints.read_mark(path) is not None), None)
 
-    Loads the adapter of `save=adapter`, or the last checkpoint of `train.keep_checkpoints=true`.
+
+def restored(run: Run, folder: Path, weights: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, str]:
+    """The trained model of a run's folder on the CPU, its tokenizer and the hash of its backbone.
 
     Raises:
         UsageError: if tensors are missing, damaged, or of another backbone or method.
     """
-    adapter = (folder / "adapter" / "adapter.json").is_file()
-    complete = (path for path in checkpoints.checkpoints(folder) if checkpoints.read_mark(path) is not None)
-    checkpoint = None if adapter else next(complete, None)
-    if not adapter and checkpoint is None:
-        raise UsageError(f"{folder} has no trained weights; run it with save=adapter (and force=true if it is done)")
-    if run.train.threads:
-        torch.set_num_threads(run.train.threads)
     model, tokenizer = load(run.model, run.task, seeds(run.seed).init)
     moved = dataclasses.replace(run, output_dir=str(folder.parent))  # where `start` looks up ids of runs
     around = predict.attaching(model, run.method)
     backbone_hash, _ = attach_method(moved, model, seeds(run.seed).method, around)
-    if checkpoint is None:
-        checkpoints.load_adapter(model, run.method, folder / "adapter", backbone_hash)
+    if weights.name == "adapter":
+        checkpoints.load_adapter(model, run.method, weights, backbone_hash)
     else:
-        checkpoints.load_state(model, run.method, checkpoint / checkpoints.STATE)
+        checkpoints.load_state(model, run.method, weights / checkpoints.STATE)
+    return model, tokenizer, backbone_hash
+
+
+def trained_model(run: Run, folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The trained model of a run's folder, on the run's device, and its tokenizer.
+
+    Raises:
+        UsageError: if the run kept no weights, or as `restored` does.
+    """
+    weights = trained_weights(folder)
+    if weights is None:
+        raise UsageError(f"{folder} has no trained weights; run it with save=adapter (and force=true if it is done)")
+    if run.train.threads:
+        torch.set_num_threads(run.train.threads)
+    model, tokenizer, _ = restored(run, folder, weights)
     if run.train.device == "cuda" or (run.train.device == "auto" and torch.cuda.is_available()):
         model.to("cuda")  # type: ignore[arg-type]
     return model, tokenizer

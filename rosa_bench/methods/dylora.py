@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from rosa_bench.core.method import Method, PeftAdapter, Step
+from rosa_bench.core.method import Method, Step
 from rosa_bench.core.schema import Added, Bias, Count, Share, configured
-from rosa_bench.methods.lora import Init, Lora, Target, draw_factors, targets_field
+from rosa_bench.methods.lora import Init, Lora, PeftLora, Target, draw_factors, targets_field
 from rosa_bench.system.seeds import generator
 
 if TYPE_CHECKING:
@@ -31,12 +31,11 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from rosa_bench.core.task import Task
     from rosa_bench.modules.lowrank import Nested
 
 
 @configured
-class DyLora(Method):
+class DyLora(PeftLora):
     """Trains one low-rank update per target weight for all ranks from `rank_min` to `rank_max`."""
 
     rank_min: Count = 1
@@ -99,12 +98,6 @@ class DyLora(Method):
         """Activate the rank drawn for this step."""
         _activate(step.model, self.rank_at(step.seed, step.index))
 
-    def output_factors(self, model: PreTrainedModel) -> list[torch.nn.Parameter]:
-        """The B of every adapted weight."""
-        from rosa_bench.modules.lowrank import output_factors
-
-        return output_factors(model)
-
     @property
     def phases(self) -> int:
         """One phase per rank."""
@@ -161,24 +154,6 @@ class DyLora(Method):
             yield
         finally:
             _activate(model, self.rank_max)
-
-    def without_peft(self, task: Task) -> str | None:
-        """None: every rank can be exported."""
-        return None
-
-    def to_peft(self, model: PreTrainedModel, backbone: PreTrainedModel, seed: int) -> PeftAdapter:
-        """Export the active rank as a LoRA."""
-        from rosa_bench.methods.peft import library
-        from rosa_bench.modules.lowrank import to_peft
-
-        library()
-        return to_peft(model, backbone, self.dropout)
-
-    def facts(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> Mapping[str, Any]:
-        """Weights that `targets=[all]` skipped, if any."""
-        from rosa_bench.modules.lowrank import skipped_facts
-
-        return skipped_facts(model)
 
     def exports(self, state: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, Method, Mapping[str, torch.Tensor]]]:
         """Yield the full adapter, then every rank as a plain LoRA adapter."""

@@ -38,8 +38,42 @@ def targets_field(*default: Target) -> Any:
     return Field(default_factory=lambda: list(default), min_length=1)
 
 
+class LowRankMethod(Method):
+    """Base of the methods that train factors A and B for each target weight."""
+
+    def output_factors(self, model: PreTrainedModel) -> list[torch.nn.Parameter]:
+        """The B of every adapted weight."""
+        from rosa_bench.modules.lowrank import output_factors
+
+        return output_factors(model)
+
+    def facts(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> Mapping[str, Any]:
+        """Weights that `targets=[all]` skipped, if any."""
+        from rosa_bench.modules.lowrank import skipped_facts
+
+        return skipped_facts(model)
+
+
+class PeftLora(LowRankMethod):
+    """Base of the methods whose trained model is a LoRA of `peft`."""
+
+    dropout: float
+
+    def without_peft(self, task: Task) -> str | None:
+        """None: every variant can be exported."""
+        return None
+
+    def to_peft(self, model: PreTrainedModel, backbone: PreTrainedModel, seed: int) -> PeftAdapter:
+        """Export the active rank as a LoRA."""
+        from rosa_bench.methods.peft import library
+        from rosa_bench.modules.lowrank import to_peft
+
+        library()
+        return to_peft(model, backbone, self.dropout)
+
+
 @configured
-class Lora(Method):
+class Lora(PeftLora):
     """Trains a low-rank update of each target weight and the task head."""
 
     rank: Count = 8
@@ -76,12 +110,6 @@ class Lora(Method):
             attach_lowrank(model, self, self.rank, Nested, self.fused, dropout=self.dropout, **options)
         draw_factors(model, self.init, seed)
 
-    def output_factors(self, model: PreTrainedModel) -> list[torch.nn.Parameter]:
-        """The B of every adapted weight."""
-        from rosa_bench.modules.lowrank import output_factors
-
-        return output_factors(model)
-
     def variants(self) -> list[str]:
         """The plain variant, or one (`r1` ...) per rank in `score_ranks`, ending with the trained rank."""
         if self.score_ranks is None:
@@ -96,24 +124,6 @@ class Lora(Method):
             yield
         finally:
             self._cut(model, self.rank)
-
-    def without_peft(self, task: Task) -> str | None:
-        """None: the adapter can be exported."""
-        return None
-
-    def to_peft(self, model: PreTrainedModel, backbone: PreTrainedModel, seed: int) -> PeftAdapter:
-        """Export the active rank as a LoRA."""
-        from rosa_bench.methods.peft import library
-        from rosa_bench.modules.lowrank import to_peft
-
-        library()
-        return to_peft(model, backbone, self.dropout)
-
-    def facts(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> Mapping[str, Any]:
-        """Weights that `targets=[all]` skipped, if any."""
-        from rosa_bench.modules.lowrank import skipped_facts
-
-        return skipped_facts(model)
 
     def _cut(self, model: PreTrainedModel, rank: int) -> None:
         from rosa_bench.modules.lowrank import Nested

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from rosa_bench.core.method import Method, Step, tally
+from rosa_bench.core.method import Step, tally
 from rosa_bench.core.schema import Added, Bias, Count, Share, configured
-from rosa_bench.methods.lora import Init, Target, draw_factors, targets_field
+from rosa_bench.methods.lora import Init, LowRankMethod, Target, draw_factors, targets_field
 from rosa_bench.system.seeds import derive, generator
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @configured
-class ReLora(Method):
+class ReLora(LowRankMethod):
     """Trains a low-rank update of each target weight and merges it every `every_epochs` (or `every_steps`)."""
 
     rank: Count = 8
@@ -58,15 +58,9 @@ class ReLora(Method):
 
     def moved(self, model: PreTrainedModel) -> set[str]:
         """Names of the frozen weights that restarts change."""
-        from rosa_bench.modules.lowrank import LowRank
+        from rosa_bench.modules.lowrank import base_weights
 
-        return {f"{name}.base.weight" for name, module in model.named_modules() if isinstance(module, LowRank)}
-
-    def output_factors(self, model: PreTrainedModel) -> list[torch.nn.Parameter]:
-        """The B of every adapted weight."""
-        from rosa_bench.modules.lowrank import output_factors
-
-        return output_factors(model)
+        return base_weights(model)
 
     def period(self, per_epoch: int) -> int:
         """Optimizer steps between two restarts."""

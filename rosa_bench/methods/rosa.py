@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from rosa_bench.core.method import Method, Step, tally
+from rosa_bench.core.method import Step, tally
 from rosa_bench.core.schema import NEUTRAL, Added, Bias, Count, configured
-from rosa_bench.methods.lora import Target, targets_field
+from rosa_bench.methods.lora import LowRankMethod, Target, targets_field
 from rosa_bench.system.seeds import generator
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ Split = tuple["torch.Tensor", "torch.Tensor", "torch.Tensor"]
 
 
 @configured
-class Rosa(Method):
+class Rosa(LowRankMethod):
     """Trains R singular directions of each target weight, resampled every `every_epochs` (or `every_steps`)."""
 
     rank: Count | Annotated[float, Field(gt=0, lt=1)] = 8  # a float: share of each weight's full rank, rounded down
@@ -77,15 +77,9 @@ class Rosa(Method):
 
     def moved(self, model: PreTrainedModel) -> set[str]:
         """Names of the frozen weights W_rest, which change at every factorization."""
-        from rosa_bench.modules.lowrank import LowRank
+        from rosa_bench.modules.lowrank import base_weights
 
-        return {f"{name}.base.weight" for name, module in model.named_modules() if isinstance(module, LowRank)}
-
-    def output_factors(self, model: PreTrainedModel) -> list[torch.nn.Parameter]:
-        """The B of every adapted weight."""
-        from rosa_bench.modules.lowrank import output_factors
-
-        return output_factors(model)
+        return base_weights(model)
 
     def period(self, steps_per_epoch: int) -> int:
         """Optimizer steps between two factorizations."""
@@ -214,9 +208,7 @@ class Rosa(Method):
 
         `split_device` is the device that factorizes weights during training; `attach` uses the CPU.
         """
-        from rosa_bench.modules.lowrank import skipped_facts
-
-        return tally(model) | skipped_facts(model) | {"split_device": model.device.type}
+        return tally(model) | dict(super().facts(model, batch)) | {"split_device": model.device.type}
 
 
 def choose(full: int, rank: int, generator: torch.Generator, sample: Sample = "random") -> torch.Tensor:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from rosa_bench.config import Model
+from rosa_bench.core.task import Task
 from rosa_bench.errors import UsageError
 from rosa_bench.system import hub
 from rosa_bench.system.files import file_sha256
 from rosa_bench.system.strict_json import loads
 
-MADE = {"synthetic"}  # built from the task's configuration, not loaded
 # Tokenizer file names in `transformers`. A change to any of them may change token ids.
 TOKENIZER_FILES = (
     "tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "*vocab*.json", "*vocab*.txt", "*merges*.txt",
@@ -81,28 +81,29 @@ def _in_package(place: str, sha256: str | None, name: str) -> Path:
 
 
 def _without_hub(model: Model, error: hub.HubError) -> UsageError:
-    ways = "Two ways on: an embedded model (model=auto), or a local copy (model.path=FOLDER)"
-    return UsageError(f"model={model.name}: {error}. {ways}")
+    return UsageError(
+        f"model={model.name}: {error}. Use an embedded model (model=auto) or a local copy (model.path=FOLDER)"
+    )
 
 
-def identity(model: Model, generates: bool = False) -> dict[str, Any]:
+def identity(model: Model, task: Task) -> dict[str, Any]:
     """Identity of a backbone, part of the run key. Files are identified by content, never by path.
 
-    Covers the configuration, every tokenizer file, the weights that are loaded and, if the task `generates` text, the
+    Covers the configuration, every tokenizer file, the weights that are loaded and, if the task generates text, the
     generation defaults. Embedded models always decode without these defaults.
     """
-    return _weights(model, generates) | ({} if model.dropout is None else {"dropout": model.dropout})
+    return _weights(model, task) | ({} if model.dropout is None else {"dropout": model.dropout})
 
 
-def _weights(model: Model, generates: bool) -> dict[str, Any]:
+def _weights(model: Model, task: Task) -> dict[str, Any]:
     if on_hub(model):
         return {"hub": model.hub, "revision": pinned(model).revision, "random_init": model.random_init}
-    if model.embedded and model.name in MADE:
+    if model.embedded and task.builds_model:
         return {"made": model.name, "random_init": model.random_init}
     folder = Path(source_of(model))
     names = ["config.json", *tokenizer_files(folder)]
     names += [] if model.random_init else weight_files(folder)
-    names += ["generation_config.json"] if generates and not model.embedded else []
+    names += ["generation_config.json"] if task.kind.decodes and not model.embedded else []
     files = {name: file_sha256(folder / name) for name in names if (folder / name).is_file()}
     return {"files": files, "random_init": model.random_init}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
@@ -16,7 +16,7 @@ from rosa_bench.errors import UsageError
 from rosa_bench.models import dropout
 from rosa_bench.models.casts import keep_frozen_in_bf16
 from rosa_bench.models.fit import fit, is_masked_or_not_causal
-from rosa_bench.models.identity import MADE, is_pickled, on_hub, source_of, weight_files
+from rosa_bench.models.identity import is_pickled, on_hub, source_of, weight_files
 from rosa_bench.models.sites import task_head
 from rosa_bench.models.weights import load_weights
 from rosa_bench.system.hub import ADAPTER
@@ -50,8 +50,8 @@ def load(model: Model, task: Task, seed: int) -> tuple[PreTrainedModel, PreTrain
 
 
 def _loaded(model: Model, task: Task, seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    if MADE & {task.backbone, model.name}:
-        return _synthetic(model, task, seed)
+    if task.builds_model:
+        return _built(model, task, seed)
     source = source_of(model)
     options: dict[str, Any] = {
         "trust_remote_code": False,
@@ -99,12 +99,10 @@ def loading_facts(model: PreTrainedModel) -> dict[str, Any]:
     return facts
 
 
-def _synthetic(model: Model, task: Task, seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _built(model: Model, task: Task, seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     if not (model.embedded and model.name == task.backbone):
-        raise UsageError(f"model={model.name} does not go with task={task.name}; leave model=auto")
-    from rosa_bench.models.synthetic import build
-
-    return build(cast(Any, task), model.random_init, seed)
+        raise UsageError(f"task={task.name} builds its own model and does not support model={model.name}; remove it")
+    return task.build_model(model.random_init, seed)
 
 
 def _check_files(source: str) -> None:

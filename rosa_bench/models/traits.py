@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rosa_bench.errors import UsageError
+from rosa_bench.models.modes import evaluation_mode
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -34,7 +34,7 @@ class Traits:
 def traits_of(model: PreTrainedModel) -> Traits:
     """Traits found by `probe` at load time; for a model loaded elsewhere, probed now."""
     if "traits" not in model.__dict__:
-        with _evaluating(model):
+        with evaluation_mode(model):
             model.__dict__["traits"] = _traits(model, UNREAD)
     traits: Traits = model.__dict__["traits"]
     return traits
@@ -68,7 +68,7 @@ def probe(model: PreTrainedModel, short: Sequence[int], long: Sequence[int], pad
         raise UsageError(
             f"model {source}: {name} takes no attention_mask, so that padding changes its outputs; use another class"
         )
-    with _evaluating(model):
+    with evaluation_mode(model):
         try:
             traits = _traits(model, list(long))
             _check_padding(model, list(short), list(long), pad_id, source)
@@ -191,14 +191,3 @@ def _check_padding(model: PreTrainedModel, short: list[int], long: list[int], pa
 def _logits(model: PreTrainedModel, ids: list[list[int]], mask: list[int]) -> torch.Tensor:
     logits: torch.Tensor = model(input_ids=torch.tensor(ids), attention_mask=torch.tensor([mask])).logits
     return logits.float()
-
-
-@contextmanager
-def _evaluating(model: torch.nn.Module) -> Iterator[None]:
-    was = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.train(was)

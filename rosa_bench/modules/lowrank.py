@@ -12,6 +12,7 @@ from transformers.pytorch_utils import Conv1D
 from rosa_bench.core.method import PeftAdapter
 from rosa_bench.core.schema import Bias
 from rosa_bench.errors import UsageError
+from rosa_bench.models.modes import evaluation_mode
 from rosa_bench.models.sites import (
     Role,
     Site,
@@ -276,18 +277,14 @@ def attach_lowrank(
 
 def _try_out(model: PreTrainedModel) -> None:
     """Run a short input. Raises UsageError if the backbone accesses attributes of an adapted module."""
-    was = model.training
-    model.eval()
     try:
-        with torch.no_grad():
+        with evaluation_mode(model):
             model.base_model(input_ids=torch.full((1, 2), 5, device=model.device))
     except AttributeError as error:
         raise UsageError(
             f"{type(model).__name__} reads weights of adapted modules directly ({error}); name roles in targets, "
             "or use method=peft method.type=LORA method.config.target_modules=[MODULE]"
         ) from error
-    finally:
-        model.train(was)
 
 
 def skipped_facts(model: nn.Module) -> dict[str, dict[str, int]]:
@@ -310,6 +307,11 @@ def lowrank_sites(model: nn.Module) -> Iterator[tuple[LowRank, Site]]:
         if isinstance(module, LowRank):
             for site in module.sites:
                 yield module, site
+
+
+def base_weights(model: nn.Module) -> set[str]:
+    """Names of the frozen weights under the adapters."""
+    return {f"{name}.base.weight" for name, module in model.named_modules() if isinstance(module, LowRank)}
 
 
 def output_factors(model: nn.Module) -> list[nn.Parameter]:

@@ -70,7 +70,7 @@ def class_of(group: str, target: str) -> type | None:
 def config_key(run: Run) -> str:
     """The sha256 of a run's configuration, the content of the files it loads, and the identity of its rows."""
     parts = identity_parts(run.to_dict())
-    parts |= {"model": identity(run.model, run.task.kind.decodes), "data": fingerprint(run.task, run.data)}
+    parts |= {"model": identity(run.model, run.task), "data": fingerprint(run.task, run.data)}
     if (start := find_start(run)) is not None:
         parts["start"] = start.sha256
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

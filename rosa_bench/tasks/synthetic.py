@@ -21,7 +21,7 @@ from rosa_bench.system.strict_json import is_number
 from rosa_bench.tasks.kinds.regress import KIND
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Metric = Literal["mse", "r2"]
 
@@ -48,6 +48,7 @@ class Synthetic(Task):
 
     higher_is_better: ClassVar[bool] = False
     lr: ClassVar[float | None] = 0.02
+    builds_model: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         limit = min(self.inputs, self.outputs, *([self.hidden] if self.layers == 2 else []))
@@ -66,8 +67,14 @@ class Synthetic(Task):
 
     @property
     def backbone(self) -> str:
-        """The model that this task's configuration defines."""
+        """The name of the task's own model."""
         return "synthetic"
+
+    def build_model(self, random_init: bool, seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """The start model, and a tokenizer whose words are row numbers."""
+        from rosa_bench.models.synthetic import build
+
+        return build(self, random_init, seed)
 
     @property
     def hub(self) -> Hub:

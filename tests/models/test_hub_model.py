@@ -76,7 +76,7 @@ def test_a_damaged_weight_ends_the_run_before_training(hub_server, commit, tmp_p
     content[-5] ^= 1
     weights.resolve().write_bytes(content)
     forget_hubs()
-    with pytest.raises(UsageError, match=r"the cached model\.safetensors is damaged.*Delete .*Two ways on"):
+    with pytest.raises(UsageError, match=r"the cached model\.safetensors is damaged.*Delete .*Use an embedded model"):
         runs.run(run)
 
 

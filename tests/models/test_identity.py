@@ -54,7 +54,7 @@ def test_the_generation_configuration_is_in_the_key_of_a_task_that_generates(bac
 def test_keys_of_the_embedded_models_stay(model, task):
     run = composed(f"model={model}", f"task={task}")
     names = {"config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"}
-    assert identity(run.model, run.task.kind.decodes)["files"].keys() == names
+    assert identity(run.model, run.task)["files"].keys() == names
     assert not run.model.random_init and Path(source_of(run.model)).name == model
 
 

@@ -31,8 +31,9 @@ def test_the_weights_are_those_of_the_package(package, backbone):
     content = (package / "model" / "model.safetensors").read_bytes()
     own = model(hashlib.sha256(content).hexdigest())
     assert source_of(own) == str(package / "model") and not own.embedded
-    assert identity(own)["files"] == identity(composed(f"model.path='{backbone('bert')}'").model)["files"]
-    loaded, _ = load(own, composed("task=cola").task, 1)
+    run = composed(f"model.path='{backbone('bert')}'", "task=cola")
+    assert identity(own, run.task)["files"] == identity(run.model, run.task)["files"]
+    loaded, _ = load(own, run.task, 1)
     assert loaded.config.model_type == "bert"
 
 

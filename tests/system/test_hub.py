@@ -277,19 +277,19 @@ def test_a_complete_cache_may_be_read_only(hub_server, tmp_path):
 def test_a_branch_is_recorded_as_its_commit_and_a_moved_branch_is_another_model(hub_server, hub_offline):
     first = hub_server.add("models", "org/name", MODEL)
     run = composed("task=cola", "model.hub=org/name", "model.revision=main")
-    assert identity.pinned(run.model).revision == first == identity.identity(run.model)["revision"]
+    assert identity.pinned(run.model).revision == first == identity.identity(run.model, run.task)["revision"]
     second = hub_server.add("models", "org/name", MODEL | {"config.json": b"{ }"})
     forget_hubs()
-    assert identity.identity(run.model)["revision"] == second != first
+    assert identity.identity(run.model, run.task)["revision"] == second != first
     hub_offline()
-    assert identity.identity(run.model)["revision"] == second
+    assert identity.identity(run.model, run.task)["revision"] == second
 
 
-def test_without_hub_and_cache_there_are_two_ways_on(hub_server, hub_offline):
+def test_without_hub_and_cache_the_message_names_two_alternatives(hub_server, hub_offline):
     hub_offline()
     run = composed("task=cola", "model.hub=org/name")
-    for call in (lambda: identity.identity(run.model), lambda: identity.source_of(run.model)):
-        with pytest.raises(Exception, match=r"^model=name: org/name at revision main .* HF_HUB_OFFLINE .*Two ways on"):
+    for call in (lambda: identity.identity(run.model, run.task), lambda: identity.source_of(run.model)):
+        with pytest.raises(Exception, match=r"^model=name: org/name at revision main .* HF_HUB_OFFLINE .*model=auto"):
             call()
 
 
