@@ -310,6 +310,13 @@ def describe(group: str, name: str) -> str:
     return lines[0].lstrip("# ") if lines and lines[0].startswith("#") else ""
 
 
+def choice_defaults(group: str, name: str, cls: type) -> dict[str, Any]:
+    """The options of a choice as its yaml and its class set them; those of the class alone if there is no such file."""
+    path = choice_files(group).get(name)
+    own = {} if path is None else cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(path)))
+    return defaults(cls) | {key: value for key, value in own.items() if key != "_target_"}
+
+
 def group_nodes() -> Iterator[tuple[str, str, DictConfig]]:
     """Yield every choice of every group as (group, name, node), with the defaults of its dataclass filled in.
 

@@ -1,11 +1,43 @@
-"""Records as a short table for the terminal."""
+"""A run in words, and records as a short table, for the terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from rosa_bench.config import Run, choice_defaults
+from rosa_bench.records.labels import option_text
 from rosa_bench.records.record import Record, seconds
+
+
+def in_words(run: Run) -> str:
+    """What a run will do, in one sentence."""
+    train, chance = run.train, run.model.random_init
+    model = f"Training {run.model.name} from random weights" if chance else f"Fine-tuning {run.model.name}"
+    start = "" if run.start is None else f", starting from {run.start}"
+    steps = (
+        f"{train.epochs} epoch{'s' * (train.epochs != 1)}" if train.max_steps is None else f"{train.max_steps} steps"
+    )
+    return (
+        f"{model} on {run.task.name} ({run.data.source} rows) with method {_method_in_words(run)}{start}: "
+        f"{steps}, batch size {train.batch_size}, learning rate {train.lr:g}, seed {run.seed}"
+    )
+
+
+def _method_in_words(run: Run) -> str:
+    """The method's name with its size and the options that differ from those of its choice."""
+    options = dataclasses.asdict(run.method)
+    usual = choice_defaults("method", run.choices.get("method", ""), type(run.method))
+
+    def size(options: Mapping[str, Any]) -> str | None:
+        return type(run.method).size_label(options)
+
+    changed = [name for name, value in options.items() if name in usual and value != usual[name]]
+    parts = [] if (label := size(options)) is None else [label.replace("r=", "rank ")]
+    parts += [option_text(name, options[name]) for name in changed if size(options | {name: usual[name]}) == label]
+    return run.method.name + (f" ({', '.join(parts)})" if parts else "")
 
 
 def result_table(records: Sequence[Record], folders: Sequence[Path]) -> str:

@@ -188,6 +188,8 @@ class Recorder:
         gradients = sum(p.numel() * p.element_size() for p in trainable)
         self.record.cost.setdefault("memory", {}).update(weights=weights, gradients=gradients)
         self.write()
+        rows = ", ".join(f"{split} {count:,}" for split, count in self.record.data.get("rows", {}).items())
+        self.show(f"{total:,} parameters, {count:,} trained ({100 * count / total:.3g} %); rows: {rows}")
         self._base |= {name: self._clocks.get(name, 0.0) for name in ("method_s", "eval_s")}
         self._training_since = time.perf_counter()
 

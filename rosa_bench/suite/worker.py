@@ -19,7 +19,7 @@ from typing import Any
 from rosa_bench.config import Run
 from rosa_bench.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, UsageError
 from rosa_bench.evaluation.artefacts import lacking
-from rosa_bench.records.display import result_table
+from rosa_bench.records.display import in_words, result_table
 from rosa_bench.records.record import Record, read_record
 from rosa_bench.records.run_key import clear_finished, config_key, finished, run_id
 from rosa_bench.system import hub
@@ -91,7 +91,7 @@ def run_cell(run: Run) -> int:
         return code
     folder = Path(run.output_dir) / run_id(run, config_key(run))
     if is_first():
-        tell(f"{folder.name}: {run.method!r}")
+        tell(f"{in_words(run)}\n  folder {folder}")
     hub.prepare(run.needs_hub)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from rosa_bench.run import run as run_experiment
