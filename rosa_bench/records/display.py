@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rosa_bench.config import Run, choice_defaults
+from rosa_bench.config import Run, choice_defaults, node_dict
 from rosa_bench.records.labels import option_text
 from rosa_bench.records.record import Record, seconds
 
@@ -28,7 +27,7 @@ def in_words(run: Run) -> str:
 
 def _method_in_words(run: Run) -> str:
     """The method's name with its size and the options that differ from those of its choice."""
-    options = dataclasses.asdict(run.method)
+    options = node_dict(run.method)
     usual = choice_defaults("method", run.choices.get("method", ""), type(run.method))
 
     def size(options: Mapping[str, Any]) -> str | None:
