@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 RUN = $(BIN)/python -m rosa_bench
 MKDOCS = NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
 
-.PHONY: help setup run test test-slow test-slurm test-oldest test-newest golden lint format docs tables bench bench-gpu lock clean
+.PHONY: help setup run test test-slow test-slurm test-oldest test-newest golden lint format reference docs tables bench bench-gpu lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -42,6 +42,9 @@ golden: setup ## compare results with the previous commit on small cells, byte f
 lint: setup ## ruff, mypy, the layers of the rooms, and the links of the documentation
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 	@$(MKDOCS) build --strict --quiet --site-dir $(VENV)/site
+
+reference: setup ## renew the generated tables of docs/reference/
+	@$(BIN)/python scripts/reference.py
 
 docs: setup ## build the documentation into site/; open site/index.html
 	@$(MKDOCS) build --strict --quiet

@@ -55,13 +55,14 @@ def _check_folder(name: str, path: str) -> None:
 class Model:
     """The backbone: an embedded model by name, a hub repository, or a local folder that `transformers` can load."""
 
-    name: Name = "auto"
-    path: Location | None = None  # local folder; takes precedence over `hub` and `package`
-    hub: str | None = None
-    revision: str | None = None
+    name: Name = "auto"  # the name in records; filled by the choice, or from the folder or the repository
+    path: Location | None = None  # local folder that `transformers` can load; takes precedence over `hub` and `package`
+    hub: str | None = None  # repository of the hub, OWNER/NAME
+    revision: str | None = None  # commit, tag or branch of `hub`; null: that of the choice, else `main`
     package: str | None = None  # installed Python package and the folder in it, "name/folder"
-    sha256: str | None = None  # of the package's model.safetensors
-    random_init: bool = False  # same architecture with weights drawn from the seed: the control for PEFT claims
+    sha256: str | None = None  # SHA-256 of the package's model.safetensors
+    # same architecture with weights drawn from the seed: the control for claims about pre-training
+    random_init: bool = False
     dtype: Annotated[Literal["fp32", "bf16"], NEUTRAL] = "fp32"  # dtype of frozen matrices in memory; bf16 halves it
     dropout: Annotated[Share | None, Added(None)] = None  # of every dropout in the model; null: the checkpoint's own
 
@@ -79,6 +80,7 @@ class Model:
 class Data:
     """Source of the rows."""
 
+    # rows made by the package, JSON lines below `dir`, or data sets of the hub
     source: Literal["embedded", "local", "hub"] = "embedded"
     dir: Location | None = None  # folder of `local`
 
@@ -98,41 +100,50 @@ Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 class Train:
     """Optimisation and evaluation. `batch_size` counts examples per optimiser step over all processes."""
 
-    epochs: Count | None = None  # default: the task's
-    max_steps: Count | None = None  # optimiser steps; overrides epochs
-    lr: Annotated[float, Field(gt=0, le=1e3)] | None = None  # peak learning rate; default: the method's
-    head_lr: Annotated[Annotated[float, Field(gt=0, le=1e3)] | None, Added(None)] = None  # task head; null: lr
-    batch_size: Count = 32
+    epochs: Count | None = None  # null: the task's
+    max_steps: Count | None = None  # optimizer steps; overrides epochs
+    lr: Annotated[float, Field(gt=0, le=1e3)] | None = None  # peak learning rate; null: the task's, else the method's
+    # peak learning rate of the task head; null: lr
+    head_lr: Annotated[Annotated[float, Field(gt=0, le=1e3)] | None, Added(None)] = None
+    batch_size: Count = 32  # examples per optimizer step over all processes
     micro_batch_size: Annotated[Count | None, NEUTRAL] = None  # per forward pass; null: batch_size / processes
-    eval_batch_size: Annotated[Count, NEUTRAL] = 128
-    max_length: Annotated[int, Field(ge=8)] = 128  # tokens
-    schedule: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
+    eval_batch_size: Annotated[Count, NEUTRAL] = 128  # examples per forward pass in evaluation
+    max_length: Annotated[int, Field(ge=8)] = 128  # tokens of a training example; longer ones are truncated
+    schedule: Literal["linear", "cosine", "constant_with_warmup"] = "linear"  # of the learning rate after warm-up
     warmup: Annotated[float, Field(ge=0, le=2**53)] = 0.06  # fraction of all steps if below 1, else steps
-    weight_decay: Share = 0.0
-    beta1: Share = 0.9
-    beta2: Share = 0.999
-    adam_epsilon: Annotated[float, Field(gt=0, lt=1)] = 1e-8
-    max_grad_norm: Annotated[float, Field(ge=0)] = 1.0  # 0: no clipping
+    weight_decay: Share = 0.0  # of all trained parameters but biases and norms
+    beta1: Share = 0.9  # AdamW's decay of first moments
+    beta2: Share = 0.999  # AdamW's decay of second moments
+    adam_epsilon: Annotated[float, Field(gt=0, lt=1)] = 1e-8  # AdamW's epsilon
+    max_grad_norm: Annotated[float, Field(ge=0)] = 1.0  # norm to which gradients are clipped; 0: no clipping
     optimizer: Annotated[Name, Added("adamw")] = "adamw"  # torch's, or any transformers optimizer: sgd, adafactor ...
-    optimizer_args: Annotated[dict[str, JsonValue], Added({})] = Field(default_factory=dict)  # optimizer options
-    lora_plus: Annotated[Annotated[float, Field(gt=0, le=1e3)] | None, Added(None)] = None  # LoRA+: lr of B / lr of A
-    patience: Annotated[Count | None, Added(None)] = None  # stop after this many evaluations without improvement
+    # options of the optimizer's constructor that have no key of their own
+    optimizer_args: Annotated[dict[str, JsonValue], Added({})] = Field(default_factory=dict)
+    # LoRA+: learning rate of B over that of A; null: the same
+    lora_plus: Annotated[Annotated[float, Field(gt=0, le=1e3)] | None, Added(None)] = None
+    # stop after this many evaluations in a row without improvement; null: never
+    patience: Annotated[Count | None, Added(None)] = None
     fused: Annotated[bool, NEUTRAL] = False  # AdamW in one pass over each weight: same sums, rounded differently
-    label_smoothing: Share = 0.0
+    label_smoothing: Share = 0.0  # share of a label spread over all classes or tokens
     precision: Precision = "fp32"  # dtype of products; trained parameters are in fp32
-    eval_precision: Annotated[Precision | None, Added(None)] = None  # in evaluation; null: as in training
+    # dtype of products in evaluation; null: as in training
+    eval_precision: Annotated[Precision | None, Added(None)] = None
+    # recompute activations in the backward pass, one layer at a time
     gradient_checkpointing: Annotated[bool, NEUTRAL] = False
     bucket: bool = True  # group examples of similar length into batches, in random order
-    limit_train: Count | None = None
-    limit_eval: Count | None = None
-    log_steps: Annotated[Count, NEUTRAL] = 25
-    checkpoint_steps: Annotated[Count, NEUTRAL] = 200
-    keep_checkpoints: Annotated[bool, NEUTRAL] = False
+    limit_train: Count | None = None  # use only the first rows of the training split
+    limit_eval: Count | None = None  # use only the first rows of the other splits
+    log_steps: Annotated[Count, NEUTRAL] = 25  # optimizer steps between lines of the training curve
+    checkpoint_steps: Annotated[Count, NEUTRAL] = 200  # optimizer steps between checkpoints
+    keep_checkpoints: Annotated[bool, NEUTRAL] = False  # keep checkpoints after the run; otherwise they are deleted
+    # processes that prepare batches; 0: none besides the run
     num_workers: Annotated[int, Field(ge=0, le=64), NEUTRAL] = 0
-    device: Annotated[Literal["auto", "cpu", "cuda"], NEUTRAL] = "auto"
-    threads: Annotated[Count | None, NEUTRAL] = None
-    graphs: Annotated[Literal["auto", "on", "off"], NEUTRAL] = "auto"  # a step as one CUDA graph; on: required
-    matmul: Annotated[Literal["auto", "torch"], NEUTRAL] = "auto"  # CPU products; auto: oneDNN where faster
+    device: Annotated[Literal["auto", "cpu", "cuda"], NEUTRAL] = "auto"  # auto: a GPU if there is one
+    threads: Annotated[Count | None, NEUTRAL] = None  # CPU threads; null: all cores, shared among the cells of a suite
+    # a step as one CUDA graph: where possible, required, or never
+    graphs: Annotated[Literal["auto", "on", "off"], NEUTRAL] = "auto"
+    # library of fp32 products on the CPU; auto: oneDNN where it is faster
+    matmul: Annotated[Literal["auto", "torch"], NEUTRAL] = "auto"
 
     def __post_init__(self) -> None:
         if self.micro_batch_size and self.batch_size % self.micro_batch_size:
@@ -145,11 +156,11 @@ class Train:
 class Tracker:
     """Mirror of a run on a tracking service. `record.json` remains authoritative."""
 
-    name: Literal["wandb", "none"] = "wandb"
+    name: Literal["wandb", "none"] = "wandb"  # the service
     mode: Literal["offline", "online"] | None = None  # null: WANDB_MODE, else offline
-    project: Name = "rosa_bench"
-    entity: str | None = None
-    tags: list[str] = Field(default_factory=list)
+    project: Name = "rosa_bench"  # wandb project
+    entity: str | None = None  # wandb user or team; null: the default of the account
+    tags: list[str] = Field(default_factory=list)  # wandb tags
 
 
 @configured
@@ -162,13 +173,16 @@ class Run:
     data: Data
     train: Train
     tracker: Tracker
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
-    output_dir: Annotated[Location, Field(min_length=1), NEUTRAL] = "results/runs"
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 1  # of new weights, data order, dropout and the draws of the method
+    output_dir: Annotated[Location, Field(min_length=1), NEUTRAL] = "results/runs"  # folder of the run folders
+    # auto: from the last checkpoint if there is one; never: from the start; must: fail without one
     resume: Annotated[Literal["auto", "never", "must"], NEUTRAL] = "auto"
-    force: Annotated[bool, NEUTRAL] = False
+    force: Annotated[bool, NEUTRAL] = False  # run again although a finished record exists
+    # what to keep of the trained model: trained tensors, a plain model, or an adapter of `peft`
     save: Annotated[Literal["none", "adapter", "merged", "peft"], NEUTRAL] = "none"
-    start: Annotated[Name | None, NEUTRAL] = None  # initial run: folder, id or `save=` output; in the key by content
-    choices: dict[str, str] = Field(default_factory=dict)  # chosen name per group; filled when composing
+    # begin with the trained tensors of a run: folder, id or `save=` output; in the key by content
+    start: Annotated[Name | None, NEUTRAL] = None
+    choices: dict[str, str] = Field(default_factory=dict)  # chosen name of each group; filled when composing
 
     def __post_init__(self) -> None:
         if self.model.dtype == "bf16" and (self.train.precision, self.train.eval_precision or "bf16") != (

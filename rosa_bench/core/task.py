@@ -77,11 +77,11 @@ class Hub:
 class Task(ABC):
     """What to learn and how to score it. Subclasses are configuration nodes; the fields below are common to all."""
 
-    name: str
+    name: str  # the name in records
     folder: str  # where `data=local` looks, below data.dir
     primary: str  # the main metric, by which runs are compared
     select_split: str  # the split that selects the best epoch
-    scored_splits: list[str]
+    scored_splits: list[str]  # the splits that are scored at the end
     epochs: int  # used if train.epochs is null
     version: int  # increased when a change of parsing or scoring changes results
     higher_is_better: ClassVar[bool] = True

@@ -38,20 +38,23 @@ if TYPE_CHECKING:
 class DyLora(PeftLora):
     """Trains one low-rank update per target weight for all ranks from `rank_min` to `rank_max`."""
 
-    rank_min: Count = 1
-    rank_max: Count = 8
-    distribution: Literal["uniform", "geometric"] = "uniform"  # over the ranks that a step may train
+    rank_min: Count = 1  # lowest rank that a step trains
+    rank_max: Count = 8  # R, the highest rank
+    distribution: Literal["uniform", "geometric"] = "uniform"  # of the rank that a step trains
     geometric_p: Annotated[float, Field(gt=0, lt=1)] = 0.15  # success probability of `geometric`, truncated at rank_max
-    frozen: bool = False  # update direction b only
-    exact_update: bool = True  # skip directions that a step does not train
-    loss: Annotated[Literal["individual", "sum"], Added("individual")] = "individual"  # of the drawn or all ranks
-    alpha: Annotated[float, Field(gt=0)] = 16.0
-    dropout: Share = 0.0
+    frozen: bool = False  # update only direction b, not all up to b
+    exact_update: bool = True  # leave directions that a step does not train as they are, optimizer state included
+    # a step's loss: of the drawn rank, or summed over all ranks
+    loss: Annotated[Literal["individual", "sum"], Added("individual")] = "individual"
+    alpha: Annotated[float, Field(gt=0)] = 16.0  # the update of rank b is scaled by alpha / b
+    dropout: Share = 0.0  # probability, on the input of A
+    # roles of the adapted weights; `all`: every linear map of the layers
     targets: list[Target] = targets_field("q", "v")
-    init: Init = "loralib"
-    bias: Bias = "none"
-    train_head: bool = True
-    score_ranks: Annotated[Annotated[list[Count], Field(min_length=1)] | None, Added(None)] = None  # null: all
+    init: Init = "loralib"  # `loralib`: A uniform within 1 / sqrt(inputs); `paper`: A normal. B is zero
+    bias: Bias = "none"  # biases of the backbone that train: none, those of adapted modules, all
+    train_head: bool = True  # whether the task head trains
+    # ranks to score (variants r1 ...), the highest last; null: all
+    score_ranks: Annotated[Annotated[list[Count], Field(min_length=1)] | None, Added(None)] = None
 
     lr: ClassVar[Mapping[str, float]] = {"mini": 1e-3, "full_size": 4e-4}
     look: ClassVar[int | None] = 3

@@ -76,14 +76,15 @@ class PeftLora(LowRankMethod):
 class Lora(PeftLora):
     """Trains a low-rank update of each target weight and the task head."""
 
-    rank: Count = 8
+    rank: Count = 8  # R, the rank of every update
     alpha: Annotated[float, Field(gt=0)] = 16.0  # the update is scaled by alpha / rank
-    dropout: Share = 0.0  # on the input of A, as in loralib
+    dropout: Share = 0.0  # probability, on the input of A as in loralib
+    # roles of the adapted weights; `all`: every linear map of the layers
     targets: list[Target] = targets_field("q", "v")
     fused: Annotated[bool, Added(False)] = False  # adapt a fused q, k, v projection (GPT-2's c_attn) as one
-    init: Init = "loralib"
-    bias: Bias = "none"  # which biases of the backbone train: none, those of adapted modules, all
-    train_head: bool = True
+    init: Init = "loralib"  # `loralib`: A uniform within 1 / sqrt(inputs); `paper`: A normal. B is zero
+    bias: Bias = "none"  # biases of the backbone that train: none, those of adapted modules, all
+    train_head: bool = True  # whether the task head trains
     score_ranks: Annotated[list[Count] | None, Added(None)] = None  # lower ranks to also score (variants r1 ...)
     score_scale: Annotated[Literal["trained", "rank"], Added("trained")] = (
         "trained"  # divide alpha by the trained or the scored rank

@@ -53,16 +53,20 @@ def fraction(factor: float) -> Fraction:
 class Meft(Method):
     """Trains adapters in a reversible network built from the backbone's layers."""
 
+    # meft1: F is the layer and G an adapter; meft2: the reverse; meft3: F is attention and G feed-forward
     variant: Literal["meft1", "meft2", "meft3"] = "meft1"
-    bottleneck: Count = 8
-    lambda_factor: Factor | None = None  # null: the variant's published value
-    beta_factor: Factor | None = None
+    bottleneck: Count = 8  # width of the adapters
+    # factor on the first stream, a fraction with a denominator up to 256; null: the variant's published one
+    lambda_factor: Factor | None = None
+    beta_factor: Factor | None = None  # factor on the second stream; null: the variant's published one
     switch: bool | None = None  # swap the streams after each layer; null: as published
     frozen_layers: Annotated[int, Field(ge=0)] = 0  # lowest layers to leave unchanged
-    reversible_layers: Annotated[int, Field(ge=0)] | None = None  # of the rest, lowest first; null: all; 0: plain PEFT
-    final: Literal["auto", "mean", "weighted"] = "auto"  # auto: mean for encoders, weighted for decoders
+    # reversible ones among the others, lowest first; null: all; 0: plain adapters
+    reversible_layers: Annotated[int, Field(ge=0)] | None = None
+    # how the streams are joined; auto: mean for encoders, weighted for decoders
+    final: Literal["auto", "mean", "weighted"] = "auto"
     bias: Bias = "none"  # which biases of the backbone train: none, those of layers with adapters, all
-    train_head: bool = True
+    train_head: bool = True  # whether the task head trains
 
     lr: ClassVar[Mapping[str, float]] = {"mini": 1e-3, "full_size": 5e-4}
     look: ClassVar[int | None] = 4

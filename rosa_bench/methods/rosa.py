@@ -43,18 +43,22 @@ Split = tuple["torch.Tensor", "torch.Tensor", "torch.Tensor"]
 class Rosa(LowRankMethod):
     """Trains R singular directions of each target weight, resampled every `every_epochs` (or `every_steps`)."""
 
-    rank: Count | Annotated[float, Field(gt=0, lt=1)] = 8  # a float: share of each weight's full rank, rounded down
+    # R; below 1 a share of the full rank of each weight, rounded down
+    rank: Count | Annotated[float, Field(gt=0, lt=1)] = 8
+    # roles of the adapted weights; `all`: every linear map of the layers
     targets: list[Target] = targets_field("q", "k", "v", "o")
     fused: Annotated[bool, Added(False)] = False  # adapt a fused q, k, v projection (GPT-2's c_attn) as one
-    every_epochs: Annotated[float, Field(gt=0)] = 1.0
-    every_steps: Count | None = None  # overrides every_epochs
+    every_epochs: Annotated[float, Field(gt=0)] = 1.0  # epochs between factorizations
+    every_steps: Count | None = None  # optimizer steps between factorizations; overrides every_epochs
+    # equal: W = W_rest + A B; add, random_add: W stays whole beside A B; projection: a random subspace
     variant: Literal["equal", "add", "random_add", "projection"] = "equal"
-    sample: Sample = "random"  # which singular directions, for `equal` and `add`
-    singular_values: Values = "a"  # in A, or their square roots in A and B (workshop version)
-    solver: Annotated[Solver, NEUTRAL] = "gram"  # chosen directions only, or a full SVD
+    # which singular directions `equal` and `add` train; `window`: a contiguous block, as published
+    sample: Sample = "random"
+    singular_values: Values = "a"  # all in A, or their square roots in A and B (workshop version)
+    solver: Annotated[Solver, NEUTRAL] = "gram"  # computes the drawn directions only, or a full SVD
     moments: Literal["reset", "keep"] = "reset"  # Adam's state of A and B at a factorization
-    bias: Bias = "none"  # which biases of the backbone train: none, those of adapted modules, all
-    train_head: bool = True
+    bias: Bias = "none"  # biases of the backbone that train: none, those of adapted modules, all
+    train_head: bool = True  # whether the task head trains
 
     lr: ClassVar[Mapping[str, float]] = {"mini": 1e-3, "full_size": 4e-4}
     look: ClassVar[int | None] = 2

@@ -21,28 +21,29 @@ Status = Literal["running", "done", "failed", "oom", "interrupted"]
 
 @dataclass
 class Record:
-    """The fields of `record.json`; the README describes them. A value that was not measured is absent."""
+    """The fields of `record.json`, described in docs/reference/record.md. A value that was not measured is absent."""
 
-    run_id: str
-    key: str
-    task: str
-    model: str
-    method: str
-    seed: int
-    config: dict[str, Any]
-    schema: int = SCHEMA
-    status: Status = "running"
-    started: str = ""
-    finished: str | None = None
-    error: str | None = None
+    run_id: str  # name of the folder: task, model, method, seed and the first 8 digits of the key
+    key: str  # SHA-256 of everything that can change the result
+    task: str  # the task's name
+    model: str  # the backbone's name
+    method: str  # the method's name in tables
+    seed: int  # the seed
+    config: dict[str, Any]  # the resolved configuration, as in `config.yaml`
+    schema: int = SCHEMA  # version of this format
+    status: Status = "running"  # `running`, `done`, `failed`, `oom` (out of memory) or `interrupted`
+    started: str = ""  # time in UTC
+    finished: str | None = None  # time in UTC
+    error: str | None = None  # why the run did not finish, in one line
+    # variants that were scored, the main one last; the plain model is ""
     variant_names: list[str] = field(default_factory=list)
-    data: dict[str, Any] = field(default_factory=dict)
-    scores: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
-    primary: dict[str, Any] = field(default_factory=dict)
-    params: dict[str, Any] = field(default_factory=dict)
-    cost: dict[str, Any] = field(default_factory=dict)
-    facts: dict[str, Any] = field(default_factory=dict)
-    env: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)  # source of the rows, their number and SHA-256 per split
+    scores: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)  # values by split, variant and metric
+    primary: dict[str, Any] = field(default_factory=dict)  # the main score at the last and the best epoch
+    params: dict[str, Any] = field(default_factory=dict)  # numbers of parameters
+    cost: dict[str, Any] = field(default_factory=dict)  # seconds, rates and bytes
+    facts: dict[str, Any] = field(default_factory=dict)  # what else was measured
+    env: dict[str, Any] = field(default_factory=dict)  # versions, commit and device
 
     def to_dict(self) -> dict[str, Any]:
         """The record as JSON values, without fields that are None."""

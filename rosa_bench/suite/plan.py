@@ -39,7 +39,8 @@ Overrides = dict[str, Any]
 class Settings:
     """Overrides of a block, and overrides per task."""
 
-    run: Overrides = Field(default_factory=dict)
+    run: Overrides = Field(default_factory=dict)  # overrides of its cells; a list of values is swept
+    # overrides per task; with them there is one cell per task
     tasks: dict[str, Overrides] = Field(default_factory=dict)
 
 
@@ -56,13 +57,13 @@ class Block(Settings):
 class Column:
     """A column of a suite's table: a metric of a task, and its name in the paper."""
 
-    task: Name
+    task: Name  # the task
     metric: str | None = None  # default: the task's primary metric
     split: str | None = None  # default: the task's evaluation split
     reported_task: str | None = None  # default: the task's own name
-    reported_metric: str | None = None
+    reported_metric: str | None = None  # the paper's name of the metric; null: ours
     reported_scale: Annotated[float, Field(gt=0)] = 1.0  # factor from printed values to the scale of records
-    incomparable: str | None = None
+    incomparable: str | None = None  # why the column cannot be compared with the paper's
 
 
 @configured
@@ -70,17 +71,17 @@ class Suite:
     """Contents of a file in configs/suite: the runs behind one table, their aggregation, and the paper's numbers."""
 
     name: str = ""  # the file name
-    title: Name
-    cells: list[Block] = Field(min_length=1)
+    title: Name  # heading of the table
+    cells: list[Block] = Field(min_length=1)  # blocks of cells
     common: Overrides = Field(default_factory=dict)  # overrides of every cell
-    seeds: list[int] = Field(default_factory=lambda: [1], min_length=1)
+    seeds: list[int] = Field(default_factory=lambda: [1], min_length=1)  # of every cell
     aggregate: Literal["mean", "median"] = "mean"  # over seeds
     epoch: Literal["last", "best"] = "last"  # epoch that is reported
     printed_epoch: Literal["last", "best"] | None = None  # the paper's choice of epoch, if it differs
     baseline: str | None = None  # row that the others are tested against
     columns: list[Column] = Field(default_factory=list)  # default: every task's primary metric
-    paper: str | None = None  # as in results/papers/reported.csv
-    table: str | None = None
+    paper: str | None = None  # as in results/papers/reported.csv; null: the table has no paper
+    table: str | None = None  # of the paper, as in results/papers/reported.csv
     hardware: str | None = None  # hardware used in the paper
     incomparable: str | None = None  # why no run can be compared with the paper's numbers
     notes: list[str] = Field(default_factory=list)  # notes for readers of the table

@@ -39,18 +39,19 @@ class Choice(Task):
     name: FileName
     folder: Annotated[Folder, NEUTRAL]
     prompt: str  # with fields of a row in braces; a space and a choice follow
+    # fields that hold the answers; empty: rows have `choices` and `answerKey`
     answers: list[str] = Field(default_factory=list)
-    right: str | None = None
+    right: str | None = None  # the field among `answers` with the right one; null: an integer field `label`
     renamed: dict[str, str] = Field(default_factory=dict)  # fields with other names on the hub: its name, ours
-    hub_repository: str | None = None
-    hub_revision: str = ""
-    hub_files: str = ""  # a pattern in which {split} is replaced
+    hub_repository: str | None = None  # repository of `data=hub`; null: none
+    hub_revision: str = ""  # commit of the repository
+    hub_files: str = ""  # pattern of its files, in which {split} is replaced
     primary: Literal["accuracy", "accuracy_norm"] = "accuracy"
     select_split: FileName = "validation"
     scored_splits: list[FileName] = Field(default_factory=lambda: ["test"], min_length=1)
     epochs: Count = 3
     version: Count = 1
-    loss_on: Literal["target", "sequence"] = "target"
+    loss_on: Literal["target", "sequence"] = "target"  # loss on the text or answer alone, or on all tokens
 
     def __post_init__(self) -> None:
         try:

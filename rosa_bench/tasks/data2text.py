@@ -42,20 +42,22 @@ class DataToText(Task):
     name: FileName
     folder: Annotated[Folder, NEUTRAL]
     primary: Literal["bleu"] = "bleu"
-    scoring: str  # the convention of its metrics: rosa_bench/metrics/conventions.py
+    scoring: str  # the convention of its metrics
     select_split: FileName = "validation"  # the epoch with the lowest loss on it is the best
     scored_splits: list[FileName] = Field(default_factory=lambda: ["test"], min_length=1)
     epochs: Count = 3
     version: Count = 1
-    loss_on: Literal["target", "sequence"] = "target"
+    loss_on: Literal["target", "sequence"] = "target"  # loss on the text or answer alone, or on all tokens
     linearization: Literal["lora", "rosa"] = "lora"  # the format of the input and the separator from its text
-    search: Annotated[Literal["transformers", "lora"], Added("transformers")] = "transformers"  # whose rules
-    num_beams: Count = 1
-    max_new_tokens: Count = 64
-    no_repeat_ngram: int = Field(default=0, ge=0)  # 0: off
-    no_repeat_ngram_over: Annotated[Literal["all", "text"] | None, Added(None)] = None  # null: all; of `lora` text
+    # whose rules of beam search
+    search: Annotated[Literal["transformers", "lora"], Added("transformers")] = "transformers"
+    num_beams: Count = 1  # 1: greedy
+    max_new_tokens: Count = 64  # longest output
+    no_repeat_ngram: int = Field(default=0, ge=0)  # no n-gram of this length occurs twice; 0: off
+    # whether the ban covers the input; null: all, with `search=lora` text
+    no_repeat_ngram_over: Annotated[Literal["all", "text"] | None, Added(None)] = None
     length_penalty: float = 1.0  # a beam's score is divided by its length to this power
-    repetition_penalty: float = Field(default=1.0, gt=0)  # 1: off
+    repetition_penalty: float = Field(default=1.0, gt=0)  # on tokens that occurred; 1: off
 
     family: ClassVar[Family]
 

@@ -29,6 +29,7 @@ class Glue(Task):
     folder: Annotated[Folder, NEUTRAL]
     texts: list[str] = Field(min_length=1, max_length=2)  # fields with the text or the pair
     labels: list[str] = Field(default_factory=list)  # names of the classes, in the order of their integers
+    # lowest and highest label of a regression
     score_range: list[float] = Field(default_factory=lambda: [0.0, 5.0], min_length=2, max_length=2)
     metrics: list[Name] = Field(min_length=1)  # files of rosa_bench/metrics
     primary: Name

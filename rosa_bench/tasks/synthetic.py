@@ -32,13 +32,13 @@ class Synthetic(Task):
 
     name: FileName = "synthetic"
     folder: Annotated[Folder, NEUTRAL] = "synthetic"
-    layers: Annotated[int, Field(ge=1, le=2)] = 1
-    inputs: Count = 512
-    hidden: Count = 64  # outputs of the first of two layers, followed by a ReLU
-    outputs: Count = 32
+    layers: Annotated[int, Field(ge=1, le=2)] = 1  # linear layers of the model
+    inputs: Count = 512  # width of the input
+    hidden: Count = 64  # width between two layers, followed by a ReLU
+    outputs: Count = 32  # width of the output
     perturbation: Count = 24  # rank of the perturbation of every weight
-    train_rows: Count = 5000
-    validation_rows: Count = 1000
+    train_rows: Count = 5000  # rows of the training split
+    validation_rows: Count = 1000  # rows of the validation split
     world_seed: int = 42  # of rows, start model and true model; a run's `seed` only affects training
     primary: Metric = "mse"
     select_split: FileName = "validation"
