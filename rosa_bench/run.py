@@ -19,7 +19,7 @@ from rosa_bench.data.batches import Rows, collate
 from rosa_bench.data.encode import encode_split
 from rosa_bench.data.source import Split, fingerprint, load_split
 from rosa_bench.errors import UsageError
-from rosa_bench.evaluation import artefacts, diagnostics, export, predict
+from rosa_bench.evaluation import artefacts, diagnostics, export, inference, predict
 from rosa_bench.evaluation.scorer import Scorer
 from rosa_bench.models import hashing, onednn
 from rosa_bench.models.identity import pinned
@@ -88,10 +88,12 @@ def _run(run: Run) -> Record:
         with Recorder(run, identity, key, lock) as recorder, mirrored(run, recorder.folder):
             experiment = Experiment(run, splits, model, tokenizer, recorder)
             experiment.attach()
-            with experiment.matmul(), predict.tf32(run.train.precision == "tf32"):
+            with experiment.matmul(model), predict.tf32(run.train.precision == "tf32"):
                 history = experiment.train()
                 if distributed.is_first():
                     experiment.finish(history)
+            if distributed.is_first():
+                experiment.measure_inference()
         if distributed.is_first():
             clear_finished(folder, run.train.keep_checkpoints)
         return recorder.record
@@ -198,12 +200,12 @@ class Experiment:
     def _pad(self) -> int:
         return int(self.tokenizer.pad_token_id)
 
-    def matmul(self) -> AbstractContextManager[None]:
-        """A context that multiplies fp32 matrices with the faster library; the record names it."""
+    def matmul(self, model: PreTrainedModel) -> AbstractContextManager[None]:
+        """A context in which a model multiplies fp32 matrices with the faster library; the record names it."""
         on_cpu = self.run.train.device == "cpu" or not torch.accelerator.is_available()
         use_onednn = self.run.train.matmul == "auto" and on_cpu and onednn.profits()
         self.record.env["matmul"] = "oneDNN" if use_onednn else "torch"
-        return onednn.training(self.model) if use_onednn else nullcontext()
+        return onednn.training(model) if use_onednn else nullcontext()
 
     def train(self) -> list[dict[str, Any]]:
         """Train to the end, from the last checkpoint if there is one. Returns the evaluations at epoch ends."""
@@ -218,6 +220,7 @@ class Experiment:
             self.recorder.training_ends()
         if self.recorder.stop_asked:
             raise KeyboardInterrupt
+        self.steps = trainer.state.global_step
         if (reason := trainer.loop.impatience(trainer.state)) is not None:
             epoch = evaluations(trainer.state)[-1]["epoch"]
             self.record.facts["stopped_early"] = {"epoch": epoch, "reason": reason}
@@ -245,7 +248,7 @@ class Experiment:
         facts |= run.method.facts(self.model, batch)
         if run.save != "none":
             facts["saved"] = {"as": run.save} | self._epochs(history)
-        trained = export.Trained(run, self.model, self.tokenizer, self.record)
+        self.trained = trained = export.Trained(run, self.model, self.tokenizer, self.record)
         if run.save == "peft" and not self._save_peft(trained):
             facts["saved"]["as"] = "adapter"
         if run.save != "none" and facts["saved"]["as"] == "adapter":
@@ -279,12 +282,40 @@ class Experiment:
         if not facts["merge_within_bound"]:
             difference = f"logits differ by {facts['merge_max_abs_diff']:.2g}"
             self.recorder.show(f"the merged model does not match the trained one: {difference}")
-        backbone = trained.backbone()
+        self.backbone = backbone = trained.backbone()
         if (loader := start_loader(run, backbone)) is not None:
             loader.before_attach()
         facts |= diagnostics.update_facts(backbone, self.model)
         if run.save == "merged":
             export.save_merged(trained, self.recorder.folder / "merged", run.method.variants()[-1], backbone)
+
+    def measure_inference(self) -> None:
+        """Record latency and throughput of the finished model, merged if its method can be, beside the backbone's."""
+        if self.steps < inference.FEWEST_STEPS:
+            return
+        seconds = inference.budget(self.recorder.clocks()["train_s"])
+        with self.recorder.optional("cost.inference"), preserved_random_state():
+            self.record.cost["inference"] = self._inference(seconds)
+
+    def _inference(self, seconds: float) -> dict[str, Any]:
+        run, model, split = self.run, self.model, self.run.task.select_split
+        merged, train = run.method.mergeable, run.train
+        backbone = self.backbone if merged else self.trained.backbone()
+        torch.nn.Module.to(backbone, model.device)
+        if hasattr(backbone.config, "use_cache"):
+            model.config.use_cache = backbone.config.use_cache  # gradient checkpointing switches it off
+        task = inference.Inference(
+            run.task,
+            self.tokenizer,
+            self.splits[split].examples,
+            self.scorer.rows(split),
+            train.eval_batch_size,
+            predict.tokens_held(model, run.method.extra_tokens),
+            train.eval_precision or ("bf16" if run.model.dtype == "bf16" else train.precision),
+        )
+        active = nullcontext() if merged else run.method.active(model, run.method.variants()[-1])
+        with self.matmul(model), self.matmul(backbone), active:
+            return {"merged": merged} | task.compare(model, backbone, seconds)
 
 
 def last_whole(run: Run, recorder: Recorder) -> tuple[dict[str, Any], Path | None]:

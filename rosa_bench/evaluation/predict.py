@@ -122,8 +122,7 @@ class Predictor:
     def likelihoods(self, rows: Sequence[Encoded], variants: Sequence[Active] = (nullcontext,)) -> list[torch.Tensor]:
         """The log-likelihood [rows] of each row's target tokens by each variant, in nats, in fp32 on the CPU."""
         totals = [torch.empty(len(rows)) for _ in variants]
-        longest, config = max(len(row.input_ids) for row in rows), self.model.config
-        size = max(1, min(self.batch_size, SCORES // (longest * int(config.vocab_size))))
+        size = scoring_batch(self.model, rows, self.batch_size)
         for i, batch, inputs, labels in replace(self, batch_size=size).passes(rows, variants):
             targets = labels[:, 1:]
             scored = targets != IGNORED
@@ -155,6 +154,12 @@ def to_device(inputs: dict[str, torch.Tensor], model: PreTrainedModel) -> dict[s
     return {name: tensor.to(model.device) for name, tensor in inputs.items()}
 
 
+def scoring_batch(model: PreTrainedModel, rows: Sequence[Encoded], batch_size: int) -> int:
+    """Number of rows to score at a time by their likelihoods, limited by the memory for logits."""
+    longest, config = max(len(row.input_ids) for row in rows), model.config
+    return max(1, min(batch_size, SCORES // (longest * int(config.vocab_size))))
+
+
 def decoding_batch(task: Any, model: PreTrainedModel, batch_size: int) -> int:
     """Number of inputs to decode at a time, limited by the memory for keys, values and scores."""
     on_cpu = model.device.type == "cpu"
@@ -168,10 +173,10 @@ def decoding_batch(task: Any, model: PreTrainedModel, batch_size: int) -> int:
 
 def decoder_of(task: Any, model: PreTrainedModel) -> str:
     """The search that decodes this model's outputs, for the record."""
-    return "transformers.generate" if _finder(task, model) is generated else "rosa_bench.evaluation.search.search"
+    return "transformers.generate" if decoder(task, model) is generated else "rosa_bench.evaluation.search.search"
 
 
-def _finder(task: Any, model: PreTrainedModel) -> Callable[..., list[list[int]]]:
+def decoder(task: Any, model: PreTrainedModel) -> Callable[..., list[list[int]]]:
     """Our search, or `generate` for models on which ours is slow and rules that `generate` follows."""
     return search if tree_cache.supported(model) or task.search != "transformers" else generated
 
@@ -241,5 +246,5 @@ def _generated(
     task: Any, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[int]]
 ) -> Iterator[str]:
     """The outputs of one batch."""
-    for tokens in _finder(task, model)(model, prompts, how_to_search(task, tokenizer)):
+    for tokens in decoder(task, model)(model, prompts, how_to_search(task, tokenizer)):
         yield str(tokenizer.decode(tokens, skip_special_tokens=True)).strip()

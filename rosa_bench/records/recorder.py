@@ -148,6 +148,15 @@ class Recorder:
         finally:
             self._clocks[name] = self._clocks.get(name, 0.0) + time.perf_counter() - start
 
+    @contextlib.contextmanager
+    def optional(self, name: str) -> Iterator[None]:
+        """A measurement without which the run is complete: if it fails, print a line; the value `name` stays absent."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001
+            reason = (str(error).splitlines() or [""])[0][:200]
+            self.show(f"{name} is absent ({type(error).__name__}: {reason})")
+
     def clocks(self) -> dict[str, float]:
         """All clocks and the counters behind the rates, for checkpoints."""
         values = dict(self._clocks) | {"tokens": self._tokens, "cells": self._cells, "examples": self._examples}

@@ -16,6 +16,7 @@ GROUPS = ("model", "method", "task", "train", "data")
 MAPPINGS = ("data", "scores", "primary", "params", "cost", "facts", "env")
 LONGEST = 120  # characters of a name, which becomes part of a file name
 LARGEST = 1e12  # absolute value of a score in any unit
+INFERENCE = ("size", "pairs", "model_ms", "backbone_ms", "model_per_s", "backbone_per_s", "ratio")
 MOST = 1e18  # seconds, bytes or other cost of a run
 
 
@@ -122,5 +123,23 @@ def _provenance(record: Record) -> Iterator[str]:
     if not isinstance(record.cost.get("memory", {}), dict):
         yield "cost.memory is not a mapping"
     for name, value in record.cost.items():
-        if name != "memory" and not (is_number(value) and 0 <= value <= MOST):
+        if name not in ("memory", "inference") and not (is_number(value) and 0 <= value <= MOST):
             yield f"the cost {short(name)} is {short(value)}"
+    if "inference" in record.cost:
+        yield from _inference(record.cost["inference"])
+
+
+def _inference(inference: Any) -> Iterator[str]:
+    if not isinstance(inference, dict) or not isinstance(inference.get("merged"), bool):
+        yield "cost.inference is not a mapping with merged"
+    for batch in ("batch_1", "batch_eval"):
+        measured = inference.get(batch)
+        if not isinstance(measured, dict):
+            yield f"cost.inference.{batch} is not a mapping"
+        quartiles = measured.get("ratio_quartiles")
+        if not isinstance(quartiles, list) or len(quartiles) != 2:
+            yield f"cost.inference.{batch}.ratio_quartiles is {short(quartiles)}"
+        numbers = [(name, measured.get(name)) for name in INFERENCE] + [("ratio_quartiles", q) for q in quartiles]
+        for name, value in numbers:
+            if not (is_number(value) and 0 < value <= MOST):
+                yield f"cost.inference.{batch}.{name} is {short(value)}"
