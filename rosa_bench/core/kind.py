@@ -21,6 +21,7 @@ class Kind(ABC):
     """The loss and the predictions of a kind of task. E examples, O outputs, T tokens, V words of the vocabulary."""
 
     name: ClassVar[str]
+    title: ClassVar[str] = "Other tasks"  # of tables; tasks whose kinds share it share a table
     decodes: ClassVar[bool] = False  # outputs are texts found by search; the best epoch has the lowest loss
     problem_type: ClassVar[str | None] = None  # of a classification head in `transformers`
     merge_examples: ClassVar[int] = 256  # compared before and after merging

@@ -6,13 +6,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
     from rosa_bench.core.task import Task
+
+Group = Literal[
+    "paper", "baseline", "other"
+]  # in tables: a reproduced paper's method, what it is compared with, others
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class Method(ABC):
     """Turns a backbone into a trainable model. A frozen dataclass: fields are its yaml; state lives in the model.
 
     `look` is the index of its color and marker in figures (`rosa_bench.tables.figures.styles`); None picks a free one.
+    `group` is the part of a table in which its rows stand.
 
     The trainer calls the hooks at fixed points of an optimizer step. A hook may depend only on
     `(step.seed, step.index, step.total)` and the model's tensors; then a resumed run and every process of a
@@ -46,6 +51,7 @@ class Method(ABC):
     """
 
     look: ClassVar[int | None] = None
+    group: ClassVar[Group] = "other"
 
     @property
     @abstractmethod

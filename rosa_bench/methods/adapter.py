@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from rosa_bench.core.method import Method
+from rosa_bench.core.method import Group, Method
 from rosa_bench.core.schema import Added, Count, Share, configured
 from rosa_bench.errors import UsageError
 from rosa_bench.system.seeds import generator
@@ -54,6 +54,7 @@ class Adapter(Method):
 
     lr: ClassVar[Mapping[str, float]] = {"mini": 1e-3, "full_size": 3e-4}
     look: ClassVar[int | None] = 6
+    group: ClassVar[Group] = "baseline"
     mergeable: ClassVar[bool] = False
 
     @classmethod

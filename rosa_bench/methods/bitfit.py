@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from rosa_bench.core.method import Method
+from rosa_bench.core.method import Group, Method
 from rosa_bench.core.schema import configured
 from rosa_bench.errors import UsageError
 
@@ -28,6 +28,7 @@ class BitFit(Method):
 
     lr: ClassVar[Mapping[str, float]] = {"mini": 5e-3, "full_size": 1e-3}
     look: ClassVar[int | None] = 5
+    group: ClassVar[Group] = "baseline"
 
     def attach(self, model: PreTrainedModel, seed: int = 0) -> None:
         """Set `requires_grad` on biases and head. Raises UsageError if the backbone has no biases."""

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from rosa_bench.core.method import Method, Step
+from rosa_bench.core.method import Group, Method, Step
 from rosa_bench.core.schema import Added, Bias, Count, Share, configured
 from rosa_bench.methods.lora import Init, Lora, PeftLora, Target, draw_factors, targets_field
 from rosa_bench.system.seeds import generator
@@ -58,6 +58,7 @@ class DyLora(PeftLora):
 
     lr: ClassVar[Mapping[str, float]] = {"mini": 1e-3, "full_size": 4e-4}
     look: ClassVar[int | None] = 3
+    group: ClassVar[Group] = "paper"
 
     @classmethod
     def size_label(cls, options: Mapping[str, Any]) -> str | None:

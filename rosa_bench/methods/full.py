@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from rosa_bench.core.method import Method
+from rosa_bench.core.method import Group, Method
 from rosa_bench.core.schema import configured
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ class Full(Method):
 
     lr: ClassVar[Mapping[str, float]] = {"mini": 3e-4, "full_size": 2e-5}
     look: ClassVar[int | None] = 0
+    group: ClassVar[Group] = "baseline"
 
     def attach(self, model: PreTrainedModel, seed: int = 0) -> None:
         """Set `requires_grad` on every parameter."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from rosa_bench.core.method import Method
+from rosa_bench.core.method import Group, Method
 from rosa_bench.core.schema import configured
 from rosa_bench.errors import UsageError
 
@@ -22,6 +22,7 @@ class Head(Method):
 
     lr: ClassVar[Mapping[str, float]] = {"mini": 5e-3, "full_size": 1e-3}
     look: ClassVar[int | None] = 7
+    group: ClassVar[Group] = "baseline"
     checkpointable: ClassVar[bool] = False  # no layer stores activations
 
     def check(self, task: Task) -> None:

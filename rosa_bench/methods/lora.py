@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from rosa_bench.core.method import Method, PeftAdapter
+from rosa_bench.core.method import Group, Method, PeftAdapter
 from rosa_bench.core.schema import Added, Bias, Count, Share, configured
 from rosa_bench.system.seeds import generator
 
@@ -92,6 +92,7 @@ class Lora(PeftLora):
 
     lr: ClassVar[Mapping[str, float]] = {"mini": 2e-3, "full_size": 4e-4}
     look: ClassVar[int | None] = 1
+    group: ClassVar[Group] = "paper"
 
     @model_validator(mode="after")
     def _below_rank(self) -> Lora:

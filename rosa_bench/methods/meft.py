@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from rosa_bench.core.method import Method
+from rosa_bench.core.method import Group, Method
 from rosa_bench.core.schema import Bias, Count, configured
 from rosa_bench.errors import UsageError
 from rosa_bench.system.seeds import generator
@@ -70,6 +70,7 @@ class Meft(Method):
 
     lr: ClassVar[Mapping[str, float]] = {"mini": 1e-3, "full_size": 5e-4}
     look: ClassVar[int | None] = 4
+    group: ClassVar[Group] = "paper"
     mergeable: ClassVar[bool] = False
     checkpointable: ClassVar[bool] = False
 

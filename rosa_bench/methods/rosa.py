@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from rosa_bench.core.method import Step, tally
+from rosa_bench.core.method import Group, Step, tally
 from rosa_bench.core.schema import NEUTRAL, Added, Bias, Count, configured
 from rosa_bench.methods.lora import LowRankMethod, Target, targets_field
 from rosa_bench.system.seeds import generator
@@ -62,6 +62,7 @@ class Rosa(LowRankMethod):
 
     lr: ClassVar[Mapping[str, float]] = {"mini": 1e-3, "full_size": 4e-4}
     look: ClassVar[int | None] = 2
+    group: ClassVar[Group] = "paper"
 
     @property
     def exact_at_start(self) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from rosa_bench.core.method import Method
+from rosa_bench.core.method import Group, Method
 from rosa_bench.core.schema import Count, configured
 from rosa_bench.errors import UsageError
 
@@ -29,6 +29,7 @@ class TopLayers(Method):
 
     lr: ClassVar[Mapping[str, float]] = {"mini": 3e-4, "full_size": 5e-5}
     look: ClassVar[int | None] = 8
+    group: ClassVar[Group] = "baseline"
 
     @classmethod
     def size_label(cls, options: Mapping[str, Any]) -> str | None:

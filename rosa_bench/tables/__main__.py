@@ -19,10 +19,12 @@ from rosa_bench.system.signals import command
 from rosa_bench.tables.against_baseline import Comparer, is_baseline, known_tests
 from rosa_bench.tables.build import build
 from rosa_bench.tables.comparison_cache import save_tests
+from rosa_bench.tables.convergence import reader, with_gains
 from rosa_bench.tables.figures.figures import draw
-from rosa_bench.tables.formats import comma_separated, latex, long_csv, markdown
+from rosa_bench.tables.formats import comma_separated, long_csv, markdown
 from rosa_bench.tables.grid import Grid
 from rosa_bench.tables.html.page import page
+from rosa_bench.tables.latex import latex
 
 PRINTED = 10  # tables printed on the terminal; all are written
 
@@ -66,7 +68,7 @@ def render(args: argparse.Namespace) -> int:
         collection, grids = alone(collection, [grid for grid in grids if grid.name == args.suite], args.suite)
     if args.baseline:
         check_baseline(args.baseline, grids)
-    grids = compared(grids, collection, args.out, roots)
+    grids = [with_gains(grid, reader(collection)) for grid in compared(grids, collection, args.out, roots)]
     args.out.mkdir(parents=True, exist_ok=True)
     for grid in grids:
         write(grid, args.out)

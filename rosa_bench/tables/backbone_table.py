@@ -6,10 +6,14 @@ import hashlib
 import re
 from collections.abc import Sequence
 
+from rosa_bench.core.method import Group as MethodGroup
+from rosa_bench.errors import UsageError
 from rosa_bench.records.collect import Group
 from rosa_bench.records.labels import method_label, option_text
 from rosa_bench.records.record import Record
 from rosa_bench.tables.grid import Column, Epoch, Grid, Place, Row
+from rosa_bench.tables.layout import by_group, group_of
+from rosa_bench.tables.paired_tests import task_of
 from rosa_bench.tables.place_scores import place
 
 
@@ -31,18 +35,19 @@ def _other(model: str, source: str, groups: Sequence[Group], epoch: Epoch) -> Gr
             columns[record.task] = column
     rows: dict[str, dict[Column, Place]] = {}
     sizes: dict[str, set[int]] = {}
+    families: dict[str, MethodGroup] = {}
     for (label, task), members in sorted(labels.items(), key=lambda item: (by_number(item[0][0]), item[0][1])):
         for group, particular in zip(members, particulars(members), strict=True):
             row = f"{label}, {particular}" if particular else label
             variant = (group.first.variant_names or [""])[-1]
             if task in columns:
                 rows.setdefault(row, {})[columns[task]] = place(group, columns[task], variant)
+                families[row] = group_of(group.first.config["method"].get("_target_"))
                 sizes.setdefault(row, set()).update(r.params["trainable"] for r in group.records.values())
-    table_rows = [Row(row, tuple(sorted(sizes[row])), "", places) for row, places in rows.items()]
-    rule = {"last": "last epoch", "best": "best epoch"}[epoch]
-    note = (
-        f"Mean ± standard deviation over n seeds, {rule}. Names of methods list the options in which their runs differ."
+    table_rows = by_group(
+        [Row(row, tuple(sorted(sizes[row])), "", families[row], places) for row, places in rows.items()]
     )
+    note = "Names of methods list the options in which their runs differ."
     title = f"{model} on {source}"
     return Grid(file_name(title), title, [columns[task] for task in sorted(columns)], table_rows, epoch, notes=[note])
 
@@ -53,7 +58,16 @@ def _column(record: Record) -> Column | None:
     metric = primary.get("metric", record.config["task"].get("primary"))
     if not isinstance(metric, str):
         return None
-    return Column(record.task, metric, str(primary.get("split", "")), bool(primary.get("higher_is_better", True)))
+    better = bool(primary.get("higher_is_better", True))
+    return Column(record.task, metric, str(primary.get("split", "")), better, _kind(record))
+
+
+def _kind(record: Record) -> str:
+    """The title of the kind of a run's task; empty if this version does not accept the task."""
+    try:
+        return task_of(record.config).kind.title
+    except UsageError:
+        return ""
 
 
 def by_number(label: str) -> list[str | int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from rosa_bench.records.collect import Collection
+from rosa_bench.records.collect import Collection, Group
 from rosa_bench.suite.plan import Suite
 from rosa_bench.tables.backbone_table import others
 from rosa_bench.tables.elsewhere import Described, with_elsewhere
@@ -23,17 +23,24 @@ def build(
     """Build all tables, suite tables first. Rows are not compared yet.
 
     `epoch` and `baseline` override those of the suites. With `elsewhere`, cells include the results of other papers.
+    Runs of a search over settings are in no table: they are scored on rows held out of the training split.
     """
+    groups = [group for group in collection.groups if not is_search(group)]
     grids, used = [], set()
     described: dict[str, Mapping[tuple[str, str], Described]] = {}
     for name, suite in suites.items():
         table = SuiteTable(name, suite, epoch or suite.epoch)
-        group_ids = table.take(collection.groups)
+        group_ids = table.take(groups)
         if group_ids:
             grids.append(table.grid())
             described[name] = table.described()
             used |= group_ids
-    grids += others([group for group in collection.groups if id(group) not in used], epoch or "last")
+    grids += others([group for group in groups if id(group) not in used], epoch or "last")
     if elsewhere:
         grids = [with_elsewhere(grid, described.get(grid.name, {})) for grid in grids]
     return [dataclasses.replace(grid, baseline=baseline) for grid in grids] if baseline else grids
+
+
+def is_search(group: Group) -> bool:
+    """Whether runs belong to a search over settings, and so were scored on a share of the training rows."""
+    return group.first.config["task"].get("tune_share") is not None

@@ -1,211 +1,74 @@
-"""Renders a grid as Markdown, CSV and LaTeX. An absent number is an en dash."""
+"""Renders a grid as Markdown and CSV. An absent number is an en dash.
+
+Markdown, like LaTeX, splits a wide grid (`layout`); the CSV files hold it whole.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections import Counter
+import itertools
+import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from rosa_bench.tables.grid import DASH, Column, Grid, Place, Row, Score
-from rosa_bench.tables.place_scores import decimals as written
+from rosa_bench.records.record import Record
+from rosa_bench.tables.cells import Footnotes, digits, elsewhere_text, emphasised, notes, ours, printed_text, signed
+from rosa_bench.tables.costs import latency, memory, seconds, share
+from rosa_bench.tables.grid import DASH, Column, Grid, Place, Row
+from rosa_bench.tables.layout import headed, parts, usual_n, width
 
 LONG = [
-    *(
-        "table",
-        "row",
-        "task",
-        "metric",
-        "split",
-        "variant",
-        "epoch",
-        "n",
-        "seeds",
-        "mean",
-        "median",
-        "sd",
-        "low",
-        "high",
-    ),
-    *("trainable", "printed", "printed_sd", "difference", "mark", "reasons"),
-    *(
-        "baseline",
-        "baseline_difference",
-        "p_holm",
-        "holds",
-        "test",
-        "unfinished",
-        "other_settings",
-        "runs",
-        "elsewhere",
-    ),
+    *("table", "group", "row", "kind", "task", "metric", "split", "variant", "epoch"),
+    *("n", "seeds", "mean", "median", "sd", "low", "high"),
+    *("trainable", "trainable_percent", "memory_bytes", "seconds", "latency_batch_1", "latency_batch_eval"),
+    *("last_gain", "last_sd", "still_improving"),
+    *("printed", "printed_sd", "difference", "mark", "reasons"),
+    *("baseline", "baseline_difference", "p_holm", "holds", "test"),
+    *("unfinished", "other_settings", "runs", "elsewhere"),
 ]
-MARKS = {"matched": "=", "off": r"\neq", "not comparable": "*"}  # in LaTeX
-
-
-def digits(grid: Grid, column: Column) -> int:
-    """Decimals of a column: the paper's, or enough for three significant digits."""
-    places = [row.places[column] for row in grid.rows if column in row.places]
-    printed = [place.printed.decimals for place in places if place.printed]
-    largest = max((abs(score.mean) for place in places for score in place.scores.values()), default=0.0)
-    return max(printed, default=2 if largest >= 10 else 3)
-
-
-def signed(value: float, decimals: int) -> str:
-    """Format a difference with its sign, using a typographic minus."""
-    return f"{value:+.{decimals}f}".replace("-", "−")
-
-
-def rounded(value: float, decimals: int) -> str:
-    """Format a number with fixed decimals, or in scientific notation if it would round to zero."""
-    text = f"{value:.{decimals}f}"
-    return f"{value:.1e}" if value and not float(text) else text
-
-
-def score_text(score: Score | None, grid: Grid, decimals: int) -> str:
-    """Mean or median ± standard deviation and the number of seeds. A single seed has no spread."""
-    if score is None:
-        return DASH
-    centre = score.mean if grid.aggregate == "mean" else score.median
-    spread = "" if score.sd is None else f" ± {rounded(score.sd, decimals)}"
-    return f"{rounded(centre, decimals)}{spread} (n={score.n})".replace("-", "−")
-
-
-def ours(place: Place | None, grid: Grid, decimals: int) -> str:
-    """The measured score, or the status of runs without a result."""
-    if place is None:
-        return DASH
-    ended = ", ".join(f"{status} (n={count})" for status, count in place.unfinished.items())
-    score = place.scores.get(grid.epoch)
-    return ended if score is None and ended else "; ".join(filter(None, [score_text(score, grid, decimals), ended]))
-
-
-def printed_text(place: Place | None, decimals: int) -> str:
-    """The paper's printed number."""
-    if place is None or place.printed is None:
-        return DASH
-    std = place.printed.std
-    spread = "" if std is None else f" ± {std:.{max(decimals, written(std))}f}"
-    return f"{place.printed.value:.{decimals}f}{spread}".replace("-", "−")
-
-
-def sizes(row: Row) -> str:
-    """Trainable parameters, ours and the paper's."""
-    own = " / ".join(f"{size:,}" for size in row.trainable) or DASH
-    return f"{own} (paper {row.printed_trainable})" if row.printed_trainable else own
-
-
-class Footnotes:
-    """Distinct reasons, lettered in order of first use."""
-
-    def __init__(self) -> None:
-        self.reasons: list[str] = []
-
-    def mark(self, reasons: Sequence[str]) -> str:
-        """The letters of `reasons`; new reasons are added."""
-        self.reasons += [reason for reason in reasons if reason not in self.reasons]
-        return ",".join(_letters(self.reasons.index(reason)) for reason in reasons)
-
-    def lines(self) -> list[str]:
-        """The text of each footnote."""
-        return [f"[{_letters(i)}] {reason}" for i, reason in enumerate(self.reasons)]
-
-
-def _letters(index: int) -> str:
-    return (_letters(index // 26 - 1) if index >= 26 else "") + chr(ord("a") + index % 26)
-
-
-def rows(grid: Grid, footnotes: Footnotes) -> Iterator[list[str]]:
-    """Yield the head, then a line per row: label, parameters, and per column our score, the paper's and the verdict."""
-    related = with_related(grid)
-    yield ["method", "trainable", *_interleaved(grid, related, grid.head, lambda column: "reported elsewhere")]
-    decimals = {column: digits(grid, column) for column in grid.columns}
-    for row in grid.rows:
-        values = {column: _cell(row.places.get(column), grid, decimals[column], footnotes) for column in grid.columns}
-        elsewhere = {column: elsewhere_text(row.places.get(column)) or DASH for column in related}
-        yield [row.label, sizes(row), *_interleaved(grid, related, values.__getitem__, elsewhere.__getitem__)]
-
-
-def with_related(grid: Grid) -> set[Column]:
-    """The columns in which other papers report results."""
-    return {column for row in grid.rows for column, place in row.places.items() if place.elsewhere}
-
-
-def _interleaved(
-    grid: Grid, related: set[Column], ours_of: Callable[[Column], str], elsewhere_of: Callable[[Column], str]
-) -> Iterator[str]:
-    """Yield a text per column, followed by a second one for columns with related results."""
-    for column in grid.columns:
-        yield ours_of(column)
-        if column in related:
-            yield elsewhere_of(column)
-
-
-def elsewhere_text(place: Place | None) -> str:
-    """Results of other papers: value, spread and source of each; empty if there are none."""
-    values = () if place is None else place.elsewhere
-    spreads = ("" if v.std is None else f" ± {v.std:g}" for v in values)
-    return "; ".join(f"{v.value:g}{spread} {v.source}" for v, spread in zip(values, spreads, strict=True))
-
-
-def _cell(place: Place | None, grid: Grid, decimals: int, footnotes: Footnotes) -> str:
-    text = emphasised(ours(place, grid, decimals), place)
-    if place is None or place.printed is None:
-        return text
-    text += f"; paper {printed_text(place, decimals)}"
-    if place.verdict is not None:
-        marks = f" [{footnotes.mark(place.verdict.reasons)}]" if place.verdict.reasons else ""
-        text += f"; {signed(place.verdict.difference, decimals)}, {place.verdict.mark}{marks}"
-    return text
-
-
-def emphasised(text: str, place: Place | None) -> str:
-    """Mark a score whose difference to the baseline holds: bold if better, a dagger if worse."""
-    if place is None or place.against is None or not place.against.holds:
-        return text
-    return f"**{text}**" if place.against.better else f"{text} †"
-
-
-def notes(grid: Grid, footnotes: Footnotes) -> list[str]:
-    """The notes below a table."""
-    lines = list(grid.notes)
-    if any(place.against for row in grid.rows for place in row.places.values()):
-        lines.append(
-            f"Bold: better than {grid.baseline}; †: worse. Only differences are marked that hold for new examples "
-            "(paired test on stored predictions, p < 0.05 after Holm's correction over the rows of a column) and for "
-            "new seeds (95 % interval of the difference between seeds); see docs/background/statistics.md."
-        )
-    lines += _absent(grid)
-    used = {c.task: scoring for row in grid.rows for c, p in row.places.items() if (scoring := _scoring(p))}
-    lines += [f"{task} uses the scoring convention {scoring}." for task, scoring in sorted(used.items())]
-    return lines + footnotes.lines()
-
-
-def _absent(grid: Grid) -> list[str]:
-    """The number of runs of a column without a value, by reason."""
-    counts: Counter[tuple[str, str]] = Counter()
-    for row in grid.rows:
-        for column, place in row.places.items():
-            for record in place.records:
-                reason = record.facts.get("absent_metrics", {}).get(column.metric)
-                scored = record.scores.get(column.split, {}).get(place.variant, {})
-                if reason is not None and column.metric not in scored:
-                    counts[grid.head(column), str(reason)] += 1
-    return [f"{head} is absent in {n} {'run' if n == 1 else 'runs'}: {why}." for (head, why), n in counts.items()]
-
-
-def _scoring(place: Place) -> str:
-    return " and ".join(
-        sorted({str(r.config["task"]["scoring"]) for r in place.records if "scoring" in r.config["task"]})
-    )
+COSTS: dict[str, Callable[[Record], float | None]] = {
+    "trainable_percent": share,
+    "memory_bytes": memory,
+    "seconds": seconds,
+    "latency_batch_1": latency,
+    "latency_batch_eval": lambda record: latency(record, "batch_eval"),
+}
 
 
 def markdown(grid: Grid) -> str:
-    """GitHub Markdown."""
-    footnotes = Footnotes()
-    head, *body = ([_in_markdown(text) for text in row] for row in rows(grid, footnotes))
-    lines = ["| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *body]]
-    return "\n".join([f"## {grid.title}", "", *lines, "", *(f"{note}  " for note in notes(grid, footnotes)), ""])
+    """GitHub Markdown with aligned columns: a table for each kind of task, none wider than a page."""
+    footnotes, usual = Footnotes(), usual_n(grid)
+    related = with_related(grid)
+    decimals = {column: digits(grid, column) for column in grid.columns}
+    heads = {column: list(map(_in_markdown, _heads(grid, column, related))) for column in grid.columns}
+    cells: dict[tuple[str, Column], list[str]] = {}
+    for row in grid.rows:
+        for column in grid.columns:
+            texts = _cells(row, grid, column, decimals[column], usual, footnotes)[: len(heads[column])]
+            cells[row.label, column] = list(map(_in_markdown, texts))
+    widths = {column: width([heads[column], *(cells[r.label, column] for r in grid.rows)]) for column in grid.columns}
+    lines = [f"## {grid.title}", ""]
+    for part in parts(grid, widths):
+        lines += [f"### {part.title}", ""] if part.title else []
+        body = [["method", *(cost.head for cost in part.costs), *itertools.chain(*(heads[c] for c in part.columns))]]
+        for heading, members in headed(part.rows):
+            body += [[f"*{heading}*", *[""] * (len(body[0]) - 1)]] if heading else []
+            for row in members:
+                scores = itertools.chain(*(cells[row.label, column] for column in part.columns))
+                body.append([_in_markdown(row.label), *(cost.cell(row) for cost in part.costs), *scores])
+        lines += [*aligned(body), ""]
+    return "\n".join([*lines, *(f"{note}  " for note in notes(grid, footnotes)), ""])
+
+
+def aligned(table: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a Markdown table whose first row is the head: texts to the left, numbers to the right."""
+    widths = [max(3, *map(len, column)) for column in zip(*table, strict=True)]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    lines = []
+    for row in [table[0], rule, *table[1:]]:
+        padded = [row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))]
+        lines.append(f"| {' | '.join(padded)} |")
+    return lines
 
 
 def _in_markdown(text: str) -> str:
@@ -215,7 +78,48 @@ def _in_markdown(text: str) -> str:
 
 def comma_separated(grid: Grid) -> str:
     """CSV of the table as shown, with a header row."""
-    return _csv(rows(grid, Footnotes()))
+    return _csv(rows(grid))
+
+
+def rows(grid: Grid) -> Iterator[list[str]]:
+    """Yield the head, then a line per row: label, parameters, and per column our score, the paper's and the verdict."""
+    related, footnotes = with_related(grid), Footnotes()
+    heads = [_heads(grid, column, related) for column in grid.columns]
+    yield ["method", "trainable", *itertools.chain(*heads)]
+    decimals = {column: digits(grid, column) for column in grid.columns}
+    for row in grid.rows:
+        cells = [_cells(row, grid, column, decimals[column], None, footnotes) for column in grid.columns]
+        yield [row.label, sizes(row), *itertools.chain(*(c[: len(h)] for c, h in zip(cells, heads, strict=True)))]
+
+
+def sizes(row: Row) -> str:
+    """Trainable parameters in full, ours and the paper's."""
+    own = " / ".join(f"{size:,}" for size in row.trainable) or DASH
+    return f"{own} (paper {row.printed_trainable})" if row.printed_trainable else own
+
+
+def with_related(grid: Grid) -> set[Column]:
+    """The columns in which other papers report results."""
+    return {column for row in grid.rows for column, place in row.places.items() if place.elsewhere}
+
+
+def _heads(grid: Grid, column: Column, related: set[Column]) -> list[str]:
+    """The heading of a column, and of a second one if other papers report results."""
+    return [grid.head(column), *(["reported elsewhere"] if column in related else [])]
+
+
+def _cells(
+    row: Row, grid: Grid, column: Column, decimals: int, usual: int | None, footnotes: Footnotes
+) -> tuple[str, str]:
+    """A score with its marks, and the results of other papers."""
+    place = row.places.get(column)
+    text = emphasised(ours(place, grid, decimals, usual), place)
+    if place is not None and place.printed is not None:
+        text += f"; paper {printed_text(place, decimals)}"
+        if place.verdict is not None:
+            marks = f" [{footnotes.mark(place.verdict.reasons)}]" if place.verdict.reasons else ""
+            text += f"; {signed(place.verdict.difference, decimals)}, {place.verdict.mark}{marks}"
+    return text, elsewhere_text(place) or DASH
 
 
 def long_csv(grid: Grid) -> str:
@@ -237,7 +141,8 @@ def _long(grid: Grid) -> Iterator[dict[str, object]]:
 
 
 def _long_line(grid: Grid, row: Row, column: Column, place: Place, epoch: str) -> dict[str, object]:
-    line: dict[str, object] = {"table": grid.name, "row": row.label, "task": column.task, "metric": column.metric}
+    line: dict[str, object] = {"table": grid.name, "group": row.group, "row": row.label, "kind": column.kind}
+    line |= {"task": column.task, "metric": column.metric}
     line |= {"split": column.split, "variant": place.variant, "epoch": epoch}
     score = next((score for name, score in place.scores.items() if name == epoch), None)
     if score is not None:
@@ -245,6 +150,11 @@ def _long_line(grid: Grid, row: Row, column: Column, place: Place, epoch: str) -
         line |= {"sd": score.sd, "low": score.low, "high": score.high}
     line |= {"trainable": " ".join(map(str, row.trainable)), "runs": " ".join(r.run_id for r in place.records)}
     line |= {"unfinished": " ".join(f"{status}:{count}" for status, count in place.unfinished.items())}
+    for name, cost in COSTS.items():
+        costs = [value for record in place.records if (value := cost(record)) is not None]
+        line[name] = statistics.fmean(costs) if costs else None
+    if (gain := place.gain) is not None:
+        line |= {"last_gain": gain.gain, "last_sd": gain.sd, "still_improving": str(gain.improving).lower()}
     line |= {"other_settings": place.other_settings or "", "elsewhere": elsewhere_text(place)}
     if place.printed is not None:
         line |= {"printed": place.printed.value, "printed_sd": place.printed.std}
@@ -254,58 +164,3 @@ def _long_line(grid: Grid, row: Row, column: Column, place: Place, epoch: str) -
         line |= {"baseline": against.baseline, "baseline_difference": against.difference, "p_holm": against.p}
         line |= {"holds": str(against.holds).lower(), "test": against.test}
     return {name: "" if value is None else value for name, value in line.items()}
-
-
-def latex(grid: Grid) -> str:
-    """A LaTeX tabular for booktabs; the paper's values follow ours on a separate line."""
-    footnotes, lines = Footnotes(), []
-    decimals = {column: digits(grid, column) for column in grid.columns}
-    for row in grid.rows:
-        places = [(row.places.get(column), decimals[column]) for column in grid.columns]
-        lines.append([escaped(row.label), escaped(sizes(row)), *(_latex_ours(p, grid, d) for p, d in places)])
-        if any(place is not None and place.printed is not None for place, _ in places):
-            lines.append([r"\quad printed", "", *(_latex_printed(place, d, footnotes) for place, d in places)])
-        if any(place is not None and place.elsewhere for place, _ in places):
-            related = [escaped(elsewhere_text(place) or DASH) for place, _ in places]
-            lines.append([r"\quad reported elsewhere", "", *related])
-    head = ["method", "trainable", *map(grid.head, grid.columns)]
-    comments = [f"% {' '.join(line.split())}" for line in [grid.title, *notes(grid, footnotes)]]
-    return "\n".join(
-        [
-            *comments,
-            rf"\begin{{tabular}}{{ll{'r' * len(grid.columns)}}}",
-            r"\toprule",
-            " & ".join(map(escaped, head)) + r" \\",
-            r"\midrule",
-            *(" & ".join(line) + r" \\" for line in lines),
-            r"\bottomrule",
-            r"\end{tabular}",
-            "",
-        ]
-    )
-
-
-def _latex_ours(place: Place | None, grid: Grid, decimals: int) -> str:
-    text = escaped(ours(place, grid, decimals))
-    if place is None or place.against is None or not place.against.holds:
-        return text
-    return rf"\textbf{{{text}}}" if place.against.better else rf"{text}$^\dagger$"
-
-
-def _latex_printed(place: Place | None, decimals: int, footnotes: Footnotes) -> str:
-    text = escaped(printed_text(place, decimals))
-    if place is None or place.verdict is None:
-        return text
-    letters = footnotes.mark(place.verdict.reasons)
-    return f"{text}$^{{{MARKS[place.verdict.mark]}{letters}}}$"
-
-
-ESCAPES: dict[str, str | int | None] = {c: "\\" + c for c in "_%&#{}"}
-ESCAPES |= {"$": r"\$", "\\": r"\textbackslash{}", "~": r"\textasciitilde{}"}
-ESCAPES |= {"[": "{[}", "*": "{*}"}  # LaTeX reads them as options of a preceding line break
-ESCAPES |= {"^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--", "−": "$-$", "†": r"$\dagger$", "<": "$<$", ">": "$>$"}
-
-
-def escaped(text: str) -> str:
-    """Escape text for LaTeX."""
-    return text.translate(str.maketrans(ESCAPES))

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from rosa_bench.core.method import Group
 from rosa_bench.records.record import Record
 
 Epoch = Literal["last", "best"]
@@ -80,11 +81,27 @@ class Column:
     metric: str
     split: str
     higher_is_better: bool = True
+    kind: str = field(default="", compare=False)  # title of the task's kind; columns of one kind share a table
 
     @property
     def head(self) -> str:
         """Task and metric. `Grid.head` adds the split if several columns share both."""
         return f"{self.task} {self.metric}"
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What the last epoch gained over the one before, against the spread of seeds (`convergence`)."""
+
+    gain: float  # mean over seeds, positive if better
+    sd: float  # over seeds, of the score at the last epoch
+    metric: str
+    split: str
+
+    @property
+    def improving(self) -> bool:
+        """Whether the last epoch gained more than the standard deviation over seeds."""
+        return self.gain > self.sd
 
 
 @dataclass(frozen=True)
@@ -99,6 +116,7 @@ class Place:
     ended: tuple[Record, ...] = ()  # runs that failed or ran out of memory, by seed
     variant: str = ""  # of the trained model, as in the records' scores
     elsewhere: tuple[Elsewhere, ...] = ()
+    gain: Gain | None = None  # None without two evaluations of two seeds
     other_settings: int = 0  # runs of this row and column under other settings, excluded from the scores
 
     @property
@@ -114,6 +132,7 @@ class Row:
     label: str
     trainable: tuple[int, ...] = ()  # parameters; several if tasks have different heads
     printed_trainable: str = ""
+    group: Group | None = None  # of its method; None in tables that keep the order of a paper
     places: Mapping[Column, Place] = field(default_factory=dict)
 
 
@@ -128,6 +147,7 @@ class Grid:
     epoch: Epoch  # whose scores are shown first
     aggregate: Literal["mean", "median"] = "mean"
     baseline: str | None = None
+    seeds: int | None = None  # number that the suite specifies
     notes: Sequence[str] = ()
 
     def head(self, column: Column) -> str:

@@ -12,6 +12,7 @@ from rosa_bench.suite import plan
 from rosa_bench.tables import papers
 from rosa_bench.tables.elsewhere import Described
 from rosa_bench.tables.grid import Column, Epoch, Grid, Place, Printed, Row
+from rosa_bench.tables.layout import by_group
 from rosa_bench.tables.matching import (
     PUBLISHED_CODE,
     Target,
@@ -54,7 +55,7 @@ class SuiteTable:
         metric = metric or task.primary
         judged = task.judged_split
         better = task.higher_is_better if metric == task.primary else traits(metric)[1]
-        return Column(name, metric, split or judged, better)
+        return Column(name, metric, split or judged, better, task.kind.title)
 
     def take(self, groups: Iterable[Group]) -> set[int]:
         """Fill each cell with the group closest to the suite's settings. Returns the ids of the groups used."""
@@ -93,13 +94,14 @@ class SuiteTable:
         """Build the table, without comparisons between rows."""
         suite = self.suite
         notes = self._notes()
-        bare = Grid(self.name, suite.title, self.columns, (), self.epoch, suite.aggregate, suite.baseline, notes)
+        seeds = len(suite.seeds)
+        bare = Grid(self.name, suite.title, self.columns, (), self.epoch, suite.aggregate, suite.baseline, seeds, notes)
         rows: dict[str, Row] = {}
         for cell in self.printed:
             rows.setdefault(self._label(cell), Row(self._label(cell), (), cell.trainable_params or ""))
         for target in self.targets:
-            rows.setdefault(target.row, Row(target.row))
-        filled = [self._row(row, bare) for row in rows.values()]
+            rows.setdefault(target.row, Row(target.row, group=None if self.printed else target.cell.run.method.group))
+        filled = by_group([self._row(row, bare) for row in rows.values()])
         rows_shown = [row for row in filled if self._worth_showing(row)]
         return self._without_empty_columns(dataclasses.replace(bare, rows=rows_shown))
 
@@ -169,10 +171,7 @@ class SuiteTable:
 
     def _notes(self) -> list[str]:
         suite = self.suite
-        rule = {"last": "the last epoch", "best": "the best epoch of each run on the selection split"}[self.epoch]
-        centre = {"mean": "Mean ± standard deviation", "median": "Median ± standard deviation"}[suite.aggregate]
-        count = f"{len(suite.seeds)} seeds" if len(suite.seeds) > 1 else "one seed"
-        lines = [f"{centre} over n seeds at {rule}; the suite specifies {count}."]
+        lines = []
         if suite.paper and suite.table:
             hardware = f", run on {suite.hardware}" if suite.hardware else ""
             lines.append(f"Printed values: {suite.paper}, {suite.table}{hardware} (results/papers).")

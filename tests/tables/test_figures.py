@@ -13,8 +13,9 @@ import pytest
 from made import MEMORY, record
 
 from rosa_bench.records.collect import Collection, collect
+from rosa_bench.tables.convergence import reader
 from rosa_bench.tables.figures import axes, figures
-from rosa_bench.tables.figures.curves import curve_panels, reader
+from rosa_bench.tables.figures.curves import curve_panels
 from rosa_bench.tables.figures.series import (
     Line,
     Panel,

@@ -16,10 +16,11 @@ import pytest
 from made import BETTER, COLA, MSE, NOT_COMPARABLE, OPEN, WORSE, grid, place, record, score
 
 from rosa_bench.tables.figures.figures import Plot
-from rosa_bench.tables.formats import comma_separated, escaped, latex, markdown
+from rosa_bench.tables.formats import comma_separated, markdown
 from rosa_bench.tables.grid import Against, Column, Place, Printed, Verdict
 from rosa_bench.tables.html.details import common, dumped
 from rosa_bench.tables.html.page import page
+from rosa_bench.tables.latex import escaped, latex
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>&\"'"
 VOID = {"meta", "input", "img", "br"}
@@ -143,7 +144,7 @@ def test_a_column_is_called_by_its_split_where_others_share_task_and_metric():
     made = grid(("a", place(1.0), place(2.0), place(3.0)), columns=(seen, unseen, COLA))
     heads = ["method", "trainable", "webnlg bleu (test_seen)", "webnlg bleu (test_unseen)", "cola matthews"]
     assert next(csv.reader(comma_separated(made).splitlines())) == heads
-    assert f"| {' | '.join(heads)} |" in markdown(made) and " & ".join(map(escaped, heads)) in latex(made)
+    assert f"| {' | '.join(heads[2:])} |" in markdown(made) and " & ".join(map(escaped, heads[2:])) in latex(made)
     reader = Reader(page([made]))
     assert [attributes["data-name"] for attributes in reader.all("th")[:5]] == heads
     assert reader.rows[0][2:] == ["webnlg bleutest_seen", "webnlg bleutest_unseen", "cola matthewsvalidation"]

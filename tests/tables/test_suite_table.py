@@ -10,8 +10,9 @@ from recorded import built, cells, changed, record
 
 from rosa_bench.suite import plan
 from rosa_bench.tables import papers
-from rosa_bench.tables.formats import DASH, markdown, printed_text
-from rosa_bench.tables.grid import Place, Printed
+from rosa_bench.tables.cells import printed_text
+from rosa_bench.tables.formats import markdown
+from rosa_bench.tables.grid import DASH, Place, Printed
 
 PAPER = {
     "paper": "lora",
@@ -140,7 +141,7 @@ def test_seeds_are_those_that_have_the_score_that_is_shown(tmp_path):
     path = next(tmp_path.glob("*-s2-*")) / "record.json"
     changed(path, scores={"validation": {"": {"accuracy": 80.0}}})
     (grid,) = built(tmp_path, paper_suite())
-    assert "(n=2)" in markdown(grid) and "fewer seeds (2 of 3)" in markdown(grid)
+    assert "n=2; the suite specifies 3 seeds." in markdown(grid) and "fewer seeds (2 of 3)" in markdown(grid)
 
 
 def test_the_rule_of_a_papers_numbers_may_be_another_than_the_tables(tmp_path):
@@ -158,7 +159,7 @@ def test_only_shown_runs_are_kept_out_of_the_other_tables(tmp_path):
     like_the_paper(tmp_path, [60.0, 61.0, 62.0])
     like_the_paper(tmp_path, [40.0], "hub", "train.lr=0.5")
     paper, other = built(tmp_path, paper_suite())
-    assert "61.0 ± 1.0 (n=3)" in markdown(paper) and "40.00 (n=1)" in markdown(other)
+    assert "61.0 ± 1.0;" in markdown(paper) and " 40.00 |" in markdown(other)
 
 
 def test_a_run_started_for_a_cell_with_another_task_stands_in_the_column_of_its_own(tmp_path):

@@ -20,7 +20,10 @@ from rosa_bench.records.labels import method_label
 from rosa_bench.records.record import read_record
 from rosa_bench.suite import plan
 from rosa_bench.tables import __main__ as tables
-from rosa_bench.tables.formats import DASH, escaped, latex, long_csv, markdown, rounded
+from rosa_bench.tables.cells import rounded
+from rosa_bench.tables.formats import long_csv, markdown
+from rosa_bench.tables.grid import DASH
+from rosa_bench.tables.latex import escaped, latex
 
 TWO = {"cola": {}, "rte": {}}
 
@@ -45,8 +48,8 @@ def test_one_seed_has_no_spread_and_a_missing_place_is_a_dash(tmp_path):
     record(tmp_path, "method=lora")
     record(tmp_path, "method=full", "task=sst2", last=80.0)
     (grid,) = built(tmp_path)
-    assert cells(grid)[1:] == [["full", "1,000", DASH, "80.00 (n=1)"], ["lora r=8", "1,000", "50.00 (n=1)", DASH]]
-    assert r"-- & 80.00 (n=1)" in latex(grid)
+    assert cells(grid)[1:] == [["lora r=8", "1,000", "50.00 (n=1)", DASH], ["full", "1,000", DASH, "80.00 (n=1)"]]
+    assert r"-- & 80.00 \\" in latex(grid) and "Score of one seed at the last epoch, n=1." in latex(grid)
 
 
 def test_embedded_and_real_rows_never_share_a_table(tmp_path):
@@ -180,8 +183,8 @@ def test_bold_only_where_a_difference_holds(tmp_path, capsys):
             path = record(runs, f"method={method}", "task=rte", seed=seed, last=100 * right / 400)
             with_predictions(path, right)
     text = compared(runs, tmp_path / "out", capsys)
-    lines = {line.split(" | ")[0].strip("| "): line for line in text.splitlines() if line.startswith("| ")}
-    assert "**85.50 ± 0.25 (n=3)**" in lines["rosa r=8"] and "†" in lines["meft b=8"]
+    lines = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("| ")}
+    assert "**85.50 ± 0.25**" in lines["rosa r=8"] and "†" in lines["meft b=8"]
     assert "**" not in lines["full"] + lines["lora r=8"]
     for path in runs.glob("*/predictions*"):
         path.unlink()
@@ -227,8 +230,8 @@ def test_written_files_hold_the_same_places(tmp_path, capsys):
     out = tmp_path / "out"
     name = "roberta_mini_on_embedded_v1"
     assert 'lora r=8,"1,000",51.00 (n=1)' in (out / f"{name}.csv").read_text(encoding="utf-8")
-    assert "| lora r=8 | 1,000 | 51.00 (n=1) |" in (out / f"{name}.md").read_text(encoding="utf-8")
-    assert r"lora r=8 & 1,000 & 51.00 (n=1) \\" in (out / f"{name}.tex").read_text(encoding="utf-8")
+    assert "| lora r=8 |         51.00 |" in (out / f"{name}.md").read_text(encoding="utf-8")
+    assert r"lora r=8 & 51.00 \\" in (out / f"{name}.tex").read_text(encoding="utf-8")
     assert "1 tables of 1 records" in capsys.readouterr().out
 
 

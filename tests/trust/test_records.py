@@ -23,9 +23,11 @@ from rosa_bench.tables import __main__ as tables
 from rosa_bench.tables import build as building
 from rosa_bench.tables import comparison_cache
 from rosa_bench.tables.backbone_table import file_name
-from rosa_bench.tables.figures.curves import curve_panels, reader
-from rosa_bench.tables.formats import comma_separated, latex, long_csv, markdown
+from rosa_bench.tables.convergence import reader
+from rosa_bench.tables.figures.curves import curve_panels
+from rosa_bench.tables.formats import comma_separated, long_csv, markdown
 from rosa_bench.tables.html.page import page
+from rosa_bench.tables.latex import latex
 
 RUN = composed("method=lora", "task=cola").to_dict()
 

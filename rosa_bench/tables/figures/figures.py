@@ -20,8 +20,9 @@ from rosa_bench.records.collect import Collection, Group
 from rosa_bench.records.record import Record
 from rosa_bench.records.run_key import class_of
 from rosa_bench.system.files import write_bytes
+from rosa_bench.tables.convergence import Read, reader
 from rosa_bench.tables.figures import axes
-from rosa_bench.tables.figures.curves import Read, curve_panels, reader
+from rosa_bench.tables.figures.curves import curve_panels
 from rosa_bench.tables.figures.series import Panel, Sheet, memory_panel, rank_panel, sheets, time_panels
 from rosa_bench.tables.figures.styles import Look, looks
 

@@ -16,10 +16,7 @@ from rosa_bench.records.collect import Collection, Group, as_text
 from rosa_bench.records.labels import method_label
 from rosa_bench.records.record import Record
 from rosa_bench.stats.summary import summary
-from rosa_bench.system.strict_json import is_number
-
-PARTS = ("weights", "gradients", "optimizer", "activations")  # required parts of memory
-WALL = ("train_s", "method_s", "eval_s")
+from rosa_bench.tables.costs import device, memory, on_gpu, seconds
 
 
 @dataclass(frozen=True)
@@ -195,14 +192,6 @@ def _ranks(group: Group) -> list[Point]:
 # Memory and time.
 
 
-def memory(record: Record) -> float | None:
-    """Bytes of weights, gradients, optimizer state, activations and method state; None if a required part is absent."""
-    measured = record.cost.get("memory", {})
-    if not all(is_number(measured.get(part)) for part in PARTS):
-        return None
-    return float(sum(value for value in measured.values() if is_number(value)))
-
-
 def memory_panel(groups: Sequence[Group]) -> Panel | None:
     """A point for each method and rank: memory (mean over seeds) and score."""
     groups = alike(groups)
@@ -231,7 +220,7 @@ def time_panels(groups: Sequence[Group]) -> tuple[Panel | None, Panel | None]:
 
 
 def _time_panel(groups: Sequence[Group], gpu: bool) -> Panel | None:
-    own = [group for group in groups if any(seconds(record, gpu) is not None for record in group.records.values())]
+    own = [group for group in groups if any(_seconds(record, gpu) is not None for record in group.records.values())]
     if not own:
         return None
     groups_shown = fullest(own, label).items()
@@ -242,24 +231,9 @@ def _time_panel(groups: Sequence[Group], gpu: bool) -> Panel | None:
 
 
 def _times(group: Group, gpu: bool) -> tuple[float, ...]:
-    values = (seconds(record, gpu) for _, record in sorted(group.records.items()))
+    values = (_seconds(record, gpu) for _, record in sorted(group.records.items()))
     return tuple(value for value in values if value is not None)
 
 
-def device(record: Record) -> str:
-    """The device of a run; empty if not recorded."""
-    return str(record.env.get("device") or "")
-
-
-def on_gpu(record: Record) -> bool | None:
-    """Whether a run used a device other than the CPU; None if not recorded."""
-    return not device(record).startswith("cpu") if device(record) else None
-
-
-def seconds(record: Record, gpu: bool) -> float | None:
-    """Wall-clock seconds of a GPU run, or CPU seconds of a CPU run; None if not recorded or of the other kind."""
-    if on_gpu(record) != gpu:
-        return None
-    names = WALL if gpu else ("cpu_s",)
-    values = [float(record.cost[name]) for name in names if is_number(record.cost.get(name))]
-    return math.fsum(values) if len(values) == len(names) else None
+def _seconds(record: Record, gpu: bool) -> float | None:
+    return seconds(record) if on_gpu(record) == gpu else None

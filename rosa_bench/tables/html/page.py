@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
+from rosa_bench.tables.cells import Footnotes, digits, elsewhere_text, notes, printed_text, signed
 from rosa_bench.tables.figures.figures import Plot
-from rosa_bench.tables.formats import Footnotes, digits, elsewhere_text, notes, printed_text, signed
 from rosa_bench.tables.grid import DASH, Column, Epoch, Grid, Place, Row, Score
 from rosa_bench.tables.html.details import EPOCHS, Panels
 

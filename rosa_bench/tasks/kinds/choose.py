@@ -18,6 +18,7 @@ class Choose(Generate):
     """Chooses by log-likelihood. Trained like generation, on the right answer."""
 
     name = "choice"
+    title = "Multiple choice"
     decodes = False
 
     def rows(

@@ -22,6 +22,7 @@ class Classify(Kind):
     """Predicts a class per example, the first of equal logits."""
 
     name = "classify"
+    title = "Classification and regression"
     problem_type = "single_label_classification"
 
     def loss(self, logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float) -> torch.Tensor:

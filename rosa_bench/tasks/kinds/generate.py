@@ -16,6 +16,7 @@ class Generate(Kind):
     """Predicts texts. Trained and selected by the next-token loss."""
 
     name = "generate"
+    title = "Generation"
     decodes = True
     merge_examples = 8
     start_examples = 16

@@ -21,6 +21,7 @@ class Regress(Kind):
     """Predicts the outputs themselves."""
 
     name = "regress"
+    title = "Classification and regression"
     problem_type = "regression"
 
     def loss(self, logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float) -> torch.Tensor:

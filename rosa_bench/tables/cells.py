@@ -1,0 +1,165 @@
+"""The texts of a table: scores, printed numbers, marks and notes, as every format shows them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from rosa_bench.tables.costs import cost_notes
+from rosa_bench.tables.grid import DASH, Column, Grid, Place, Score
+from rosa_bench.tables.layout import usual_n
+from rosa_bench.tables.place_scores import decimals as written
+
+IMPROVING = "↗"
+
+
+def digits(grid: Grid, column: Column) -> int:
+    """Decimals of a column: the paper's, or enough for three significant digits."""
+    places = [row.places[column] for row in grid.rows if column in row.places]
+    printed = [place.printed.decimals for place in places if place.printed]
+    largest = max((abs(score.mean) for place in places for score in place.scores.values()), default=0.0)
+    return max(printed, default=2 if largest >= 10 else 3)
+
+
+def signed(value: float, decimals: int) -> str:
+    """Format a difference with its sign, using a typographic minus."""
+    return f"{value:+.{decimals}f}".replace("-", "−")
+
+
+def rounded(value: float, decimals: int) -> str:
+    """Format a number with fixed decimals, or in scientific notation if it would round to zero."""
+    text = f"{value:.{decimals}f}"
+    return f"{value:.1e}" if value and not float(text) else text
+
+
+def score_text(score: Score | None, grid: Grid, decimals: int, usual: int | None = None) -> str:
+    """Mean or median ± standard deviation and, unless it is the usual one, the number of seeds."""
+    if score is None:
+        return DASH
+    centre = score.mean if grid.aggregate == "mean" else score.median
+    spread = "" if score.sd is None else f" ± {rounded(score.sd, decimals)}"
+    n = "" if score.n == usual else f" (n={score.n})"
+    return f"{rounded(centre, decimals)}{spread}{n}".replace("-", "−")
+
+
+def ours(place: Place | None, grid: Grid, decimals: int, usual: int | None = None) -> str:
+    """The measured score, or the status of runs without a result."""
+    if place is None:
+        return DASH
+    ended = ", ".join(f"{status} (n={count})" for status, count in place.unfinished.items())
+    score = place.scores.get(grid.epoch)
+    text = score_text(score, grid, decimals, usual)
+    return ended if score is None and ended else "; ".join(filter(None, [text, ended]))
+
+
+def printed_text(place: Place | None, decimals: int) -> str:
+    """The paper's printed number."""
+    if place is None or place.printed is None:
+        return DASH
+    std = place.printed.std
+    spread = "" if std is None else f" ± {std:.{max(decimals, written(std))}f}"
+    return f"{place.printed.value:.{decimals}f}{spread}".replace("-", "−")
+
+
+class Footnotes:
+    """Distinct reasons, lettered in order of first use."""
+
+    def __init__(self) -> None:
+        self.reasons: list[str] = []
+
+    def mark(self, reasons: Sequence[str]) -> str:
+        """The letters of `reasons`; new reasons are added."""
+        self.reasons += [reason for reason in reasons if reason not in self.reasons]
+        return ",".join(_letters(self.reasons.index(reason)) for reason in reasons)
+
+    def lines(self) -> list[str]:
+        """The text of each footnote."""
+        return [f"[{_letters(i)}] {reason}" for i, reason in enumerate(self.reasons)]
+
+
+def _letters(index: int) -> str:
+    return (_letters(index // 26 - 1) if index >= 26 else "") + chr(ord("a") + index % 26)
+
+
+def elsewhere_text(place: Place | None) -> str:
+    """Results of other papers: value, spread and source of each; empty if there are none."""
+    values = () if place is None else place.elsewhere
+    spreads = ("" if v.std is None else f" ± {v.std:g}" for v in values)
+    return "; ".join(f"{v.value:g}{spread} {v.source}" for v, spread in zip(values, spreads, strict=True))
+
+
+def emphasised(text: str, place: Place | None) -> str:
+    """Mark a score that differs from the baseline's, bold if better and † if worse, and one that still improves."""
+    if place is None:
+        return text
+    if place.against is not None and place.against.holds:
+        text = f"**{text}**" if place.against.better else f"{text} †"
+    return f"{text} {IMPROVING}" if improving(place) else text
+
+
+def improving(place: Place) -> bool:
+    """Whether a cell's last epoch gained more than the spread of its seeds."""
+    return place.gain is not None and place.gain.improving
+
+
+def notes(grid: Grid, footnotes: Footnotes) -> list[str]:
+    """The notes below a table."""
+    lines = [line for line in (_summary(grid), *grid.notes) if line]
+    if any(place.against for row in grid.rows for place in row.places.values()):
+        lines.append(
+            f"Bold: better than {grid.baseline}; †: worse. Only differences are marked that hold for new examples "
+            "(paired test on stored predictions, p < 0.05 after Holm's correction over the rows of a column) and for "
+            "new seeds (95 % interval of the difference between seeds); see docs/background/statistics.md."
+        )
+    lines += [*_improving(grid), *cost_notes(grid), *_absent(grid)]
+    used = {c.task: scoring for row in grid.rows for c, p in row.places.items() if (scoring := _scoring(p))}
+    lines += [f"{task} uses the scoring convention {scoring}." for task, scoring in sorted(used.items())]
+    return lines + footnotes.lines()
+
+
+def _summary(grid: Grid) -> str:
+    """What a score is, and the number of seeds that cells do not repeat; empty for a table without scores."""
+    usual = usual_n(grid)
+    if usual is None:
+        return ""
+    counts = {p.scores[grid.epoch].n for row in grid.rows for p in row.places.values() if grid.epoch in p.scores}
+    centre = {"mean": "Mean", "median": "Median"}[grid.aggregate] + " ± standard deviation over seeds"
+    rule = {"last": "the last epoch", "best": "the best epoch of each run on the selection split"}[grid.epoch]
+    others = "" if len(counts) == 1 else " unless a cell states another n"
+    specified = "" if grid.seeds in (None, usual) else f"; the suite specifies {grid.seeds} seeds"
+    return f"{centre if counts != {1} else 'Score of one seed'} at {rule}, n={usual}{others}{specified}."
+
+
+def _improving(grid: Grid) -> list[str]:
+    """The meaning of the mark of cells that still improve; nothing if no cell could be judged."""
+    places = [place for row in grid.rows for place in row.places.values() if place.scores]
+    judged = [place for place in places if place.gain is not None]
+    marked = sum(map(improving, judged))
+    if not judged:
+        return []
+    unknown = len(places) - len(judged)
+    cells = "1 cell cannot be judged, without" if unknown == 1 else f"{unknown} cells cannot be judged, without"
+    more = f" {cells} two seeds that have two evaluations." if unknown else ""
+    return [
+        f"{IMPROVING} still improving: the last epoch gained more than the standard deviation over seeds "
+        f"({marked} of {len(judged)} cells).{more}"
+    ]
+
+
+def _absent(grid: Grid) -> list[str]:
+    """The number of runs of a column without a value, by reason."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for row in grid.rows:
+        for column, place in row.places.items():
+            for record in place.records:
+                reason = record.facts.get("absent_metrics", {}).get(column.metric)
+                scored = record.scores.get(column.split, {}).get(place.variant, {})
+                if reason is not None and column.metric not in scored:
+                    counts[grid.head(column), str(reason)] += 1
+    return [f"{head} is absent in {n} {'run' if n == 1 else 'runs'}: {why}." for (head, why), n in counts.items()]
+
+
+def _scoring(place: Place) -> str:
+    return " and ".join(
+        sorted({str(r.config["task"]["scoring"]) for r in place.records if "scoring" in r.config["task"]})
+    )

@@ -1,0 +1,172 @@
+"""What the runs of a row cost: trainable share, memory, time and latency."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from rosa_bench.records.record import Record
+from rosa_bench.system.strict_json import is_number
+from rosa_bench.tables.grid import DASH, Column, Grid, Row
+
+PARTS = ("weights", "gradients", "optimizer", "activations")  # required parts of memory
+WALL = ("train_s", "method_s", "eval_s")
+
+
+def share(record: Record) -> float | None:
+    """Trainable parameters in percent of all; None if not recorded."""
+    value = record.params.get("trainable_percent")
+    return float(value) if is_number(value) else None
+
+
+def memory(record: Record) -> float | None:
+    """Bytes of weights, gradients, optimizer state, activations and method state; None if a required part is absent."""
+    measured = record.cost.get("memory", {})
+    if not all(is_number(measured.get(part)) for part in PARTS):
+        return None
+    return float(sum(value for value in measured.values() if is_number(value)))
+
+
+def device(record: Record) -> str:
+    """The device of a run; empty if not recorded."""
+    return str(record.env.get("device") or "")
+
+
+def on_gpu(record: Record) -> bool | None:
+    """Whether a run used a device other than the CPU; None if not recorded."""
+    return not device(record).startswith("cpu") if device(record) else None
+
+
+def seconds(record: Record) -> float | None:
+    """Wall-clock seconds of a GPU run, or CPU seconds of a CPU run; None if not recorded."""
+    if on_gpu(record) is None:
+        return None
+    names = WALL if on_gpu(record) else ("cpu_s",)
+    values = [float(record.cost[name]) for name in names if is_number(record.cost.get(name))]
+    return math.fsum(values) if len(values) == len(names) else None
+
+
+def latency(record: Record, batch: str = "batch_1") -> float | None:
+    """Time of a forward pass, or of generating a text, over that of the plain backbone; None if not measured."""
+    measured = record.cost.get("inference")
+    values = measured.get(batch) if isinstance(measured, dict) else None
+    ratio = values.get("ratio") if isinstance(values, dict) else None
+    return float(ratio) if is_number(ratio) else None
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A cost of a run, as a column of a table. `units` are in ascending order, with the size of each."""
+
+    name: str
+    note: str
+    read: Callable[[Record], float | None]
+    units: tuple[tuple[str, float], ...]
+    decimals: int | None = None  # None for two significant digits
+
+    def unit(self, values: Iterable[float]) -> tuple[str, float]:
+        """The largest unit in which the largest value is at least 10, or the smallest unit."""
+        largest = max(values, default=0.0)
+        return next((unit for unit in reversed(self.units) if largest >= 10 * unit[1]), self.units[0])
+
+    def text(self, value: float) -> str:
+        """A value in its unit."""
+        if self.decimals is not None:
+            return f"{value:.{self.decimals}f}"
+        return f"{value:.{max(0, 1 - math.floor(math.log10(value)))}f}" if value > 0 else f"{value:g}"
+
+
+SHARE = Measure("trainable", "trainable: share of all parameters, the head included", share, (("%", 1.0),))
+MEASURES = (
+    SHARE,
+    Measure(
+        "memory",
+        "memory: weights, gradients, optimizer state and activations of a training step, as measured",
+        memory,
+        (("MB", 1e6), ("GB", 1e9)),
+    ),
+    Measure("time", "", seconds, (("s", 1.0), ("min", 60.0), ("h", 3600.0))),
+    Measure(
+        "latency",
+        "latency: time of the model as deployed, over the plain backbone's, for one input at a time",
+        latency,
+        (("×", 1.0),),
+        decimals=2,
+    ),
+)
+
+
+def per_task(row: Row, columns: Iterable[Column], measure: Measure) -> list[float]:
+    """The mean over seeds of a cost, for each task of a row that has it."""
+    by_task: dict[str, list[float]] = {}
+    for column in columns:
+        place = row.places.get(column)
+        values = [] if place is None else [v for record in place.records if (v := measure.read(record)) is not None]
+        if values:
+            by_task.setdefault(column.task, []).append(statistics.fmean(values))
+    return [statistics.fmean(values) for values in by_task.values()]
+
+
+@dataclass(frozen=True)
+class CostColumn:
+    """A cost of each row, over the tasks of some columns."""
+
+    measure: Measure
+    head: str
+    values: Mapping[str, Sequence[float]]  # by label of the row: the cost of each task, in the unit of the head
+    printed: Mapping[str, str]  # by label of the row: the paper's number, after ours
+
+    def cell(self, row: Row) -> str:
+        """The cost of a row, or its range where tasks differ, and the paper's number."""
+        text = span(*map(self.measure.text, _ends(self.values[row.label])))
+        printed = self.printed.get(row.label)
+        return f"{text} ({printed})" if printed else text
+
+
+def _ends(values: Sequence[float]) -> Sequence[float]:
+    return (min(values), max(values)) if values else ()
+
+
+def span(*ends: str) -> str:
+    """A range, its only value, or a dash for nothing."""
+    return "–".join(dict.fromkeys(ends)) or DASH
+
+
+def cost_columns(grid: Grid, columns: Sequence[Column]) -> list[CostColumn]:
+    """The costs that runs of these columns have, the trainable share first."""
+    made = []
+    for measure in MEASURES:
+        values = {row.label: per_task(row, columns, measure) for row in grid.rows}
+        unit, size = measure.unit(value for costs in values.values() for value in costs)
+        printed = _printed(grid) if measure is SHARE else {}
+        if printed or any(values.values()):
+            scaled = {label: [value / size for value in costs] for label, costs in values.items()}
+            made.append(CostColumn(measure, f"{measure.name}, {unit}", scaled, printed))
+    return made
+
+
+def _printed(grid: Grid) -> dict[str, str]:
+    """The paper's number of trainable parameters by row, after ours in the same unit."""
+    texts = {}
+    for row in grid.rows:
+        if row.printed_trainable:
+            own = span(*(f"{SHARE.text(size / 1e6)}M" for size in _ends(row.trainable)))
+            texts[row.label] = (
+                f"{own}; paper {row.printed_trainable}" if row.trainable else f"paper {row.printed_trainable}"
+            )
+    return texts
+
+
+def cost_notes(grid: Grid) -> list[str]:
+    """What the costs of a table mean."""
+    records = [record for row in grid.rows for place in row.places.values() for record in place.records]
+    notes = [m.note for m in MEASURES if m.note and any(m.read(record) is not None for record in records)]
+    timed = [record for record in records if seconds(record) is not None]
+    if timed:
+        clocks = {bool(on_gpu(record)) for record in timed}
+        kinds = {False: "CPU seconds of a run", True: "wall-clock seconds of a run"}
+        clock = " (with a GPU) or ".join(kinds[gpu] for gpu in sorted(clocks, reverse=True))
+        notes.append(f"time: {clock}, training and evaluation, on {' and '.join(sorted(set(map(device, timed))))}")
+    return [f"{'; '.join(notes)}. Ranges are over tasks."] if notes else []
