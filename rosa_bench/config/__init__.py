@@ -427,7 +427,7 @@ def _unknown_reference(error: InterpolationKeyError, cfg: DictConfig) -> str:
 
 def filled(run: Run) -> Run:
     """The run with null values filled in: the task's backbone and epochs, the task's or method's learning rate."""
-    model, train = _own_revision(run.model), run.train
+    model, train, task = _own_revision(run.model), run.train, run.task.in_tuning()
     if model.path is not None:
         folder = Path(model.path).resolve().name or "root"
         model = dataclasses.replace(model, name=model.name if model.name != "auto" else folder)
@@ -440,7 +440,7 @@ def filled(run: Run) -> Run:
         train = dataclasses.replace(train, lr=rate)
     if train.optimizer in ("adamw_torch", "adamw_torch_fused"):
         train = dataclasses.replace(train, optimizer="adamw", fused=train.fused or train.optimizer.endswith("fused"))
-    return dataclasses.replace(run, model=model, train=train)
+    return dataclasses.replace(run, model=model, train=train, task=task)
 
 
 @functools.cache

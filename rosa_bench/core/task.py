@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+
+from pydantic import Field
 
 from rosa_bench.core.fields import class_field
+from rosa_bench.core.schema import Added, configured
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -16,6 +22,7 @@ if TYPE_CHECKING:
     from rosa_bench.stats.bootstrap import Statistic
     from rosa_bench.stats.summary import Numbers
 
+TUNE = "tune"  # name of the split that `tune_share` makes of training rows
 Label = Any  # depends on the task: a class (int), a score (float), a list of outputs; None without a label
 IGNORED = -100  # label of a token without a loss, the default ignore_index of torch's cross entropy
 
@@ -74,7 +81,14 @@ class Hub:
     upstream: Upstream | None = None  # used if the hub no longer has the revision
 
 
-class Task(ABC):
+@configured
+class Tunable:
+    """The option of every task that moves part of the training rows into a split for tuning."""
+
+    tune_share: Annotated[Annotated[float, Field(gt=0, lt=1)] | None, Added(None)] = None  # training rows to tune on
+
+
+class Task(Tunable, ABC):
     """What to learn and how to score it. Subclasses are configuration nodes; the fields below are common to all."""
 
     name: str  # the name in records
@@ -126,6 +140,19 @@ class Task(ABC):
     def splits(self) -> tuple[str, ...]:
         """Every split that a run reads, the training split first."""
         return tuple(dict.fromkeys(["train", self.select_split, *self.scored_splits]))
+
+    def in_tuning(self) -> Self:
+        """The task as it runs with `tune_share`: its only evaluation split is `tune`."""
+        if self.tune_share is None:
+            return self
+        changes: dict[str, Any] = {"select_split": TUNE, "scored_splits": [TUNE]}
+        return dataclasses.replace(self, **changes)
+
+    def is_tuning_row(self, example: Example) -> bool:
+        """Whether a training row belongs to the split `tune`, by a hash of its texts: repeated inputs stay together."""
+        assert self.tune_share is not None
+        text = json.dumps(example.texts, ensure_ascii=False).encode("utf-8", "surrogatepass")
+        return int.from_bytes(hashlib.sha256(text).digest()[:8]) < self.tune_share * 2**64
 
     def embedded(self, split: str) -> Iterable[Mapping[str, Any]]:
         """The rows of `data=embedded`."""

@@ -7,13 +7,13 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rosa_bench.config import Data
-from rosa_bench.core.task import Example, Hub, Task, Upstream
+from rosa_bench.core.task import TUNE, Example, Hub, Task, Upstream
 from rosa_bench.data import upstream
 from rosa_bench.data.releases import Comparison
 from rosa_bench.errors import UsageError
@@ -42,19 +42,28 @@ class Split:
 def load_split(task: Task, data: Data, split: str, limit: int | None = None) -> Split:
     """Read one split. With `limit`, only its first raw rows become examples.
 
+    With `task.tune_share`, the splits `train` and `tune` are the two parts of the training rows.
+
     Raises:
         UsageError: if a file is missing, the hub does not provide the split, or a row is malformed; names file, line
             and field.
     """
-    source = _SOURCES[data.source](task, data, split)
-    digest, comparison = hashlib.sha256(), Comparison(task, split)
+    stored = stored_split(task, split)
+    source = _SOURCES[data.source](task, data, stored)
+    digest, comparison, rows = hashlib.sha256(), Comparison(task, stored), 0
     examples: list[Example] = []
+    parts = {TUNE: True, "train": False} if task.tune_share is not None else {}
     for row, where in source.rows:
-        digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
-        if limit is None or comparison.rows < limit:
-            example = task.parse(row, where)
-            examples += task.targets(example) if split == "train" else [example]
         comparison.add(row)
+        example = task.parse(row, where) if parts or limit is None or rows < limit else None
+        if example is not None and split in parts and task.is_tuning_row(example) != parts[split]:
+            continue
+        digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
+        if example is not None and (limit is None or rows < limit):
+            examples += task.targets(example) if split == "train" else [example]
+        rows += 1
+    if split == TUNE:
+        examples = _with_all_references(examples)
     if not examples:
         raise UsageError(f"{task.name}: split {split!r} of data={data.source} has no rows")
     released = None if data.source == "embedded" else comparison.same
@@ -63,7 +72,23 @@ def load_split(task: Task, data: Data, split: str, limit: int | None = None) -> 
             f"rosa_bench: data=hub: the {comparison.rows:,} rows of {task.name}/{split} differ from the public "
             f"release; tables mark the scores"
         )
-    return Split(examples, comparison.rows, digest.hexdigest(), released, source.upstream)
+    return Split(examples, rows, digest.hexdigest(), released, source.upstream)
+
+
+def stored_split(task: Task, split: str) -> str:
+    """The split whose rows are read for `split`: `tune` is part of the training rows."""
+    return "train" if split == TUNE and task.tune_share is not None else split
+
+
+def _with_all_references(examples: Sequence[Example]) -> list[Example]:
+    """Merge examples with equal texts that differ in their reference, as training rows of generation tasks do."""
+    merged: dict[object, Example] = {}
+    for index, example in enumerate(examples):
+        first = merged.setdefault(example.texts if example.references else index, example)
+        if first is not example:
+            references = dict.fromkeys([*first.references, *example.references])
+            merged[example.texts] = replace(first, references=tuple(references))
+    return list(merged.values())
 
 
 @dataclass(frozen=True)
@@ -232,5 +257,6 @@ def fingerprint(task: Task, data: Data) -> dict[str, str]:
         return {"source": f"embedded {embedded.VERSION}"}
     if data.source == "hub":
         return {"source": "hub", "repository": task.hub.repository, "revision": task.hub.revision}
-    files = {split: split_file(task, str(data.dir), split) for split in task.splits}
+    stored = dict.fromkeys(stored_split(task, split) for split in task.splits)
+    files = {split: split_file(task, str(data.dir), split) for split in stored}
     return {"source": "local"} | {split: file_sha256(path) for split, path in files.items()}

@@ -54,19 +54,31 @@ def summary(cells: Sequence[Cell], reasons: Mapping[str, str], lacking: Sequence
     spent: dict[str, list[float]] = {}
     failed = []
     for cell in cells:
-        record = cell.record
+        state = cell.state
+        record = None if state in ("waiting", "skipped") else cell.record
+        if state == "skipped":
+            continue
         if record is not None and record.status == "done":
             spent.setdefault(record.method, []).append(seconds(record))
         else:
             status, error = ("not run", None) if record is None else (record.status, record.error)
-            if cell.source is not None and cell.state == "waiting":
-                why = "failed" if cell.source.state == "failed" else "is not done"
-                status, error = "cannot run", f"starts from {cell.source.name}, which {why}"
+            if state == "waiting":
+                status, error = "cannot run", blocked_by(cell)
             error = error or reasons.get(cell.id, "")
             failed.append(f"  {status:12}{cell.name}: {' '.join(error.split())[:200]}".rstrip(": "))
     failed += lacking
     lines = [f"  {method:8}{len(times):4} done  {sum(times):9.1f} s" for method, times in sorted(spent.items())]
     return "\n".join([*lines, *([f"{len(failed)} not done:", *failed] if failed else [])])
+
+
+def blocked_by(cell: Cell) -> str:
+    """What a waiting cell waits for, as a phrase."""
+    if cell.source is not None and cell.source.state != "done":
+        why = "failed" if cell.source.state == "failed" else "is not done"
+        return f"starts from {cell.source.name}, which {why}"
+    if unsettled := cell.unsettled:
+        return f"{len(unsettled)} runs of its learning-rate search are not done"
+    return "no learning rate of its search has a score"
 
 
 def matches(cell: Cell, pattern: str) -> bool:
@@ -157,9 +169,8 @@ def planned(suite: Suite, args: argparse.Namespace) -> list[Cell]:
         wanted = {cell.id for cell in cells if matches(cell, args.only)}
         if not wanted:
             raise UsageError(f"--only {args.only} matches no cell of {args.name}")
-        wanted |= {
-            source.id for cell in cells if cell.id in wanted for source in cell.sources if source.state != "done"
-        }
+        needed = [other for cell in cells if cell.id in wanted for other in (*cell.sources, *cell.candidates)]
+        wanted |= {other.id for other in needed if other.state != "done"}
         cells = [cell for cell in cells if cell.id in wanted]
     return cells
 
@@ -188,7 +199,7 @@ def run_suite(args: argparse.Namespace) -> int:
     counts = "  ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
     missing = f"  {len(lacking)} without input" if lacking else ""
     tell(f"{suite.title}: {len(cells) + len(lacking)} cells: {counts}{missing}")
-    pending = [cell for cell, state in zip(cells, states, strict=True) if state != "done"]
+    pending = [cell for cell, state in zip(cells, states, strict=True) if state not in ("done", "skipped")]
     known = collect([output]).records if pending else []
     if pending:
         tell(str(estimate(pending, known)))
@@ -204,7 +215,7 @@ def run_suite(args: argparse.Namespace) -> int:
         board.run()
         reasons = board.reasons
     tell(summary(cells, reasons, lacking))
-    return EXIT_DONE if not lacking and all(cell.state == "done" for cell in cells) else EXIT_FAILED
+    return EXIT_DONE if not lacking and all(cell.state in ("done", "skipped") for cell in cells) else EXIT_FAILED
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -24,10 +24,12 @@ from rosa_bench.records.labels import cell_name
 from rosa_bench.records.record import Record, read_record, seconds
 from rosa_bench.records.run_key import config_key, identity_parts, method_name, run_id, run_name
 from rosa_bench.records.start import kept_weights
+from rosa_bench.suite.search import TAG, Search, beyond
 from rosa_bench.suite.worker import as_job, cell_code
 from rosa_bench.system.locks import held
 
-State = Literal["done", "failed", "elsewhere", "waiting", "pending"]
+State = Literal["done", "failed", "elsewhere", "waiting", "skipped", "pending"]
+Rate = Annotated[float, Field(gt=0, le=1e3)]
 
 
 # Keys as on the command line; a list of values is swept, and a string "[q,v]" is one list. A mapping under `start`
@@ -51,6 +53,7 @@ class Block(Settings):
     reported: str | None = None  # the paper's name of the row; {rank} and {variant} are filled from the run
     incomparable: str | None = None  # why its runs cannot be compared with the paper's number
     as_published_code: Settings | None = None  # settings where the authors' code differs from the paper
+    search: list[Rate] = Field(default_factory=list)  # learning rates to search before the block's runs
 
 
 @configured
@@ -64,6 +67,15 @@ class Column:
     reported_metric: str | None = None  # the paper's name of the metric; null: ours
     reported_scale: Annotated[float, Field(gt=0)] = 1.0  # factor from printed values to the scale of records
     incomparable: str | None = None  # why the column cannot be compared with the paper's
+
+
+@configured
+class Tuning:
+    """How a suite searches learning rates: on training rows held out by hash, never on the evaluation split."""
+
+    tune_share: Annotated[float, Field(gt=0, lt=1)] = 0.1  # training rows that score the rates
+    seeds: list[int] = Field(default_factory=lambda: [101], min_length=1)  # of the search's runs
+    at: Overrides = Field(default_factory=dict)  # one search for all values of these keys, run at this value
 
 
 @configured
@@ -85,6 +97,7 @@ class Suite:
     hardware: str | None = None  # hardware used in the paper
     incomparable: str | None = None  # why no run can be compared with the paper's numbers
     notes: list[str] = Field(default_factory=list)  # notes for readers of the table
+    tuning: Tuning = Field(default_factory=Tuning)
 
 
 @dataclass(frozen=True)
@@ -99,12 +112,20 @@ class Cell:
     start: Mapping[str, Any] | None = None  # overrides of the cell whose weights it starts from
     source: Cell | None = None  # that cell
     is_source: bool = False  # whether other cells start from it
+    rates: tuple[float, ...] = ()  # learning rates to search; the best one replaces that of `run`
+    search: Search | None = None  # the search over `rates`; of a cell beyond its grid, the search it may extend
 
     @cached_property
     def id(self) -> str:
         """Identifies the cell within a plan: everything that can change the result, with model and rows by name."""
         options = self.run.to_dict()
-        return json.dumps([identity_parts(options), options["model"], options["data"], self.start], sort_keys=True)
+        parts = [identity_parts(options), options["model"], options["data"], self.start, self.rates]
+        return json.dumps(parts, sort_keys=True)
+
+    @property
+    def is_tuning(self) -> bool:
+        """Whether it is a run of a search, scored on held-out training rows."""
+        return self.run.task.tune_share is not None
 
     @cached_property
     def plain_key(self) -> str:
@@ -113,18 +134,27 @@ class Cell:
 
     @cached_property
     def key(self) -> str:
-        """Key of the run. Raises UsageError as `plain_key` does, and while the cell it starts from is not done."""
-        return self.plain_key if self.source is None else config_key(self.resolved)
+        """Key of the run. Raises UsageError as `plain_key` does, and while the cells it depends on are not done."""
+        return self.plain_key if self.source is None and not self.rates else config_key(self.resolved)
 
     @property
     def resolved(self) -> config.Run:
-        """The run with the folder it starts from filled in. Raises UsageError while that cell is not done."""
+        """The run with its learning rate and the folder it starts from filled in.
+
+        Raises UsageError while the search or the cell it starts from is not done.
+        """
+        run = self.run
+        if self.search is not None and self.rates:
+            outcome = self.search.outcome()
+            if outcome is None or outcome.rate is None:
+                raise UsageError("waits for its learning rate" if outcome is None else "no learning rate has a score")
+            run = replace(run, train=replace(run.train, lr=outcome.rate))
         if self.source is None:
-            return self.run
+            return run
         if self.source.state != "done":
             raise UsageError(f"waits for {self.source.name}")
         below = self.source.run.output_dir == self.run.output_dir
-        return replace(self.run, start=self.source.folder.name if below else str(self.source.folder))
+        return replace(run, start=self.source.folder.name if below else str(self.source.folder))
 
     @property
     def folder(self) -> Path:
@@ -145,9 +175,31 @@ class Cell:
         return [] if self.source is None else [self.source, *self.source.sources]
 
     @property
+    def candidates(self) -> list[Cell]:
+        """The runs of its search, without those beyond the grid that are known to be unnecessary."""
+        if self.search is None or not self.rates:
+            return []
+        further = [cells for rate, cells in self.search.further.items() if self.search.needed(rate) is not False]
+        return [cell for cells in [*self.search.grid.values(), *further] for cell in cells if isinstance(cell, Cell)]
+
+    @property
+    def unsettled(self) -> list[Cell]:
+        """The cells that it waits for."""
+        sources = [] if self.source is None or self.source.state == "done" else [self.source]
+        candidates = [] if self.search is None else self.search.unsettled()
+        return [*sources, *(cell for cell in candidates if isinstance(cell, Cell) and cell.id != self.id)]
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether its search is over and no learning rate has a score."""
+        outcome = self.search.outcome() if self.search is not None else None
+        return outcome is not None and outcome.rate is None
+
+    @property
     def origin(self) -> str:
-        """Suffix for its line that names the cell it starts from; empty if it starts from its backbone."""
-        return "" if self.source is None else f"  starts from {self.source.name}"
+        """Suffix for its line that names what it depends on; empty if it depends on nothing."""
+        start = "" if self.source is None else f"  starts from {self.source.name}"
+        return start + (f"  searches lr among {', '.join(map(str, self.rates))}" if self.rates else "")
 
     @property
     def record(self) -> Record | None:
@@ -162,16 +214,28 @@ class Cell:
     def state(self) -> State:
         """`elsewhere` while a process holds its lock; an interrupted or killed run is `pending`.
 
-        `waiting` while the cell it starts from is not done. A source counts as done only if its weights were kept.
+        `waiting` while the cells it depends on are not done, `skipped` if its search does not need it. A source counts
+        as done only if its weights were kept.
         """
         if self.source is not None and self.source.state != "done":
             return "waiting"
+        if self.search is not None and not self._is_due:
+            return "skipped" if self.is_tuning and self.search.needed(self.run.train.lr or 0) is False else "waiting"
         record = self.record
         if record is not None and record.status == "done" and not self._lost_weights:
             return "done"
         if held(self.folder):
             return "elsewhere"
         return "failed" if record is not None and record.status in ("failed", "oom") else "pending"
+
+    @property
+    def _is_due(self) -> bool:
+        """Whether its search has decided that it runs, and at which rate."""
+        assert self.search is not None
+        if self.is_tuning:
+            return self.search.needed(self.run.train.lr or 0) is True
+        outcome = self.search.outcome()
+        return outcome is not None and outcome.rate is not None
 
     @property
     def _lost_weights(self) -> bool:
@@ -219,9 +283,10 @@ def _text(value: Any) -> str:
 
 
 def plan(suite: Suite, more: Sequence[str] = (), published_code: bool = False) -> list[Cell]:
-    """All cells of a suite without duplicates, first seed first, validated before any run; `more` overrides all.
+    """All cells of a suite without duplicates, validated before any run: searches, then runs, first seed first.
 
-    With `published_code`, only blocks whose settings differ in the authors' code, with the code's settings.
+    `more` overrides every cell; a learning rate in it replaces the searches. With `published_code`, only blocks whose
+    settings differ in the authors' code, with the code's settings.
     """
     cells: dict[str, Cell] = {}
     compose = composer()
@@ -236,14 +301,61 @@ def plan(suite: Suite, more: Sequence[str] = (), published_code: bool = False) -
             for overrides in expand(combined):
                 asked = compose(overrides)
                 run = tagged(compose([*overrides, *more]) if more else asked, suite, asked)
-                cell = Cell((*overrides, *more), run, block, published_code, start=start)
+                rates = () if any(text.startswith("train.lr=") for text in more) else tuple(block.search)
+                cell = Cell((*overrides, *more), run, block, published_code, start=start, rates=rates)
                 found = cells.setdefault(cell.id, cell)
                 if block not in (found.block, *found.also):
                     cells[cell.id] = replace(found, also=(*found.also, block))
-    return sorted(
+    ordered = sorted(
         linked(list(cells.values())),
         key=lambda cell: suite.seeds.index(cell.run.seed) if cell.run.seed in suite.seeds else 0,
     )
+    return with_searches(ordered, suite, compose)
+
+
+def with_searches(cells: Sequence[Cell], suite: Suite, compose: Callable[..., config.Run]) -> list[Cell]:
+    """The runs of every search once, then the cells, each linked to its search.
+
+    Raises:
+        UsageError: if a cell with a search starts from another cell.
+    """
+    tuning: dict[str, Cell] = {}
+    searches: dict[str, Search] = {}
+
+    def candidates(cell: Cell, rate: float, tag: str | None, of: Search | None) -> list[Cell]:
+        keys = {text.partition("=")[0] for text in cell.overrides}
+        at = [f"{key}={_text(value)}" for key, value in suite.tuning.at.items() if key in keys]
+        own = [*at, f"task.tune_share={suite.tuning.tune_share}", f"train.lr={rate}"]
+        made = []
+        for seed in suite.tuning.seeds:
+            overrides = (*cell.overrides, *own, f"seed={seed}")
+            run = compose(list(overrides))
+            tags = [*run.tracker.tags, f"suite:{suite.name}", f"{TAG}{tag or cell_name(run.to_dict())}"]
+            run = replace(run, tracker=replace(run.tracker, tags=tags if suite.name else run.tracker.tags))
+            candidate = Cell(overrides, run, cell.block, cell.published_code, search=of)
+            made.append(tuning.setdefault(candidate.id, candidate))
+        return made
+
+    def searching(cell: Cell) -> tuple[Search, str]:
+        rates = sorted(cell.rates)
+        tag = cell_name(candidates(cell, rates[0], None, None)[0].run.to_dict())
+        name = json.dumps([tag, rates])
+        if name not in searches:
+            searches[name] = search = Search({rate: candidates(cell, rate, tag, None) for rate in rates}, suite.epoch)
+            search.further = {rate: candidates(cell, rate, tag, search) for rate in beyond(rates) or ()}
+        return searches[name], tag
+
+    linked_cells = []
+    for cell in cells:
+        if cell.rates:
+            if cell.start is not None:
+                raise UsageError(f"{run_name(cell.run)}: search is not supported with start")
+            search, tag = searching(cell)
+            tags = [*cell.run.tracker.tags, *([f"{TAG}{tag}"] if suite.name else [])]
+            tracker = replace(cell.run.tracker, tags=tags)
+            cell = replace(cell, search=search, run=replace(cell.run, tracker=tracker))
+        linked_cells.append(cell)
+    return [*tuning.values(), *linked_cells]
 
 
 def linked(cells: Sequence[Cell]) -> list[Cell]:

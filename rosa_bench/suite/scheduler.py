@@ -15,6 +15,7 @@ from rosa_bench.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, UsageError
 from rosa_bench.records.record import Record, write_record
 from rosa_bench.suite.cards import Card, Placement
 from rosa_bench.suite.plan import Cell, State, device_peak, duration, estimate
+from rosa_bench.suite.search import SETTLED
 from rosa_bench.system.console import tell, warn
 from rosa_bench.system.locks import claimed, held
 
@@ -46,7 +47,7 @@ class Board:
         self.cells, self.executor, self.jobs, self.placement, self.leaves = cells, executor, jobs, placement, leaves
         self.again = dict(again or {})
         self.states: dict[str, State] = {cell.id: cell.state for cell in cells}
-        self.waiting = [c for c in cells if self.states[c.id] not in ("done", "failed") or self._repeats(c)]
+        self.waiting = [c for c in cells if self.states[c.id] not in SETTLED or self._repeats(c)]
         self.running: dict[str, tuple[Cell, Any]] = {}
         self.reasons: dict[str, str] = {}  # by id, for cells that ended without a record of the reason
         self.known = {record.run_id: record for record in known if record.status == "done"}
@@ -84,9 +85,9 @@ class Board:
             if too_large and self._size(cell) in too_large:
                 continue
             state = self.states[cell.id] = cell.state
-            if state == "elsewhere" or (state == "waiting" and self._comes(cell.source)):
+            if state == "elsewhere" or (state == "waiting" and self._comes(cell)):
                 continue
-            if state in ("waiting", "done") or (state == "failed" and not self._repeats(cell)):
+            if state in ("waiting", "done", "skipped") or (state == "failed" and not self._repeats(cell)):
                 self.waiting.remove(cell)
                 continue
             card = None
@@ -120,10 +121,12 @@ class Board:
             self.refused = True
             return None
 
-    def _comes(self, source: Cell | None) -> bool:
-        """Whether the cell that another starts from is done or will run."""
-        ahead = {cell.id for cell in self.waiting} | self.running.keys()
-        return source is not None and (source.id in ahead or source.state in ("done", "elsewhere"))
+    def _comes(self, cell: Cell) -> bool:
+        """Whether a cell that waits for others will become ready: they will run or have just ended."""
+        ahead = {other.id for other in self.waiting} | self.running.keys()
+        return not cell.is_hopeless and all(
+            other.id in ahead or other.state in ("done", "elsewhere") for other in cell.unsettled
+        )
 
     def _collect(self) -> None:
         for key, (cell, job) in list(self.running.items()):
@@ -183,7 +186,7 @@ class Board:
 
     def counts(self) -> dict[str, int]:
         """Number of cells by state."""
-        counts = dict.fromkeys(("done", "running", "elsewhere", "failed", "waiting", "pending"), 0)
+        counts = dict.fromkeys(("done", "running", "elsewhere", "failed", "waiting", "pending", "skipped"), 0)
         for cell in self.cells:
             counts["running" if cell.id in self.running else self.states[cell.id]] += 1
         return counts
@@ -236,7 +239,7 @@ class Fleet(Board):
         """Refresh the state of unfinished cells."""
         for cell in list(self.waiting):
             state = self.states[cell.id] = cell.state
-            if state == "done" or (state == "failed" and not self._repeats(cell)):
+            if state in ("done", "skipped") or (state == "failed" and not self._repeats(cell)):
                 self.waiting.remove(cell)
                 if (record := cell.record) is not None and state == "done":
                     self.known[record.run_id] = record

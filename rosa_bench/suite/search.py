@@ -1,0 +1,126 @@
+"""Learning-rate search of a suite: each rate is scored on held-out training rows, and the final runs use the best."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from rosa_bench.records.record import Record, seconds
+
+SETTLED = ("done", "failed", "skipped")  # states of a cell that will not change
+REFRESH_S = 1.0  # interval between readings of unfinished cells
+TAG = "search:"  # prefix of the tracker tag that the runs of a search and the runs that use its result share
+
+
+class Candidate(Protocol):
+    """A cell that trains with one of the rates."""
+
+    @property
+    def state(self) -> str: ...
+
+    @property
+    def record(self) -> Record | None: ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The result of a search. `scores` maps each rate to its mean score over seeds, None if a run has none."""
+
+    scores: Mapping[float, float | None]
+    rate: float | None  # the best rate; the lowest of several; None if no rate has a score
+    seconds: float  # duration of all its runs
+
+    @property
+    def at_edge(self) -> bool:
+        """Whether the best rate is the lowest or the highest of several, so that a better one may lie beyond."""
+        return len(self.scores) > 1 and self.rate in (min(self.scores), max(self.scores))
+
+
+def outcome(runs: Mapping[float, Iterable[Record | None]], epoch: Literal["last", "best"] = "last") -> Outcome:
+    """Compare rates by the primary score of their runs on the split `tune`.
+
+    A rate with a failed run or an undefined score has no score, so a diverging rate cannot win.
+
+    Args:
+        runs: the records of each rate, one per seed; None for a run that failed.
+        epoch: the epoch whose score counts, as in the suite's table.
+    """
+    scores: dict[float, float | None] = {}
+    spent, higher = 0.0, True
+    for rate, records in sorted(runs.items()):
+        values: list[float | None] = []
+        for record in records:
+            done = record is not None and record.status == "done"
+            values.append(record.primary.get(epoch) if done and record is not None else None)
+            spent += seconds(record) if record is not None else 0.0
+            higher = record.primary.get("higher_is_better", higher) if record is not None else higher
+        known = [value for value in values if value is not None]
+        scores[rate] = statistics.fmean(known) if known and len(known) == len(values) else None
+    ranked = [(value if higher else -value, -rate) for rate, value in scores.items() if value is not None]
+    return Outcome(scores, -max(ranked)[1] if ranked else None, spent)
+
+
+def beyond(rates: Sequence[float]) -> tuple[float, float] | None:
+    """The rates below and above a grid, at the distance of its outermost two; None for a single rate."""
+    grid = sorted(rates)
+    if len(grid) < 2:
+        return None
+    return _rounded(grid[0] ** 2 / grid[1]), _rounded(grid[-1] ** 2 / grid[-2])
+
+
+def _rounded(rate: float) -> float:
+    return float(f"{rate:.3g}")
+
+
+@dataclass(eq=False)
+class Search:
+    """The cells of a search. The grid grows once, by one rate, if its best rate lies at an edge."""
+
+    grid: Mapping[float, Sequence[Candidate]]
+    epoch: Literal["last", "best"]
+    further: dict[float, Sequence[Candidate]] = field(default_factory=dict)  # the rates beyond both edges
+    _first: Outcome | None = None
+    _last: Outcome | None = None
+    _read: float = 0.0  # when unfinished cells were last read
+
+    def needed(self, rate: float) -> bool | None:
+        """Whether a rate beyond the grid has to be tried; None while the grid is unfinished."""
+        self._refresh()
+        if self._first is None:
+            return None
+        return self._first.rate == (min if rate < min(self.grid) else max)(self.grid)
+
+    def outcome(self) -> Outcome | None:
+        """The outcome of all rates that have to be tried; None while a run is unfinished."""
+        self._refresh()
+        return self._last
+
+    def unsettled(self) -> list[Candidate]:
+        """The unfinished cells that decide the search: those of the grid, then the one beyond it that is needed."""
+        grid = _unsettled(self.grid)
+        return grid or _unsettled({rate: cells for rate, cells in self.further.items() if self.needed(rate)})
+
+    def _refresh(self) -> None:
+        if self._last is not None or time.monotonic() - self._read < REFRESH_S:
+            return
+        self._read = time.monotonic()
+        if self._first is None and not _unsettled(self.grid):
+            self._first = outcome(_records(self.grid), self.epoch)
+        if self._first is not None:
+            rates = {**self.grid, **{rate: cells for rate, cells in self.further.items() if self.needed(rate)}}
+            if not _unsettled(rates):
+                self._last = outcome(_records(rates), self.epoch)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_read": 0.0}
+
+
+def _unsettled(rates: Mapping[float, Sequence[Candidate]]) -> list[Candidate]:
+    return [cell for cells in rates.values() for cell in cells if cell.state not in SETTLED]
+
+
+def _records(rates: Mapping[float, Sequence[Candidate]]) -> dict[float, list[Record | None]]:
+    return {rate: [cell.record for cell in cells] for rate, cells in rates.items()}
