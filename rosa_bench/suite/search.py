@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from rosa_bench.core.task import TUNE
+from rosa_bench.errors import UsageError
 from rosa_bench.records.record import Record, seconds
 
 SETTLED = ("done", "failed", "skipped")  # states of a cell that will not change
@@ -47,12 +49,17 @@ def outcome(runs: Mapping[float, Iterable[Record | None]], epoch: Literal["last"
     Args:
         runs: the records of each rate, one per seed; None for a run that failed.
         epoch: the epoch whose score counts, as in the suite's table.
+
+    Raises:
+        UsageError: if a run has read another split than `train` and `tune`.
     """
     scores: dict[float, float | None] = {}
     spent, higher = 0.0, True
     for rate, records in sorted(runs.items()):
         values: list[float | None] = []
         for record in records:
+            if record is not None:
+                refuse_leak(record)
             done = record is not None and record.status == "done"
             values.append(record.primary.get(epoch) if done and record is not None else None)
             spent += seconds(record) if record is not None else 0.0
@@ -61,6 +68,13 @@ def outcome(runs: Mapping[float, Iterable[Record | None]], epoch: Literal["last"
         scores[rate] = statistics.fmean(known) if known and len(known) == len(values) else None
     ranked = [(value if higher else -value, -rate) for rate, value in scores.items() if value is not None]
     return Outcome(scores, -max(ranked)[1] if ranked else None, spent)
+
+
+def refuse_leak(record: Record) -> None:
+    """Raise UsageError if a search's run has read another split than the two parts of the training rows."""
+    splits = {*record.data.get("rows", {}), *record.data.get("sha256", {}), *record.scores}
+    if leaked := sorted(splits - {"train", TUNE}):
+        raise UsageError(f"{record.run_id} chose a learning rate and has read the split {', '.join(leaked)}")
 
 
 def beyond(rates: Sequence[float]) -> tuple[float, float] | None:

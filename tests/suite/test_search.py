@@ -1,0 +1,203 @@
+"""Learning-rate searches of a suite: what is compared, what is chosen, and what they never read."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+
+import pytest
+from made import record
+from small_suites import Pretend
+from support import SMALL, composed, interrupt, without_cost
+
+from rosa_bench.core.task import Task
+from rosa_bench.data.source import load_split
+from rosa_bench.errors import EXIT_DONE, UsageError
+from rosa_bench.records.record import read_record
+from rosa_bench.run import run
+from rosa_bench.suite import __main__ as suite_command
+from rosa_bench.suite import plan
+from rosa_bench.suite.scheduler import Board
+from rosa_bench.suite.search import beyond, outcome
+
+TINY = [*SMALL, "train.max_steps=3", "train.threads=1"]
+WORLD = ["task.inputs=16", "task.outputs=8", "task.perturbation=4", "task.train_rows=200", "task.validation_rows=40"]
+
+
+def tuned(last=50.0, **more):
+    """A finished run of a search."""
+    rows = {"train": 90, "tune": 10}
+    return record(last=last, **({"data": {"rows": rows, "sha256": {}}, "scores": {"tune": {}}} | more))
+
+
+def small(**more):
+    """A suite that searches two rates for two methods at two ranks."""
+    block = plan.Block(run={"method": ["lora", "rosa"], "method.rank": [2, 4], "task": "cola"}, search=[1e-3, 3e-3])
+    values = {"title": "small", "name": "small", "seeds": [1, 2], "cells": [block]}
+    return plan.Suite(**(values | {"tuning": plan.Tuning(at={"method.rank": 4})} | more))
+
+
+def synthetic():
+    """A suite on a regression whose error the rate decides, with a grid that is far too low."""
+    block = plan.Block(run={"method": "full", "task": "synthetic"}, search=[1e-6, 1e-4])
+    return plan.Suite(title="small", name="small", seeds=[1, 2], cells=[block])
+
+
+def test_the_best_mean_wins_and_the_lower_rate_of_equals():
+    runs = {1e-3: [tuned(40.0), tuned(50.0)], 3e-3: [tuned(46.0), tuned(46.0)], 1e-2: [tuned(46.0), tuned(46.0)]}
+    found = outcome(runs)
+    assert found.scores == {1e-3: 45.0, 3e-3: 46.0, 1e-2: 46.0} and found.rate == 3e-3 and not found.at_edge
+    assert outcome({1e-3: runs[1e-3], 3e-3: runs[3e-3]}).at_edge
+    assert not outcome({1e-3: runs[1e-3]}).at_edge  # a single rate has no edge
+    assert found.seconds == pytest.approx(
+        6 * sum(runs[1e-3][0].cost[name] for name in ("train_s", "method_s", "eval_s"))
+    )
+
+
+def test_lower_is_better_where_the_metric_says_so():
+    def mse(last):
+        return tuned(primary={"metric": "mse", "higher_is_better": False, "last": last, "best": last})
+
+    assert outcome({1e-3: [mse(2.0)], 3e-3: [mse(1.0)], 1e-2: [mse(5.0)]}).rate == 3e-3
+
+
+def test_a_rate_with_a_failed_or_undefined_run_cannot_win():
+    undefined = tuned(primary={"metric": "matthews", "higher_is_better": True})
+    found = outcome({1e-3: [tuned(10.0), tuned(12.0)], 3e-3: [tuned(90.0), None], 1e-2: [tuned(90.0), undefined]})
+    assert found.scores == {1e-3: 11.0, 3e-3: None, 1e-2: None} and found.rate == 1e-3
+    assert outcome({1e-3: [None], 3e-3: [undefined]}).rate is None
+
+
+def test_the_grid_grows_by_its_own_step():
+    assert beyond([1e-3, 3e-3, 1e-2]) == (3.33e-4, 3.33e-2)
+    assert beyond([1e-3]) is None
+
+
+def test_ranks_share_a_search_and_seeds_share_its_result():
+    cells = plan.plan(small(), TINY)
+    tuning = [cell for cell in cells if cell.is_tuning]
+    assert len(tuning) == 2 * (2 + 2) and len(cells) - len(tuning) == 2 * 2 * 2
+    assert {cell.run.method.rank for cell in tuning} == {4} and {cell.run.seed for cell in tuning} == {101}
+    assert all(cell.run.task.scored_splits == ["tune"] == [cell.run.task.select_split] for cell in tuning)
+    assert [cell.state for cell in tuning[:4]] == ["pending", "pending", "waiting", "waiting"]
+    apart = plan.plan(small(tuning=plan.Tuning(seeds=[7, 8])), TINY)
+    assert len([cell for cell in apart if cell.is_tuning]) == 2 * 2 * 2 * (2 + 2)
+
+
+def test_a_rate_on_the_command_line_replaces_the_search():
+    cells = plan.plan(small(), [*TINY, "train.lr=0.01"])
+    assert len(cells) == 8 and not any(cell.is_tuning for cell in cells) and {c.state for c in cells} == {"pending"}
+
+
+def test_a_search_with_a_start_is_refused():
+    block = plan.Block(run={"method": "lora", "task": "rte", "start": {"task": "mnli"}}, search=[1e-3, 3e-3])
+    suite = small(cells=[block, plan.Block(run={"method": "lora", "task": "mnli"})])
+    with pytest.raises(UsageError, match="search is not supported with start"):
+        plan.plan(suite, TINY)
+
+
+def test_the_winner_at_the_edge_extends_the_grid_once(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(suite_command, "load", lambda _: synthetic())
+    options = ["tracker=none", "train.max_steps=40", "train.threads=1", "train.device=cpu", f"output_dir={tmp_path}"]
+    assert suite_command.main(["small", *options, *WORLD]) == EXIT_DONE
+    assert "2 done" in capsys.readouterr().out
+    records = [read_record(path) for path in tmp_path.glob("*/record.json")]
+    tuning = {r.config["train"]["lr"]: r for r in records if r.config["task"]["tune_share"] is not None}
+    final = [r for r in records if r.config["task"]["tune_share"] is None]
+    assert sorted(tuning) == [1e-6, 1e-4, 1e-2]  # none below, where no edge was reached
+    best = min(tuning, key=lambda rate: tuning[rate].primary["last"])
+    assert {r.config["train"]["lr"] for r in final} == {best} == {1e-2}
+    assert {r.seed for r in final} == {1, 2} and all(set(r.data["rows"]) == {"train", "validation"} for r in final)
+    tags = [[tag for tag in r.config["tracker"]["tags"] if tag.startswith("search:")] for r in records]
+    assert all(len(names) == 1 for names in tags) and len({names[0] for names in tags}) == 1
+    assert suite_command.main(["small", *options, *WORLD]) == EXIT_DONE  # nothing is left to do
+    assert len(list(tmp_path.glob("*/record.json"))) == len(records)
+
+
+def test_stopped_at_any_stage_it_ends_the_same(tmp_path):
+    def cells(name):
+        return plan.plan(synthetic(), ["tracker=none", "train.max_steps=8", f"output_dir={tmp_path / name}", *WORLD])
+
+    whole, parts = cells("whole"), cells("parts")
+    Board(whole, Pretend(), 1).run()
+    first = parts[0]
+    interrupt(first.run, 3)
+    assert first.state == "pending" and parts[-1].state == "waiting"
+    Board([cell for cell in parts if cell.is_tuning], Pretend(), 1).run()  # the suite is killed between the stages
+    again = cells("parts")
+    interrupt(again[-1].resolved, 3)
+    Board(again, Pretend(), 1).run()
+    finished = [cell for cell in whole if cell.state == "done"]
+    assert len(finished) == len([cell for cell in again if cell.state == "done"]) == 5
+    for one, other in zip(whole, again, strict=True):
+        assert one.state == other.state in ("done", "skipped")
+        if one.state == "done":
+            assert without_cost(one.record) == without_cost(other.record)
+
+
+def written(folder, labels):
+    """Local CoLA with training rows that never change and these validation labels."""
+    target = folder / "glue" / "cola"
+    target.mkdir(parents=True)
+    train = load_split(cola().task, cola().data, "train")
+    rows = [{"idx": i, "sentence": e.texts[0], "label": e.label} for i, e in enumerate(train.examples[:300])]
+    (target / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    if labels is not None:
+        rows = [{"idx": i, "sentence": f"{row['sentence']} Yes.", "label": labels(row)} for i, row in enumerate(rows)]
+        (target / "validation.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:40]))
+    return folder
+
+
+def cola(*more):
+    """A run on embedded CoLA, or on what `more` asks for."""
+    return composed("task=cola", *TINY, *more)
+
+
+def test_a_search_reads_no_evaluation_row(tmp_path):
+    with_rows = {"true": lambda row: row["label"], "turned": lambda row: 1 - row["label"], "none": None}
+    records = {}
+    for name, labels in with_rows.items():
+        data = written(tmp_path / name, labels)
+        options = ["data=local", f"data.dir={data}", f"output_dir={tmp_path / 'runs' / name}", "task.tune_share=0.3"]
+        records[name] = run(cola(*options))
+    same = [without_cost(record) for record in records.values()]
+    assert same[0] == same[1] == same[2] and set(records["none"].data["rows"]) == {"train", "tune"}
+    assert outcome({1e-3: records.values()}).scores
+
+
+def test_a_planted_leak_is_detected(tmp_path, monkeypatch):
+    monkeypatch.setattr(Task, "in_tuning", lambda self: self)  # the run is scored on its evaluation split
+    leaking = run(cola(f"output_dir={tmp_path}", "task.tune_share=0.3"))
+    with pytest.raises(UsageError, match="has read the split validation"):
+        outcome({1e-3: [leaking]})
+    cells = plan.plan(small(seeds=[1]), [*TINY, f"output_dir={tmp_path}"])
+    with pytest.raises(UsageError, match="has read the split validation"):
+        Board(cells, Pretend(), 1).run()
+
+
+@pytest.mark.parametrize("name", ["cola", "stsb", "sciq", "e2e", "webnlg", "dart", "synthetic"])
+def test_the_parts_are_disjoint_and_whole(name):
+    chosen = cola(f"task={name}")
+    tuning = dataclasses.replace(chosen.task, tune_share=0.2).in_tuning()
+    train, tune = (load_split(tuning, chosen.data, split) for split in ("train", "tune"))
+    whole = load_split(chosen.task, chosen.data, "train")
+    assert train.rows + tune.rows == whole.rows and 0.1 < tune.rows / whole.rows < 0.3
+    assert not {e.texts for e in train.examples} & {e.texts for e in tune.examples}
+    assert {e.texts for e in train.examples} | {e.texts for e in tune.examples} == {e.texts for e in whole.examples}
+    if chosen.task.kind.decodes:  # one example per input, with the references of all its training rows
+        expected: dict = {}
+        for example in whole.examples:
+            expected.setdefault(example.texts, dict.fromkeys([])).update(dict.fromkeys(example.references))
+        assert len({e.texts for e in tune.examples}) == len(tune.examples)
+        assert all(list(e.references) == list(expected[e.texts]) for e in tune.examples)
+
+
+def test_the_hash_of_texts_decides_not_the_order(tmp_path):
+    chosen = cola("task.tune_share=0.3", "data=local", f"data.dir={written(tmp_path / 'a', None)}")
+    lines = (tmp_path / "a" / "glue" / "cola" / "train.jsonl").read_text().splitlines(keepends=True)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    (tmp_path / "b" / "glue" / "cola" / "train.jsonl").write_text("".join(reversed(lines)))
+    other = dataclasses.replace(chosen.data, dir=str(tmp_path / "b"))
+    first, second = ({e.texts for e in load_split(chosen.task, data, "tune").examples} for data in (chosen.data, other))
+    assert first == second
