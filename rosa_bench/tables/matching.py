@@ -54,7 +54,7 @@ class Target:
 def targets(suite: Suite, several_models: bool = False) -> list[Target]:
     """Every row and task of a suite once, independent of the seed; the paper's settings come first."""
     first = dataclasses.replace(suite, seeds=suite.seeds[:1])
-    cells = [cell for code in (False, True) for cell in plan(first, published_code=code)]
+    cells = [cell for code in (False, True) for cell in plan(first, published_code=code) if not cell.is_tuning]
     models: dict[str, set[str]] = {}
     for cell in cells:
         models.setdefault(cell.run.task.name, set()).add(cell.run.model.name)
@@ -125,6 +125,8 @@ def differences(group: Group, target: Target) -> list[str]:
         names = [name for name in sorted(set(own) | set(suite)) if own.get(name) != suite.get(name)]
         if part == "train" and "max_steps" in names:
             names = [name for name in names if name != "epochs"]  # max_steps overrides epochs
+        if part == "train" and target.cell.rates:
+            names = [name for name in names if name != "lr"]  # a search chose it
         texts += [f"{part}.{name}={_value(own.get(name))}, not {_value(suite.get(name))}" for name in names]
     starts = [parts.get("start", "the backbone") for parts in (group.parts, target.parts)]
     return texts if starts[0] == starts[1] else [f"started from {starts[0]}, not {starts[1]}", *texts]
