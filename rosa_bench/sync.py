@@ -1,4 +1,8 @@
-"""`python -m rosa_bench.sync`: upload offline runs to wandb, each once."""
+"""`python -m rosa_bench.sync`: upload offline runs to wandb, each once.
+
+`wandb sync` does the work. By itself it waits without end for a server that does not answer, and exits with 0 if the
+server takes nothing.
+"""
 
 from __future__ import annotations
 
@@ -51,34 +55,26 @@ def send(folder: Path) -> str | None:
     return lines[-1].strip()[:300] if lines else f"wandb exited with code {done.returncode}"
 
 
-def answers(endpoint: str) -> bool:
-    """Whether an HTTP server at the address responds within `TIMEOUT_S` seconds; a client error is a response too."""
-    try:
-        with urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=TIMEOUT_S):
-            return True
-    except urllib.error.HTTPError as error:
-        return error.code < 500
-    except (OSError, ValueError, HTTPException):
-        return False
-
-
-def speaks(address: str, payload: bytes | None = None) -> bool:
-    """Whether the server at an address responds with JSON; posts `payload` if given. A client error counts as yes."""
-    request = urllib.request.Request(address, data=payload, headers={"Content-Type": "application/json"})
+def refusal(server: str) -> str | None:
+    """Why a server takes no runs, in one line; None if it answers a question as wandb does, or with a client error."""
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"{server.rstrip('/')}/graphql", data=QUESTION, headers=headers)
     deadline = time.monotonic() + TIMEOUT_S
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as reply:
             content = b""
-            while chunk := reply.read1(LARGEST):
+            while (chunk := reply.read1(LARGEST)) and len(content) <= LARGEST and time.monotonic() < deadline:
                 content += chunk
-                if time.monotonic() > deadline or len(content) > LARGEST:
-                    return False
-            loads(content)
-            return True
-    except urllib.error.HTTPError as error:
-        return error.code < 500
+        loads(content)
+        return None
+    except urllib.error.URLError as error:
+        if not isinstance(error, urllib.error.HTTPError):
+            return f"{server} cannot be reached; nothing was uploaded, try again later"
+        if error.code < 500:
+            return None
     except (OSError, ValueError, HTTPException):
-        return False
+        pass
+    return f"{server} does not respond like a wandb server; nothing was uploaded, check WANDB_BASE_URL"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -93,15 +89,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         tell("\n".join(f"  {folder.parent.parent.name}" for folder in folders))
         return EXIT_DONE
     server = os.environ.get("WANDB_BASE_URL", SERVER)
-    if not answers(server):
-        return complain(f"{server} cannot be reached; nothing was uploaded, try again later")
-    if not speaks(f"{server.rstrip('/')}/graphql", QUESTION):
-        return complain(f"{server} does not respond like a wandb server; nothing was uploaded, check WANDB_BASE_URL")
+    if (reason := refusal(server)) is not None:
+        return complain(reason)
     failed = 0
     for folder in folders:
-        reason = send(folder)
-        failed += reason is not None
-        tell(f"  {folder.parent.parent.name}: {'uploaded' if reason is None else f'not uploaded: {reason}'}")
+        fault = send(folder)
+        failed += fault is not None
+        tell(f"  {folder.parent.parent.name}: {'uploaded' if fault is None else f'not uploaded: {fault}'}")
     return EXIT_FAILED if failed else EXIT_DONE
 
 

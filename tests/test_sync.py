@@ -64,7 +64,7 @@ def test_each_is_sent_once(runs, monkeypatch, capsys):
         (folder / "run-a.wandb.synced").touch()
 
     monkeypatch.setattr(sync, "send", marks)
-    monkeypatch.setattr(sync, "speaks", lambda *_: True)
+    monkeypatch.setattr(sync, "refusal", lambda _: None)
     with server() as address:
         monkeypatch.setenv("WANDB_BASE_URL", address)
         assert sync.main(["--runs", str(runs)]) == EXIT_DONE
@@ -89,7 +89,7 @@ def test_a_real_offline_run_and_a_server_that_answers_nonsense(tmp_path, monkeyp
         monkeypatch.setenv("WANDB_BASE_URL", address)
         assert sync.main(["--runs", str(tmp_path)]) == EXIT_USAGE
         assert "does not respond like a wandb server" in capsys.readouterr().err
-        monkeypatch.setattr(sync, "speaks", lambda *_: True)  # as if it had answered once, and no more
+        monkeypatch.setattr(sync, "refusal", lambda _: None)  # as if it had answered once, and no more
         assert sync.main(["--runs", str(tmp_path)]) == EXIT_FAILED
     assert "run: not uploaded: " in capsys.readouterr().out and len(sync.waiting(tmp_path)) == 1
 

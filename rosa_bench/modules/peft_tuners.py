@@ -11,9 +11,7 @@ import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
-from unittest import mock
 
 import torch
 from torch import nn
@@ -179,13 +177,17 @@ def penalty_gradients(model: nn.Module) -> Iterator[tuple[nn.Parameter, torch.Te
 
 
 def _penalty(tuner: Any) -> Any:
-    """The loss that the tuner's own forward pass adds, plus the loss that `peft` leaves to the training loop."""
-    outputs = SimpleNamespace(loss=0.0)
-    if hasattr(tuner, "rankallocator"):
-        outputs.loss = torch.zeros((), device=tuner.model.device)
-        with mock.patch.object(tuner.model, "forward", lambda *_, **__: outputs):
-            tuner()
-    return outputs.loss + (tuner._get_kasa_loss() if hasattr(tuner, "_get_kasa_loss") else 0.0)
+    """The losses that `peft` adds in its wrapper's forward pass or leaves to the training loop."""
+    loss = _non_orthogonality(tuner) if hasattr(tuner, "rankallocator") else 0.0
+    return loss + (tuner._get_kasa_loss() if hasattr(tuner, "_get_kasa_loss") else 0.0)
+
+
+def _non_orthogonality(tuner: Any) -> Any:
+    """AdaLoRA's regularizer (Zhang et al. 2023, equation 4): the distance of its factors from orthonormal ones."""
+    named = [(name, p) for name, p in tuner.model.named_parameters() if "lora_A" in name or "lora_B" in name]
+    factors = [p if "lora_A" in name else p.T for name, p in named]
+    distances = [torch.linalg.matrix_norm(p @ p.T - torch.eye(len(p), device=p.device)) for p in factors]
+    return tuner.peft_config[ADAPTER].orth_reg_weight * sum(distances) / len(distances)
 
 
 def allocate(model: Any, step: int) -> None:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import threading
+import weakref
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import psutil
 import torch
 
 INTERVAL_S = 0.05
-NO_BACKWARD = -1  # torch's graph task id outside a backward pass
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -128,14 +127,25 @@ def saved_bytes(model: torch.nn.Module, copies: Iterable[torch.Tensor] = ()) -> 
 
     def enter(inner: torch.autograd.graph.saved_tensors_hooks) -> None:
         """Count also under the hooks of activation checkpointing, which replace ours during recomputation."""
+        theirs = inner.pack_hook
 
         def counted(tensor: torch.Tensor) -> Any:
             alias = tensor.detach()
-            if torch._C._current_graph_task_id() != NO_BACKWARD and not is_own(tensor):
-                alias.held = Held(tensor, ledger)  # type: ignore[attr-defined]  # lives as long as this alias
-            return inner.pack_hook(alias)
+            kept = weakref.ref(alias)
+            packed = theirs(alias)
+            del alias
+            if (alive := kept()) is not None and not is_own(tensor):  # checkpointing discards it in the forward pass
+                alive.held = Held(tensor, ledger)  # type: ignore[attr-defined]  # lives as long as this alias
+            return packed
 
-        torch._C._autograd._push_saved_tensors_default_hooks(counted, inner.unpack_hook)
+        inner.pack_hook = counted
+        unmeasured(inner)
+        inner.pack_hook = theirs
 
-    with hooks(pack, unpack), mock.patch.object(hooks, "__enter__", enter):
-        yield ledger
+    unmeasured = hooks.__enter__
+    with hooks(pack, unpack):
+        hooks.__enter__ = enter  # type: ignore[method-assign]
+        try:
+            yield ledger
+        finally:
+            hooks.__enter__ = unmeasured  # type: ignore[method-assign]

@@ -17,8 +17,6 @@ from typing import Literal
 from rosa_bench.config import Run, Tracker
 from rosa_bench.system.distributed import is_first
 
-GRACE_S = 20
-
 
 def mode(tracker: Tracker) -> Literal["disabled", "offline", "online"]:
     """The wandb mode of a run: `tracker.mode`, else WANDB_MODE, else offline. WANDB_MODE=disabled takes precedence."""

@@ -7,7 +7,7 @@ import torch
 
 from rosa_bench.config.compose import compose
 from rosa_bench.methods.rosa import factorize
-from rosa_bench.modules import singular
+from rosa_bench.modules import lapack, singular
 from rosa_bench.records.run_key import config_key
 from rosa_bench.system.threads import in_parallel
 
@@ -80,6 +80,16 @@ def test_weights_whose_squares_say_too_little(W, values):
     assert torch.allclose(rest + A @ B, W, atol=1e-6)
     for mine, other in zip((rest, A, B), factorize(W, 5, draw(0), "bottom", values, "svd"), strict=True):
         assert torch.equal(mine, other)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_scipys_wrappers_compute_the_same_bits(shape, monkeypatch):
+    """Without the pointers that scipy exports."""
+    W, index = made(*shape), torch.arange(0, min(shape), 3)
+    expected = singular.by_gram(W, index)
+    monkeypatch.setattr(lapack, "_routine", lambda *_: None)
+    without_fallback(monkeypatch)
+    assert all(torch.equal(mine, other) for mine, other in zip(singular.by_gram(W, index), expected, strict=True))
 
 
 @pytest.mark.parametrize("W", [torch.eye(30), torch.block_diag(made(9, 9), made(9, 9)), torch.ones(30, 30)])

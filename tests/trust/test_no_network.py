@@ -126,7 +126,7 @@ def test_a_server_that_misbehaves_is_not_asked_to_take_runs(manners, monkeypatch
     monkeypatch.setattr(sync, "TIMEOUT_S", 0.5)
     began = time.monotonic()
     with server(manners) as (address, _):
-        assert not (sync.answers(address) and sync.speaks(f"{address}/graphql", sync.QUESTION))
+        assert sync.refusal(address)
     assert time.monotonic() - began < 10
 
 
@@ -142,14 +142,14 @@ def test_a_server_that_never_stops_is_not_asked_either(monkeypatch):
     monkeypatch.setattr(sync, "TIMEOUT_S", 0.5)
     began = time.monotonic()
     with server(drip) as (address, _):
-        assert not sync.speaks(address)
+        assert sync.refusal(address)
     assert time.monotonic() - began < 8
 
 
 def test_a_server_that_speaks_json_is_asked():
     with server(lambda connection, asked: answer(connection, b'{"data": {}}', "application/json")) as (address, asked):
-        assert sync.answers(address) and sync.speaks(f"{address}/graphql", sync.QUESTION)
-    assert asked[1].startswith(b"POST /graphql ")
+        assert sync.refusal(address) is None
+    assert asked[0].startswith(b"POST /graphql ")
 
 
 ASKING = """
