@@ -20,6 +20,15 @@ def wanted(monkeypatch):
     monkeypatch.setattr(onednn, "profits", lambda: True)
 
 
+CPUINFO = "processor\t: 0\nvendor_id\t: {}\ncpu family\t: {}\nmodel\t\t: 17\n"
+
+
+@pytest.mark.parametrize(("vendor", "family", "wide"), [("AMD", 26, True), ("AMD", 25, False), ("Intel", 26, False)])
+def test_only_amds_of_full_width_profit(vendor, family, wide):
+    assert onednn.wide_amd(CPUINFO.format({"AMD": "AuthenticAMD", "Intel": "GenuineIntel"}[vendor], family)) == wide
+    assert not onednn.wide_amd("processor\t: 0\n")
+
+
 def gradients(layer: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
     """Outputs and gradients of everything that takes part."""
     layer.zero_grad()
