@@ -21,7 +21,7 @@ def run_command() -> int:
 
         code = main()
     except KeyboardInterrupt:
-        print("rosa_bench: interrupted before anything was begun", file=sys.stderr)
+        print("rosa_bench: interrupted before the run started", file=sys.stderr)
     for number in WATCHED:  # the exit code is known and everything is written
         signal.signal(number, signal.SIG_IGN)
     if code == INTERRUPTED:

@@ -18,7 +18,7 @@ from rosa_bench.config import untrusted
 from rosa_bench.config.arguments import split
 from rosa_bench.config.compose import composed, plain, register, with_choices
 from rosa_bench.errors import EXIT_DONE, EXIT_INTERRUPTED, UsageError
-from rosa_bench.suite.worker import cell_code, run_apart, told_if_done
+from rosa_bench.suite.worker import cell_code, report_if_done, run_apart
 from rosa_bench.system.console import complain, plain_os, tell, warn
 from rosa_bench.system.signals import INTERRUPTED, as_keyboard_interrupt
 
@@ -65,9 +65,9 @@ USAGE = """\
 python -m rosa_bench [group=choice ...] [key=value ...]      one run
 python -m rosa_bench -m method=lora,rosa method.rank=1,2,4   a sweep: one record per cell, finished cells are skipped
 
-Also: --cfg job shows the configuration, --hydra-help Hydra's own flags. Beside it: python -m rosa_bench.doctor checks a
-set-up, rosa_bench.suite runs all cells of a table, rosa_bench.decode decodes a finished run in other ways,
-rosa_bench.score scores any system's outputs, rosa_bench.tables makes tables."""
+--cfg job shows the configuration, --hydra-help Hydra's own flags. Other commands: python -m rosa_bench.doctor checks a
+setup, rosa_bench.suite runs all cells of a table, rosa_bench.decode decodes with a finished run and other options,
+rosa_bench.score scores the outputs of any system, rosa_bench.tables makes tables."""
 
 
 def help_text(overrides: Sequence[str]) -> str:
@@ -103,7 +103,7 @@ def _code_of(cfg: DictConfig, overrides: Sequence[str], sweep: bool) -> int:
         run = config.resolve(cfg, overrides)
         if not sweep:
             return cell_code(run)
-        done = told_if_done(run)
+        done = report_if_done(run)
     except UsageError as error:
         return complain(str(error))
     if done is not None:

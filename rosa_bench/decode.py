@@ -123,7 +123,7 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m rosa_bench.decode", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="the folder of a run")
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a finished run")
     parser.add_argument("--variant", nargs="+", action="extend", default=[], metavar="NAME")
     parser.add_argument("--split", default="", help="the split to decode (default: the run's first scored split)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the predictions to FILE")

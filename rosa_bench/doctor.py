@@ -21,7 +21,7 @@ from rosa_bench.data import upstream
 from rosa_bench.data.source import fingerprint
 from rosa_bench.errors import EXIT_DONE, EXIT_USAGE, UsageError
 from rosa_bench.system import hub
-from rosa_bench.system.console import complain, tell
+from rosa_bench.system.console import complain, counted, tell
 from rosa_bench.system.files import unwritable
 from rosa_bench.system.signals import command
 from rosa_bench.tracking.tracker import mode as tracking_mode
@@ -36,17 +36,17 @@ def data(run: config.Run) -> Iterator[Finding]:
     from rosa_bench.data.source import load_split
 
     for split in run.task.splits:
-        with _told() as finding:
+        with _reported() as finding:
             found = load_split(run.task, run.data, split)
             line = f"{run.task.name}/{split}: {found.rows} rows, sha256 {found.sha256[:12]}"
             other = found.released is False
-            finding.append((None if other else True, line + (", not those of the public release" if other else "")))
+            finding.append((None if other else True, line + (", different from the public release" if other else "")))
         yield from finding
 
 
 def model(run: config.Run) -> Iterator[Finding]:
     """The backbone loads with the task's head, encodes every row, and has the weights that the method adapts."""
-    with _told() as finding:
+    with _reported() as finding:
         from rosa_bench.evaluation.predict import attaching
         from rosa_bench.models.load import load, loading_facts
         from rosa_bench.records.start import attach_method
@@ -60,7 +60,7 @@ def model(run: config.Run) -> Iterator[Finding]:
         trainable = sum(p.numel() for p in backbone.parameters() if p.requires_grad)
         total = sum(p.numel() for p in backbone.parameters())
         name = f"{type(backbone).__name__} {run.model.name}"
-        finding.append((True, f"{name}: {total:,} parameters, {trainable:,} train; {len(tokenizer):,} tokens"))
+        finding.append((True, f"{name}: {total:,} parameters, {trainable:,} trainable; {len(tokenizer):,} tokens"))
         if loader is not None:
             finding.append((True, loader.describe()))
     yield from finding
@@ -95,7 +95,7 @@ def disk(run: config.Run) -> Iterator[Finding]:
 
 
 def device(run: config.Run) -> Iterator[Finding]:
-    """The device for tensors."""
+    """The device that holds tensors."""
     import torch
 
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
@@ -112,7 +112,7 @@ def tracker(run: config.Run) -> Iterator[Finding]:
     yield find_spec("wandb") is not None, f"wandb, mode {mode}"
     if mode == "online":
         known = bool(os.environ.get("WANDB_API_KEY")) or _has_netrc()
-        yield known, "wandb account" + ("" if known else ": none; run wandb login, or use tracker.mode=offline")
+        yield known, "wandb account" + ("" if known else ": not found; run wandb login, or use tracker.mode=offline")
 
 
 def _has_netrc() -> bool:
@@ -125,7 +125,7 @@ def _has_netrc() -> bool:
 
 def optimizer(run: config.Run) -> Iterator[Finding]:
     """The optimizer exists in the installed `transformers`, its package is installed, and it accepts the options."""
-    with _told() as finding:
+    with _reported() as finding:
         from rosa_bench.training.trainer import check_optimizer
 
         check_optimizer(run)
@@ -138,7 +138,7 @@ def metrics(run: config.Run) -> Iterator[Finding]:
     missing = run.task.missing_metrics()
     yield from ((None, f"{name} will be absent: {reason}") for name, reason in missing.items())
     if not missing:
-        yield True, f"all of task={run.task.name}"
+        yield True, f"all metrics of task={run.task.name} are available"
 
 
 def revisions(suite: str, overrides: Sequence[str]) -> Iterator[str]:
@@ -147,7 +147,7 @@ def revisions(suite: str, overrides: Sequence[str]) -> Iterator[str]:
 
     runs = [cell.run for cell in plan(load(suite), overrides)]
     hub.prepare(any(run.needs_hub for run in runs))
-    yield f"suite {suite}: {len(runs)} cells"
+    yield f"suite {suite}: {counted(len(runs), 'cell')}"
     models = {(run.model.name, run.model.path, run.model.hub, run.model.revision): run.model for run in runs}
     yield from (f"model {name[0]}: {_model_revision(model)}" for name, model in sorted(models.items(), key=str))
     sets = {(run.task.name, run.data.source, run.data.dir): run for run in runs}
@@ -190,7 +190,7 @@ CHECKS: dict[str, Callable[[config.Run], Iterator[Finding]]] = {
 
 
 @contextlib.contextmanager
-def _told() -> Iterator[list[Finding]]:
+def _reported() -> Iterator[list[Finding]]:
     findings: list[Finding] = []
     try:
         yield findings

@@ -31,11 +31,11 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m rosa_bench.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="the folder of a run")
+    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a finished run")
     parser.add_argument("--as", dest="form", choices=("merged", "peft"), required=True)
-    parser.add_argument("--variant", metavar="NAME", help="the main one if not given")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to write instead of the folder of the run")
-    parser.add_argument("--model-path", metavar="FOLDER", help="the backbone, if it has moved")
+    parser.add_argument("--variant", metavar="NAME", help="variant to export (default: the main one)")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="write to FOLDER instead of the run's folder")
+    parser.add_argument("--model-path", metavar="FOLDER", help="folder of the backbone, if it has moved")
     return parser.parse_args(argv)
 
 
@@ -57,13 +57,13 @@ def exported(args: argparse.Namespace) -> Path:
     run = config.resolve(cfg)
     record = read_record(args.run / "record.json")
     if record.status != "done":
-        raise UsageError(f"{args.run} is not finished (status: {record.status}); run it to its end first")
+        raise UsageError(f"{args.run} is not finished (status: {record.status}); run its command again to finish it")
     known = run.method.every_variant()
     variant = run.method.variants()[-1] if args.variant is None else args.variant
     if args.variant is not None and variant not in known:
         raise UsageError(f"--variant {variant}: {nearest(variant, [name for name in known if name])}")
     if args.out is not None and args.out.exists():
-        raise UsageError(f"--out {args.out} is there already; choose a folder that is not")
+        raise UsageError(f"--out {args.out} already exists; choose another folder")
     if (blocked := unwritable((args.out or args.run).absolute().parent)) is not None:
         raise UsageError(f"{args.out or args.run} cannot be written: {blocked}; choose another folder with --out")
     hub.prepare(run.needs_hub)
@@ -82,7 +82,7 @@ def exported(args: argparse.Namespace) -> Path:
     try:
         export.save_peft(trained, {variant: folder})
     except export.ExportError as error:
-        raise UsageError(f"--as peft: {error}; use --as merged, or the folder adapter with this package") from error
+        raise UsageError(f"--as peft: {error}; use --as merged") from error
     return folder
 
 

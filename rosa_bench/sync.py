@@ -19,7 +19,7 @@ from pathlib import Path
 from subprocess import DEVNULL
 
 from rosa_bench.errors import EXIT_DONE, EXIT_FAILED
-from rosa_bench.system.console import complain, tell
+from rosa_bench.system.console import complain, counted, tell
 from rosa_bench.system.signals import command
 from rosa_bench.system.strict_json import loads
 
@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--dry-run", action="store_true", help="list the runs without uploading them")
     args = parser.parse_args(argv)
     folders = waiting(args.runs)
-    tell(f"{len(folders)} offline runs to upload below {args.runs}")
+    tell(f"{counted(len(folders), 'offline run')} to upload below {args.runs}")
     if args.dry_run or not folders:
         tell("\n".join(f"  {folder.parent.parent.name}" for folder in folders))
         return EXIT_DONE

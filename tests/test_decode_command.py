@@ -128,7 +128,7 @@ def test_what_cannot_be_done_is_one_plain_line(dylora, capsys, arguments, said):
 
 def test_folders_of_no_run_and_of_runs_that_were_not_saved(dylora, tmp_path, capsys):
     code, _, err = told(capsys, tmp_path)
-    assert code == EXIT_USAGE and "is not the folder of a run" in err
+    assert code == EXIT_USAGE and "is not a run folder" in err
     shutil.copy(dylora[0] / "config.yaml", tmp_path)
     code, _, err = told(capsys, tmp_path)
     assert code == EXIT_USAGE and "save=adapter" in err
@@ -139,7 +139,7 @@ def test_folders_of_no_run_and_of_runs_that_were_not_saved(dylora, tmp_path, cap
     for text in ("[", "[]"):
         (tmp_path / "config.yaml").write_text(text)
         code, _, err = told(capsys, tmp_path)
-        assert code == EXIT_USAGE and "is not the folder of a run" in err
+        assert code == EXIT_USAGE and "is not a run folder" in err
 
 
 def test_an_adapter_from_before_a_field_was_there(dylora, tmp_path, capsys):

@@ -43,7 +43,7 @@ def test_a_user_without_a_home_has_no_account(monkeypatch, tmp_path, capsys):
         monkeypatch.delenv(name, raising=False)
     assert doctor.main(["tracker.mode=online", f"output_dir={tmp_path}"]) == 2
     wrong = [line for line in capsys.readouterr().out.splitlines() if line.startswith("WRONG")]
-    assert len(wrong) == 1 and "wandb account: none; run wandb login" in wrong[0]
+    assert len(wrong) == 1 and "wandb account: not found; run wandb login" in wrong[0]
 
 
 def test_a_file_of_accounts_is_one(monkeypatch, tmp_path):

@@ -92,7 +92,7 @@ def test_the_saved_configuration_repeats_the_run(tmp_path, capsys):
     record = run_experiment(run)
     folder = folder_of(run)
     assert cli.main(["-cp", str(folder), "-cn", "config"]) == 0
-    assert "done already" in capsys.readouterr().out
+    assert "already done" in capsys.readouterr().out
     assert cli.main(["-cp", str(folder), "-cn", "config", f"output_dir={tmp_path / 'second'}"]) == 0
     again = read_record(tmp_path / "second" / folder.name / "record.json")
     assert without_cost(again) == without_cost(record)
@@ -257,9 +257,9 @@ def test_done_already_takes_no_torch_and_force_runs_again(tmp_path):
     second = subprocess.run(
         [sys.executable, "-c", code, *command(tmp_path)[3:]], capture_output=True, text=True, timeout=60
     )
-    assert second.returncode == 0 and "done already" in second.stdout, second.stderr
+    assert second.returncode == 0 and "already done" in second.stdout, second.stderr
     third = subprocess.run(command(tmp_path, "force=true"), capture_output=True, text=True, timeout=300)
-    assert third.returncode == 0 and "done already" not in third.stdout
+    assert third.returncode == 0 and "already done" not in third.stdout
 
 
 def test_works_from_another_folder_without_home(tmp_path):

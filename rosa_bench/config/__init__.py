@@ -44,11 +44,11 @@ PACKAGE = "rosa_bench."  # besides the user's own folder, the only modules that 
 def _check_folder(name: str, path: str) -> None:
     """Raise ValueError unless the folder exists and is readable."""
     try:
-        there = Path(path).is_dir() and os.access(path, os.R_OK | os.X_OK)
+        readable = Path(path).is_dir() and os.access(path, os.R_OK | os.X_OK)
     except (OSError, ValueError):  # the name is too long or contains an invalid character
-        there = False
-    if not there:
-        raise ValueError(f"{name}={short(path)} is not a folder that can be read")
+        readable = False
+    if not readable:
+        raise ValueError(f"{name}={short(path)} is not a readable folder")
 
 
 @configured
@@ -90,7 +90,7 @@ class Data:
         if self.source == "local":
             _check_folder("dir", str(self.dir))
         elif self.dir is not None:
-            raise ValueError(f"dir={short(self.dir)} is read with data=local only, and this is data={self.source}")
+            raise ValueError(f"dir={short(self.dir)} needs data=local, but data={self.source} is set")
 
 
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
@@ -235,7 +235,7 @@ def target_class(group: str, target: str) -> type:
     if is_own(module):
         use_folder(str(own_folder()))
     elif not module.startswith(PACKAGE) and module not in sys.modules:
-        raise UsageError(f"{shown} cannot be imported: it is no class of this package")
+        raise UsageError(f"{shown} cannot be imported: it is not a class of this package")
     try:
         cls = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
@@ -243,7 +243,7 @@ def target_class(group: str, target: str) -> type:
     if not (isinstance(cls, type) and issubclass(cls, BASES[group]) and dataclasses.is_dataclass(cls)):
         raise UsageError(f"{shown} is not a {BASES[group].__name__} dataclass")
     if inspect.isabstract(cls):
-        raise UsageError(f"{shown} is a base of others, nothing to be used itself")
+        raise UsageError(f"{shown} is an abstract base class; use a subclass")
     return cls
 
 
@@ -377,7 +377,7 @@ def resolve(cfg: DictConfig | Mapping[str, Any], overrides: Sequence[str] = ()) 
     except (ValueError, TypeError, RecursionError) as error:
         raise UsageError(f"the configuration cannot be read ({short(str(error))[1:-1]})") from error
     if not isinstance(plain, Mapping):
-        raise UsageError(f"a configuration is a mapping, not {type(plain).__name__}")
+        raise UsageError(f"a configuration must be a mapping, not {type(plain).__name__}")
     plain = {str(key): value for key, value in plain.items() if key != "hydra"}
     faults: list[str] = []
     nodes: dict[str, Any] = {}
@@ -387,8 +387,8 @@ def resolve(cfg: DictConfig | Mapping[str, Any], overrides: Sequence[str] = ()) 
             faults.append(f"{group}: choose one of {', '.join(choices(group))}")
             continue
         values = {str(key): value for key, value in node.items() if key != "_target_"}
-        nodes[group], found = constructed(f"{group}.", target_class(group, str(node["_target_"])), values, typed)
-        faults += found
+        nodes[group], node_faults = constructed(f"{group}.", target_class(group, str(node["_target_"])), values, typed)
+        faults += node_faults
     if not faults:
         run, faults = constructed("", Run, {**plain, **nodes}, typed)
     else:
@@ -412,8 +412,8 @@ def _interpolated(cfg: DictConfig, overrides: Sequence[str]) -> Any:
     run = resolve({"tracker": node_dict(Tracker()), **early}, overrides)
     known = run.to_dict()
     names = {"method": {**known["method"], "name": run.method.name}}
-    found: Any = OmegaConf.to_container(OmegaConf.create({**known, **names, **late}), resolve=True)
-    return known | {key: found[key] for key in late}
+    resolved: Any = OmegaConf.to_container(OmegaConf.create({**known, **names, **late}), resolve=True)
+    return known | {key: resolved[key] for key in late}
 
 
 def _unknown_reference(error: InterpolationKeyError, cfg: DictConfig) -> str:
@@ -482,7 +482,7 @@ def saved_config(folder: Path) -> DictConfig:
         if not isinstance(cfg, DictConfig):
             raise ValueError("no mapping")
     except (OSError, OmegaConfBaseException, ValueError, YAMLError) as error:
-        raise UsageError(f"{folder} is not the folder of a run (config.yaml: {error})") from error
+        raise UsageError(f"{folder} is not a run folder (config.yaml: {error})") from error
     for name in ("defaults", "hydra"):  # used only on the command line
         cfg.pop(name, None)
     return cfg

@@ -97,20 +97,20 @@ def plain(error: Exception, overrides: Sequence[str]) -> str:
     if (match := re.search(r"Key '[^']*' is not in struct\s+full_key: (\S+)", text)) is not None:
         return unknown_key(match.group(1), overrides)
     if isinstance(error, RecursionError):
-        return "a value is nested too deep to be read"
+        return "a value is nested too deeply"
     if (match := re.search(r"LexerNoViableAltException: (.{1,200})", text)) is not None:
         key, _, value = match.group(1).strip().partition("=")
-        return f"{key}={value} cannot be read; quote what is more than letters, digits and a path: \"{key}='VALUE'\""
-    said = str(error).split("\nSee https")[0].split("\nEnvironment")[0][:400]
-    return said if said.strip() else f"the command line cannot be read ({type(error).__name__})"
+        return f"{key}={value} cannot be parsed; quote values with special characters: \"{key}='VALUE'\""
+    message = str(error).split("\nSee https")[0].split("\nEnvironment")[0][:400]
+    return message if message.strip() else f"the command line cannot be parsed ({type(error).__name__})"
 
 
 def unknown_key(key: str, overrides: Sequence[str]) -> str:
     """Message for a key that no configuration has."""
     group = key.rpartition(".")[0]
     usual = next((entry[group] for entry in top_config().defaults if group and group in entry), "")
-    given = (argument.partition("=")[2] for argument in reversed(overrides) if argument.startswith(f"{group}="))
-    chosen = next(given, usual).split(",")
+    typed = (argument.partition("=")[2] for argument in reversed(overrides) if argument.startswith(f"{group}="))
+    chosen = next(typed, usual).split(",")
     nodes = list(group_nodes())
     top = {*GROUPS, *run_defaults()}
     others = top | {f"{g}.{k!s}" for g, _, node in nodes if g != group for k in node if k != "_target_"}

@@ -29,8 +29,8 @@ def check(arguments: Sequence[str]) -> None:
     """
     for folder, own in _folders(arguments):
         for path in sorted(folder.rglob("*.yaml")):
-            for said in _faults(_read(path), "", own):
-                raise UsageError(f"{path}: {said}; it is not used, as it could run any program")
+            for fault in _faults(_read(path), "", own):
+                raise UsageError(f"{path}: {fault} is refused because it could run any program; remove it")
 
 
 def own_folder(flags: Sequence[str]) -> str | None:

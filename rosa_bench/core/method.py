@@ -65,7 +65,7 @@ class Method(ABC):
 
     def without_peft(self, task: Task) -> str | None:
         """Why the trained model cannot become an adapter of `peft`, as the end of "method=NAME ..."; None if it can."""
-        return "trains no adapter that peft has"
+        return "trains no adapter that peft supports"
 
     @property
     def checkpointable(self) -> bool:
@@ -176,7 +176,7 @@ class Method(ABC):
 
         Called where `without_peft` is None. Raises UsageError if `peft` is not installed.
         """
-        raise NotImplementedError(f"method={self.name} has no adapter of peft")
+        raise NotImplementedError(f"method={self.name} does not export to peft")
 
     def facts(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> Mapping[str, Any]:
         """Measurements of the method for the record; `batch` is a training batch. Omit what was not measured."""

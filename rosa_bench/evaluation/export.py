@@ -79,7 +79,7 @@ def refuse(run: Run, form: Form, key: str) -> None:
     if form == "merged" and not method.mergeable:
         raise UsageError(f"{key}: {name} cannot be merged; {instead}")
     if form == "peft" and run.task.builds_model:
-        raise UsageError(f"{key}: task={run.task.name} has a model of its own, which peft cannot load; {instead}")
+        raise UsageError(f"{key}: task={run.task.name} builds its own model, which peft cannot load; {instead}")
     if form == "peft" and find_spec("peft") is None:
         raise UsageError(f"{key} needs the extra peft: pip install 'rosa_bench[peft]'")
     if form == "peft" and (reason := method.without_peft(run.task)) is not None:

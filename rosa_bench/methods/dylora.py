@@ -68,13 +68,13 @@ class DyLora(PeftLora):
     @model_validator(mode="after")
     def _ordered(self) -> DyLora:
         if self.rank_min > self.rank_max:
-            raise ValueError(f"rank_min={self.rank_min} is above rank_max={self.rank_max}")
+            raise ValueError(f"rank_min={self.rank_min} must not exceed rank_max={self.rank_max}")
         if self.frozen and self.rank_min > 1:
             below = f"rank_min={self.rank_min}"
             raise ValueError(f"frozen=true never trains the directions below {below}; set rank_min=1 or frozen=false")
         for rank in self.score_ranks or []:
             if not self.rank_min <= rank <= self.rank_max or (self.score_ranks or []).count(rank) > 1:
-                raise ValueError(f"score_ranks={self.score_ranks}: different ranks from rank_min to rank_max")
+                raise ValueError(f"score_ranks={self.score_ranks} must be distinct ranks from rank_min to rank_max")
         return self
 
     def attach(self, model: PreTrainedModel, seed: int = 0) -> None:

@@ -28,7 +28,7 @@ class Head(Method):
     def check(self, task: Task) -> None:
         """Raises UsageError for a language-modeling task: its output map is the backbone's embedding, not a head."""
         if not task.num_labels:
-            raise UsageError(f"method=head: task={task.name} is the language model's own and has no head to train")
+            raise UsageError(f"method=head trains a task head, and task={task.name} has none; use another method")
 
     def attach(self, model: PreTrainedModel, seed: int = 0) -> None:
         """Freeze the backbone. Raises UsageError if the model has no task head."""
@@ -36,4 +36,4 @@ class Head(Method):
 
         freeze_backbone(model, train_head=True)
         if not any(parameter.requires_grad for parameter in model.parameters()):
-            raise UsageError(f"method=head: {type(model).__name__} has no head that could train")
+            raise UsageError(f"method=head trains a task head, and {type(model).__name__} has none")

@@ -97,7 +97,7 @@ class Lora(PeftLora):
     @model_validator(mode="after")
     def _below_rank(self) -> Lora:
         if any(rank > self.rank for rank in self.score_ranks or ()):
-            raise ValueError(f"score_ranks={self.score_ranks} go above rank={self.rank}")
+            raise ValueError(f"score_ranks={self.score_ranks} must not exceed rank={self.rank}")
         return self
 
     def attach(self, model: PreTrainedModel, seed: int = 0) -> None:

@@ -88,7 +88,7 @@ class Meft(Method):
 
     def without_peft(self, task: Task) -> str | None:
         """Why `peft` cannot run the trained network."""
-        return "runs the backbone's layers as a reversible network, which peft does not have"
+        return "runs the backbone's layers as a reversible network, which peft does not support"
 
     @property
     def exact_at_start(self) -> bool:
@@ -110,7 +110,7 @@ class Meft(Method):
 
         family = family_of(model)
         if getattr(model.config, "layerdrop", 0) or getattr(model.config, "encoder_layerdrop", 0):
-            raise UsageError("method=meft: this backbone leaves out layers at random (layerdrop), a stack cannot")
+            raise UsageError("method=meft does not support layerdrop; set it to 0 in the model's config.json")
         holder = model.base_model.get_submodule(family.path[0])
         layers = list(getattr(holder, family.path[1]))
         upper = layers[self.frozen_layers :]

@@ -48,9 +48,9 @@ OURS = {
 }  # fmt: skip
 # Keys that need code outside `peft`'s model and would have no effect here, and why they are not supported.
 ELSEWHERE = {
-    "arrow_config": "chooses among several trained adapters, and there is one here",
-    "monteclora_config": "draws from a buffer that checkpoints do not hold",
-    "use_asa": "takes parameters away by sums that checkpoints do not hold",
+    "arrow_config": "it selects among several trained adapters, and a run trains only one",
+    "monteclora_config": "it draws from a buffer that checkpoints do not save",
+    "use_asa": "it removes parameters by sums that checkpoints do not save",
 }
 READING = ("corda", "eva", "lora_ga")  # initializations that need training data
 # Peak learning rates for embedded and full-size backbones by preset or type; the default is LORA's.
@@ -147,24 +147,24 @@ class Peft(Method):
         if self.type in PROMPTS and self._tokens < 1:
             raise UsageError(f"method={self.name} needs method.config.num_virtual_tokens=COUNT")
         open_steps = {"total_step": sys.maxsize} if hasattr(cls, "total_step") else {}  # until set by the run
-        with warnings.catch_warnings(record=True) as told:
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             try:
-                made = cls(**{**open_steps, **self.config})
+                configuration = cls(**{**open_steps, **self.config})
             except Exception as error:
                 raise UsageError(f"method.config: {_line(error)}") from error
-        if told:  # for example a key that the type ignores
-            raise UsageError(f"method.config: {_line(told[0].message)}")
-        return made
+        if caught:  # for example a key that the type ignores
+            raise UsageError(f"method.config: {_line(caught[0].message)}")
+        return configuration
 
     def _refuse_elsewhere(self) -> None:
         """Raises UsageError for options that need code outside `peft`'s model, which is not implemented here."""
         for key in ELSEWHERE:
             if self.config.get(key):
-                raise UsageError(f"method.config.{key} cannot be had: it {ELSEWHERE[key]}")
+                raise UsageError(f"method.config.{key} is not supported: {ELSEWHERE[key]}")
         start = str(self.config.get("init_lora_weights"))
         if start.startswith(READING):
-            raise UsageError(f"method.config.init_lora_weights={start} cannot be had: it reads rows before it starts")
+            raise UsageError(f"method.config.init_lora_weights={start} is not supported: it needs training data")
 
     def _class(self) -> Any:
         """The type's configuration class. Raises UsageError if the type is unknown or cannot run in place."""
@@ -180,7 +180,7 @@ class Peft(Method):
         is_tuner = isinstance(tuner, type) and issubclass(tuner, BaseTuner)
         in_place = is_tuner and (tuner.forward is BaseTuner.forward or hasattr(tuner, "update_and_allocate"))
         if self.type not in PROMPTS and not in_place:
-            raise UsageError(f"method.type={self.type} runs only inside peft's own model class, which is not used here")
+            raise UsageError(f"method.type={self.type} is not supported: it works only inside peft's own model class")
         return cls
 
     def attach(self, model: PreTrainedModel, seed: int = 0) -> None:
@@ -209,9 +209,9 @@ class Peft(Method):
                 _try_out(model)
             except Exception as error:
                 kind = type(model.base_model).__name__
-                raise UsageError(f"method={self.name} cannot be had with {kind}: peft says: {_line(error)}") from error
+                raise UsageError(f"method={self.name} is not supported with {kind}: {_line(error)}") from error
         if not any(p.requires_grad for p in model.parameters()):
-            raise UsageError(f"method={self.name}: nothing in {type(model.base_model).__name__} would train")
+            raise UsageError(f"method={self.name}: no parameter of {type(model.base_model).__name__} would train")
         for parameter in head:
             parameter.requires_grad_(True)
 
@@ -223,7 +223,7 @@ class Peft(Method):
     def without_peft(self, task: Task) -> str | None:
         """Why `peft` cannot load the trained model: prompts with a classification head are not supported."""
         if self.type in PROMPTS and task.num_labels:
-            return "keeps the prompt from the task head, which reads it in peft"
+            return "hides the prompt from the task head, and peft does not"
         return None
 
     def to_peft(self, model: PreTrainedModel, backbone: PreTrainedModel, seed: int) -> PeftAdapter:
@@ -258,8 +258,8 @@ class Peft(Method):
                 config.total_step = step.total
                 if config.tinit >= step.total - config.tfinal:
                     raise UsageError(
-                        f"method.config.tinit={config.tinit} and tfinal={config.tfinal} leave nothing of the run's "
-                        f"{step.total} steps in which ranks could be taken away"
+                        f"method.config.tinit={config.tinit} and tfinal={config.tfinal} leave none of the run's "
+                        f"{step.total} steps for reducing ranks; set smaller values"
                     )
 
     def before_update(self, step: Step) -> None:

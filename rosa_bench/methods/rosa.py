@@ -71,7 +71,7 @@ class Rosa(LowRankMethod):
 
     def without_peft(self, task: Task) -> str | None:
         """Why `peft` cannot load the trained model: its update is not the product of the last factors."""
-        return "changes the frozen weights at every split, so that its last factors alone are not the trained model"
+        return "changes the frozen weights at every factorization, so the last factors alone are not the trained model"
 
     def attach(self, model: PreTrainedModel, seed: int = 0) -> None:
         """Freeze the backbone, wrap its target weights and factorize them for the first time."""

@@ -94,7 +94,7 @@ class Casts:
     def check(self) -> None:
         """Raise RuntimeError if a weight assumed fixed no longer equals its copy."""
         if any(not torch.equal(p.detach().to(copy.dtype), copy) for p, copy in self.fixed.items()):
-            raise RuntimeError("a frozen weight changed in training, and its copy in lower precision did not")
+            raise RuntimeError("a frozen weight changed during training, but its low-precision copy did not")
 
 
 def keep_frozen_in_bf16(model: nn.Module, head: Collection[nn.Parameter]) -> None:
@@ -125,7 +125,7 @@ def trained_in_fp32(model: PreTrainedModel, moved: Callable[[Any], Collection[st
     for name, p in model.named_parameters():
         if p.dtype == torch.bfloat16 and (p.requires_grad or name in names):
             if id(p) in before:
-                raise UsageError(f"model.dtype=bf16: method={method} changes weights of the backbone, which need fp32")
+                raise UsageError(f"model.dtype=bf16 is not supported: method={method} changes weights of the backbone")
             p.data = p.data.float()
 
 

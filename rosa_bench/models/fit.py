@@ -9,6 +9,7 @@ import transformers
 from rosa_bench.errors import UsageError
 from rosa_bench.models.tokens import SAMPLE, frame, plain_ids
 from rosa_bench.models.traits import Traits, probe
+from rosa_bench.system.console import counted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -62,8 +63,8 @@ def _check_vocabulary(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel
         return
     if beyond:
         raise UsageError(
-            f"model {source}: {len(beyond)} tokens of the tokenizer, such as {sorted(beyond)[0]!r}, have no embedding "
-            f"among the model's {rows}; use the model's own tokenizer, or resize and save the model's embeddings"
+            f"model {source}: the model's {rows} embeddings lack {counted(len(beyond), 'token')} of the tokenizer "
+            f"({sorted(beyond)[0]!r} ...); use the model's own tokenizer, or resize and save the model's embeddings"
         )
 
 
@@ -104,13 +105,13 @@ def _check_frame(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, sou
         named = [token for token in tokens if token is not None]
         if named and not any(tokenizer.convert_tokens_to_ids(token) in ids for token in named):
             raise UsageError(
-                f"model {source}: {type(tokenizer).__name__} puts no {place} token ({named[0]}) around a text, and "
-                f"{type(model).__name__} needs it; give tokenizer.json a post-processor that adds it"
+                f"model {source}: {type(tokenizer).__name__} adds no {place} token ({named[0]}) to a text, but "
+                f"{type(model).__name__} needs one; give tokenizer.json a post-processor that adds it"
             )
     end = model.config.eos_token_id
     if model.config.is_encoder_decoder and ids[-1] != end:
         raise UsageError(
-            f"model {source}: {type(model).__name__} reads the end token {end}, and {type(tokenizer).__name__} ends a "
+            f"model {source}: {type(model).__name__} reads the end token {end}, but {type(tokenizer).__name__} ends a "
             f"text with {ids[-1]}; give tokenizer.json a post-processor that adds it"
         )
 
@@ -126,7 +127,7 @@ def _probe_texts(
         short = long[: len(long) // 2]
     if not 0 < len(short) < len(long):
         raise UsageError(
-            f"model {source}: {type(tokenizer).__name__} makes {len(long)} tokens of {LONG!r}; "
+            f"model {source}: {type(tokenizer).__name__} tokenizes {LONG!r} into {len(long)} tokens; "
             "use the model's own tokenizer"
         )
     return short, long

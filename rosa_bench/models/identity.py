@@ -12,6 +12,7 @@ from rosa_bench.config import Model
 from rosa_bench.core.task import Task
 from rosa_bench.errors import UsageError
 from rosa_bench.system import hub
+from rosa_bench.system.console import counted
 from rosa_bench.system.files import file_sha256
 from rosa_bench.system.strict_json import loads
 
@@ -61,7 +62,7 @@ def source_of(model: Model) -> str:
         return str(_in_package(model.package, model.sha256, model.name))
     have = sorted(path.name for path in EMBEDDED.glob("*/"))
     if model.name not in have:
-        raise UsageError(f"model={model.name[:80]} is not in the package (there: {', '.join(have) or 'none'})")
+        raise UsageError(f"model={model.name[:80]} is not an embedded model (available: {', '.join(have) or 'none'})")
     return str(EMBEDDED / model.name)
 
 
@@ -75,8 +76,8 @@ def _in_package(place: str, sha256: str | None, name: str) -> Path:
     path = Path(next(iter(spec.submodule_search_locations))) / folder
     weights = path / "model.safetensors"
     if not weights.is_file() or (sha256 is not None and file_sha256(weights) != sha256):
-        state = "has another sha256 than the published file" if weights.is_file() else "is missing"
-        raise UsageError(f"model={name}: {weights} {state}; install {package.replace('_', '-')} again")
+        state = "does not have the published sha256" if weights.is_file() else "is missing"
+        raise UsageError(f"model={name}: {weights} {state}; reinstall {package.replace('_', '-')}")
     return path
 
 
@@ -129,10 +130,12 @@ def weight_files(folder: Path) -> list[str]:
         absent = [name for name in shards if not (folder / name).is_file()]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(
-            f"{folder / first} is not an index of weights ({type(error).__name__}); copy it again"
+            f"{folder / first} is not a valid weight index ({type(error).__name__}); copy it again"
         ) from error
     if absent:
-        raise UsageError(f"{folder}: {first} names {len(absent)} files that are missing ({absent[0]}); copy them here")
+        raise UsageError(
+            f"{folder}: {first} lists {counted(len(absent), 'missing file')} ({absent[0]} ...); copy them here"
+        )
     return [first, *shards]
 
 

@@ -101,7 +101,7 @@ def loading_facts(model: PreTrainedModel) -> dict[str, Any]:
 
 def _built(model: Model, task: Task, seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     if not (model.embedded and model.name == task.backbone):
-        raise UsageError(f"task={task.name} builds its own model and does not support model={model.name}; remove it")
+        raise UsageError(f"task={task.name} builds its own model; remove model={model.name}")
     return task.build_model(model.random_init, seed)
 
 
@@ -113,13 +113,13 @@ def _check_files(source: str) -> None:
 
 def _check_kind(config: Any, task: Task, source: str) -> None:
     if "/" in str(getattr(config, "_attn_implementation", None)):
-        raise UsageError(f"{source}: its config.json asks for code of a hub ({config._attn_implementation})")
+        raise UsageError(f"{source}: its config.json requests code from a hub ({config._attn_implementation})")
     if not task.num_labels and is_masked_or_not_causal(config):
         raise UsageError(f"task={task.name} needs a causal decoder; {source} is a {config.model_type}")
     if config.is_encoder_decoder and config.model_type not in ENCODER_DECODERS:
         raise UsageError(
-            f"{source} is an encoder-decoder ({config.model_type}); encoders, causal decoders and, to classify, "
-            f"{', '.join(ENCODER_DECODERS)} can be used"
+            f"{source} is an encoder-decoder ({config.model_type}), which is not supported; use an encoder, a causal "
+            f"decoder or, for classification, {', '.join(ENCODER_DECODERS)}"
         )
 
 

@@ -241,11 +241,11 @@ def find_sites(model: PreTrainedModel, targets: Iterable[str]) -> list[Site]:
         return sites
     for name in unknown:
         if any((name.rpartition(".")[0], role) not in seen for role in wanted & {"q", "k", "v"}):
-            raise UsageError(f"{cls} fuses projections in {name}, in a layout that is not known; {_by_name(name)}")
+            raise UsageError(f"{cls} fuses projections in {name} in an unknown layout; {_by_name(name)}")
     if missing := sorted(wanted - {role for _, role in seen}):
-        have = ", ".join(role for role in ROLES if any(role == r for _, r in seen)) or "none that is known"
+        have = ", ".join(role for role in ROLES if any(role == r for _, r in seen)) or "none"
         raise UsageError(
-            f"{cls} has no weight of role {', '.join(missing)}; roles it has: {have}; {_by_name('MODULE')}"
+            f"{cls} has no weight of role {', '.join(missing)}; available roles: {have}; {_by_name('MODULE')}"
         )
     return sites
 
@@ -326,8 +326,8 @@ def _layout(model: PreTrainedModel, name: str, module: nn.Module) -> Layout | No
     heads = _heads(config, model.get_submodule(name.rpartition(".")[0]))
     for kinds, ending, layout in FUSED:
         if getattr(config, "model_type", None) in kinds and name.endswith(f".{ending}"):
-            found = layout(heads) if heads is not None else Layout(1, ())
-            return found if found.groups * sum(width for _, width in found.parts) == outputs else None
+            fused = layout(heads) if heads is not None else Layout(1, ())
+            return fused if fused.groups * sum(width for _, width in fused.parts) == outputs else None
     role = role_of(name)
     if heads is not None and role in ("q", "k", "v"):
         expected = (heads.query if role == "q" else heads.key_value) * heads.size

@@ -87,8 +87,8 @@ def _check(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], ids: Sequen
             spelled += [token for token in in_texts if token in others]
     if spelled:
         raise UsageError(
-            f"{where}: the text spells {spelled[0]!r}, which {type(tokenizer).__name__} reads as its special token; "
-            "change the text or leave the row out"
+            f"{where}: the text contains {spelled[0]!r}, which {type(tokenizer).__name__} reads as its special "
+            "token; change the text or remove the row"
         )
 
 
@@ -128,7 +128,7 @@ def pair_ids(
     before = plain_ids(tokenizer, context.rstrip(), where)
     added = plain_ids(tokenizer, context + continuation, where)[len(before) :]
     if not added:
-        raise UsageError(f"{where}: {continuation.strip()[:80]!r} adds no token to the text before it; leave it out")
+        raise UsageError(f"{where}: {continuation.strip()[:80]!r} adds no token to the text before it; remove the row")
     return _started(tokenizer, before), added
 
 

@@ -66,7 +66,7 @@ def probe(model: PreTrainedModel, short: Sequence[int], long: Sequence[int], pad
     accepted = inspect.signature(model.forward).parameters
     if "attention_mask" not in accepted:
         raise UsageError(
-            f"model {source}: {name} takes no attention_mask, so that padding changes its outputs; use another class"
+            f"model {source}: {name} takes no attention_mask, so padding would change its outputs; use another model"
         )
     with evaluation_mode(model):
         try:
@@ -181,7 +181,7 @@ def _check_padding(model: PreTrainedModel, short: list[int], long: list[int], pa
         left = _logits(model, [[pad_id] * space + short], hidden + real)[0]
         needs_left = not differ(left[space:] if per_token else left, alone)
         why = "needs padding on the left" if needs_left else "reads padding as part of a text"
-        raise UsageError(f"model {source}: {name} {why}, and batches are padded on the right; use another class")
+        raise UsageError(f"model {source}: {name} {why}, but batches are padded on the right; use another model")
     if per_token and differ(_logits(model, [long], [1] * len(long))[0][: len(short)], alone):
         raise UsageError(
             f"model {source}: {name} is not causal: its outputs depend on later tokens; use a causal decoder"

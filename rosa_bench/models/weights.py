@@ -16,6 +16,7 @@ import torch
 import transformers
 
 from rosa_bench.errors import UsageError
+from rosa_bench.system.console import counted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -86,7 +87,8 @@ def _draw(model: PreTrainedModel, names: set[str], source: str, seed: int) -> No
     transformers.set_seed(seed)
     model.initialize_weights()
     if undrawn := [name for name, tensor in _names(model).items() if name in names and tensor.isnan().any()]:
-        raise UsageError(f"model {source}: {type(model).__name__} does not say how {_some(undrawn)} is initialized")
+        kind = type(model).__name__
+        raise UsageError(f"model {source}: {kind} does not define the initialization of {_some(undrawn)}")
 
 
 def _forget(model: Any, renames: Mapping[str, str]) -> None:
@@ -148,7 +150,7 @@ def _check(model: PreTrainedModel, info: Mapping[str, Any], source: str) -> dict
     if wrong:
         name, there, here = sorted(wrong)[0]
         raise UsageError(
-            f"model {source}: {len(wrong)} weights of {kind} have other shapes than config.json says "
+            f"model {source}: config.json gives another shape for {counted(len(wrong), 'weight')} of {kind} "
             f"({name} is {list(there)}, not {list(here)}); use the config.json of this checkpoint"
         )
     lacking = missing & backbone
@@ -159,14 +161,14 @@ def _check(model: PreTrainedModel, info: Mapping[str, Any], source: str) -> dict
         optional = set()
     extra = set(info["unexpected_keys"])
     if lacking:
-        others = f"; it holds {_some(extra)}, which fit none" if extra else ""
+        others = f"; its tensors {_some(extra)} match none of them" if extra else ""
         raise UsageError(
             f"model {source}: the checkpoint lacks {len(lacking)} of {len(backbone)} weights of {kind}: "
             f"{_some(lacking)}{others}. Use a complete checkpoint of this class"
         )
     if foreign := set(_foreign(model, extra)):
         raise UsageError(
-            f"model {source}: {kind} does not use {_some(foreign)} of the checkpoint, which belong to layers it has; "
+            f"model {source}: {kind} has the layers of {_some(foreign)} but does not use these tensors; "
             "merge adapters and dequantise weights before loading"
         )
     is_lm = model.get_output_embeddings() is not None

@@ -175,8 +175,8 @@ def family_of(model: PreTrainedModel) -> type[Halves]:
     kind = model.config.model_type
     if kind not in FAMILIES:
         raise UsageError(
-            f"this method needs the attention and feed-forward halves of a layer, which are known for "
-            f"{', '.join(FAMILIES)}, not for {kind}; use method=lora, or method=adapter method.variant=lora_l"
+            f"this method supports layers of {', '.join(FAMILIES)}, not of {kind}; "
+            "use method=lora, or method=adapter method.variant=lora_l"
         )
     return FAMILIES[kind]
 

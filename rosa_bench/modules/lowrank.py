@@ -23,7 +23,7 @@ from rosa_bench.models.sites import (
     skipped_weights,
     weight_IO,
 )
-from rosa_bench.system.console import warn_once
+from rosa_bench.system.console import counted, warn_once
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -255,7 +255,7 @@ def attach_lowrank(
     freeze_backbone(model, method.train_head, method.bias, {site.name for site in sites})
     if "all" in method.targets and (skipped := skipped_weights(model, sites)):
         model.__dict__["_skipped_weights"] = skipped
-        warn_once(f"rosa_bench: targets=[all] leaves {sum(skipped.values())} weights as they are: {', '.join(skipped)}")
+        warn_once(f"rosa_bench: targets=[all] skips {counted(sum(skipped.values()), 'weight')}: {', '.join(skipped)}")
     places: dict[int, list[str]] = {}
     for name, module in model.named_modules(remove_duplicate=False):
         places.setdefault(id(module), []).append(name)

@@ -20,7 +20,7 @@ FINAL_NORMS = ("ln_f", "norm", "final_layer_norm")  # names of the norm after th
 def layers_of(model: PreTrainedModel) -> nn.ModuleList:
     """The list of a backbone's layers. Raises UsageError if there is none, or one each in encoder and decoder."""
     if model.config.is_encoder_decoder:
-        raise UsageError(f"{type(model).__name__} has layers in encoder and decoder, not one list of them")
+        raise UsageError(f"{type(model).__name__} has separate encoder and decoder layers, which is not supported")
     count = getattr(model.config, "num_hidden_layers", None)
     for module in model.base_model.modules():
         if isinstance(module, nn.ModuleList) and len(module) == count:
@@ -33,11 +33,11 @@ def final_norm(model: PreTrainedModel) -> nn.Module:
     layers = layers_of(model)
     for holder in model.base_model.modules():
         if any(child is layers for child in holder.children()):
-            found = [getattr(holder, name) for name in FINAL_NORMS if hasattr(holder, name)]
-            if found:
-                norm: nn.Module = found[0]
-                return norm
-    raise UsageError(f"{type(model).__name__} has no norm behind its last layer")
+            for name in FINAL_NORMS:
+                if hasattr(holder, name):
+                    norm: nn.Module = getattr(holder, name)
+                    return norm
+    raise UsageError(f"{type(model).__name__} has no norm after its last layer")
 
 
 def norms_of(model: PreTrainedModel) -> list[nn.Module]:

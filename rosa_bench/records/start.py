@@ -86,7 +86,7 @@ def _folder(name: str, output_dir: Path) -> Path:
     if len(path.parts) > 1:
         raise UsageError(f"start={name} is not a folder")
     runs = [record.parent.name for record in output_dir.glob("*/record.json")]
-    raise UsageError(f"start={name}: {output_dir} has no run of this id: {nearest(name, runs) if runs else 'none'}")
+    raise UsageError(f"start={name}: {output_dir} has no run with this id: {nearest(name, runs) if runs else 'none'}")
 
 
 def _of_run(name: str, folder: Path) -> Start:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import torch
 
 from rosa_bench.errors import UsageError
+from rosa_bench.system.console import counted
 
 QUERY = [
     "nvidia-smi",
@@ -91,7 +92,7 @@ class Placement:
     """
 
     def __init__(self, cards: Sequence[Card], per_gpu: int | None, most_jobs: int) -> None:
-        self.cards, self.most_jobs, self._counted = list(cards), most_jobs, per_gpu is not None
+        self.cards, self.most_jobs, self._by_count = list(cards), most_jobs, per_gpu is not None
         self._read_at = time.monotonic()
         for card in self.cards:
             card.most_jobs = per_gpu if per_gpu is not None or card.reading is not None else 1
@@ -116,12 +117,12 @@ class Placement:
             return None
         self._refresh()
         need = None if peak_bytes is None or alone else int(peak_bytes * MARGIN) + CONTEXT_BYTES
-        counted = self._counted and not alone
-        able = [card for card in self.cards if self._has_place(card) and (counted or self._fits(card, need))]
+        by_count = self._by_count and not alone
+        able = [card for card in self.cards if self._has_place(card) and (by_count or self._fits(card, need))]
         if not able:
             return None
         card = min(able, key=lambda card: (len(card.jobs), card.reading.used_bytes if card.reading else 0))
-        card.jobs[cell] = 0 if counted else need
+        card.jobs[cell] = 0 if by_count else need
         return card
 
     def release(self, cell: str, out_of_memory: bool = False) -> None:
@@ -161,7 +162,7 @@ class Placement:
 
 def _line(card: Card) -> str:
     """A card as the board displays it."""
-    jobs = f"card {card.position}: {len(card.jobs)} job{'' if len(card.jobs) == 1 else 's'}"
+    jobs = f"card {card.position}: {counted(len(card.jobs), 'job')}"
     if card.reading is None:
         return jobs
     busy = "" if card.reading.busy_percent is None else f", {card.reading.busy_percent} % busy"

@@ -68,8 +68,8 @@ class Queue:
         try:
             output = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
         except (OSError, subprocess.SubprocessError) as error:
-            said = str(getattr(error, "stderr", None) or error)
-            warn_once(f"rosa_bench: squeue does not answer ({' '.join(said.split())[:200]}); it is asked again")
+            message = str(getattr(error, "stderr", None) or error)
+            warn_once(f"rosa_bench: squeue does not answer ({' '.join(message.split())[:200]}); retrying")
             return
         listed = dict(line.strip().partition("|")[::2] for line in output.splitlines())
         self.states = {job: listed.get(job, "COMPLETED") for job in self.states}
@@ -116,8 +116,8 @@ def make_executor(cluster: str, folder: Path, name: str, options: Mapping[str, A
         executor = submitit.AutoExecutor(folder=folder, cluster=cluster, slurm_max_num_timeout=TIMEOUTS)
         executor.update_parameters(**own)
     except (AssertionError, OSError, RuntimeError, ValueError, NameError, TypeError) as error:
-        said = " ".join(str(error).split())[:200]
-        raise UsageError(f"submitit cannot start processes (--cluster {cluster}): {said}") from error
+        message = " ".join(str(error).split())[:200]
+        raise UsageError(f"submitit cannot start processes (--cluster {cluster}): {message}") from error
     return executor
 
 
@@ -142,13 +142,13 @@ class Share:
             jobs = self.jobs or 1
             return Placement(cards, jobs, jobs) if cards else None
         if on_cpu:
-            raise UsageError(f"--gpus {self.gpus}: the cells run with train.device=cpu; leave one of them out")
+            raise UsageError(f"--gpus {self.gpus}: the cells run with train.device=cpu; remove one of the two")
         cards = visible_cards(self.gpus)
         if not cards:
-            raise UsageError(f"--gpus {self.gpus}: torch finds no GPU on this machine; leave --gpus out to use the CPU")
+            raise UsageError(f"--gpus {self.gpus}: torch finds no GPU on this machine; remove --gpus to use the CPU")
         if self.per_gpu is None and any(card.reading is None for card in cards):
             tell(
-                "nvidia-smi does not tell the memory of every card: one job at a time there, unless --per-gpu is given"
+                "nvidia-smi does not report the memory of every card; such cards run one job at a time (see --per-gpu)"
             )
         return Placement(cards, self.per_gpu, min(self.jobs or processor_cores(), processor_cores()))
 

@@ -72,7 +72,7 @@ def as_job(work: Callable[[], int]) -> int:
     return code
 
 
-def told_if_done(run: Run) -> int | None:
+def report_if_done(run: Run) -> int | None:
     """Report a run that is already done and return the exit code; None if it is not done."""
     key = config_key(run)
     folder = Path(run.output_dir) / run_id(run, key)
@@ -80,14 +80,14 @@ def told_if_done(run: Run) -> int | None:
         return None
     if is_first() and not held(folder):
         clear_finished(folder, bool(record.config["train"].get("keep_checkpoints")))
-    tell(f"done already, nothing to do ({record.finished}); force=true runs it again")
+    tell(f"already done ({record.finished}); set force=true to run it again")
     tell(result_table([record], [folder]))
     return EXIT_DONE
 
 
 def run_cell(run: Run) -> int:
     """Run a cell, or report that it is already done; return its exit code."""
-    if (code := told_if_done(run)) is not None:
+    if (code := report_if_done(run)) is not None:
         return code
     folder = Path(run.output_dir) / run_id(run, config_key(run))
     if is_first():
@@ -102,10 +102,10 @@ def run_cell(run: Run) -> int:
         raise
     except Exception as error:
         recorded = _failed(folder)
-        said = describe_error(error, folder) if recorded is None else str(recorded.error)
-        warn(f"rosa_bench: failed: {' '.join(said.split())[:400]}")
+        message = describe_error(error, folder) if recorded is None else str(recorded.error)
+        warn(f"rosa_bench: failed: {' '.join(message.split())[:400]}")
         if recorded is not None:
-            warn(f"rosa_bench: the record says more: {folder / 'record.json'}")
+            warn(f"rosa_bench: see {folder / 'record.json'}")
         if os.environ.get("ROSA_BENCH_TRACEBACK"):
             raise
         return EXIT_FAILED

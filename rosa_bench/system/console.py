@@ -55,6 +55,11 @@ def complain(line: str) -> int:
     return EXIT_USAGE
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: `1 run`, `1,200 runs`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def plain_os(error: OSError) -> str:
     """An operating system error as one line that names the file."""
     try:

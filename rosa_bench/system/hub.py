@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from rosa_bench.errors import UsageError
-from rosa_bench.system.console import tell, warn_once
+from rosa_bench.system.console import counted, tell, warn_once
 from rosa_bench.system.distributed import is_first
 from rosa_bench.system.files import cache_dir
 
@@ -270,8 +270,7 @@ def _info(kind: Kind, name: str, revision: str) -> Any:
 
 def _download(kind: Kind, name: str, commit: str, files: Sequence[str], sizes: Mapping[str, int]) -> Path:
     size = sum(sizes[file] for file in files)
-    count = "1 file" if len(files) == 1 else f"{len(files)} files"
-    what = f"{name}@{commit[:12]} ({count}, {size / 1e6:,.1f} MB)"
+    what = f"{name}@{commit[:12]} ({counted(len(files), 'file')}, {size / 1e6:,.1f} MB)"
     options: dict[str, Any] = {"repo_type": kind, "revision": commit, "endpoint": endpoint()}
     options["allow_patterns"] = [glob.escape(file) for file in files]
     with _progress(what) as bar:

@@ -13,7 +13,7 @@ from rosa_bench.errors import EXIT_DONE, UsageError, nearest
 from rosa_bench.records.archive import SUFFIX
 from rosa_bench.records.collect import Collection, collect
 from rosa_bench.suite import plan
-from rosa_bench.system.console import complain, tell
+from rosa_bench.system.console import complain, counted, tell
 from rosa_bench.system.files import write_bytes
 from rosa_bench.system.signals import command
 from rosa_bench.tables.against_baseline import Comparer, is_baseline, known_tests
@@ -79,8 +79,9 @@ def render(args: argparse.Namespace) -> int:
     write_bytes(args.out / "index.html", page(grids, plots, [*collection.broken, *omitted]).encode())
     tell("\n".join(map(markdown, grids[:PRINTED])))
     if len(grids) > PRINTED:
-        tell(f"and {len(grids) - PRINTED} more tables\n")
-    tell(f"{len(grids)} tables of {len(collection.records)} records; open {args.out / 'index.html'}")
+        tell(f"and {counted(len(grids) - PRINTED, 'more table')}\n")
+    count = f"{counted(len(grids), 'table')} of {counted(len(collection.records), 'record')}"
+    tell(f"{count}; open {args.out / 'index.html'}")
     return EXIT_DONE
 
 

@@ -8,7 +8,7 @@ from support import small
 
 from rosa_bench.errors import UsageError
 from rosa_bench.run import run as run_experiment
-from rosa_bench.suite.worker import cell_code, told_if_done
+from rosa_bench.suite.worker import cell_code, report_if_done
 
 
 def folder_of(tmp_path):
@@ -24,12 +24,12 @@ def test_the_artefact_is_that_of_a_run_that_saved_it(tmp_path, method, first):
     run_experiment(small(later, *common, first))
     before = (folder_of(later) / "record.json").read_bytes()
     asked = small(later, *common, "save=merged")
-    assert told_if_done(asked) is None
+    assert report_if_done(asked) is None
     run_experiment(asked)
     assert (folder_of(later) / "record.json").read_bytes() == before
     ours, theirs = (load_file(folder_of(f) / "merged" / "model.safetensors") for f in (later, expected))
     assert ours.keys() == theirs.keys() and all(ours[name].equal(theirs[name]) for name in ours)
-    assert told_if_done(asked) == 0
+    assert report_if_done(asked) == 0
 
 
 def test_an_adapter_of_kept_checkpoints(tmp_path):

@@ -48,12 +48,12 @@ CASES = {
     "p_tuning": "e2e",
 }
 IMPOSSIBLE = {
-    "rosa": "method=rosa changes the frozen weights at every split",
+    "rosa": "method=rosa changes the frozen weights at every factorization",
     "meft": "method=meft runs the backbone's layers as a reversible network",
-    "full": "method=full trains no adapter that peft has; use save=merged or save=adapter",
-    "bitfit": "trains no adapter that peft has",
-    "prompt_tuning": "keeps the prompt from the task head",
-    "lora task=synthetic": "has a model of its own",
+    "full": "method=full trains no adapter that peft supports; use save=merged or save=adapter",
+    "bitfit": "trains no adapter that peft supports",
+    "prompt_tuning": "hides the prompt from the task head",
+    "lora task=synthetic": "builds its own model",
 }
 
 
@@ -165,8 +165,8 @@ def test_what_cannot_be_exported_is_one_line(dylora, tmp_path, capsys):
     (tmp_path / "full").mkdir()
     cases = [
         ([str(dylora), "--as", "peft", "--variant", "r9"], "--variant r9: "),
-        ([str(dylora), "--as", "merged", "--out", str(tmp_path / "full")], "is there already"),
-        ([str(tmp_path), "--as", "merged"], "is not the folder of a run"),
+        ([str(dylora), "--as", "merged", "--out", str(tmp_path / "full")], "already exists"),
+        ([str(tmp_path), "--as", "merged"], "is not a run folder"),
     ]
     bare = tmp_path / dylora.name
     shutil.copytree(dylora, bare, ignore=shutil.ignore_patterns("adapter*"))

@@ -20,6 +20,6 @@ def test_only_what_is_beside_the_backbone_trains(name):
 
 def test_a_generator_is_refused_before_anything_is_loaded(tmp_path, monkeypatch):
     monkeypatch.setattr(experiment, "load", lambda *_: pytest.fail("a model was loaded"))
-    with pytest.raises(UsageError, match="method=head: task=e2e"):
+    with pytest.raises(UsageError, match="method=head trains a task head, and task=e2e has none"):
         experiment.run(small(tmp_path, "method=head", "task=e2e"))
     assert not list(tmp_path.rglob("record.json"))

@@ -247,7 +247,7 @@ def test_a_record_holds_the_lower_ranks_and_old_keys_stay(tmp_path):
     assert record.primary["last"] == record.scores["validation"]["r8"]["accuracy"]
     assert config_key(composed("method=lora")) == config_key(composed("method=lora", "method.score_ranks=null"))
     assert config_key(composed("method=lora")) != config_key(composed("method=lora", "method.score_ranks=[1]"))
-    with pytest.raises(UsageError, match="score_ranks=\\[9\\] go above rank=8"):
+    with pytest.raises(UsageError, match="score_ranks=\\[9\\] must not exceed rank=8"):
         composed("method=lora", "method.score_ranks=[9]")
 
 

@@ -39,19 +39,19 @@ WRONG = {
     "method=dora method.config.lora_dropout=nan": "method.config.lora_dropout=nan: should be a finite number",
     "method=dora method.config.alpha_pattern={query:inf}": "config.alpha_pattern.query=inf: should be a finite",
     "method=dora +method.config.kasa_config.betta=1": "betta is not a key of KasaConfig (peft",
-    "method=dora method.config.init_lora_weights=eva": "init_lora_weights=eva cannot be had: it reads rows",
-    "method=dora method.config.init_lora_weights=lora_ga": "init_lora_weights=lora_ga cannot be had: it reads rows",
-    "method=dora method.config.arrow_config={top_k:2}": "method.config.arrow_config cannot be had: it chooses",
+    "method=dora method.config.init_lora_weights=eva": "init_lora_weights=eva is not supported: it needs training data",
+    "method=dora method.config.init_lora_weights=lora_ga": "init_lora_weights=lora_ga is not supported",
+    "method=dora method.config.arrow_config={top_k:2}": "method.config.arrow_config is not supported: it selects",
     "method=dora method.config.task_type=SEQ_CLS": "method.config.task_type cannot be set",
     "method=prefix_tuning method.config.token_dim=5": "method.config.token_dim cannot be set",
-    "method=peft method.type=ADAMSS method.config.use_asa=true": "method.config.use_asa cannot be had: it takes",
+    "method=peft method.type=ADAMSS method.config.use_asa=true": "method.config.use_asa is not supported: it removes",
     "method=prompt_tuning method.config.num_virtual_tokens=-1": "needs method.config.num_virtual_tokens=COUNT",
     "method=prompt_tuning method.config.prompt_tuning_init=VOCAB": "did you mean SAMPLE_VOCAB",
     "method=adalora method.config.r=4": "`r` is not used in AdaLora",
     "method=adalora method.config.orth_reg_weight=-1": "orth_reg_weight",
     "method=prompt_tuning method.config.num_virtual_tokens=128": "leave no room among the model's 128 positions",
-    "method=oft task=e2e": "method=oft cannot be had with GPT2Model",
-    "method=ia3 method.config.target_modules=[nowhere]": "method=ia3 cannot be had with RobertaModel",
+    "method=oft task=e2e": "method=oft is not supported with GPT2Model",
+    "method=ia3 method.config.target_modules=[nowhere]": "method=ia3 is not supported with RobertaModel",
     "method=prefix_tuning train.gradient_checkpointing=true": "is not supported with method=prefix_tuning",
     "method=prefix_tuning save=merged": "prefix_tuning cannot be merged",
     "method=lora method.config.r=4": "method.config.r is not a key",
@@ -92,7 +92,7 @@ def test_presets_are_named_after_their_files():
 def test_every_preset_trains_saves_and_merges(preset, mini, tmp_path):
     """What the slow contract tests hold in full."""
     if (preset, mini) == ("oft", "gpt2_mini"):
-        with pytest.raises(UsageError, match="method=oft cannot be had"):
+        with pytest.raises(UsageError, match="method=oft is not supported"):
             prepared(preset, mini)
         return
     run, model, _, rows = prepared(preset, mini)
@@ -146,7 +146,7 @@ def test_logits_and_gradients_equal_those_of_peft(backbone, preset, kind, causal
         mine, other = ours(**batch), theirs(**batch)
     except ValueError as error:  # of a wrapper that looks for the old name of the cache
         assert "past key values" in str(error)
-        pytest.skip(f"peft says: {error}")
+        pytest.skip(str(error))
     assert torch.allclose(mine.logits, other.logits, atol=1e-5)
     assert not torch.allclose(mine.logits, backbone_with_head(backbone(kind), causal)(**batch).logits, atol=1e-3)
     mine.logits.square().mean().backward()
@@ -307,7 +307,7 @@ def test_ranks_are_taken_away_until_the_budget_is_met():
 
 
 def test_phases_that_do_not_fit_into_the_run_are_refused(tmp_path):
-    with pytest.raises(UsageError, match="tinit=5 and tfinal=4 leave nothing of the run's 9 steps"):
+    with pytest.raises(UsageError, match="tinit=5 and tfinal=4 leave none of the run's 9 steps"):
         run_experiment(small(tmp_path, "method=adalora", "method.config.tinit=5", "method.config.tfinal=4"))
 
 

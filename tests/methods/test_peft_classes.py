@@ -19,7 +19,7 @@ pytest.importorskip("peft")
 def test_every_preset_acts_on_other_classes(preset, name):
     """What it adds to the backbone moves, and is merged without a trace where it can be."""
     if name == "bart" and preset.upper() in PROMPTS:
-        with pytest.raises(UsageError, match=f"method={preset} cannot be had with BartModel"):
+        with pytest.raises(UsageError, match=f"method={preset} is not supported with BartModel"):
             prepared(preset, name)
         return
     run, model, _, rows = prepared(preset, name)

@@ -80,7 +80,7 @@ def test_a_text_behind_a_prompt_is_decoded_by_beam_search(preset, tmp_path):
 @pytest.mark.parametrize("preset", ["prompt_tuning", "p_tuning", "prefix_tuning"])
 def test_an_encoder_decoder_has_no_place_for_a_prompt_and_says_so(backbone, preset):
     model = backbone_with_head(backbone("bart"), causal=False)
-    with pytest.raises(UsageError, match=f"method={preset} cannot be had with BartModel"):
+    with pytest.raises(UsageError, match=f"method={preset} is not supported with BartModel"):
         composed(f"method={preset}", "method.config.num_virtual_tokens=4").method.attach(model, seed=1)
 
 

@@ -37,5 +37,5 @@ def test_the_last_layers_train_and_the_head(backbone, kind, prefix):
 def test_what_a_backbone_does_not_have_is_refused():
     with pytest.raises(UsageError, match="layers=5 is more than the backbone's 4"):
         prepared("top_layers", "gpt2_mini", "method.layers=5")
-    with pytest.raises(UsageError, match="no norm behind its last layer"):
+    with pytest.raises(UsageError, match="no norm after its last layer"):
         prepared("top_layers", "roberta_mini", "method.final_norm=true")

@@ -73,7 +73,7 @@ def test_a_missing_shard_is_named(backbone, tmp_path, capsys):
     for command in (cli.main, doctor.main):
         assert command([f"model.path={folder}", "tracker=none", f"output_dir={tmp_path / 'runs'}"]) == 2
         printed = capsys.readouterr()
-        assert f"names 1 files that are missing ({shard.name})" in printed.out + printed.err
+        assert f"lists 1 missing file ({shard.name} ...)" in printed.out + printed.err
 
 
 def test_no_service_is_asked_to_convert_a_pickle(monkeypatch):

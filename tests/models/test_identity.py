@@ -78,12 +78,12 @@ def test_weights_are_the_files_that_are_loaded(tmp_path):
     index = tmp_path / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"a": shards[1], "b": shards[0], "c": shards[0]}}))
     (tmp_path / shards[0]).touch()
-    with pytest.raises(UsageError, match=f"names 1 files that are missing .{shards[1]}.; copy them here"):
+    with pytest.raises(UsageError, match=f"lists 1 missing file .{shards[1]} ....; copy them here"):
         weight_files(tmp_path)
     (tmp_path / shards[1]).touch()
     assert weight_files(tmp_path) == [index.name, *shards]
     index.write_text("[]")
-    with pytest.raises(UsageError, match="is not an index of weights"):
+    with pytest.raises(UsageError, match="is not a valid weight index"):
         weight_files(tmp_path)
     (tmp_path / "model.safetensors").touch()
     assert weight_files(tmp_path) == ["model.safetensors"]

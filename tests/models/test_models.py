@@ -51,7 +51,7 @@ def test_a_role_that_is_not_there_is_named():
             super().__init__()
             self.layer = torch.nn.ModuleDict({"q_proj": torch.nn.Linear(2, 2)})
 
-    with pytest.raises(UsageError, match=r"no weight of role v; roles it has: q"):
+    with pytest.raises(UsageError, match=r"no weight of role v; available roles: q"):
         find_sites(Odd(), ["q", "v"])
 
 

@@ -38,7 +38,7 @@ def test_the_weights_are_those_of_the_package(package, backbone):
 
 
 def test_other_weights_are_refused(package):
-    with pytest.raises(UsageError, match="another sha256 than the published file; install some-weights again"):
+    with pytest.raises(UsageError, match="does not have the published sha256; reinstall some-weights"):
         source_of(model("0" * 64))
     (package / "model" / "model.safetensors").unlink()
     with pytest.raises(UsageError, match="is missing; install some-weights again"):

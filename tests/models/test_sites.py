@@ -113,7 +113,7 @@ def test_what_all_leaves_out_is_said_and_recorded(capsys):
     method.attach(model)
     experts = {f"model.layers.*.mlp.experts.{name}_proj": 2 for name in ("gate_up", "down")}
     assert method.facts(model, {})["skipped_weights"] == experts | {"model.layers.*.mlp.gate.weight": 2}
-    assert "targets=[all] leaves 6 weights as they are: model.layers.*.mlp" in capsys.readouterr().err
+    assert "targets=[all] skips 6 weights: model.layers.*.mlp" in capsys.readouterr().err
     assert not Lora(targets=["q"]).facts(made("mixtral"), {})
 
 

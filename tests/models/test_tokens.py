@@ -45,7 +45,7 @@ def test_a_special_token_in_a_text_is_text_or_refused(maker, name):
         ids = plain_ids(tokenizer, text, "row 7")
         inputs = text_inputs(tokenizer, [text, "a dog"], 99, "row 7")
     except UsageError as error:
-        assert maker in ("unigram", "metaspace") and f"row 7: the text spells '{name}'" in str(error)
+        assert maker in ("unigram", "metaspace") and f"row 7: the text contains '{name}'" in str(error)
         assert "\n" not in str(error)
         return
     assert not set(ids) & special
@@ -64,7 +64,7 @@ def test_tokenizers_in_python_read_text_as_text(kind, tmp_path):
     try:
         assert not special & set(plain_ids(tokenizer, f"cat {name}", "row 7"))
     except UsageError as error:
-        assert kind == "merges" and "row 7: the text spells '<pad>'" in str(error)
+        assert kind == "merges" and "row 7: the text contains '<pad>'" in str(error)
 
 
 def test_tokens_that_a_format_needs_are_kept():
@@ -110,7 +110,7 @@ def test_every_task_reads_special_tokens_as_text(task_name, maker):
         parts.append(lambda: task.candidates(example, tokenizer, 200))
     for part in parts:
         if maker == "unigram":
-            with pytest.raises(UsageError, match=rf"{task_name}: row 5: the text spells '</s>'"):
+            with pytest.raises(UsageError, match=rf"{task_name}: row 5: the text contains '</s>'"):
                 part()
             continue
         found = part()
@@ -146,7 +146,7 @@ def test_a_row_that_cannot_be_read_ends_a_run_before_it_trains(tmp_path, capsys)
     ]
     options.append(f"output_dir={tmp_path / 'runs'}")
     assert doctor.main(options) == 2
-    told = "cola: row 9: the text spells '</s>', which "
+    told = "cola: row 9: the text contains '</s>', which "
     assert told in capsys.readouterr().out
     assert cli.main(options) == 2
     out = capsys.readouterr()

@@ -21,7 +21,7 @@ def test_a_sweep_writes_one_record_per_cell_and_skips_finished_ones(tmp_path, ca
     assert len(list(tmp_path.glob("*/record.json"))) == 2
     capsys.readouterr()
     assert cli.main([*arguments[:-1], "method.rank=1,2"]) == 0
-    assert capsys.readouterr().out.count("done already") == 2
+    assert capsys.readouterr().out.count("already done") == 2
     records = [read_record(p) for p in tmp_path.glob("*/record.json")]
     assert len({record.key for record in records}) == 4
 

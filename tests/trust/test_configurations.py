@@ -123,12 +123,12 @@ def test_odd_overrides_on_the_command_line(examples, monkeypatch):
 LONG = "x" * 5000
 WRONG = {
     "seed=" + "9" * 5000: "limit",
-    "method.rank=" + "[" * 300 + "]" * 300: "too deep",
-    f"model.path={LONG}": "is not a folder that can be read",
+    "method.rank=" + "[" * 300 + "]" * 300: "nested too deeply",
+    f"model.path={LONG}": "is not a readable folder",
     f"output_dir={LONG}": "cannot be the name of a folder",
-    "method._target_=.x.Y": "no class of this package",
-    "method._target_=this.s": "no class of this package",  # a module that prints when it is imported
-    "task._target_=rosa_bench.tasks.data2text.DataToText": "a base of others",
+    "method._target_=.x.Y": "not a class of this package",
+    "method._target_=this.s": "not a class of this package",  # a module that prints when it is imported
+    "task._target_=rosa_bench.tasks.data2text.DataToText": "an abstract base class",
     "method=null": "must be a string",
     "task.name=../../evil": "part of a file name",
     "task.scored_splits=[../x]": "part of a file name",
@@ -136,7 +136,7 @@ WRONG = {
     "task.score_range=[5,0]": "must be [lower, upper]",
     "task.labels=[a,a]": "must not repeat a name",
     f"task.labels=[{LONG},{LONG}]": "must not repeat a name",
-    "data.dir=/tmp": "data=local only",  # else the rows would silently be others
+    "data.dir=/tmp": "needs data=local",  # else the rows would silently be others
     "train.warmup=1e300": "train.warmup",
     "model.path=/home/jürgen/model": "quote",
 }

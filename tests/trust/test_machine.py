@@ -68,7 +68,7 @@ def test_a_disk_that_becomes_full_ends_the_run_and_with_room_it_goes_on(size, di
     assert ended(start(command_line, own, log=log)) == 1
     assert "no space left on the disk of" in plain(log)
     (path,) = (tmp_path / "disk" / "runs").glob("*/record.json")
-    assert read_record(path).status == "failed" and "the record says more" in log.read_text()
+    assert read_record(path).status == "failed" and "rosa_bench: see" in log.read_text()
     disk("size=400m")
     assert ended(start(command_line, own, log=log)) == 0, log.read_text()
     assert not killing.differences(expected, result(tmp_path / "disk" / "runs"))
@@ -84,7 +84,7 @@ def test_a_disk_that_is_full_from_the_start_is_one_line_and_what_was_finished_st
     log.unlink()
     assert ended(start(command_line, [*own, "seed=2"], log=log)) in (1, 2)
     assert "pace left on" in plain(log)
-    assert ended(start(command_line, own, log=log)) == 0 and "done already" in log.read_text()
+    assert ended(start(command_line, own, log=log)) == 0 and "already done" in log.read_text()
     assert result(tmp_path / "disk" / "runs") == before
 
 
@@ -98,7 +98,7 @@ def test_a_folder_that_can_only_be_read_still_tells_what_is_done(disk, tmp_path,
     own = arguments(disk("size=64m") / "runs", "lora", "roberta_mini")
     assert ended(start(command_line, own, log=log)) == 0
     disk("size=64m,ro")
-    assert ended(start(command_line, own, log=log)) == 0 and "done already" in plain(log)
+    assert ended(start(command_line, own, log=log)) == 0 and "already done" in plain(log)
     assert ended(start(command_line, [*own, "seed=2"], log=log)) == 2 and "cannot be written" in plain(log)
     assert ended(start(command_line, [*own, "force=true"], log=log)) == 2
     from rosa_bench.suite import __main__ as suite
@@ -163,7 +163,7 @@ def test_rows_and_weights_that_vanish_are_one_line_and_the_run_goes_on_when_they
     expected, _ = killing.whole(tmp_path / "whole", "lora", "roberta_mini", *more)
     own = arguments(tmp_path / "parts", "lora", "roberta_mini", *more)
     for folder, place in [
-        (data, Place("rows", "rosa_bench.suite.worker.told_if_done")),
+        (data, Place("rows", "rosa_bench.suite.worker.report_if_done")),
         (data, Place("rows", "rosa_bench.run.load_split", 2)),
         (model, Place("weights", "rosa_bench.run.load")),
         (model, Place("weights", "rosa_bench.run.Experiment._merge")),  # read once more, to measure the update
@@ -231,7 +231,7 @@ def test_names_with_spaces_signs_and_letters_from_anywhere(tmp_path, log, monkey
     (record,) = (home / "my runs").glob("*/record.json")
     assert (record.parent / "merged" / "model.safetensors").is_file() and list((home / "a cache").rglob("*.json"))
     again = ["-cp", str(record.parent), "-cn", "config"]
-    assert ended(start(elsewhere, str(home), again, log=log)) == 0 and "done already" in plain(log)
+    assert ended(start(elsewhere, str(home), again, log=log)) == 0 and "already done" in plain(log)
 
 
 def elsewhere(folder: str, own: list[str]) -> int:

@@ -177,8 +177,8 @@ def module(tmp_path, mark, monkeypatch):
 
 def test_a_module_that_a_configuration_names_is_not_imported(module, capsys):
     assert cli.main([f"method._target_={module}.Model"]) == 2
-    assert "no class of this package" in capsys.readouterr().err
-    with pytest.raises(UsageError, match="no class of this package"):
+    assert "not a class of this package" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="not a class of this package"):
         paired_tests.task_of({"task": {"_target_": f"{module}.Model"}})
     assert module not in sys.modules
 
