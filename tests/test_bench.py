@@ -1,4 +1,4 @@
-"""The benchmark: that it counts rightly, that ours is the real thing, and a toy pass of every part."""
+"""The benchmark scripts: counts, the contender `Ours`, and a toy pass of every part."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rosa_bench.run import run as run_experiment
 
 ROOT = Path(__file__).parent.parent
 SCRIPTS = ROOT / "scripts"
-QUICK = {"limit"}  # the others take longer, even as toys
+QUICK = {"limit"}  # the others are slow even in toy size
 PARTS = ("decoding", "dylora", "limit", "memory", "refactor", "scale", "start", "steps", "training")
 
 
@@ -47,18 +47,18 @@ def test_medians_and_targets():
     assert Target("", 2, 2, at_least=False).met and "**missed**" in Target("", 2.1, 2, at_least=False).line()
 
 
-def test_parts_stand_beside_each_other(tmp_path):
-    from bench.harness import Found, Options, Target, run_part
+def test_parts_are_added_to_one_file(tmp_path):
+    from bench.harness import Options, Result, Target, run_part
 
     def measured(value):
-        return lambda _: Found([[("a", "b"), ("1", str(value))]], [Target("c", value, 2)], ["d"], {"e": value})
+        return lambda _: Result([[("a", "b"), ("1", str(value))]], [Target("c", value, 2)], ["d"], {"e": value})
 
     options = Options(threads=torch.get_num_threads())
     for name, value in (("one", 1), ("two", 2), ("one", 3)):
         path = run_part(name, measured(value), options, tmp_path)
-    told = json.loads(path.read_text())
-    assert {name: part["numbers"]["e"] for name, part in told.items()} == {"one": 3, "two": 2}
-    assert told["one"]["targets"] == [{"what": "c", "value": 3, "bound": 2, "at_least": True, "met": True}]
+    parts = json.loads(path.read_text())
+    assert {name: part["numbers"]["e"] for name, part in parts.items()} == {"one": 3, "two": 2}
+    assert parts["one"]["targets"] == [{"what": "c", "value": 3, "bound": 2, "at_least": True, "met": True}]
     page = path.with_suffix(".md").read_text()
     assert "| a | b |\n|---|---|\n| 1 | 3 |" in page and "| 1 | 2 |" in page and "load" in page
 
@@ -79,55 +79,55 @@ def test_operations_of_products_are_counted():
 def test_the_formula_of_activations_is_solved():
     from bench.memory import predicted
 
-    def held(length, batch, layers):
+    def activations(length, batch, layers):
         return batch * (3 * length + 5 * length * layers + 2 * length**2 + 7 * length**2 * layers)
 
-    known = [(64, 8, 1), (128, 8, 1), (64, 8, 2), (128, 8, 2)]
-    cells = {cell: held(*cell) for cell in known}
-    assert predicted(cells, (512, 64, 12)) == pytest.approx(held(512, 64, 12))
+    first_cells = [(64, 8, 1), (128, 8, 1), (64, 8, 2), (128, 8, 2)]
+    cells = {cell: activations(*cell) for cell in first_cells}
+    assert predicted(cells, (512, 64, 12)) == pytest.approx(activations(512, 64, 12))
 
 
 def test_ours_trains_what_a_run_trains(tmp_path):
-    """To the bit: the same batches, hooks, schedule and update, again and again from the same weights."""
+    """Bitwise: the same batches, hooks, schedule and updates from the same weights."""
     from bench.ours import Ours
     from bench.shapes import folder
 
     with folder("toy") as model:
         options = ["method=dylora", "train.limit_train=40", "train.batch_size=8", "train.lr=0.01"]
-        one = Ours(options, model, tmp_path / "ours")
-        clock = one.train(4)
-        whole = [f"model.path={model}", "train.max_steps=4", "train.limit_eval=8", "save=adapter"]
-        cfg = composed("task=cola", "tracker=none", *options, *whole, f"output_dir={tmp_path / 'run'}")
+        ours = Ours(options, model, tmp_path / "ours")
+        clock = ours.train(4)
+        run_options = [f"model.path={model}", "train.max_steps=4", "train.limit_eval=8", "save=adapter"]
+        cfg = composed("task=cola", "tracker=none", *options, *run_options, f"output_dir={tmp_path / 'run'}")
         record = run_experiment(cfg)
     saved = load_file(tmp_path / "run" / record.run_id / "adapter" / "adapter.safetensors")
-    trained = trained_state(one.model, one.run.method)
+    trained = trained_state(ours.model, ours.run.method)
     assert saved.keys() == trained.keys() and all(torch.equal(saved[name], trained[name]) for name in saved)
-    assert len(clock.began) == len(clock.ended) == 4 and clock.whole > clock.last > 0
-    assert one.recorder.activations == record.cost["memory"]["activations"]
+    assert len(clock.began) == len(clock.ended) == 4 and clock.total > clock.last > 0
+    assert ours.recorder.activations == record.cost["memory"]["activations"]
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")  # peft's
 def test_precisions_do_not_mix(tmp_path):
-    """A model that has been trained at bf16 is trained at fp32 again, ours and the peer's, and nothing piles up."""
+    """Training alternates between bf16 and fp32 for ours and the peer's model without leaving wrappers behind."""
     from bench.ours import Ours
     from bench.peers import Peer
     from bench.shapes import folder
 
-    seen: list[bool] = []
+    autocast: list[bool] = []
     with folder("toy") as model:
-        few = ("method=lora", "train.limit_train=8", "train.batch_size=4")
-        ours = {p: Ours((*few, f"train.precision={p}"), model, tmp_path / p) for p in ("fp32", "bf16")}
+        overrides = ("method=lora", "train.limit_train=8", "train.batch_size=4")
+        ours = {p: Ours((*overrides, f"train.precision={p}"), model, tmp_path / p) for p in ("fp32", "bf16")}
         peer = Peer(model, tmp_path, lora=True)
-    for watched in (ours["fp32"].model, ours["bf16"].model, peer.model):
-        watched.base_model.register_forward_pre_hook(
-            lambda *_: seen.append(any(map(torch.is_autocast_enabled, ("cpu", "cuda"))))
+    for model in (ours["fp32"].model, ours["bf16"].model, peer.model):
+        model.base_model.register_forward_pre_hook(
+            lambda *_: autocast.append(any(map(torch.is_autocast_enabled, ("cpu", "cuda"))))
         )
     for precision in ("bf16", "fp32", "bf16"):
-        one = ours[precision]
-        one.train(1)
-        peer.train(one.rows, one.run.train, 1)
-        assert seen == [precision == "bf16"] * 2 and "forward" not in vars(peer.model) | vars(one.model)
-        seen.clear()
+        trained = ours[precision]
+        trained.train(1)
+        peer.train(trained.rows, trained.run.train, 1)
+        assert autocast == [precision == "bf16"] * 2 and "forward" not in vars(peer.model) | vars(trained.model)
+        autocast.clear()
 
 
 @pytest.mark.parametrize("part", [pytest.param(p, marks=[] if p in QUICK else [pytest.mark.slow]) for p in PARTS])
@@ -142,8 +142,8 @@ def test_a_toy_pass_of_every_part(part, tmp_path):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     (path,) = tmp_path.glob("*-quick.json")
-    told = json.loads(path.read_text())[part]
-    assert told["options"]["quick"] and told["targets"] and told["numbers"]
+    entry = json.loads(path.read_text())[part]
+    assert entry["options"]["quick"] and entry["targets"] and entry["numbers"]
     assert "toy pass" in path.with_suffix(".md").read_text()
 
 
@@ -169,7 +169,7 @@ def gpu_bench(*options: str, **more):
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, **more)
 
 
-def test_the_gpu_benchmark_says_in_a_line_that_there_is_no_gpu():
+def test_the_gpu_benchmark_without_a_gpu_prints_one_line():
     done = gpu_bench()
     assert done.returncode == 2 and "no CUDA GPU" in done.stdout and done.stdout.count("\n") == 1 and not done.stderr
 
@@ -177,7 +177,7 @@ def test_the_gpu_benchmark_says_in_a_line_that_there_is_no_gpu():
 def test_the_gpu_benchmark_fits_into_eight_minutes():
     import bench_gpu
 
-    assert bench_gpu.WHOLE == 480 and all(limit < bench_gpu.WHOLE for _, limit in bench_gpu.PARTS.values())
+    assert bench_gpu.LIMIT_S == 480 and all(limit < bench_gpu.LIMIT_S for _, limit in bench_gpu.PARTS.values())
 
 
 @pytest.mark.parametrize(
@@ -188,11 +188,11 @@ def test_the_gpu_benchmark_fits_into_eight_minutes():
     ],
 )
 def test_a_toy_pass_of_every_gpu_part(part, tmp_path):
-    """On the CPU, which tries all but the graphs; what has been measured is not measured again."""
+    """On the CPU, without graphs; a second call skips the measured part."""
     options = ("--quick", "--part", part, "--out", str(tmp_path))
     done = gpu_bench(*options)
     assert done.returncode == 0, done.stderr[-2000:]
     (path,) = tmp_path.glob("no-gpu-quick.json")
-    told = json.loads(path.read_text())
-    assert set(told) == {part} and told[part]["targets"] and told[part]["numbers"]
-    assert "measured before" in gpu_bench(*options).stdout
+    parts = json.loads(path.read_text())
+    assert set(parts) == {part} and parts[part]["targets"] and parts[part]["numbers"]
+    assert "already measured" in gpu_bench(*options).stdout

@@ -1,11 +1,11 @@
-"""DyLoRA's claim: one run that serves ranks 1 to 8, against a LoRA run for each of them, by the embedded default."""
+"""DyLoRA's claim: one run for ranks 1 to 8 against one LoRA run per rank, on the embedded backbone."""
 
 from __future__ import annotations
 
 import tempfile
 from statistics import mean
 
-from bench.harness import ALWAYS_DEFINED, Found, Options, Target, number, quartiles, ratios, seconds, spread
+from bench.harness import ACCURACY, Options, Result, Target, number, quartiles, ratios, seconds, spread
 from rosa_bench import run
 from rosa_bench.config.compose import compose
 from rosa_bench.records.record import Record
@@ -14,10 +14,10 @@ RANKS = range(1, 9)
 STEPS = 150
 
 
-def measure(options: Options) -> Found:
-    """A seed a round: DyLoRA's run, and LoRA's at every rank, each from loading to record."""
+def measure(options: Options) -> Result:
+    """One seed per round: a DyLoRA run, and a LoRA run at every rank, each from loading to record."""
     ranks = range(1, 3) if options.quick else RANKS
-    few = ("train.limit_train=32", "train.limit_eval=16", *ALWAYS_DEFINED) if options.quick else ()
+    few = ("train.limit_train=32", "train.limit_eval=16", *ACCURACY) if options.quick else ()
     times: dict[str, list[float]] = {"one DyLoRA run": [], f"{len(ranks)} LoRA runs": []}
     scores: dict[str, dict[int, list[float]]] = {name: {rank: [] for rank in ranks} for name in ("DyLoRA", "LoRA")}
     common = ["task=cola", "tracker=none", f"train.max_steps={4 if options.quick else STEPS}", *few]
@@ -25,9 +25,9 @@ def measure(options: Options) -> Found:
     with tempfile.TemporaryDirectory(prefix="rosa_bench-") as out:
 
         def timed(*overrides: str) -> tuple[float, Record]:
-            kept: list[Record] = []
+            records: list[Record] = []
             cfg = compose([*common, f"output_dir={out}", *overrides])
-            return seconds(lambda: kept.append(run.run(cfg))), kept[0]
+            return seconds(lambda: records.append(run.run(cfg))), records[0]
 
         for seed in range(1, options.rounds + 1):
             took, record = timed("method=dylora", f"method.rank_max={max(ranks)}", f"seed={seed}")
@@ -39,22 +39,22 @@ def measure(options: Options) -> Found:
             times[f"{len(ranks)} LoRA runs"].append(sum(took for took, _ in every))
             for rank, (_, lora) in zip(ranks, every, strict=True):
                 scores["LoRA"][rank].append(lora.primary["last"])
-    return _told(times, scores, options)
+    return _result(times, scores, options)
 
 
-def _told(times: dict[str, list[float]], scores: dict[str, dict[int, list[float]]], options: Options) -> Found:
-    found = Found(numbers={"seconds": times, "scores": scores})
-    one, many = times
-    less = ratios(times, many, one)
+def _result(times: dict[str, list[float]], scores: dict[str, dict[int, list[float]]], options: Options) -> Result:
+    result = Result(numbers={"seconds": times, "scores": scores})
+    single, separate = times
+    speedup = ratios(times, separate, single)
     head = ("embedded CoLA", "s", *(f"r{rank}" for rank in scores["LoRA"]))
     table: list[tuple[str, ...]] = [head]
-    for name, method in ((one, "DyLoRA"), (many, "LoRA")):
-        told = [f"{mean(values):.1f}" for values in scores[method].values()]
-        table.append((name, number(quartiles(times[name])[1]), *told))
-    found.tables.append(table)
-    found.targets.append(Target("time of the LoRA runs over that of the one", quartiles(less)[1], 6))
-    found.notes.append(
-        f"{STEPS} steps on the mini backbone, {options.rounds} seeds, each run from loading to record; "
-        f"Matthews at the last step, means over seeds. Ratio {spread(less)}."
+    for name, method in ((single, "DyLoRA"), (separate, "LoRA")):
+        scores_by_rank = [f"{mean(values):.1f}" for values in scores[method].values()]
+        table.append((name, number(quartiles(times[name])[1]), *scores_by_rank))
+    result.tables.append(table)
+    result.targets.append(Target("time of the LoRA runs over the DyLoRA run", quartiles(speedup)[1], 6))
+    result.notes.append(
+        f"{STEPS} steps on the mini backbone, {options.rounds} seeds, each run timed from loading to record; "
+        f"Matthews at the last step, means over seeds. Ratio {spread(speedup)}."
     )
-    return found
+    return result

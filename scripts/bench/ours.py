@@ -1,4 +1,4 @@
-"""A run of this package as `python -m rosa_bench` makes it, whose training can be repeated and watched."""
+"""A run as `python -m rosa_bench` creates it, with training that can be repeated and observed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Prepare = Callable[[BenchTrainer], None]
 
 
 class Clock(TrainerCallback):
-    """When the steps of a Trainer began and ended, whoever's it is; lets it leave out its last checkpoint."""
+    """Records when the steps of any Trainer begin and end; prevents its last checkpoint."""
 
     def __init__(self) -> None:
         self.began: list[float] = []
@@ -44,57 +44,57 @@ class Clock(TrainerCallback):
         self.ended.append(now())
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kw: Any) -> None:
-        """A checkpoint is no part of what is measured."""
+        """Prevent the checkpoint, which is not measured."""
         control.should_save = False
 
     @property
-    def whole(self) -> float:
-        """Seconds from the beginning of the first step to the end of the last."""
+    def total(self) -> float:
+        """Seconds from the start of the first step to the end of the last."""
         return self.ended[-1] - self.began[0]
 
     @property
     def last(self) -> float:
-        """Seconds of the last step with everything between the steps, hooks and batches included."""
+        """Seconds of the last step, including hooks and batching between steps."""
         return self.ended[-1] - self.ended[-2]
 
 
 class Span(Clock):
-    """The time of many steps together, of which the first `warm` do not count; between them nothing waits for a GPU."""
+    """Times many steps together after `warm` warm-up steps, without synchronizing a GPU between them."""
 
     def __init__(self, warm: int, steps: int) -> None:
         super().__init__()
         self.warm, self.steps = warm, steps
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kw: Any) -> None:
-        """Nothing is measured here."""
+        """Not measured."""
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kw: Any) -> None:
-        """When the warm steps end, and the last one."""
+        """Record the end of the warm-up and of the last step."""
         if state.global_step in (self.warm, self.warm + self.steps):
             self.ended.append(now())
 
     @property
     def each(self) -> float:
-        """Seconds of a step."""
+        """Mean seconds of a step."""
         return (self.ended[1] - self.ended[0]) / self.steps
 
 
 def now() -> float:
-    """The time in seconds when all that was asked for is done."""
+    """The time in seconds, after all queued GPU work is done."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
 class Ours:
-    """An experiment of this package: model loaded, method attached, rows encoded. Only scoring is left out."""
+    """An experiment with its model loaded, method attached and rows encoded. Omits scoring."""
 
     def __init__(
         self, overrides: Sequence[str], model: Path | None, out: Path, rows: Sequence[Encoded] | None = None
     ) -> None:
-        where = [f"model.path={model}"] if model else []
-        usual = ["task=cola", "tracker=none", "train.limit_eval=8", "resume=never", f"output_dir={out}"]
-        self.run = compose([*usual, *where, *overrides])
+        model_path = [f"model.path={model}"] if model else []
+        common = ["task=cola", "tracker=none", "train.limit_eval=8", "resume=never", f"output_dir={out}"]
+        self.run = compose([*common, *model_path, *overrides])
         self.recorder = self._recorder()
         splits = {
             split: load_split(
@@ -126,7 +126,7 @@ class Ours:
         return self.experiment.rows
 
     def train(self, steps: int | None = None, prepare: Prepare | None = None, clock: Clock | None = None) -> Clock:
-        """Train for an epoch, or for some steps, with a new optimiser; activations are measured the first time only."""
+        """Train for an epoch or `steps` steps with a new optimiser. Only the first call measures activations."""
         per_epoch = math.ceil(len(self.rows) / self.run.train.batch_size)
         run = replace(self.run, train=replace(self.run.train, epochs=1, max_steps=steps or per_epoch))
         clock, pad = clock or Clock(), int(self.experiment.tokenizer.pad_token_id)
@@ -145,7 +145,7 @@ class Ours:
         return clock
 
     def activations(self, steps: int = 1) -> int:
-        """The most bytes that autograd holds in the first of these steps."""
+        """The most bytes that autograd saves in the first of these steps."""
         self.recorder.activations = None
         self.train(steps)
         assert self.recorder.activations is not None
@@ -153,18 +153,18 @@ class Ours:
 
 
 def forget(model: Any) -> None:
-    """Undo what a Trainer leaves behind: autocast around the forward pass (or none, for good), and its optimiser."""
+    """Undo what a Trainer leaves in a model: the wrapped forward pass, and its optimiser."""
     for name in ("forward", "_original_forward", "_is_accelerate_prepared"):
         model.__dict__.pop(name, None)
     gc.collect()
 
 
 def losses_of(trainer: Any, losses: list[float]) -> None:
-    """Write down the loss of every micro-batch of a Trainer."""
-    usual = trainer.training_step
+    """Append the loss of every micro-batch of a Trainer to `losses`."""
+    training_step = trainer.training_step
 
     def step(*arguments: Any, **options: Any) -> torch.Tensor:
-        loss: torch.Tensor = usual(*arguments, **options)
+        loss: torch.Tensor = training_step(*arguments, **options)
         losses.append(float(loss))
         return loss
 
@@ -173,6 +173,6 @@ def losses_of(trainer: Any, losses: list[float]) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Any:
-    """Without the lines that a run shows."""
+    """Suppress the output of a run."""
     with contextlib.redirect_stdout(None):
         yield

@@ -1,4 +1,4 @@
-"""The peers, from their packages: `peft` with `transformers.Trainer`, and the Trainer alone, as their GLUE example."""
+"""The peers: `peft` with `transformers.Trainer`, and the Trainer alone, as in their GLUE example."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rosa_bench.core.task import Encoded
 
 
 def as_dataset(rows: Sequence[Encoded], pad_to: int | None, pad_id: int) -> datasets.Dataset:
-    """The same token ids as the example's tokenizer gives, padded to one length if that is said."""
+    """Encoded rows as a dataset; with `pad_to`, padded to this length."""
 
     def features(row: Encoded) -> dict[str, Any]:
         missing = 0 if pad_to is None else pad_to - len(row.input_ids)
@@ -29,7 +29,7 @@ def as_dataset(rows: Sequence[Encoded], pad_to: int | None, pad_id: int) -> data
 
 
 class Peer:
-    """A peer's model, ready to be trained again and again on rows that this package has encoded."""
+    """A peer's model, which can be trained repeatedly on rows that this package encoded."""
 
     def __init__(self, model: Path, out: Path, lora: bool, seed: int = 1) -> None:
         transformers.utils.logging.set_verbosity_error()
@@ -45,7 +45,7 @@ class Peer:
             self.model = peft.get_peft_model(self.model, config)
 
     def arguments(self, train: Train, steps: int, micro: int | None) -> TrainingArguments:
-        """The options of our run; where the example leaves a choice to the Trainer, its default."""
+        """The options of our run, or the Trainer's default where the example sets none."""
         micro = micro or train.batch_size
         return TrainingArguments(
             output_dir=str(self.out), per_device_train_batch_size=micro,
@@ -69,7 +69,7 @@ class Peer:
         prepare: Callable[[Any], None] | None = None,
         clock: Clock | None = None,
     ) -> Clock:
-        """Train some steps with a new optimiser: batches padded to their longest row, or rows to `pad_to` tokens."""
+        """Train with a new optimiser; batches are padded to their longest row, or to `pad_to` tokens."""
         cls = InOrder if in_order else Trainer
         trainer = cls(
             model=self.model,
@@ -90,7 +90,7 @@ class Peer:
 
 
 class InOrder(Trainer):
-    """Takes the rows as they stand, so that its batches can be another's."""
+    """Takes the rows in their order, so that its batches equal those of another run."""
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         return torch.utils.data.SequentialSampler(train_dataset or self.train_dataset)

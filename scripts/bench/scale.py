@@ -1,4 +1,4 @@
-"""Cost over the size of the backbone, the rank, and the number of rows."""
+"""Cost by size of the backbone, rank, and number of rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from unittest import mock
 
 import transformers
 
-from bench.harness import Found, Options, Target, alternate, number, seconds, spread
+from bench.harness import Options, Result, Target, alternate, number, seconds, spread
 from bench.ours import Ours
 from bench.shapes import even_rows, folder, size_of
 from bench.steps import step_seconds
@@ -28,19 +28,19 @@ from rosa_bench.system.memory import PeakMemory
 MODELS = ("mini", "small", "base", "large")
 RANKS = (1, 4, 16, 64, 256)
 ROWS = (1_000, 10_000, 100_000, 1_000_000)
-LINEAR = 1.5  # seconds per row of the most rows over those of a tenth of them
-MOST = 2e9  # bytes
+LINEAR = 1.5  # allowed ratio of seconds per row between the largest and the second largest number of rows
+MOST = 2e9  # allowed bytes
 
 
-def measure(options: Options) -> Found:
-    """Three curves."""
-    found = Found()
+def measure(options: Options) -> Result:
+    """Measure the three curves."""
+    result = Result()
     with tempfile.TemporaryDirectory(prefix="rosa_bench-") as out:
         few = replace(options, rounds=min(3, options.rounds))
-        _models(few, found, Path(out))
-        _ranks(few, found, Path(out))
-    _rows(options, found)
-    return found
+        _models(few, result, Path(out))
+        _ranks(few, result, Path(out))
+    _rows(options, result)
+    return result
 
 
 def _run(options: Options, model: Path, out: Path, *overrides: str) -> Ours:
@@ -48,76 +48,76 @@ def _run(options: Options, model: Path, out: Path, *overrides: str) -> Ours:
     return Ours(("method=lora", *few, *overrides), model, out, even_rows(2 * options.batch, options.length))
 
 
-def _models(options: Options, found: Found, out: Path) -> None:
-    """A step of LoRA on every size; they are built one after the other, so that only one is in memory."""
+def _models(options: Options, result: Result, out: Path) -> None:
+    """A step of LoRA on every size, with one model in memory at a time."""
     table: list[tuple[str, ...]] = [("LoRA of rank 8 on", "parameters", "s per step (quartiles)", "activations MB")]
     for size in ("toy",) if options.quick else MODELS:
         with folder(size) as model:
-            one = _run(options, model, out / size)
-            held = one.activations()
-            times = alternate({size: partial(step_seconds, one)}, options.rounds)[size]
-        count = sum(p.numel() for p in one.model.parameters())
-        table.append((size, f"{count:,}", spread(times), f"{held / 1e6:,.1f}"))
-        found.numbers[f"model {size}"] = {"parameters": count, "seconds": times, "activation_bytes": held}
-    found.tables.append(table)
-    found.notes.append(f"Steps: {options.batch} rows of {options.length} tokens, fp32, {options.rounds} rounds.")
+            ours = _run(options, model, out / size)
+            activations = ours.activations()
+            times = alternate({size: partial(step_seconds, ours)}, options.rounds)[size]
+        count = sum(p.numel() for p in ours.model.parameters())
+        table.append((size, f"{count:,}", spread(times), f"{activations / 1e6:,.1f}"))
+        result.numbers[f"model {size}"] = {"parameters": count, "seconds": times, "activation_bytes": activations}
+    result.tables.append(table)
+    result.notes.append(f"Steps: {options.batch} rows of {options.length} tokens, fp32, {options.rounds} rounds.")
 
 
-def _ranks(options: Options, found: Found, out: Path) -> None:
+def _ranks(options: Options, result: Result, out: Path) -> None:
     size = size_of(options.size, options.quick)
     ranks = RANKS[:2] if options.quick else RANKS
     with folder(size) as model:
         runs = {f"rank {rank}": _run(options, model, out / f"r{rank}", f"method.rank={rank}") for rank in ranks}
-        held = {name: one.activations() for name, one in runs.items()}
-        times = alternate({name: partial(step_seconds, one) for name, one in runs.items()}, options.rounds)
+        activations = {name: ours.activations() for name, ours in runs.items()}
+        times = alternate({name: partial(step_seconds, ours) for name, ours in runs.items()}, options.rounds)
     table: list[tuple[str, ...]] = [(f"LoRA on {size}", "s per step (quartiles)", "activations MB")]
-    table += [(name, spread(values), f"{held[name] / 1e6:,.1f}") for name, values in times.items()]
-    found.tables.append(table)
-    found.numbers["ranks"] = {"seconds": times, "activation_bytes": held}
+    table += [(name, spread(values), f"{activations[name] / 1e6:,.1f}") for name, values in times.items()]
+    result.tables.append(table)
+    result.numbers["ranks"] = {"seconds": times, "activation_bytes": activations}
 
 
-def _rows(options: Options, found: Found) -> None:
-    """Each number of rows in a process of its own, as memory is measured."""
+def _rows(options: Options, result: Result) -> None:
+    """Encode each number of rows in a new process, because memory is measured."""
     counts = (100, 1_000) if options.quick else ROWS
     table: list[tuple[str, ...]] = [("training rows", "s to tokenise", "s from the cache", "s to order an epoch", "MB")]
-    told: dict[int, dict[str, float]] = {}
+    costs: dict[int, dict[str, float]] = {}
     for count in counts:
         if options.quick:
-            told[count] = encode_rows(count)
+            costs[count] = encode_rows(count)
         else:
             with multiprocessing.get_context("spawn").Pool(1) as pool:
-                told[count] = pool.apply(encode_rows, (count,))
+                costs[count] = pool.apply(encode_rows, (count,))
         names = ("tokenise_s", "cached_s", "order_s")
-        table.append((f"{count:,}", *(number(told[count][n]) for n in names), number(told[count]["bytes"] / 1e6)))
-    found.tables.append(table)
-    found.numbers["rows"] = told
+        table.append((f"{count:,}", *(number(costs[count][n]) for n in names), number(costs[count]["bytes"] / 1e6)))
+    result.tables.append(table)
+    result.numbers["rows"] = costs
     for name in ("tokenise_s", "order_s"):
         last, before = counts[-1], counts[-2]
-        slope = (told[last][name] / last) / (told[before][name] / before)
-        found.targets.append(Target(f"{name} per row, of {last:,} over {before:,}", slope, LINEAR, at_least=False))
-    most = max(values["bytes"] for values in told.values())
-    found.targets.append(Target("bytes of rows, tokens and cache at most", most, MOST, at_least=False))
-    found.notes.append("Rows: those of embedded CoLA, again and again; bytes: growth of the process.")
+        slope = (costs[last][name] / last) / (costs[before][name] / before)
+        result.targets.append(Target(f"{name} per row, of {last:,} over {before:,}", slope, LINEAR, at_least=False))
+    most = max(values["bytes"] for values in costs.values())
+    result.targets.append(Target("bytes of rows, tokens and cache at most", most, MOST, at_least=False))
+    result.notes.append("Rows: those of embedded CoLA, repeated; bytes: growth of the process.")
 
 
 def encode_rows(count: int) -> dict[str, float]:
-    """Seconds to tokenise rows, to read them from the cache, to order an epoch in buckets; growth of the process."""
+    """Seconds to tokenise rows, read them from the cache and order an epoch, and growth of the process in bytes."""
     run = compose(["task=cola", "tracker=none"])
     tokenizer: Any = transformers.AutoTokenizer.from_pretrained(source_of(run.model))
-    some = load_split(run.task, run.data, "train").examples
+    examples = load_split(run.task, run.data, "train").examples
     peak = PeakMemory()
     before = peak.read()["peak_rss_bytes"]
-    split = Split([replace(some[i % len(some)], id=str(i)) for i in range(count)], count, f"{count} rows")
-    found: dict[str, float] = {}
-    kept: list[Any] = []
+    split = Split([replace(examples[i % len(examples)], id=str(i)) for i in range(count)], count, f"{count} rows")
+    costs: dict[str, float] = {}
+    encoded: list[Any] = []
     with (
         tempfile.TemporaryDirectory(prefix="rosa_bench-") as cache,
         mock.patch.dict(os.environ, ROSA_BENCH_CACHE=cache),
     ):
         for name in ("tokenise_s", "cached_s"):
-            kept = []
-            found[name] = seconds(lambda kept=kept: kept.extend(encode_split(run.task, tokenizer, split, 128)))
-    sampler = EpochSampler([len(row.input_ids) for row in kept], run.train.batch_size, 1, run.train.bucket)
+            encoded = []
+            costs[name] = seconds(lambda encoded=encoded: encoded.extend(encode_split(run.task, tokenizer, split, 128)))
+    sampler = EpochSampler([len(row.input_ids) for row in encoded], run.train.batch_size, 1, run.train.bucket)
     orders: list[float] = [seconds(lambda: list(sampler)) for _ in range(3)]
-    found["order_s"] = median(orders)
-    return found | {"bytes": peak.read()["peak_rss_bytes"] - before}
+    costs["order_s"] = median(orders)
+    return costs | {"bytes": peak.read()["peak_rss_bytes"] - before}

@@ -1,4 +1,4 @@
-"""Backbones of RoBERTa's shape with random weights, as folders that `model.path` loads, and rows for them."""
+"""Randomly initialised backbones of RoBERTa's shape, as folders for `model.path`, and rows for them."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ SIZES = {
 VOCABULARY, POSITIONS = 50265, 514
 
 
-def size_of(wanted: str, quick: bool) -> str:
-    """The size to build: a toy in a toy pass."""
-    return "toy" if quick else wanted
+def size_of(size: str, quick: bool) -> str:
+    """The size to build: `toy` with --quick."""
+    return "toy" if quick else size
 
 
 @contextmanager
 def folder(size: str, layers: int | None = None) -> Iterator[Path]:
-    """A classifier of this size, of `layers` layers if said, with the embedded tokenizer. Gone afterwards.
+    """A temporary folder with a classifier of this size (or with `layers` layers) and the embedded tokenizer.
 
-    Its weights are drawn once and saved, so that everybody who loads the folder has the same, the head included.
+    Its weights, including the head, are drawn once and saved, so every contender loads the same ones.
     """
-    width, usual, heads, inner = SIZES[size]
+    width, depth, heads, inner = SIZES[size]
     config = transformers.RobertaConfig(
-        hidden_size=width, num_hidden_layers=layers or usual, num_attention_heads=heads, intermediate_size=inner,
+        hidden_size=width, num_hidden_layers=layers or depth, num_attention_heads=heads, intermediate_size=inner,
         vocab_size=VOCABULARY, max_position_embeddings=POSITIONS, type_vocab_size=1, num_labels=2,
     )  # fmt: skip
     tokenizer = transformers.AutoTokenizer.from_pretrained(source_of(compose(["task=cola"]).model))

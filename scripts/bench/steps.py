@@ -1,4 +1,4 @@
-"""One optimiser step of every method in turn, over LoRA's, hooks included, on rows of one length."""
+"""One optimiser step of every method, including its hooks, relative to LoRA's, on rows of one length."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 
-from bench.harness import Found, Measured, Options, Target, alternate, number, quartiles, ratios, spread
+from bench.harness import Measured, Options, Result, Target, alternate, number, quartiles, ratios, spread
 from bench.ours import Ours
 from bench.shapes import even_rows, folder, size_of
 
@@ -23,39 +23,39 @@ METHODS = {
     "meft3": ("method=meft", "method.variant=meft3"),
 }
 BASELINE = "lora"
-SLOWER = {"rosa": 1.1, "dylora": 1.1, "meft1": 1.6, "meft2": 1.6, "meft3": 1.6}  # at most, over LoRA
+SLOWER = {"rosa": 1.1, "dylora": 1.1, "meft1": 1.6, "meft2": 1.6, "meft3": 1.6}  # allowed ratio to LoRA
 
 
-def made(options: Options, model: Path, out: Path, names: tuple[str, ...]) -> dict[str, Ours]:
-    """A run of each of these methods on the same weights and rows."""
+def build_runs(options: Options, model: Path, out: Path, names: tuple[str, ...]) -> dict[str, Ours]:
+    """A run of each method on the same weights and rows."""
     rows = even_rows(2 * options.batch, options.length)
     few = (f"train.batch_size={options.batch}", f"train.precision={options.precision}", "train.limit_train=8")
     return {n: Ours((*METHODS[n], *few, f"train.max_length={options.length}"), model, out / n, rows) for n in names}
 
 
-def step_seconds(one: Ours) -> float:
-    """The second of two steps: the first one makes the optimiser's state."""
-    return one.train(2).last
+def step_seconds(ours: Ours) -> float:
+    """Seconds of the second of two steps; the first creates the optimiser's state."""
+    return ours.train(2).last
 
 
-def measure(options: Options) -> Found:
-    """Seconds of a step and the activations it holds."""
+def measure(options: Options) -> Result:
+    """Measure seconds and activations of a step."""
     names = tuple(name for name in METHODS if not options.only or name in (BASELINE, *options.only))
     size = size_of(options.size, options.quick)
     with folder(size) as model, tempfile.TemporaryDirectory(prefix="rosa_bench-") as out:
-        runs = made(options, model, Path(out), names)
-        activations = {name: one.activations() for name, one in runs.items()}
-        measured = alternate({name: partial(step_seconds, one) for name, one in runs.items()}, options.rounds)
-    found = Found(numbers={"seconds": measured, "activation_bytes": activations, "size": size})
-    found.tables.append(_table(measured, activations))
-    found.targets += [
+        runs = build_runs(options, model, Path(out), names)
+        activations = {name: ours.activations() for name, ours in runs.items()}
+        measured = alternate({name: partial(step_seconds, ours) for name, ours in runs.items()}, options.rounds)
+    result = Result(numbers={"seconds": measured, "activation_bytes": activations, "size": size})
+    result.tables.append(_table(measured, activations))
+    result.targets += [
         Target(f"a step of {name} over LoRA's", quartiles(ratios(measured, name, BASELINE))[1], bound, at_least=False)
         for name, bound in SLOWER.items()
         if name in measured
     ]
     shape = f"RoBERTa's {size} shape, {options.batch} rows of {options.length} tokens, {options.precision}"
-    found.notes.append(f"{shape}; rank 8 on q and v, bottleneck 8. ROSA's step is one without a split.")
-    return found
+    result.notes.append(f"{shape}; rank 8 on q and v, bottleneck 8. ROSA's step does not include a split.")
+    return result
 
 
 def _table(measured: Measured, activations: dict[str, int]) -> list[tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""Examples per second of LoRA and full fine-tuning, ours and the peers', on the same rows and weights."""
+"""Examples per second of LoRA and full fine-tuning, ours and the peers', with the same rows and weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from bench.harness import ALWAYS_DEFINED, Found, Options, Target, alternate, number, quartiles, ratios, spread
+from bench.harness import ACCURACY, Options, Result, Target, alternate, number, quartiles, ratios, spread
 from bench.ours import Clock, Ours, losses_of
 from bench.peers import Peer
 from bench.shapes import folder, size_of
@@ -25,36 +25,37 @@ from rosa_bench.models.load import load
 from rosa_bench.modules.lowrank import lowrank_sites
 from rosa_bench.system.seeds import seeds
 
-ROWS, PADDED = 512, 512  # rows of an epoch; tokens of the reference code's rows
-MICRO = 8  # rows at a time where all have 512 tokens: 32 of them take more memory than many machines have
+ROWS, PADDED = 512, 512  # rows of an epoch; tokens to which the reference code pads its rows
+MICRO = 8  # rows of 512 tokens per micro-batch: 32 of them exceed the memory of many machines
 SAME_OPTIMISER = ("train.fused=true",)  # the default of the Trainer
 BEST = ("train.precision=bf16", *SAME_OPTIMISER)
 SCORES = ("task=cola", "method=lora", "train.lr=2e-3")
-MOVING = ("train.schedule=constant_with_warmup", "train.warmup=0")  # so that the losses do not stand still
+MOVING = ("train.schedule=constant_with_warmup", "train.warmup=0")  # so that the losses change from the first step
 SAME = 1e-4  # relative difference of losses between two libraries' fp32 products after some steps
 
 
-def measure(options: Options) -> Found:
-    """Throughput in turn, then the losses of the same batches, then the scores of the same setting over seeds."""
-    found = Found()
+def measure(options: Options) -> Result:
+    """Measure throughput, then losses on the same batches, then scores of the same setting over seeds."""
+    result = Result()
     rows = 64 if options.quick else ROWS
     with (
         folder(size_of(options.size, options.quick)) as model,
         tempfile.TemporaryDirectory(prefix="rosa_bench-") as out,
     ):
         base = (f"train.limit_train={rows}", f"train.batch_size={options.batch}")
-        _throughput(options, found, base, (model, Path(out)))
+        _throughput(options, result, base, (model, Path(out)))
         for name in ("lora", "full"):
             pairs = _losses(name, base, model, Path(out))
-            found.numbers[f"losses_{name}"] = pairs
-            off = max(abs(one - other) / abs(other) for one, other in pairs)
-            found.targets.append(Target(f"{name}: largest relative difference of losses", off, SAME, at_least=False))
-    _scores(options, found)
-    return found
+            result.numbers[f"losses_{name}"] = pairs
+            difference = max(abs(own_loss - peer_loss) / abs(peer_loss) for own_loss, peer_loss in pairs)
+            target = f"{name}: largest relative difference of losses"
+            result.targets.append(Target(target, difference, SAME, at_least=False))
+    _scores(options, result)
+    return result
 
 
-def _throughput(options: Options, found: Found, base: tuple[str, ...], where: tuple[Path, Path]) -> None:
-    model, out = where
+def _throughput(options: Options, result: Result, base: tuple[str, ...], paths: tuple[Path, Path]) -> None:
+    model, out = paths
     best = BEST if torch.cuda.is_available() or _has_bf16() else SAME_OPTIMISER
     ours = {
         "LoRA, ours": Ours(("method=lora", *SAME_OPTIMISER, *base), model, out / "a"),
@@ -69,20 +70,20 @@ def _throughput(options: Options, found: Found, base: tuple[str, ...], where: tu
     steps = -(-len(rows) // options.batch)
 
     def rate(clock: Clock, count: int) -> float:
-        return count / clock.whole
+        return count / clock.total
 
     contenders: dict[str, Callable[[], float]] = {
-        name: (lambda one=one: rate(one.train(), len(rows))) for name, one in ours.items()
+        name: (lambda experiment=experiment: rate(experiment.train(), len(rows))) for name, experiment in ours.items()
     }
     contenders |= {
         "LoRA, peft and Trainer": lambda: rate(lora.train(rows, fp32, steps), len(rows)),
         "LoRA, peft and Trainer, at that precision": lambda: rate(lora.train(rows, low, steps), len(rows)),
         "full, Trainer": lambda: rate(plain.train(rows, full, steps), len(rows)),
     }
-    for one in ours.values():
-        one.train(2)  # measures activations, which is done once in a run
-    for one, train in ((lora, fp32), (plain, full)):
-        one.train(rows, train, 1)
+    for experiment in ours.values():
+        experiment.train(2)  # a run measures activations once
+    for peer, train in ((lora, fp32), (plain, full)):
+        peer.train(rows, train, 1)
     measured = alternate(contenders, options.rounds)
     micro = min(MICRO, options.batch)
     padded = {
@@ -90,18 +91,18 @@ def _throughput(options: Options, found: Found, base: tuple[str, ...], where: tu
         "LoRA, padded to 512": lambda: rate(lora.train(rows, fp32, 1, pad_to=PADDED, micro=micro), options.batch),
     }
     few = alternate(padded, min(3, options.rounds))
-    _tell(found, measured, few, micro)
+    _add(result, measured, few, micro)
 
 
 def _has_bf16() -> bool:
-    """Whether the processor multiplies in bf16 itself."""
+    """Whether the processor has bf16 instructions."""
     try:
         return "avx512_bf16" in (text := Path("/proc/cpuinfo").read_text()) or "amx_bf16" in text
     except OSError:
         return False
 
 
-def _tell(found: Found, measured: dict[str, list[float]], few: dict[str, list[float]], micro: int) -> None:
+def _add(result: Result, measured: dict[str, list[float]], few: dict[str, list[float]], micro: int) -> None:
     peers = {"LoRA": "LoRA, peft and Trainer", "full": "full, Trainer"}
     table: list[tuple[str, ...]] = [("training", "examples/s", "over the peer in fp32 (quartiles)")]
     for name, values in measured.items():
@@ -110,13 +111,13 @@ def _tell(found: Found, measured: dict[str, list[float]], few: dict[str, list[fl
     times = ratios(few, "LoRA, ours", "LoRA, padded to 512")
     middle = quartiles(few["LoRA, padded to 512"])[1]
     table.append(("LoRA, padded to 512", number(middle), f"ours is {spread(times)} times"))
-    found.tables.append(table)
+    result.tables.append(table)
 
     def ratio(one: str, other: str) -> float:
         return quartiles(ratios(measured, one, other))[1]
 
     best, low = "LoRA, ours, best setting", "LoRA, peft and Trainer, at that precision"
-    found.targets += [
+    result.targets += [
         Target("LoRA over peft and Trainer, fp32", ratio("LoRA, ours", peers["LoRA"]), 2),
         Target("LoRA at our best setting over peft and Trainer in fp32", ratio(best, peers["LoRA"]), 4),
         Target("LoRA at our best setting over peft and Trainer at that precision", ratio(best, low), 2),
@@ -124,71 +125,66 @@ def _tell(found: Found, measured: dict[str, list[float]], few: dict[str, list[fl
         Target("full at our best setting over Trainer in fp32", ratio("full, ours, best setting", peers["full"]), 4),
         Target("LoRA over rows padded to 512 tokens", quartiles(times)[1], 60),
     ]
-    found.notes += [
+    result.notes += [
         "Random weights; rows of embedded CoLA, 11 tokens long on average. Peers take the Trainer's defaults: random "
-        "order, the fused AdamW. Ours: batches of like length, the fused AdamW (train.fused=true) as well.",
-        f"Padded to 512 tokens: one optimiser step a round, in micro-batches of {micro} rows, at most three rounds.",
+        "order, fused AdamW. Ours: batches of similar length, also with fused AdamW (train.fused=true).",
+        f"Padded to 512 tokens: one optimiser step per round, in micro-batches of {micro} rows, at most three rounds.",
     ]
-    found.numbers |= {"examples_per_s": measured, "padded_to_512": few}
+    result.numbers |= {"examples_per_s": measured, "padded_to_512": few}
 
 
 def _losses(name: str, base: tuple[str, ...], model: Path, out: Path, steps: int = 4) -> list[tuple[float, float]]:
-    """The losses of ours and the peer's, step by step: the same batches and weights, no dropout."""
-    one = Ours((f"method={name}", *base, *MOVING), model, out / f"same-{name}")
-    other = Peer(model, out, lora=name == "lora")
-    for module in [*one.model.modules(), *other.model.modules()]:
+    """Losses of our run and the peer's by step, with the same batches and weights and without dropout."""
+    ours = Ours((f"method={name}", *base, *MOVING), model, out / f"same-{name}")
+    peer = Peer(model, out, lora=name == "lora")
+    for module in [*ours.model.modules(), *peer.model.modules()]:
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    theirs = dict(other.model.named_modules())
+    peer_modules = dict(peer.model.named_modules())
     with torch.no_grad():
-        for module, site in lowrank_sites(one.model):
-            theirs[f"base_model.model.{site.name}"].lora_A["default"].weight.copy_(module.A[site.role].T)
+        for module, site in lowrank_sites(ours.model):
+            peer_modules[f"base_model.model.{site.name}"].lora_A["default"].weight.copy_(module.A[site.role].T)
     ours_losses: list[float] = []
     their_losses: list[float] = []
     order: list[int] = []
 
-    def watched(trainer: Any) -> None:
+    def prepare(trainer: Any) -> None:
         losses_of(trainer, ours_losses)
         order.extend(trainer.sampler)
 
-    steps = min(steps, -(-len(one.rows) // one.run.train.batch_size))
-    one.train(steps, watched)
-    other.train(
-        [one.rows[i] for i in order], one.run.train, steps, in_order=True,
+    steps = min(steps, -(-len(ours.rows) // ours.run.train.batch_size))
+    ours.train(steps, prepare)
+    peer.train(
+        [ours.rows[i] for i in order], ours.run.train, steps, in_order=True,
         prepare=partial(losses_of, losses=their_losses),
     )  # fmt: skip
     return list(zip(ours_losses, their_losses, strict=True))
 
 
-def _scores(options: Options, found: Found) -> None:
-    """Final scores of the embedded backbone over seeds: ours in fp32, at the best setting, and the peer's."""
-    steps, few = (4, ("train.limit_train=64", "train.limit_eval=32", *ALWAYS_DEFINED)) if options.quick else (300, ())
+def _scores(options: Options, result: Result) -> None:
+    """Final scores of the embedded backbone over seeds: ours in fp32, ours at the best setting, and the peer's."""
+    steps, limits = (4, ("train.limit_train=64", "train.limit_eval=32", *ACCURACY)) if options.quick else (300, ())
     count = 2 if options.quick else 5
     names: dict[str, list[float]] = {"ours": [], "ours, best setting": [], "peft and Trainer": []}
     with tempfile.TemporaryDirectory(prefix="rosa_bench-") as out:
         for seed in range(1, count + 1):
-            common = [*SCORES, f"train.max_steps={steps}", f"seed={seed}", "tracker=none", f"output_dir={out}", *few]
+            common = [*SCORES, f"train.max_steps={steps}", f"seed={seed}", "tracker=none", f"output_dir={out}", *limits]
             for name, more in (("ours", ()), ("ours, best setting", BEST)):
-                record = run.run(_composed([*common, *more]))
+                record = run.run(compose([*common, *more]))
                 names[name].append(record.primary["last"])
-            names["peft and Trainer"].append(_peer_score(_composed(common), Path(out), seed))
-    found.numbers["scores"] = names
+            names["peft and Trainer"].append(_peer_score(compose(common), Path(out), seed))
+    result.numbers["scores"] = names
     table = [(f"{steps} steps on embedded CoLA, mini backbone", "Matthews, mean over seeds", "deviation")]
-    found.tables.append([*table, *((n, f"{mean(v):.1f}", f"{stdev(v):.1f}") for n, v in names.items())])
+    result.tables.append([*table, *((n, f"{mean(v):.1f}", f"{stdev(v):.1f}") for n, v in names.items())])
     spread_of = max(stdev(values) for values in names.values()) * (2 / count) ** 0.5
     for name in ("ours, best setting", "peft and Trainer"):
-        off = abs(mean(names[name]) - mean(names["ours"]))
-        bound = 2.3 * spread_of  # Student's for some eight degrees of freedom, 95 %
-        found.targets.append(Target(f"score of {name} less ours in fp32, points", off, bound, at_least=False))
-
-
-def _composed(overrides: list[str]) -> Any:
-
-    return compose(overrides)
+        difference = abs(mean(names[name]) - mean(names["ours"]))
+        bound = 2.3 * spread_of  # Student's t for about eight degrees of freedom, 95 %
+        result.targets.append(Target(f"score of {name} minus ours in fp32, points", difference, bound, at_least=False))
 
 
 def _peer_score(cfg: Any, out: Path, seed: int) -> float:
-    """The score of the peer on the same rows and backbone, by our metric."""
+    """Score of the peer on the same rows and backbone, by our metric."""
     from rosa_bench.models.identity import source_of
 
     split = load_split(cfg.task, cfg.data, "train", cfg.train.limit_train)

@@ -1,1 +1,1 @@
-"""The parts of `scripts/bench_gpu.py`: what a GPU alone can show. In toy size each runs without one too."""
+"""The parts of `scripts/bench_gpu.py`, which need a GPU; with --quick each also runs without one."""

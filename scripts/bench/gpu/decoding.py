@@ -1,4 +1,4 @@
-"""E2E inputs by our beam search against `generate` in batches of 16."""
+"""Decoding of E2E inputs: our beam search against `generate` in batches of 16."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import Any
 import torch
 import transformers
 
-from bench.harness import DEVICE, Found, Options, Target, number, quartiles, ratios, spread
+from bench.harness import DEVICE, Options, Result, Target, number, quartiles, ratios, spread
 from bench.ours import now
 from rosa_bench.config.compose import compose
 from rosa_bench.data.source import load_split
 from rosa_bench.evaluation import predict
 from rosa_bench.models.load import load
 
-BATCH = 16  # of the peer
-FASTER = 3  # at least
+BATCH = 16  # of `generate`
+FASTER = 3  # required speedup
 
 
-def measure(options: Options) -> Found:
-    """GPT-2 medium's shape with random weights (the embedded one in a toy pass), ten beams, 128 inputs."""
+def measure(options: Options) -> Result:
+    """Decode 128 inputs with ten beams by a randomly initialised GPT-2 medium; with --quick by the embedded decoder."""
     run = compose(["task=e2e", "method=full", "tracker=none", "task.num_beams=10", "task.no_repeat_ngram=4"])
     model, tokenizer = load(run.model, run.task, 0)
     if not options.quick:
@@ -32,33 +32,33 @@ def measure(options: Options) -> Found:
     model.to(DEVICE)
     examples = load_split(run.task, run.data, "test", 4 if options.quick else 128).examples
     times: dict[str, list[float]] = {"ours": [], "generate": []}
-    found = Found()
+    result = Result()
     for _ in range(1 if options.quick else 2):
         began = now()
-        ours = _ours(run.task, model, tokenizer, examples, options.eval_batch)
+        our_texts = _ours(run.task, model, tokenizer, examples, options.eval_batch)
         middle = now()
-        theirs = _generate(run.task, model, tokenizer, examples)
+        their_texts = _generate(run.task, model, tokenizer, examples)
         times["ours"].append(middle - began)
         times["generate"].append(now() - middle)
-    others = sum(a != b for a, b in zip(ours, theirs, strict=True))
+    differing = sum(a != b for a, b in zip(our_texts, their_texts, strict=True))
     over = ratios(times, "generate", "ours")
-    head = ("decoding", "inputs", "ours s", "generate s", "ratio", "other texts")
+    head = ("decoding", "inputs", "ours s", "generate s", "ratio", "different texts")
     seconds = [number(quartiles(values)[1]) for values in times.values()]
-    found.tables.append([head, ("10 beams", str(len(examples)), *seconds, spread(over), str(others))])
-    found.numbers |= {"seconds": times, "others": others, "inputs": len(examples), "layers": model.config.n_layer}
-    found.targets.append(Target("generate in batches over ours, 10 beams", quartiles(over)[1], FASTER))
-    found.notes.append("Random weights, so texts are of full length, and padding on the left may change a near tie.")
-    return found
+    result.tables.append([head, ("10 beams", str(len(examples)), *seconds, spread(over), str(differing))])
+    result.numbers |= {"seconds": times, "others": differing, "inputs": len(examples), "layers": model.config.n_layer}
+    result.targets.append(Target("time of generate over ours, 10 beams", quartiles(over)[1], FASTER))
+    result.notes.append("Random weights, so texts have full length, and left padding may change a near tie.")
+    return result
 
 
-def _ours(task: Any, model: Any, tokenizer: Any, examples: Any, wanted: int) -> list[str]:
-    batch = predict.decoding_batch(task, model, wanted)
+def _ours(task: Any, model: Any, tokenizer: Any, examples: Any, eval_batch: int) -> list[str]:
+    batch = predict.decoding_batch(task, model, eval_batch)
     decoded = predict.decode(task, model, tokenizer, examples, batch, model.config.n_positions)
     return [str(prediction.value) for prediction in decoded]
 
 
 def _generate(task: Any, model: Any, tokenizer: Any, examples: Any) -> list[str]:
-    """In batches of like length, padded on the left."""
+    """Texts of `generate`, in batches of similar length with left padding."""
     prompts = [task.prompt_ids(example, tokenizer) for example in examples]
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     texts = [""] * len(prompts)

@@ -1,4 +1,4 @@
-"""MEFT's halves compiled against eager, and ROSA's split on the card against LAPACK on the host's threads."""
+"""MEFT's halves, compiled against eager, and ROSA's split, on the GPU against LAPACK on the host."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing import Any
 
 import torch
 
-from bench.harness import DEVICE, Found, Options, Target, alternate, number, quartiles, ratios
+from bench.harness import DEVICE, Options, Result, Target, alternate, number, quartiles, ratios
 from bench.ours import Ours, now
 from bench.shapes import folder, size_of
 from rosa_bench.modules.lowrank import lowrank_sites
 from rosa_bench.modules.streams import Halves, agree, halves
 
 
-def streams(options: Options) -> Found:
-    """Both halves on [32, 128, 1024] values."""
-    found = Found(tables=[[("factor", "half", "eager ms", "as used ms", "how")]])
+def streams(options: Options) -> Result:
+    """Measure both halves on [32, 128, 1024] values."""
+    result = Result(tables=[[("factor", "half", "eager ms", "as used ms", "how")]])
     device = torch.device(DEVICE)
     shape = (2, 8, 32) if options.quick else (32, 128, 1024)
     stream = torch.randint(-(2**40), 2**40, shape, device=device)
@@ -29,18 +29,18 @@ def streams(options: Options) -> Found:
     for factor in (Fraction(1, 10), Fraction(1)):
         eager, used = Halves(factor, torch.float32), halves(factor, torch.float32, device)
         same = agree(used, eager, device)
-        total, rest, _ = eager.forward(stream, added)
+        total, remainder, _ = eager.forward(stream, added)
         works: dict[str, Any] = {}
         for name, pair in (("eager", eager), ("used", used)):
             works[f"forward {name}"] = partial(pair.forward, stream, added)
-            works[f"backward {name}"] = partial(pair.backward, total, added, rest)
+            works[f"backward {name}"] = partial(pair.backward, total, added, remainder)
         times = alternate({name: partial(_ms, work) for name, work in works.items()}, options.rounds)
         for half in ("forward", "backward"):
             row = [number(median(times[f"{half} {name}"])) for name in ("eager", "used")]
-            found.tables[0].append((str(factor), half, *row, used.how))
-        found.numbers[str(factor)] = times | {"how": used.how}
-        found.targets.append(Target(f"factor {factor}: the halves agree to the bit", float(same), 1))
-    return found
+            result.tables[0].append((str(factor), half, *row, used.how))
+        result.numbers[str(factor)] = times | {"how": used.how}
+        result.targets.append(Target(f"factor {factor}: the halves are bitwise equal", float(same), 1))
+    return result
 
 
 def _ms(work: Any, times: int = 20) -> float:
@@ -51,16 +51,16 @@ def _ms(work: Any, times: int = 20) -> float:
     return 1e3 * (now() - began) / times
 
 
-def split(options: Options) -> Found:
-    """All attention matrices of a model: as a stack on the card, and one by one by LAPACK, moved there and back."""
-    found = Found(tables=[[("model", "matrices", "stacked s", "by LAPACK s", "LAPACK over stacked", "product off")]])
+def split(options: Options) -> Result:
+    """Factorise all attention matrices of a model: stacked on the GPU, and one by one by LAPACK on the host."""
+    result = Result(tables=[[("model", "matrices", "stacked s", "LAPACK s", "LAPACK over stacked", "change of W")]])
     for size in ("base",) if options.quick else ("base", "large"):
         with folder(size_of(size, options.quick)) as model, tempfile.TemporaryDirectory(prefix="rosa_bench-") as out:
-            one = Ours(("method=rosa", "train.limit_train=8"), model, Path(out))
-            one.model.to(DEVICE)
-            method: Any = one.run.method
-            sites = list(lowrank_sites(one.model))
-            host = copy.deepcopy(one.model).cpu()
+            ours = Ours(("method=rosa", "train.limit_train=8"), model, Path(out))
+            ours.model.to(DEVICE)
+            method: Any = ours.run.method
+            sites = list(lowrank_sites(ours.model))
+            host = copy.deepcopy(ours.model).cpu()
             before = [m.weight_of(s).double() + m.update_of(s) for m, s in sites]
             works = {
                 "stacked": lambda method=method, sites=sites: method.split_stacked(sites, 0, 1),
@@ -68,14 +68,14 @@ def split(options: Options) -> Found:
             }
             times = alternate({name: partial(_seconds, work) for name, work in works.items()}, min(3, options.rounds))
             after = [m.weight_of(s).double() + m.update_of(s) for m, s in sites]
-            off = max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(after, before, strict=True))
+            change = max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(after, before, strict=True))
         over = quartiles(ratios(times, "LAPACK", "stacked"))[1]
         cells = [number(median(values)) for values in times.values()]
-        found.tables[0].append((size, str(len(sites)), *cells, number(over), number(off)))
-        found.numbers[size] = times | {"matrices": len(sites), "off": off}
-        found.targets.append(Target(f"{size}: relative change of W by a split", off, 1e-5, at_least=False))
-    found.notes.append(f"LAPACK on {torch.get_num_threads()} threads of the host, without the copies there and back.")
-    return found
+        result.tables[0].append((size, str(len(sites)), *cells, number(over), number(change)))
+        result.numbers[size] = times | {"matrices": len(sites), "off": change}
+        result.targets.append(Target(f"{size}: relative change of W by a split", change, 1e-5, at_least=False))
+    result.notes.append(f"LAPACK on {torch.get_num_threads()} threads of the host, without copies to and from the GPU.")
+    return result
 
 
 def _seconds(work: Any) -> float:
