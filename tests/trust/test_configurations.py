@@ -151,7 +151,7 @@ def test_faults_that_were_found(override, said, capsys):
 
 def test_a_model_outside_of_the_package_is_no_embedded_one(capsys, tmp_path):
     assert cli.main(["model.name=../..", f"output_dir={tmp_path}", "tracker=none"]) == 2
-    assert "is not in the package" in capsys.readouterr().err
+    assert "is not an embedded model" in capsys.readouterr().err
 
 
 def test_a_folder_without_a_name_is_no_reason_to_fail():

@@ -127,7 +127,7 @@ def test_attention_of_a_hub_is_not_fetched(tmp_path, backbone):
     told = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(told | {"attn_implementation": "elsewhere/attention"}))
     run = composed(f"model.path={folder}")
-    with pytest.raises(UsageError, match=r"code of a hub|cannot be loaded"):
+    with pytest.raises(UsageError, match=r"code from a hub|cannot be loaded"):
         load(run.model, run.task, 1)
 
 
