@@ -100,11 +100,11 @@ def attach(model: PreTrainedModel, method: str, seed: int = 0, **options: Any) -
         raise UsageError(f"method={method} is not a choice: {nearest(method, nodes)}")
     fields: Any = OmegaConf.to_container(nodes[method])
     cls = target_class("method", fields.pop("_target_"))
-    made, faults = constructed("method.", cls, {**fields, **options})
+    configured, faults = constructed("method.", cls, {**fields, **options})
     if faults:
         raise UsageError("; ".join(faults))
     with preserved_random_state():
-        made.attach(model, seed)
+        configured.attach(model, seed)
     return model
 
 

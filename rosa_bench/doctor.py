@@ -37,10 +37,11 @@ def data(run: config.Run) -> Iterator[Finding]:
 
     for split in run.task.splits:
         with _reported() as finding:
-            found = load_split(run.task, run.data, split)
-            line = f"{run.task.name}/{split}: {found.rows} rows, sha256 {found.sha256[:12]}"
-            other = found.released is False
-            finding.append((None if other else True, line + (", different from the public release" if other else "")))
+            loaded = load_split(run.task, run.data, split)
+            line = f"{run.task.name}/{split}: {loaded.rows} rows, sha256 {loaded.sha256[:12]}"
+            differs = loaded.released is False
+            line += ", different from the public release" if differs else ""
+            finding.append((None if differs else True, line))
         yield from finding
 
 
@@ -88,10 +89,10 @@ def disk(run: config.Run) -> Iterator[Finding]:
     blocked = unwritable(folder)
     yield (
         blocked is None,
-        f"{folder} " + (f"cannot be written: {blocked}; set output_dir=FOLDER" if blocked else "can be written"),
+        f"{folder} " + (f"cannot be written: {blocked}; set output_dir=FOLDER" if blocked else "is writable"),
     )
     free = shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
-    yield free > ENOUGH_BYTES, f"{free / 1e9:.1f} GB free on its disk"
+    yield free > ENOUGH_BYTES, f"{free / 1e9:.1f} GB free"
 
 
 def device(run: config.Run) -> Iterator[Finding]:
@@ -99,8 +100,8 @@ def device(run: config.Run) -> Iterator[Finding]:
     import torch
 
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
-    wanted = run.train.device == "cuda"
-    yield not wanted or torch.cuda.is_available(), f"GPU: {name}; {torch.get_num_threads()} CPU threads"
+    required = run.train.device == "cuda"
+    yield not required or torch.cuda.is_available(), f"GPU: {name}; {torch.get_num_threads()} CPU threads"
 
 
 def tracker(run: config.Run) -> Iterator[Finding]:
@@ -111,8 +112,9 @@ def tracker(run: config.Run) -> Iterator[Finding]:
         return
     yield find_spec("wandb") is not None, f"wandb, mode {mode}"
     if mode == "online":
-        known = bool(os.environ.get("WANDB_API_KEY")) or _has_netrc()
-        yield known, "wandb account" + ("" if known else ": not found; run wandb login, or use tracker.mode=offline")
+        has_account = bool(os.environ.get("WANDB_API_KEY")) or _has_netrc()
+        hint = "" if has_account else ": not found; run wandb login, or use tracker.mode=offline"
+        yield has_account, f"wandb account{hint}"
 
 
 def _has_netrc() -> bool:
@@ -175,8 +177,8 @@ def _data_revision(run: config.Run) -> str:
     patterns = [source.files.format(split=split) for split in run.task.splits]
     cached = hub.is_cached("dataset", source.repository, source.revision, patterns)
     line = f"{source.repository} at {source.revision}, {_downloaded(cached)}"
-    other = source.upstream
-    return line if other is None else f"{line}; else github.com/{other.repository} at {other.revision}"
+    fallback = source.upstream
+    return line if fallback is None else f"{line}; else github.com/{fallback.repository} at {fallback.revision}"
 
 
 def _downloaded(cached: bool) -> str:
@@ -211,13 +213,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         hub.prepare(run.needs_hub)
     except UsageError as error:
         return complain(str(error))
-    well = True
+    passed = True
     tell(f"ok    config    {run.task.name} · {run.model.name} · {run.method!r}")
     for name, check in CHECKS.items():
-        for good, line in check(run):
-            well &= good is not False
-            tell(f"{MARKS[good]:5} {name:9} {line}")
-    return EXIT_DONE if well else EXIT_USAGE
+        for result, line in check(run):
+            passed &= result is not False
+            tell(f"{MARKS[result]:5} {name:9} {line}")
+    return EXIT_DONE if passed else EXIT_USAGE
 
 
 if __name__ == "__main__":

@@ -229,7 +229,8 @@ class Experiment:
 
     def _resume(self) -> tuple[Path | None, int]:
         """The newest complete checkpoint of this run and its step, if it may be used. Drops later events."""
-        mark, folder = distributed.from_first(last_whole(self.run, self.recorder) if distributed.is_first() else None)
+        newest = last_complete(self.run, self.recorder) if distributed.is_first() else None
+        mark, folder = distributed.from_first(newest)
         step = -1 if folder is None else int(folder.name.rpartition("-")[2])
         self.recorder.rewind_events(step)
         if folder is not None:
@@ -318,7 +319,7 @@ class Experiment:
             return {"merged": merged} | task.compare(model, backbone, seconds)
 
 
-def last_whole(run: Run, recorder: Recorder) -> tuple[dict[str, Any], Path | None]:
+def last_complete(run: Run, recorder: Recorder) -> tuple[dict[str, Any], Path | None]:
     """The newest complete checkpoint and its mark. Names and deletes damaged ones."""
     folders = checkpoints.checkpoints(recorder.folder)
     if run.resume == "never" or run.force:

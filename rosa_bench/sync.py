@@ -46,13 +46,13 @@ def send(folder: Path) -> str | None:
     limit = PATIENCE_S * (1 + sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6)
     quiet = {**os.environ, "WANDB_ERROR_REPORTING": "false"}  # report errors here only
     try:
-        done = subprocess.run(command, env=quiet, capture_output=True, text=True, timeout=limit, stdin=DEVNULL)
+        process = subprocess.run(command, env=quiet, capture_output=True, text=True, timeout=limit, stdin=DEVNULL)
     except subprocess.TimeoutExpired:
         return f"timed out after {limit:.0f} s"
-    if done.returncode == 0 and not unsent(folder):
+    if process.returncode == 0 and not unsent(folder):
         return None
-    lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-    return lines[-1].strip()[:300] if lines else f"wandb exited with code {done.returncode}"
+    lines = [line for line in (process.stdout + process.stderr).splitlines() if line.strip()]
+    return lines[-1].strip()[:300] if lines else f"wandb exited with code {process.returncode}"
 
 
 def refusal(server: str) -> str | None:

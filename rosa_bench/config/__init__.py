@@ -284,9 +284,9 @@ def use_folder(folder: str) -> None:
     os.environ[OWN_FOLDER] = path
     if path not in sys.path:
         sys.path.append(path)
-    known = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    if path not in known:
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [*known, path]))
+    entries = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if path not in entries:
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [*entries, path]))
     if Path(path) not in metrics.FOLDERS:
         metrics.FOLDERS.append(Path(path))
 
@@ -308,8 +308,9 @@ def choice_files(group: str) -> dict[str, Path]:
     shipped = {path.stem: path for path in (config_dir() / group).glob("*.yaml")}
     folder = own_folder()
     own = {} if folder is None else {path.stem: path for path in (folder / group).glob("*.yaml")}
-    if taken := sorted(shipped.keys() & own.keys()):
-        raise UsageError(f"{own[taken[0]]}: {group}={taken[0]} ships with rosa_bench; give the file another name")
+    if duplicates := sorted(shipped.keys() & own.keys()):
+        name = duplicates[0]
+        raise UsageError(f"{own[name]}: {group}={name} ships with rosa_bench; rename the file")
     return dict(sorted((shipped | own).items()))
 
 
@@ -341,12 +342,12 @@ def group_nodes() -> Iterator[tuple[str, str, DictConfig]]:
             node = OmegaConf.load(path)
             assert isinstance(node, DictConfig)
             filled = OmegaConf.create(defaults(target_class(group, node["_target_"])))
-            whole = OmegaConf.merge(filled, node)
-            assert isinstance(whole, DictConfig)
-            for value in (whole._get_node(str(key)) for key in whole):
+            completed = OmegaConf.merge(filled, node)
+            assert isinstance(completed, DictConfig)
+            for value in (completed._get_node(str(key)) for key in completed):
                 if isinstance(value, DictConfig):
                     OmegaConf.set_struct(value, False)
-            yield group, name, whole
+            yield group, name, completed
 
 
 def run_defaults() -> dict[str, Any]:
@@ -410,10 +411,10 @@ def _interpolated(cfg: DictConfig, overrides: Sequence[str]) -> Any:
     others = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key not in late])
     early: Any = OmegaConf.to_container(others, resolve=True, throw_on_missing=True)
     run = resolve({"tracker": node_dict(Tracker()), **early}, overrides)
-    known = run.to_dict()
-    names = {"method": {**known["method"], "name": run.method.name}}
-    resolved: Any = OmegaConf.to_container(OmegaConf.create({**known, **names, **late}), resolve=True)
-    return known | {key: resolved[key] for key in late}
+    values = run.to_dict()
+    references = {"method": {**values["method"], "name": run.method.name}}
+    resolved: Any = OmegaConf.to_container(OmegaConf.create({**values, **references, **late}), resolve=True)
+    return values | {key: resolved[key] for key in late}
 
 
 def _unknown_reference(error: InterpolationKeyError, cfg: DictConfig) -> str:
@@ -456,10 +457,10 @@ def _own_revision(model: Model) -> Model:
     """Drop the name and revision that belong to a choice whose repository `model.hub` overrides."""
     if model.hub is None or model.path is not None:
         return model
-    known = _model_choices()
-    if model.name in known and known[model.name].hub != model.hub:
+    shipped = _model_choices()
+    if model.name in shipped and shipped[model.name].hub != model.hub:
         model = dataclasses.replace(model, name=model.hub.rpartition("/")[2] or model.name)
-    if any(choice.revision == model.revision and choice.hub != model.hub for choice in known.values()):
+    if any(choice.revision == model.revision and choice.hub != model.hub for choice in shipped.values()):
         model = dataclasses.replace(model, revision=None)
     return model
 
@@ -471,8 +472,8 @@ def repeatable_config(run: Run) -> str:
     overrides = (
         [item for item in own.defaults if any("override hydra" in str(key) for key in item)] if own.defaults else []
     )
-    whole = {"defaults": [*overrides, "_self_"], "hydra": own.hydra, **run.to_dict()}
-    return OmegaConf.to_yaml(OmegaConf.create(whole))
+    complete = {"defaults": [*overrides, "_self_"], "hydra": own.hydra, **run.to_dict()}
+    return OmegaConf.to_yaml(OmegaConf.create(complete))
 
 
 def saved_config(folder: Path) -> DictConfig:

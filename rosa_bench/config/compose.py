@@ -108,13 +108,13 @@ def plain(error: Exception, overrides: Sequence[str]) -> str:
 def unknown_key(key: str, overrides: Sequence[str]) -> str:
     """Message for a key that no configuration has."""
     group = key.rpartition(".")[0]
-    usual = next((entry[group] for entry in top_config().defaults if group and group in entry), "")
+    default = next((entry[group] for entry in top_config().defaults if group and group in entry), "")
     typed = (argument.partition("=")[2] for argument in reversed(overrides) if argument.startswith(f"{group}="))
-    chosen = next(typed, usual).split(",")
+    chosen = next(typed, default).split(",")
     nodes = list(group_nodes())
     top = {*GROUPS, *run_defaults()}
-    others = top | {f"{g}.{k!s}" for g, _, node in nodes if g != group for k in node if k != "_target_"}
+    elsewhere = top | {f"{g}.{k!s}" for g, _, node in nodes if g != group for k in node if k != "_target_"}
     if group and group not in GROUPS:
-        return f"{key} is not a key: {meant(key, GROUPS, others)}"
-    known = {f"{g}.{k!s}" for g, name, node in nodes if g == group and name in chosen for k in node if k != "_target_"}
-    return f"{key} is not a key of this choice: {meant(key, known or top, others)}"
+        return f"{key} is not a key: {meant(key, GROUPS, elsewhere)}"
+    keys = {f"{g}.{k!s}" for g, name, node in nodes if g == group and name in chosen for k in node if k != "_target_"}
+    return f"{key} is not a key of this choice: {meant(key, keys or top, elsewhere)}"

@@ -55,21 +55,21 @@ class Composer:
     def plain(self, overrides: Sequence[str]) -> dict[str, Any] | None:
         """The configuration as nested values; None if it requires Hydra."""
         try:
-            found = [self.parsed(text) for text in overrides]
+            parsed = [self.parsed(text) for text in overrides]
         except HydraException:
             return None
-        if not all(_simple(override) for override in found):
+        if not all(_simple(override) for override in parsed):
             return None
         choices = dict(self.usual)
-        choices |= {o.key_or_group: str(o.value()) for o in found if o.key_or_group in choices}
+        choices |= {o.key_or_group: str(o.value()) for o in parsed if o.key_or_group in choices}
         if not all(choice in self.nodes for choice in choices.items()):
             return None
-        whole = copy.deepcopy(self.top | {group: self.nodes[group, name] for group, name in choices.items()})
-        for override in found:
-            if override.key_or_group not in choices and not _put(whole, override):
+        configuration = copy.deepcopy(self.top | {group: self.nodes[group, name] for group, name in choices.items()})
+        for override in parsed:
+            if override.key_or_group not in choices and not _put(configuration, override):
                 return None
-        whole["choices"] = choices
-        return None if _open(whole) else whole
+        configuration["choices"] = choices
+        return None if _open(configuration) else configuration
 
     def _parsed(self, text: str) -> Override:
         return self.parser.parse_override(quoted_home(text))
@@ -91,10 +91,10 @@ def _simple(override: Override) -> bool:
     return not changes and override.package is None and not isinstance(override.value(), dict)
 
 
-def _put(whole: dict[str, Any], override: Override) -> bool:
+def _put(configuration: dict[str, Any], override: Override) -> bool:
     """Set an existing key that holds no mapping; return whether it was set."""
     *path, last = override.key_or_group.split(".")
-    node: Any = whole
+    node: Any = configuration
     for name in path:
         node = node.get(name) if isinstance(node, dict) else None
     if not isinstance(node, dict) or last not in node or isinstance(node[last], dict):

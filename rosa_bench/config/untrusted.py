@@ -40,11 +40,11 @@ def own_folder(flags: Sequence[str]) -> str | None:
 
 def _folders(arguments: Sequence[str]) -> Iterator[tuple[Path, bool]]:
     """Folders that a command line names, each with whether it is the user's own (`-cd`)."""
-    for before, argument in zip(["", *arguments], arguments, strict=False):
+    for previous, argument in zip(["", *arguments], arguments, strict=False):
         flag, equals, value = argument.partition("=")
-        named = value if equals and flag in FLAGS else argument if before in FLAGS else ""
-        if named and Path(named).is_dir():
-            yield Path(named), (flag if equals else before) in OWN
+        folder = value if equals and flag in FLAGS else argument if previous in FLAGS else ""
+        if folder and Path(folder).is_dir():
+            yield Path(folder), (flag if equals else previous) in OWN
 
 
 def _module(target: Any) -> str:

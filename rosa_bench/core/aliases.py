@@ -96,7 +96,7 @@ def meant(key: str, valid: Iterable[str], every: Iterable[str] = ()) -> str:
         every: the dotted keys of all groups.
     """
     last = key.rpartition(".")[2]
-    elsewhere = sorted({other for other in every if other.rpartition(".")[2] == last})
+    elsewhere = sorted({known for known in every if known.rpartition(".")[2] == last})
     if elsewhere:
         return f"use {' or '.join(elsewhere)}"
     return f"use {FOREIGN[last]}" if last in FOREIGN else nearest(key, valid)

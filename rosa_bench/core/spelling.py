@@ -23,8 +23,9 @@ def suggestion(key: str, value: Any, text: str | None, fits: Callable[[Any], boo
         text: the text after the equals sign, if known; it keeps the spelling of a number.
         fits: whether a value is valid for the key.
     """
-    candidate = next((other for other in _candidates(value, text) if repr(other) != repr(value) and fits(other)), None)
-    override = f"{key}={_written(candidate)}"
+    valid = (word for word in _candidates(value, text) if repr(word) != repr(value) and fits(word))
+    candidate = next(valid, None)
+    override = f"{key}={_in_grammar(candidate)}"
     return None if candidate is None or len(override) > LONGEST or not PLAIN.fullmatch(override) else _quoted(override)
 
 
@@ -61,10 +62,10 @@ def _number(word: str) -> Any:
         return word
 
 
-def _written(value: Any) -> str:
+def _in_grammar(value: Any) -> str:
     """A value in Hydra's override grammar."""
     if isinstance(value, list):
-        return f"[{','.join(map(_written, value))}]"
+        return f"[{','.join(map(_in_grammar, value))}]"
     if isinstance(value, str) and (not BARE.fullmatch(value) or value.lower() in NOT_TEXT):
         return "'" + value.replace("'", "\\'") + "'"
     return _text(value)

@@ -43,7 +43,7 @@ def _hidden(model: PreTrainedModel, rows: Sequence[Encoded], pad_id: int) -> tor
 def start_facts(before: Start, after: Start) -> dict[str, float]:
     """Distance from the backbone before training: mean cosine of final hidden states, and score difference."""
     cosine = torch.nn.functional.cosine_similarity(before[0], after[0], dim=-1).mean()
-    return {"start_cosine": float(cosine)} | _apart("start_score_abs_diff", before[1], after[1])
+    return {"start_cosine": float(cosine)} | _score_difference("start_score_abs_diff", before[1], after[1])
 
 
 def merge_checked(
@@ -67,10 +67,10 @@ def merge_checked(
     return {
         "merge_max_abs_diff": difference,
         "merge_within_bound": difference <= (MERGE_BOUND_BF16 if low else MERGE_BOUND) * largest,
-    } | _apart("merge_score_abs_diff", score, merged_score)
+    } | _score_difference("merge_score_abs_diff", score, merged_score)
 
 
-def _apart(name: str, before: float | None, after: float | None) -> dict[str, float]:
+def _score_difference(name: str, before: float | None, after: float | None) -> dict[str, float]:
     """The absolute difference of two scores as a fact; empty if one is undefined."""
     return {} if before is None or after is None else {name: abs(before - after)}
 

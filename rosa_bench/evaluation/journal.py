@@ -1,4 +1,4 @@
-"""Outputs of a decoding, written as they come, so that a stopped decoding resumes where it was."""
+"""Outputs of a decoding, written batch by batch, so that a stopped decoding resumes where it was."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ class Journal:
     Every line starts with the sha256 of its content. Lines from the first damaged one on are discarded.
     """
 
-    def __init__(self, path: Path, of: str) -> None:
-        self.path, self.of = path, of
+    def __init__(self, path: Path, identity: str) -> None:
+        self.path, self.identity = path, identity
         self.texts: dict[int, str] = {}
-        lines = list(self._whole())
+        lines = list(self._intact())
         for line in lines[1:]:
             self.texts |= {int(index): str(text) for index, text in loads(line).items()}
-        write_bytes(path, "".join(map(_sealed, lines or [json.dumps(of)])).encode())  # drops damaged lines
+        write_bytes(path, "".join(map(_sealed, lines or [json.dumps(identity)])).encode())  # drops damaged lines
 
-    def _whole(self) -> Iterator[str]:
+    def _intact(self) -> Iterator[str]:
         """The intact lines of an earlier part of the same decoding; empty if the file belongs to another decoding."""
         try:
-            *lines, rest = self.path.read_bytes().split(b"\n")
+            *lines, unfinished = self.path.read_bytes().split(b"\n")
         except OSError:
             return
         for number, raw in enumerate(lines):
             seal, _, line = raw.partition(b" ")
             if hashlib.sha256(line).hexdigest().encode() != seal:
-                warn(f"rosa_bench: {self.path}:{number + 1} is damaged; decoding again from there on")
+                warn(f"rosa_bench: {self.path}:{number + 1} is damaged; decoding again from this line")
                 return
             text = line.decode()
-            if number == 0 and loads(text) != self.of:
+            if number == 0 and loads(text) != self.identity:
                 return
             yield text
-        if rest:
+        if unfinished:
             warn(f"rosa_bench: {self.path} ends in an incomplete line; decoding its texts again")
 
     def add(self, texts: Mapping[int, str]) -> None:

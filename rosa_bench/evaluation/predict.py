@@ -228,7 +228,7 @@ def decode(
     ]
 
 
-def how_to_search(task: Any, tokenizer: PreTrainedTokenizerBase) -> Search:
+def search_settings(task: Any, tokenizer: PreTrainedTokenizerBase) -> Search:
     """The task's decoding options."""
     return Search(
         num_beams=task.num_beams,
@@ -246,5 +246,5 @@ def _generated(
     task: Any, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[int]]
 ) -> Iterator[str]:
     """The outputs of one batch."""
-    for tokens in decoder(task, model)(model, prompts, how_to_search(task, tokenizer)):
+    for tokens in decoder(task, model)(model, prompts, search_settings(task, tokenizer)):
         yield str(tokenizer.decode(tokens, skip_special_tokens=True)).strip()

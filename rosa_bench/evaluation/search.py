@@ -54,33 +54,35 @@ class Search:
         return self.rules != "transformers" or self.ngrams_over == "text"
 
 
-def search(model: Any, prompts: Sequence[Sequence[int]], how: Search) -> list[list[int]]:
+def search(model: Any, prompts: Sequence[Sequence[int]], settings: Search) -> list[list[int]]:
     """The best continuation of each input, as tokens before the end of text. The model must be in evaluation mode.
 
     Models without support for trees process inputs of equal length together.
     """
     if supported(model):
         with plain_attention(model), forward_only(model):
-            return _searched(Tree(model, prompts, how.num_beams), how)
+            return _searched(Tree(model, prompts, settings.num_beams), settings)
     texts: list[list[int]] = [[] for _ in prompts]
     for rows in _equal_lengths(prompts):
-        for i, text in zip(rows, _searched(Copies(model, [prompts[i] for i in rows], how.num_beams), how), strict=True):
+        copies = Copies(model, [prompts[i] for i in rows], settings.num_beams)
+        for i, text in zip(rows, _searched(copies, settings), strict=True):
             texts[i] = text
     return texts
 
 
-def _searched(tree: Tree | Copies, how: Search) -> list[list[int]]:
+def _searched(tree: Tree | Copies, settings: Search) -> list[list[int]]:
     """The best continuation of each input of a tree. Finished inputs leave the batch at once."""
-    front: Front = (Greedy if how.num_beams == 1 else Beams if how.rules == "transformers" else LoraBeams)(tree, how)
+    beams = Beams if settings.rules == "transformers" else LoraBeams
+    front: Front = Greedy(tree, settings) if settings.num_beams == 1 else beams(tree, settings)
     texts: list[list[int]] = [[] for _ in tree.prompts]
-    logits = tree.begin()[:, None].repeat(1, how.num_beams, 1)
+    logits = tree.begin()[:, None].repeat(1, settings.num_beams, 1)
     rows = torch.arange(len(texts), device=logits.device)
     while True:
         tokens, parents, active = front.advance(logits)
         if not bool(active.all()):
             closed = (~active).nonzero()[:, 0]
             for i, text in zip(rows[closed].tolist(), front.best(closed).tolist(), strict=True):
-                texts[i] = text[: text.index(how.end)] if how.end in text else text
+                texts[i] = text[: text.index(settings.end)] if settings.end in text else text
             remaining = _packed(active)
             if not len(remaining):
                 return texts
@@ -90,27 +92,27 @@ def _searched(tree: Tree | Copies, how: Search) -> list[list[int]]:
         logits = tree.step(tokens, parents)
 
 
-def generated(model: Any, prompts: Sequence[Sequence[int]], how: Search) -> list[list[int]]:
+def generated(model: Any, prompts: Sequence[Sequence[int]], settings: Search) -> list[list[int]]:
     """Decode with `generate` of `transformers`, for models without support for trees; much slower.
 
     Only inputs of equal length share a batch, because padding would count in n-grams.
     """
-    options: dict[str, Any] = {"do_sample": False, "num_beams": how.num_beams, "max_new_tokens": how.max_new_tokens}
-    options |= {"repetition_penalty": how.repetition_penalty}
-    options |= {"eos_token_id": how.end, "pad_token_id": how.end}
-    if how.num_beams > 1:
-        options["length_penalty"] = how.length_penalty
+    options: dict[str, Any] = {"do_sample": False, "num_beams": settings.num_beams}
+    options |= {"max_new_tokens": settings.max_new_tokens, "repetition_penalty": settings.repetition_penalty}
+    options |= {"eos_token_id": settings.end, "pad_token_id": settings.end}
+    if settings.num_beams > 1:
+        options["length_penalty"] = settings.length_penalty
     texts: list[list[int]] = [[] for _ in prompts]
     for rows in _equal_lengths(prompts):
         inputs = torch.tensor([list(prompts[i]) for i in rows], device=model.device)
         length = inputs.shape[1]
-        if how.no_repeat_ngram and how.over_text:
-            options["logits_processor"] = [partial(_ban_ngrams, size=how.no_repeat_ngram, input_length=length)]
+        if settings.no_repeat_ngram and settings.over_text:
+            options["logits_processor"] = [partial(_ban_ngrams, size=settings.no_repeat_ngram, input_length=length)]
         else:
-            options["no_repeat_ngram_size"] = how.no_repeat_ngram
+            options["no_repeat_ngram_size"] = settings.no_repeat_ngram
         texts_of_rows = model.generate(input_ids=inputs, attention_mask=torch.ones_like(inputs), **options)[:, length:]
         for i, text in zip(rows, texts_of_rows.tolist(), strict=True):
-            texts[i] = text[: text.index(how.end)] if how.end in text else text
+            texts[i] = text[: text.index(settings.end)] if settings.end in text else text
     return texts
 
 
@@ -142,11 +144,11 @@ class Front(ABC):
 
     per_input: tuple[str, ...] = ("tokens", "padding")  # tensors with a row per input
 
-    def __init__(self, tree: Tree | Copies, how: Search) -> None:
+    def __init__(self, tree: Tree | Copies, settings: Search) -> None:
         n, self.width = tree.prompts.shape
-        self.how, self.length = how, 0
+        self.settings, self.length = settings, 0
         self.padding = self.width - tree.lengths
-        self.tokens = tree.prompts.new_empty(n, how.num_beams, self.width + how.max_new_tokens)
+        self.tokens = tree.prompts.new_empty(n, settings.num_beams, self.width + settings.max_new_tokens)
         self.tokens[:, :, : self.width] = tree.prompts[:, None]
 
     @abstractmethod
@@ -169,20 +171,20 @@ class Front(ABC):
         """
         all_tokens = self.tokens[:, :, : self.width + self.length].flatten(0, 1)
         text = all_tokens[:, self.width :]
-        if self.how.repetition_penalty != 1.0:
-            seen = all_tokens if self.how.rules == "transformers" else text
-            factor, values = self.how.repetition_penalty, scores.gather(1, seen)
-            scores.scatter_(1, seen, torch.where(values < 0, values * factor, values / factor))
-        size, seen = self.how.no_repeat_ngram, text if self.how.over_text else all_tokens
-        if 0 < size <= seen.shape[1]:
-            ends = seen[:, size - 1 :]
+        if self.settings.repetition_penalty != 1.0:
+            counted = all_tokens if self.settings.rules == "transformers" else text
+            factor, values = self.settings.repetition_penalty, scores.gather(1, counted)
+            scores.scatter_(1, counted, torch.where(values < 0, values * factor, values / factor))
+        size, counted = self.settings.no_repeat_ngram, text if self.settings.over_text else all_tokens
+        if 0 < size <= counted.shape[1]:
+            ends = counted[:, size - 1 :]
             repeats = torch.ones_like(ends, dtype=torch.bool)
-            if not self.how.over_text:
-                starts = torch.arange(ends.shape[1], device=seen.device)
-                repeats = starts >= self.padding.repeat_interleave(self.how.num_beams)[:, None]
+            if not self.settings.over_text:
+                starts = torch.arange(ends.shape[1], device=counted.device)
+                repeats = starts >= self.padding.repeat_interleave(self.settings.num_beams)[:, None]
             for i in range(size - 1):
-                last = seen.shape[1] - size + 1 + i
-                repeats = repeats & (seen[:, i : i + ends.shape[1]] == seen[:, last : last + 1])
+                last = counted.shape[1] - size + 1 + i
+                repeats = repeats & (counted[:, i : i + ends.shape[1]] == counted[:, last : last + 1])
             scores.scatter_add_(1, ends, torch.zeros_like(ends, dtype=scores.dtype).masked_fill_(repeats, -torch.inf))
         return scores
 
@@ -195,8 +197,8 @@ class Greedy(Front):
         tokens = self.penalized(logits[:, 0].clone()).argmax(-1, keepdim=True)
         self.tokens[:, :, self.width + self.length] = tokens
         self.length += 1
-        going = tokens[:, 0] != self.how.end
-        if self.length == self.how.max_new_tokens:
+        going = tokens[:, 0] != self.settings.end
+        if self.length == self.settings.max_new_tokens:
             going = torch.zeros_like(going)
         return tokens, torch.zeros_like(tokens), going
 
@@ -210,12 +212,12 @@ class Beams(Front):
 
     per_input = (*Front.per_input, "scores", "finished", "finished_scores", "is_finished")
 
-    def __init__(self, tree: Tree | Copies, how: Search) -> None:
-        super().__init__(tree, how)
+    def __init__(self, tree: Tree | Copies, settings: Search) -> None:
+        super().__init__(tree, settings)
         n, beams, _ = self.tokens.shape
         self.scores = torch.full((n, beams), NOTHING, device=self.tokens.device)
         self.scores[:, 0] = 0.0  # all beams are equal at first, so only one may be continued
-        self.finished = self.tokens.new_full((n, beams, how.max_new_tokens), how.end)
+        self.finished = self.tokens.new_full((n, beams, settings.max_new_tokens), settings.end)
         self.finished_scores = torch.full_like(self.scores, NOTHING)
         self.is_finished = torch.zeros_like(self.scores, dtype=torch.bool)
 
@@ -226,8 +228,8 @@ class Beams(Front):
         values, index = largest(log_probs.view(n, beams, words), self.scores, 2 * beams)
         parents, tokens = index // words, index % words
         self.length += 1
-        if self.length < self.how.max_new_tokens:
-            ends = tokens == self.how.end
+        if self.length < self.settings.max_new_tokens:
+            ends = tokens == self.settings.end
         else:
             ends = torch.ones_like(tokens, dtype=torch.bool)
         texts = _gathered(self.tokens[:, :, self.width : self.width + self.length], parents)
@@ -241,9 +243,9 @@ class Beams(Front):
 
     def _finish(self, values: torch.Tensor, texts: torch.Tensor, ends: torch.Tensor) -> None:
         """Add candidates that end here to the finished texts, if they are among the first K candidates."""
-        beams = self.how.num_beams
+        beams = self.settings.num_beams
         ends = ends & (torch.arange(2 * beams, device=ends.device) < beams)
-        values = values / self.length**self.how.length_penalty + ~ends * NOTHING
+        values = values / self.length**self.settings.length_penalty + ~ends * NOTHING
         self.finished_scores, selected = torch.cat([self.finished_scores, values], 1).topk(beams)
         self.is_finished = torch.cat([self.is_finished, ends], 1).gather(1, selected)
         texts = torch.cat([self.finished[:, :, : self.length], texts], 1)
@@ -251,7 +253,7 @@ class Beams(Front):
 
     def _improvable(self) -> torch.Tensor:
         """Whether the best beam, if it ended now, would be better than the worst of K finished texts."""
-        best: torch.Tensor = self.scores[:, :1] / self.length**self.how.length_penalty
+        best: torch.Tensor = self.scores[:, :1] / self.length**self.settings.length_penalty
         worst = torch.where(self.is_finished, self.finished_scores.amin(1, keepdim=True), NOTHING)
         better: torch.Tensor = best > worst
         return better.any(1)
@@ -266,12 +268,12 @@ class LoraBeams(Front):
 
     per_input = (*Front.per_input, "scores", "finished", "finished_score")
 
-    def __init__(self, tree: Tree | Copies, how: Search) -> None:
-        super().__init__(tree, how)
+    def __init__(self, tree: Tree | Copies, settings: Search) -> None:
+        super().__init__(tree, settings)
         n, beams, _ = self.tokens.shape
         self.scores = torch.full((n, beams), -torch.inf, device=self.tokens.device)
         self.scores[:, 0] = 0.0  # all beams are equal at first, so only one may be continued
-        self.finished = self.tokens.new_full((n, how.max_new_tokens), how.end)
+        self.finished = self.tokens.new_full((n, settings.max_new_tokens), settings.end)
         self.finished_score = self.scores.new_full((n,), -torch.inf)
 
     def advance(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -284,17 +286,17 @@ class LoraBeams(Front):
         texts = _gathered(self.tokens[:, :, self.width : self.width + self.length], parents)
         texts[:, :, -1] = tokens
         self.tokens[:, :, self.width : self.width + self.length] = texts
-        ends = tokens == self.how.end
+        ends = tokens == self.settings.end
         self._finish(ends)
         self.scores = self.scores.masked_fill(ends, -torch.inf)
-        if self.length == self.how.max_new_tokens:
+        if self.length == self.settings.max_new_tokens:
             self._finish(~ends)
             return tokens, parents, torch.zeros_like(ends[:, 0])
         return tokens, parents, self._improvable()
 
     def _finish(self, mask: torch.Tensor) -> None:
         """Replace the finished text by the best of some beams [N, K], if that is better."""
-        scores = self.scores.masked_fill(~mask, -torch.inf) / self.length**self.how.length_penalty
+        scores = self.scores.masked_fill(~mask, -torch.inf) / self.length**self.settings.length_penalty
         score, beam = scores.max(1)
         better = score > self.finished_score
         texts = self.tokens[torch.arange(len(beam), device=beam.device), beam, self.width : self.width + self.length]
@@ -303,8 +305,8 @@ class LoraBeams(Front):
 
     def _improvable(self) -> torch.Tensor:
         """Whether the best beam would win if its remaining words were certain and its text of the best length."""
-        length = self.how.max_new_tokens if self.how.length_penalty > 0 else self.length + 1
-        better: torch.Tensor = self.scores.amax(1) / length**self.how.length_penalty > self.finished_score
+        length = self.settings.max_new_tokens if self.settings.length_penalty > 0 else self.length + 1
+        better: torch.Tensor = self.scores.amax(1) / length**self.settings.length_penalty > self.finished_score
         return better
 
     def best(self, rows: torch.Tensor) -> torch.Tensor:
@@ -323,17 +325,18 @@ def largest(values: torch.Tensor, offsets: torch.Tensor, count: int) -> tuple[to
     The largest numbers are in the groups with the largest maxima, so most numbers are read only once.
     """
     n, beams, words = values.shape
-    part = words // GROUPS
-    if beams * part < count:
+    group_size = words // GROUPS
+    if beams * group_size < count:
         best = (values + offsets[..., None]).flatten(1).topk(count)
         return best.values, best.indices
-    maxima = values[..., : part * GROUPS].unflatten(2, (GROUPS, part)).amax(2) + offsets[..., None]
+    maxima = values[..., : group_size * GROUPS].unflatten(2, (GROUPS, group_size)).amax(2) + offsets[..., None]
     groups = maxima.flatten(1).topk(count).indices
-    inside = groups // part * words + groups % part
+    inside = groups // group_size * words + groups % group_size
     device = values.device
-    index = (inside[..., None] + part * torch.arange(GROUPS, device=device)).flatten(1)
-    if rest := words - part * GROUPS:
-        last = torch.arange(beams, device=device)[:, None] * words + torch.arange(words - rest, words, device=device)
+    index = (inside[..., None] + group_size * torch.arange(GROUPS, device=device)).flatten(1)
+    if ungrouped := words - group_size * GROUPS:
+        rows = torch.arange(beams, device=device)[:, None] * words
+        last = rows + torch.arange(words - ungrouped, words, device=device)
         index = torch.cat([index, last.flatten().expand(n, -1)], 1)
     candidates = values.flatten(1).gather(1, index) + offsets.gather(1, index // words)
     top, selected = candidates.topk(count)

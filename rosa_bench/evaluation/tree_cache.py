@@ -119,9 +119,9 @@ class Tree:
         column = torch.arange(width, device=self.prompts.device)
         position = column - (width - self.lengths)[:, None]
         real = position >= 0
-        itself = torch.eye(width, dtype=torch.bool, device=column.device)  # so that padding attends to something
-        seen = (column[:, None] >= column) & real[:, None] | itself
-        logits = self._read(self.prompts, seen, position.clamp(min=0), logits_to_keep=1)[:, -1]
+        diagonal = torch.eye(width, dtype=torch.bool, device=column.device)  # so that padding attends to something
+        attended = (column[:, None] >= column) & real[:, None] | diagonal
+        logits = self._read(self.prompts, attended, position.clamp(min=0), logits_to_keep=1)[:, -1]
         visible = torch.zeros(n, 1, self.places, dtype=torch.bool, device=column.device)
         visible[:, 0, :width] = real
         self.visible = visible.expand(n, self.beams, self.places)  # for the newest node of each beam
@@ -132,11 +132,11 @@ class Tree:
         visible = self.visible.gather(1, parents[..., None].expand(*parents.shape, self.places))
         free = ~visible.any(1)
         if int(free.sum(1).min()) < self.beams:
-            more = self.places // 2 + self.beams
-            self.places += more
+            added = self.places // 2 + self.beams
+            self.places += added
             for layer in self.layers:
                 layer.widen()
-            visible, free = (torch.nn.functional.pad(kind, (0, more), value=kind is free) for kind in (visible, free))
+            visible, free = (torch.nn.functional.pad(kind, (0, added), value=kind is free) for kind in (visible, free))
         order = torch.arange(self.places, 0, -1, device=tokens.device)
         self.newest = (free * order).topk(self.beams).indices
         self.visible = visible.scatter(2, self.newest[..., None], True)
@@ -153,9 +153,9 @@ class Tree:
             layer.move(rows[moved], targets[moved])
         self.visible, self.lengths = self.visible[rows], self.lengths[rows]
 
-    def _read(self, ids: torch.Tensor, seen: torch.Tensor, positions: torch.Tensor, **options: Any) -> torch.Tensor:
-        mask = torch.zeros(seen.shape, dtype=self.model.dtype, device=ids.device)
-        mask.masked_fill_(~seen, torch.finfo(mask.dtype).min)
+    def _read(self, ids: torch.Tensor, attended: torch.Tensor, positions: torch.Tensor, **options: Any) -> torch.Tensor:
+        mask = torch.zeros(attended.shape, dtype=self.model.dtype, device=ids.device)
+        mask.masked_fill_(~attended, torch.finfo(mask.dtype).min)
         inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": mask[:, None], "position_ids": positions}
         inputs[self.cache_name] = self.cache
         logits: torch.Tensor = self.model(**inputs, use_cache=True, **options).logits

@@ -96,17 +96,17 @@ class Adapter(Method):
 
         width = int(model.config.hidden_size)
         if self.variant == "houlsby":
-            placement.place_houlsby(model, index, self._made(width, draw), self._made(width, draw))
+            placement.place_houlsby(model, index, self._new_adapter(width, draw), self._new_adapter(width, draw))
         elif self.variant == "pfeiffer":
-            placement.place_pfeiffer(model, index, self._made(width, draw))
+            placement.place_pfeiffer(model, index, self._new_adapter(width, draw))
         else:
-            placement.place_normed(model, index, width, self._made(width, draw))
+            placement.place_normed(model, index, width, self._new_adapter(width, draw))
 
-    def _made(self, width: int, draw: torch.Generator) -> Bottleneck:
+    def _new_adapter(self, width: int, draw: torch.Generator) -> Bottleneck:
         """Create an adapter initialized by `init`."""
         from rosa_bench.modules.bottleneck import Adapter as Bottleneck
 
-        made = Bottleneck(width, self.bottleneck, self.activation or ACTIVATIONS[self.variant], self.dropout, draw)
+        adapter = Bottleneck(width, self.bottleneck, self.activation or ACTIVATIONS[self.variant], self.dropout, draw)
         if self.init == "zero":
-            made.up.weight.data.zero_()
-        return made
+            adapter.up.weight.data.zero_()
+        return adapter

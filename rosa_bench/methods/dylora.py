@@ -95,8 +95,8 @@ class DyLora(PeftLora):
         """The rank of an optimizer step, drawn from (seed, step index)."""
         import torch
 
-        drawn = torch.multinomial(torch.tensor(self.probabilities()), 1, generator=generator(seed, index))
-        return self.rank_min + int(drawn)
+        offset = torch.multinomial(torch.tensor(self.probabilities()), 1, generator=generator(seed, index))
+        return self.rank_min + int(offset)
 
     def before_step(self, step: Step) -> None:
         """Activate the rank drawn for this step."""

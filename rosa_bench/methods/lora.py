@@ -150,11 +150,11 @@ def draw_factors(model: PreTrainedModel, init: Init, seed: int) -> None:
     for module, site in lowrank_sites(model):
         A = module.A[site.role]
         bound = 1 / math.sqrt(A.shape[0])
-        drawn = torch.empty(A.shape)
-        draw = generator(seed, site.label)
+        values = torch.empty(A.shape)
+        stream = generator(seed, site.label)
         if init == "loralib":
-            drawn.uniform_(-bound, bound, generator=draw)
+            values.uniform_(-bound, bound, generator=stream)
         else:
-            drawn.normal_(0.0, bound, generator=draw)
+            values.normal_(0.0, bound, generator=stream)
         with torch.no_grad():
-            A.copy_(drawn)
+            A.copy_(values)

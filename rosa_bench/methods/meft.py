@@ -43,10 +43,10 @@ FACTORS = {"meft1": (0.1, 1.0), "meft2": (1.0, 0.1), "meft3": (0.1, 0.1)}
 
 def fraction(factor: float) -> Fraction:
     """Convert a factor to n/d. Raises ValueError if d would exceed 256: exact inversion stores remainders in a byte."""
-    found = Fraction(factor).limit_denominator(256)
-    if abs(found - Fraction(factor)) > 1e-9:
+    approximation = Fraction(factor).limit_denominator(256)
+    if abs(approximation - Fraction(factor)) > 1e-9:
         raise ValueError(f"{factor} is not a fraction with a denominator up to 256, which exact inversion needs")
-    return found
+    return approximation
 
 
 @configured
@@ -178,26 +178,26 @@ class Meft(Method):
         if not stack.reversible:
             return {}
         trained = [p for p in model.parameters() if p.requires_grad]
-        seen: list[torch.Tensor] = []
-        hook = stack.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
-        count, was = stack.reversible, model.training
+        inputs: list[torch.Tensor] = []
+        hook = stack.register_forward_pre_hook(lambda _, args: inputs.append(args[0].detach()))
+        count, was_training = stack.reversible, model.training
         model.train()
-        found = []
+        gradients = []
         try:
             for stack.reversible, stack.keep_rebuilt in ((count, True), (0, False)):
                 with torch.random.fork_rng(), torch.enable_grad():
                     torch.manual_seed(0)
                     loss = model(**batch).loss
                     grads = torch.autograd.grad(loss, trained, allow_unused=True)
-                found.append(torch.cat([g.flatten().double() for g in grads if g is not None]))
+                gradients.append(torch.cat([g.flatten().double() for g in grads if g is not None]))
         finally:
             stack.reversible, stack.keep_rebuilt = count, False
             hook.remove()
-            model.train(was)
+            model.train(was_training)
         rebuilt, stack.rebuilt = stack.rebuilt, None
         assert rebuilt is not None
         return {
-            "reconstruction_rel_err": float((rebuilt - seen[0]).norm() / seen[0].norm()),
-            "gradient_rel_err": float((found[0] - found[1]).norm() / found[1].norm()),
-            "streams": halves(stack.factors[0], rebuilt.dtype, rebuilt.device).how,
+            "reconstruction_rel_err": float((rebuilt - inputs[0]).norm() / inputs[0].norm()),
+            "gradient_rel_err": float((gradients[0] - gradients[1]).norm() / gradients[1].norm()),
+            "streams": halves(stack.factors[0], rebuilt.dtype, rebuilt.device).mode,
         }

@@ -208,8 +208,8 @@ class Peft(Method):
                     adapt(model, config)
                 _try_out(model)
             except Exception as error:
-                kind = type(model.base_model).__name__
-                raise UsageError(f"method={self.name} is not supported with {kind}: {_line(error)}") from error
+                cls = type(model.base_model).__name__
+                raise UsageError(f"method={self.name} is not supported with {cls}: {_line(error)}") from error
         if not any(p.requires_grad for p in model.parameters()):
             raise UsageError(f"method={self.name}: no parameter of {type(model.base_model).__name__} would train")
         for parameter in head:
@@ -217,8 +217,8 @@ class Peft(Method):
 
     def output_factors(self, model: PreTrainedModel) -> list[torch.nn.Parameter]:
         """Every trained `lora_B`."""
-        named = model.named_parameters()
-        return [p for name, p in named if p.requires_grad and ("lora_B." in name or name.endswith("lora_B"))]
+        parameters = model.named_parameters()
+        return [p for name, p in parameters if p.requires_grad and ("lora_B." in name or name.endswith("lora_B"))]
 
     def without_peft(self, task: Task) -> str | None:
         """Why `peft` cannot load the trained model: prompts with a classification head are not supported."""
@@ -298,8 +298,8 @@ def library() -> Any:
             import peft
             import peft.tuners
     except ImportError as error:
-        how = "pip install 'rosa_bench[peft]'"
-        raise UsageError(f"this method needs the extra peft: {how} ({_line(error)})") from error
+        command = "pip install 'rosa_bench[peft]'"
+        raise UsageError(f"this method needs the extra peft: {command} ({_line(error)})") from error
     return peft
 
 

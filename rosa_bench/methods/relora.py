@@ -71,10 +71,10 @@ class ReLora(LowRankMethod):
         """Zero at a restart, then a linear warm-up to the schedule's value at the end of the warm-up."""
         period = self.period(per_epoch)
         warmup = round(self.restart_warmup * period) if self.restart_warmup < 1 else int(self.restart_warmup)
-        done = index % period
-        if index < period or done >= warmup:
+        position = index % period
+        if index < period or position >= warmup:
             return schedule(index)
-        return done / warmup * schedule(index - done + warmup)
+        return position / warmup * schedule(index - position + warmup)
 
     def before_step(self, step: Step) -> None:
         """Restart at the start of every period except the first."""

@@ -116,7 +116,7 @@ class Rosa(LowRankMethod):
         from rosa_bench.system.distributed import copy_from_first
         from rosa_bench.system.threads import in_parallel
 
-        def anew(module: LowRank, site: Site) -> tuple[torch.Tensor, ...]:
+        def refactorize(module: LowRank, site: Site) -> tuple[torch.Tensor, ...]:
             A, B, W = module.A[site.role].data, module.B[site.role].data, module.weight_of(site).data
             add_product(W, A, B)
             for old, new in zip((A, B), self.take(W, A.shape[1], generator(seed, index, site.label)), strict=True):
@@ -128,7 +128,7 @@ class Rosa(LowRankMethod):
         if model.device.type == "cuda" and self.variant in ("equal", "add") and self.solver == "gram":
             self.split_stacked(sites, seed, index)
         else:
-            for (module, site), parts in zip(sites, in_parallel(anew, sites), strict=True):
+            for (module, site), parts in zip(sites, in_parallel(refactorize, sites), strict=True):
                 copy_from_first(parts)
                 if site.groups > 1:  # otherwise the parts are views of the weight
                     module.set_weight(site, parts[0])
@@ -172,18 +172,18 @@ class Rosa(LowRankMethod):
 
         from rosa_bench.modules import singular
 
-        whole = torch.baddbmm(W_SIO.double(), A_SIR.double(), B_SRO.double()).to(W_SIO.dtype)
-        if not torch.isfinite(whole).all():
+        merged = torch.baddbmm(W_SIO.double(), A_SIR.double(), B_SRO.double()).to(W_SIO.dtype)
+        if not torch.isfinite(merged).all():
             raise ValueError("a weight has values that are not finite")
-        (U, values, Vh), right = singular.by_stack(whole, chosen_SR)
-        for i in (~right).nonzero().flatten().tolist():
-            U[i], values[i], Vh[i] = singular.by_svd(whole[i], chosen_SR[i])
-        left, other = (values, None) if self.singular_values == "a" else (values.sqrt(), values.sqrt())
-        A = (U * left[:, None]).to(W_SIO.dtype)
-        B = (Vh if other is None else Vh * other[:, :, None]).to(W_SIO.dtype)
+        (U, values, Vh), accurate = singular.by_stack(merged, chosen_SR)
+        for i in (~accurate).nonzero().flatten().tolist():
+            U[i], values[i], Vh[i] = singular.by_svd(merged[i], chosen_SR[i])
+        scale_A, scale_B = (values, None) if self.singular_values == "a" else (values.sqrt(), values.sqrt())
+        A = (U * scale_A[:, None]).to(W_SIO.dtype)
+        B = (Vh if scale_B is None else Vh * scale_B[:, :, None]).to(W_SIO.dtype)
         if self.variant == "add":
-            return whole, A, B
-        return torch.baddbmm(whole.double(), A.double(), B.double(), alpha=-1).to(W_SIO.dtype), A, B
+            return merged, A, B
+        return torch.baddbmm(merged.double(), A.double(), B.double(), alpha=-1).to(W_SIO.dtype), A, B
 
     def take(self, W_IO: torch.Tensor, rank: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """Return A [I, R] and B [R, O] by the variant and subtract their product from the weight in place.
@@ -198,8 +198,8 @@ class Rosa(LowRankMethod):
         from rosa_bench.modules.singular import add_product
 
         if self.variant in ("equal", "add"):
-            how = self.sample, self.singular_values, self.solver
-            return factorize(W_IO, rank, generator, *how, in_place=self.variant == "equal")[1:]
+            options = self.sample, self.singular_values, self.solver
+            return factorize(W_IO, rank, generator, *options, in_place=self.variant == "equal")[1:]
         inputs, outputs = W_IO.shape
         if self.variant == "random_add":
             return W_IO.new_zeros(inputs, rank), torch.randn(rank, outputs, generator=generator).to(W_IO)
@@ -265,8 +265,8 @@ def factorize(
         raise ValueError("the weight has values that are not finite")
     find = singular.by_gram if solver == "gram" else singular.by_svd
     U, values, Vh = find(W, choose(full, rank, generator, sample))
-    left, right = (values, torch.ones_like(values)) if singular_values == "a" else (values.sqrt(), values.sqrt())
-    A, B = (U * left).to(W.dtype), (Vh * right[:, None]).to(W.dtype)
+    scale_A, scale_B = (values, torch.ones_like(values)) if singular_values == "a" else (values.sqrt(), values.sqrt())
+    A, B = (U * scale_A).to(W.dtype), (Vh * scale_B[:, None]).to(W.dtype)
     rest = W if in_place else W.clone()
     singular.add_product(rest, A, B, -1.0)
     return rest, A, B

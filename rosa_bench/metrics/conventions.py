@@ -77,7 +77,7 @@ def score(
         ValueError: if the convention is unknown, there are no outputs, the lengths differ, or one has no reference.
     """
     if (family, convention) not in SIGNATURES:
-        choices = ", ".join(name for other, name in SIGNATURES if other == family)
+        choices = ", ".join(name for named_family, name in SIGNATURES if named_family == family)
         raise ValueError(f"unknown scoring convention {convention}; choose from {choices}")
     mteval.check(outputs, references)
     names = [name for name in METRICS[family] if only is None or name in only]

@@ -58,9 +58,9 @@ def _common(first: Sequence[str], second: Sequence[str]) -> int:
     row = [0] * (len(second) + 1)
     for word in first:
         diagonal = 0
-        for j, other in enumerate(second, start=1):
+        for j, other_word in enumerate(second, start=1):
             above = row[j]
-            row[j] = diagonal + 1 if word == other else max(above, row[j - 1])
+            row[j] = diagonal + 1 if word == other_word else max(above, row[j - 1])
             diagonal = above
     return row[-1]
 
@@ -114,8 +114,8 @@ def _similarity(
     """The mean over orders of the clipped cosine, times a penalty for different lengths."""
     penalty = math.exp(-((hypothesis[2] - reference[2]) ** 2) / (2 * CIDER_SIGMA**2))
     total = 0.0
-    for ours, theirs, norm, other in zip(hypothesis[0], reference[0], hypothesis[1], reference[1], strict=True):
-        if norm and other:
-            shared = sum(min(value, theirs[ngram]) * theirs[ngram] for ngram, value in ours.items() if ngram in theirs)
-            total += shared / (norm * other) * penalty
+    for a, b, norm_a, norm_b in zip(hypothesis[0], reference[0], hypothesis[1], reference[1], strict=True):
+        if norm_a and norm_b:
+            shared = sum(min(value, b[ngram]) * b[ngram] for ngram, value in a.items() if ngram in b)
+            total += shared / (norm_a * norm_b) * penalty
     return total / CIDER_ORDER

@@ -15,10 +15,10 @@ from rosa_bench.stats.summary import Numbers
 
 def _resample(score: float, predictions: Numbers, labels: Numbers) -> Statistic:
     """Compute the ranks of each resample from cumulative counts in the order of the values."""
-    ours, theirs = _Ranks(predictions), _ranks_of(labels.tobytes())
+    prediction_ranks, label_ranks = _Ranks(predictions), _ranks_of(labels.tobytes())
 
     def resampled(counts: Numbers) -> Numbers:
-        (x, first), (y, second) = ours(counts), theirs(counts)
+        (x, first), (y, second) = prediction_ranks(counts), label_ranks(counts)
         x *= counts.T
         return correlation(np.einsum("er,er->r", x, y), first, second)
 

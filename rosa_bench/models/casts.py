@@ -102,11 +102,11 @@ def keep_frozen_in_bf16(model: nn.Module, head: Collection[nn.Parameter]) -> Non
 
     Training with `train.precision=bf16` computes the same values as with all parameters in fp32.
     """
-    kept = {id(p) for p in head}
+    head_ids = {id(p) for p in head}
     everywhere = Counter(id(p) for module in model.modules() for p in module._parameters.values())
     in_products = Counter(id(p) for p, _ in product_slots(model))
     for p in model.parameters():
-        low = p.dim() > 1 and id(p) not in kept and in_products[id(p)] == everywhere[id(p)]
+        low = p.dim() > 1 and id(p) not in head_ids and in_products[id(p)] == everywhere[id(p)]
         p.data = p.data.to(torch.bfloat16 if low else torch.float32)
     for buffer in model.buffers():
         if buffer.is_floating_point():

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 def _is_probability(name: str, value: Any) -> bool:
-    named = "dropout" in name or "pdrop" in name
-    return named and isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
+    is_dropout = "dropout" in name or "pdrop" in name
+    return is_dropout and isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
 
 
 def _settings(config: PretrainedConfig) -> Iterator[tuple[PretrainedConfig, str]]:
@@ -50,7 +50,7 @@ def set_in_config(config: PretrainedConfig, probability: float) -> None:
 
 def set_in_modules(model: nn.Module, probability: float) -> int:
     """Set every dropout probability stored in modules, even those absent from the configuration; return their count."""
-    found = list(_numbers(model))
-    for owner, name in found:
+    settings = list(_numbers(model))
+    for owner, name in settings:
         setattr(owner, name, probability)
-    return len(found)
+    return len(settings)

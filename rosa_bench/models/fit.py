@@ -37,10 +37,10 @@ def fit(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, source: str)
     model.config.pad_token_id = tokenizer.pad_token_id
     traits = probe(model, short, long, int(tokenizer.pad_token_id), source)
     if traits.from_padding and counted_from != tokenizer.pad_token_id:
-        ours, theirs = (tokenizer.convert_ids_to_tokens(i) for i in (counted_from, tokenizer.pad_token_id))
+        of_model, of_tokenizer = (tokenizer.convert_ids_to_tokens(i) for i in (counted_from, tokenizer.pad_token_id))
         raise UsageError(
-            f"model {source}: {type(model).__name__} counts positions from its padding token, which is {counted_from} "
-            f"({ours}) by config.json and {tokenizer.pad_token_id} ({theirs}) by the tokenizer; make them agree"
+            f"model {source}: {type(model).__name__} counts positions from its padding token, {counted_from} "
+            f"({of_model}) by config.json but {tokenizer.pad_token_id} ({of_tokenizer}) by the tokenizer; change one"
         )
     if model.get_output_embeddings() is None:
         facts |= _match_token_types(tokenizer, traits)
@@ -142,5 +142,5 @@ def _match_token_types(tokenizer: PreTrainedTokenizerBase, traits: Traits) -> di
         return {}
     names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
     tokenizer.model_input_names = tokenizer.init_kwargs["model_input_names"] = names
-    has = f"the model has {traits.token_types} of them" if traits.token_types else "the model does not use them"
-    return {"token_type_ids": f"not passed: the tokenizer counts to {highest}, {has}"}
+    actual = f"the model has {traits.token_types} of them" if traits.token_types else "the model does not use them"
+    return {"token_type_ids": f"not passed: the tokenizer counts to {highest}, {actual}"}

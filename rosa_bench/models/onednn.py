@@ -33,8 +33,8 @@ def available() -> bool:
     """Whether this torch build has the operator and it computes the expected result."""
     x, weight, bias = torch.ones(9, 2), torch.tensor([[1.0, 2.0], [3.0, -4.0]]), torch.tensor([0.5, -0.5])
     try:
-        found = _product(x, weight, bias, False)
-        return torch.allclose(found, linear(x, weight, bias)) and torch.allclose(
+        product = _product(x, weight, bias, False)
+        return torch.allclose(product, linear(x, weight, bias)) and torch.allclose(
             _product(x, weight.T, bias, True), gelu(linear(x, weight.T, bias), approximate="tanh"), atol=1e-6
         )
     except (AttributeError, RuntimeError, NotImplementedError):
@@ -145,9 +145,9 @@ def forward_only(model: nn.Module) -> Iterator[None]:
             for block in fused:
                 replace(block.c_fc, partial(_linear, block.c_fc, True))
                 replace(block.act, partial(_activation, block.act))
-            done = {id(module) for module, _ in changed}
+            replaced = {id(module) for module, _ in changed}
             for module in modules:
-                if _plain(module) and id(module) not in done:
+                if _plain(module) and id(module) not in replaced:
                     replace(module, partial(_linear, module, False))
         yield
     finally:

@@ -219,9 +219,9 @@ def find_sites(model: PreTrainedModel, targets: Iterable[str]) -> list[Site]:
         UsageError: if the model has no weight of a target role, or has it in a fused layer of unknown layout.
     """
     everything = "all" in targets or getattr(model, "every_target", False)
-    wanted: set[str] = {*ROLES, "other"} if everything else set(targets)
+    target_roles: set[str] = {*ROLES, "other"} if everything else set(targets)
     sites: list[Site] = []
-    seen: set[tuple[str, Role]] = set()  # attention or feed-forward module, role
+    present: set[tuple[str, Role]] = set()  # attention or feed-forward module, role
     unknown: list[str] = []
     for name, module in _linear_maps(model):
         layout = _layout(model, name, module)
@@ -230,9 +230,9 @@ def find_sites(model: PreTrainedModel, targets: Iterable[str]) -> list[Site]:
             layout = Layout(1, (("other", features(module)[1]),))
         start = 0
         for role, width in layout.parts:
-            if role in wanted and (role != "other" or _in_layers(name)):
+            if role in target_roles and (role != "other" or _in_layers(name)):
                 sites.append(Site(name, role, start, start + width, layout.groups))
-            seen.add((name.rpartition(".")[0], role))
+            present.add((name.rpartition(".")[0], role))
             start += width
     cls = type(model).__name__
     if everything:
@@ -240,12 +240,12 @@ def find_sites(model: PreTrainedModel, targets: Iterable[str]) -> list[Site]:
             raise UsageError(f"{cls} has no linear maps in its layers; {_by_name('MODULE')}")
         return sites
     for name in unknown:
-        if any((name.rpartition(".")[0], role) not in seen for role in wanted & {"q", "k", "v"}):
+        if any((name.rpartition(".")[0], role) not in present for role in target_roles & {"q", "k", "v"}):
             raise UsageError(f"{cls} fuses projections in {name} in an unknown layout; {_by_name(name)}")
-    if missing := sorted(wanted - {role for _, role in seen}):
-        have = ", ".join(role for role in ROLES if any(role == r for _, r in seen)) or "none"
+    if missing := sorted(target_roles - {role for _, role in present}):
+        available = ", ".join(role for role in ROLES if any(role == r for _, r in present)) or "none"
         raise UsageError(
-            f"{cls} has no weight of role {', '.join(missing)}; available roles: {have}; {_by_name('MODULE')}"
+            f"{cls} has no weight of role {', '.join(missing)}; available roles: {available}; {_by_name('MODULE')}"
         )
     return sites
 
@@ -390,8 +390,8 @@ def freeze_backbone(model: PreTrainedModel, train_head: bool, bias: Bias = "none
     model.requires_grad_(False)
     for parameter in task_head(model):
         parameter.requires_grad_(train_head)
-    wanted = {f"{name}.bias" for name in adapted}
+    adapted_biases = {f"{name}.bias" for name in adapted}
     for name, parameter in model.named_parameters():
         inside = name.endswith(".bias") and id(parameter) in base
-        if inside and (bias == "all" or (bias == "adapted" and name in wanted)):
+        if inside and (bias == "all" or (bias == "adapted" and name in adapted_biases)):
             parameter.requires_grad_(True)

@@ -34,10 +34,10 @@ _FRAMES: WeakKeyDictionary[Any, tuple[Any, Frame]] = WeakKeyDictionary()
 def frame(tokenizer: PreTrainedTokenizerBase) -> Frame:
     """The frame of a tokenizer, cached until its special tokens change."""
     state = (len(tokenizer), tuple(sorted(map(str, tokenizer.special_tokens_map.items()))))
-    known = _FRAMES.get(tokenizer)
-    if known is None or known[0] != state:
-        known = _FRAMES[tokenizer] = (state, _frame(tokenizer))
-    return known[1]
+    cached = _FRAMES.get(tokenizer)
+    if cached is None or cached[0] != state:
+        cached = _FRAMES[tokenizer] = (state, _frame(tokenizer))
+    return cached[1]
 
 
 def _frame(tokenizer: PreTrainedTokenizerBase) -> Frame:
@@ -48,12 +48,13 @@ def _frame(tokenizer: PreTrainedTokenizerBase) -> Frame:
     if unknown is not None and names == ["unk_token"]:
         special -= {unknown}
     body = _ids(tokenizer, SAMPLE)
-    whole = [int(i) for i in tokenizer(SAMPLE)["input_ids"]]
+    framed = [int(i) for i in tokenizer(SAMPLE)["input_ids"]]
     pair = tokenizer(SAMPLE, SAMPLE)["input_ids"]
-    at = next((i for i in range(len(whole)) if whole[i : i + len(body)] == body), len(whole))
-    around = (sum(i in special for i in whole), sum(i in special for i in pair))
-    named = tokenizer.unk_token if unknown is not None and unknown in _ids(tokenizer, str(tokenizer.unk_token)) else ""
-    return Frame(tuple(whole[:at]), frozenset(special), frozenset(added), around, str(named))
+    start = next((i for i in range(len(framed)) if framed[i : i + len(body)] == body), len(framed))
+    around = (sum(i in special for i in framed), sum(i in special for i in pair))
+    spelled = unknown is not None and unknown in _ids(tokenizer, str(tokenizer.unk_token))
+    name = str(tokenizer.unk_token) if spelled else ""
+    return Frame(tuple(framed[:start]), frozenset(special), frozenset(added), around, name)
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
@@ -74,16 +75,16 @@ def plain_ids(tokenizer: PreTrainedTokenizerBase, text: str, where: str) -> list
 
 def _check(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], ids: Sequence[int], own: int, where: str) -> None:
     """Raise UsageError if `ids` contain more special tokens than the `own` added by the tokenizer."""
-    known = frame(tokenizer)
-    suspects = [i for i in ids if i in known.special or i in known.added]
-    spelled = [known.unknown] if known.unknown and any(known.unknown in text for text in texts) else []
+    framing = frame(tokenizer)
+    suspects = [i for i in ids if i in framing.special or i in framing.added]
+    spelled = [framing.unknown] if framing.unknown and any(framing.unknown in text for text in texts) else []
     if suspects:
         tokens = map(str, tokenizer.convert_ids_to_tokens(sorted(set(suspects))))
         in_texts = [token for token in tokens if any(token in text for text in texts)]
-        if sum(i in known.special for i in suspects) > own:
+        if sum(i in framing.special for i in suspects) > own:
             spelled += in_texts or ["a special token"]
-        elif not known.added.isdisjoint(suspects):
-            others = {str(t) for t in tokenizer.convert_ids_to_tokens(sorted(known.added.intersection(suspects)))}
+        elif not framing.added.isdisjoint(suspects):
+            others = {str(t) for t in tokenizer.convert_ids_to_tokens(sorted(framing.added.intersection(suspects)))}
             spelled += [token for token in in_texts if token in others]
     if spelled:
         raise UsageError(

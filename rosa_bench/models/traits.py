@@ -81,28 +81,28 @@ def probe(model: PreTrainedModel, short: Sequence[int], long: Sequence[int], pad
     return traits
 
 
-def max_length(model: PreTrainedModel, wanted: int, extra: int = 0) -> int:
+def max_length(model: PreTrainedModel, length: int, extra: int = 0) -> int:
     """Maximum sequence length in tokens: `wanted`, or less if the position embeddings end earlier.
 
     `extra` positions are reserved. Raises UsageError if they leave no room.
     """
     positions = traits_of(model).positions
     if positions is None:
-        return wanted
+        return length
     if extra >= positions:
         raise UsageError(f"{extra} virtual tokens leave no room among the model's {positions} positions")
-    return min(wanted, positions - extra)
+    return min(length, positions - extra)
 
 
 def _traits(model: PreTrainedModel, ids: list[int]) -> Traits:
     """Traits from the embedding lookups of the base model for one text."""
     base: Any = model.base_model
     takes_types = "token_type_ids" in inspect.signature(base.forward).parameters
-    first: dict[int, int | None] = {}
+    first_values: dict[int, int | None] = {}
 
     def note(module: torch.nn.Module, args: tuple[Any, ...]) -> None:
         if args and isinstance(args[0], torch.Tensor):
-            first[id(module)] = _start(args[0], len(ids))
+            first_values[id(module)] = _start(args[0], len(ids))
 
     hooks = [m.register_forward_pre_hook(note) for m in base.modules() if hasattr(m, "weight")]
     device = model.device
@@ -112,25 +112,25 @@ def _traits(model: PreTrainedModel, ids: list[int]) -> Traits:
     }
     zeros = torch.zeros_like(inputs["input_ids"])
     try:
-        with Lookups() as seen:
+        with Lookups() as lookups:
             plain = base(**inputs, **({"token_type_ids": zeros} if takes_types else {}))[0]
     finally:
         for hook in hooks:
             hook.remove()
     types = 0
     if takes_types:
-        found = _token_types(model, seen, len(ids))
-        if found is None:  # no table: the model may compare token types with each other
+        rows = _token_types(model, lookups, len(ids))
+        if rows is None:  # no table: the model may compare token types with each other
             mixed = torch.arange(len(ids), device=device)[None] % 2
             changed = not torch.equal(base(**inputs, token_type_ids=mixed)[0], plain)
-            found = int(getattr(model.config, "type_vocab_size", None) or 2) if changed else 0
-        types = found
+            rows = int(getattr(model.config, "type_vocab_size", None) or 2) if changed else 0
+        types = rows
     limits = []
-    for weight, indices, padding in seen.calls:
+    for weight, indices, padding in lookups.calls:
         start = _start(indices, len(ids))
         if start is not None:
             module = next((m for m in model.modules() if getattr(m, "weight", None) is weight), None)
-            passed = first.get(id(module)) if module is not None else start
+            passed = first_values.get(id(module)) if module is not None else start
             limits.append((len(weight) - start, passed or 0, padding >= 0 and padding == start - 1))
     if limits:
         return Traits(*min(limits, key=lambda limit: limit[0]), types)
@@ -148,14 +148,14 @@ def _start(indices: torch.Tensor, count: int) -> int | None:
     return row[0] if len(row) == count and row == list(range(row[0], row[0] + count)) else None
 
 
-def _token_types(model: PreTrainedModel, seen: Lookups, count: int) -> int | None:
+def _token_types(model: PreTrainedModel, lookups: Lookups, count: int) -> int | None:
     """Rows of the token type table; 0 if token types share the word embeddings, None if they are not looked up."""
     try:
         words = model.get_input_embeddings()
     except NotImplementedError:  # a character model that hashes into several tables
         words = None
     tables = []
-    for weight, indices, _ in seen.calls:
+    for weight, indices, _ in lookups.calls:
         if indices.dim() == 2 and len(indices) == 1 and indices.shape[1] >= count and not indices.any():
             if weight is getattr(words, "weight", None):
                 return 0
@@ -166,7 +166,7 @@ def _token_types(model: PreTrainedModel, seen: Lookups, count: int) -> int | Non
 def _check_padding(model: PreTrainedModel, short: list[int], long: list[int], pad_id: int, source: str) -> None:
     """Raise UsageError if padding changes the outputs for a text, or a decoder attends to later tokens."""
     name, space = type(model).__name__, len(long) - len(short)
-    alone = _logits(model, [short], [1] * len(short))[0]
+    unpadded = _logits(model, [short], [1] * len(short))[0]
     real, hidden = [1] * len(short), [0] * space
     right = _logits(model, [short + [pad_id] * space], real + hidden)[0]
     per_token = model.get_output_embeddings() is not None
@@ -175,14 +175,14 @@ def _check_padding(model: PreTrainedModel, short: list[int], long: list[int], pa
     def differ(first: torch.Tensor, second: torch.Tensor) -> bool:
         return bool((first - second).abs().max() > tolerance * second.abs().max())
 
-    if not torch.isfinite(alone).all():
+    if not torch.isfinite(unpadded).all():
         raise UsageError(f"model {source}: the outputs of {name} are not finite numbers; its weights are damaged")
-    if differ(right[: len(short)] if per_token else right, alone):
+    if differ(right[: len(short)] if per_token else right, unpadded):
         left = _logits(model, [[pad_id] * space + short], hidden + real)[0]
-        needs_left = not differ(left[space:] if per_token else left, alone)
-        why = "needs padding on the left" if needs_left else "reads padding as part of a text"
-        raise UsageError(f"model {source}: {name} {why}, but batches are padded on the right; use another model")
-    if per_token and differ(_logits(model, [long], [1] * len(long))[0][: len(short)], alone):
+        needs_left = not differ(left[space:] if per_token else left, unpadded)
+        reason = "needs padding on the left" if needs_left else "reads padding as part of a text"
+        raise UsageError(f"model {source}: {name} {reason}, but batches are padded on the right; use another model")
+    if per_token and differ(_logits(model, [long], [1] * len(long))[0][: len(short)], unpadded):
         raise UsageError(
             f"model {source}: {name} is not causal: its outputs depend on later tokens; use a causal decoder"
         )

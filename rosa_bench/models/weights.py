@@ -146,12 +146,12 @@ def _check(model: PreTrainedModel, info: Mapping[str, Any], source: str) -> dict
     """Facts about new and unused tensors. Raises UsageError if the backbone does not match the checkpoint."""
     backbone, missing = backbone_names(model), set(info["missing_keys"])
     kind = type(model.base_model).__name__
-    wrong = [(name, *map(tuple, shapes)) for name, *shapes in info["mismatched_keys"] if name in backbone]
-    if wrong:
-        name, there, here = sorted(wrong)[0]
+    reshaped = [(name, *map(tuple, shapes)) for name, *shapes in info["mismatched_keys"] if name in backbone]
+    if reshaped:
+        name, in_checkpoint, in_config = sorted(reshaped)[0]
         raise UsageError(
-            f"model {source}: config.json gives another shape for {counted(len(wrong), 'weight')} of {kind} "
-            f"({name} is {list(there)}, not {list(here)}); use the config.json of this checkpoint"
+            f"model {source}: config.json gives another shape for {counted(len(reshaped), 'weight')} of {kind} "
+            f"({name} is {list(in_checkpoint)}, not {list(in_config)}); use the config.json of this checkpoint"
         )
     lacking = missing & backbone
     if lacking:
@@ -190,8 +190,8 @@ def optional_names(model: PreTrainedModel) -> set[str]:
         with torch.device("meta"):
             sibling = cls(copy.deepcopy(model.config))
         used = set(sibling.base_model.state_dict())
-        ours = {id(t): name for name, t in model.base_model.state_dict(keep_vars=True).items()}
-        return {name for name, t in _names(model).items() if id(t) in ours and ours[id(t)] not in used}
+        own_names = {id(t): name for name, t in model.base_model.state_dict(keep_vars=True).items()}
+        return {name for name, t in _names(model).items() if id(t) in own_names and own_names[id(t)] not in used}
     return set()
 
 
@@ -208,6 +208,6 @@ def _foreign(model: PreTrainedModel, names: Iterable[str]) -> Iterator[str]:
 
 def _some(names: Iterable[str]) -> str:
     """The first few names and the number of the rest."""
-    every = sorted(names)
-    rest = f" and {len(every) - NAMED} more" if len(every) > NAMED else ""
-    return ", ".join(every[:NAMED]) + rest
+    ordered = sorted(names)
+    rest = f" and {len(ordered) - NAMED} more" if len(ordered) > NAMED else ""
+    return ", ".join(ordered[:NAMED]) + rest

@@ -29,8 +29,8 @@ def add_square(C_NN: Array, rows_KN: Array) -> None:
         rows, transposed = (rows_KN, 1) if by_columns else (rows_KN.T, 0)
         blas.dsyrk(1.0, rows, 1.0, C_NN, trans=transposed, lower=1, overwrite_c=1)
         return
-    leading, how = (K, b"T") if by_columns else (N, b"N")
-    dsyrk(*_arguments(b"L", how, N, K, 1.0, rows_KN, leading, 1.0, C_NN, N))
+    leading, transpose = (K, b"T") if by_columns else (N, b"N")
+    dsyrk(*_arguments(b"L", transpose, N, K, 1.0, rows_KN, leading, 1.0, C_NN, N))
 
 
 def tridiagonal(G_NN: Array) -> tuple[Array, Array, Array] | None:
@@ -43,21 +43,21 @@ def tridiagonal(G_NN: Array) -> tuple[Array, Array, Array] | None:
     if (dsytrd := _routine("cython_lapack", "dsytrd")) is None:
         _, *parts, failure = lapack.dsytrd(G_NN, lower=1, lwork=64 * N, overwrite_a=1)
         return None if failure else (parts[0], parts[1], parts[2])
-    diagonal, beside, tau, room = np.empty(N), np.empty(N - 1), np.empty(N - 1), np.empty(64 * N)
+    diagonal, off_diagonal, tau, work = np.empty(N), np.empty(N - 1), np.empty(N - 1), np.empty(64 * N)
     failed = ctypes.c_int64(0)
-    given = _arguments(b"L", N, G_NN, N, diagonal, beside, tau, room, len(room))
-    dsytrd(*given, ctypes.byref(failed))
-    return None if failed.value else (diagonal, beside, tau)
+    arguments = _arguments(b"L", N, G_NN, N, diagonal, off_diagonal, tau, work, len(work))
+    dsytrd(*arguments, ctypes.byref(failed))
+    return None if failed.value else (diagonal, off_diagonal, tau)
 
 
-def eigenvalues(diagonal: Array, beside: Array) -> Array | None:
+def eigenvalues(diagonal: Array, off_diagonal: Array) -> Array | None:
     """All eigenvalues [N] of a tridiagonal matrix in ascending order (`dsterf`), or None if LAPACK fails."""
     if (dsterf := _routine("cython_lapack", "dsterf")) is None:
-        values, failure = lapack.dsterf(diagonal, beside)
+        values, failure = lapack.dsterf(diagonal, off_diagonal)
         return None if failure else values
-    values, overwritten, failed = diagonal.copy(), beside.copy(), ctypes.c_int64(0)
-    given = _arguments(len(values), values, overwritten)
-    dsterf(*given, ctypes.byref(failed))
+    values, overwritten, failed = diagonal.copy(), off_diagonal.copy(), ctypes.c_int64(0)
+    arguments = _arguments(len(values), values, overwritten)
+    dsterf(*arguments, ctypes.byref(failed))
     return None if failed.value else values
 
 

@@ -129,8 +129,8 @@ class Opt(Halves):
     def attention(layer: Any, h: torch.Tensor, call: dict[str, Any]) -> torch.Tensor:
         """dropout(attention(LayerNorm(h))) + h if pre-norm, else LayerNorm(dropout(attention(h)) + h)."""
         layer, before = layer.layer, _norm_before(layer.layer)
-        kept = {name: value for name, value in call.items() if name != "use_cache"}
-        x = layer.self_attn(layer.self_attn_layer_norm(h) if before else h, **kept)[0]
+        arguments = {name: value for name, value in call.items() if name != "use_cache"}
+        x = layer.self_attn(layer.self_attn_layer_norm(h) if before else h, **arguments)[0]
         out: torch.Tensor = h + F.dropout(x, layer.dropout, layer.training)
         return out if before else layer.self_attn_layer_norm(out)
 
@@ -190,13 +190,13 @@ def caller(layer: nn.Module) -> Callable[..., dict[str, Any]]:
     signature = inspect.signature(layer.forward)
 
     def bind(*args: Any, **kwargs: Any) -> dict[str, Any]:
-        given = dict(signature.bind(None, *args, **kwargs).arguments)
-        given |= given.pop("kwargs", {})
-        given.pop(next(iter(signature.parameters)))
-        given = {name: value for name, value in given.items() if not name.startswith("encoder_")}
+        arguments = dict(signature.bind(None, *args, **kwargs).arguments)
+        arguments |= arguments.pop("kwargs", {})
+        arguments.pop(next(iter(signature.parameters)))
+        arguments = {name: value for name, value in arguments.items() if not name.startswith("encoder_")}
         if torch.is_grad_enabled():
-            given |= {name: None for name in ("cache", "past_key_values") if name in given}
-            given |= {name: False for name in ("use_cache",) if name in given}
-        return given
+            arguments |= {name: None for name in ("cache", "past_key_values") if name in arguments}
+            arguments |= {name: False for name in ("use_cache",) if name in arguments}
+        return arguments
 
     return bind

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 ADAPTER = "default"  # peft's name for a model's only adapter
-KEPT = ("ipt", "exp_avg_ipt", "exp_avg_unc")  # a rank allocator's state per adapted parameter
+SAVED = ("ipt", "exp_avg_ipt", "exp_avg_unc")  # a rank allocator's state per adapted parameter
 
 
 class AllocatorState(nn.Module):
@@ -49,20 +49,23 @@ class AllocatorState(nn.Module):
         """Copy the buffers to the allocator."""
         allocator, config = tuner.rankallocator, tuner.peft_config[ADAPTER]
         sizes = [shape.numel() for shape in self.shapes.values()]
-        for kept, row in zip(KEPT, self.averages, strict=True):
+        for attribute, row in zip(SAVED, self.averages, strict=True):
             parts = row.clone().split(sizes) if self.known[0] else ()
-            filled = zip(self.shapes.items(), parts, strict=False)
-            setattr(allocator, kept, {name: part.view(shape) for (name, shape), part in filled})
+            sized = zip(self.shapes.items(), parts, strict=False)
+            setattr(allocator, attribute, {name: part.view(shape) for (name, shape), part in sized})
         parts = self.pattern.split(list(self.ranks.values()))
-        left = {name: part.tolist() for name, part in zip(self.ranks, parts, strict=True)}
-        config.rank_pattern = left if self.known[1] else None
+        remaining = {name: part.tolist() for name, part in zip(self.ranks, parts, strict=True)}
+        config.rank_pattern = remaining if self.known[1] else None
 
     def take(self, tuner: Any) -> None:
         """Copy the allocator's state to the buffers."""
         allocator, pattern = tuner.rankallocator, tuner.peft_config[ADAPTER].rank_pattern
         self.known.copy_(torch.tensor([bool(allocator.ipt), bool(pattern)]))
         if allocator.ipt:
-            rows = [torch.cat([getattr(allocator, kept)[name].flatten() for name in self.shapes]) for kept in KEPT]
+            rows = [
+                torch.cat([getattr(allocator, attribute)[name].flatten() for name in self.shapes])
+                for attribute in SAVED
+            ]
             self.averages.copy_(torch.stack(rows))
         if pattern:
             self.pattern.copy_(torch.tensor([bit for name in self.ranks for bit in pattern[name]]))
@@ -113,21 +116,21 @@ def to_peft(model: PreTrainedModel) -> PeftAdapter:
     from peft import get_peft_model_state_dict
 
     tuner, prefix = tuner_of(model), model.base_model_prefix
-    whole = nn.Module()  # imitates peft's wrapper to get its tensor names
-    whole.base_model, whole.__dict__["peft_config"] = tuner, tuner.peft_config
+    wrapper = nn.Module()  # imitates peft's wrapper to get its tensor names
+    wrapper.base_model, wrapper.__dict__["peft_config"] = tuner, tuner.peft_config
     with _without_pattern(tuner):
         config = copy.deepcopy(tuner.peft_config[ADAPTER])
-        tensors = get_peft_model_state_dict(whole, adapter_name=ADAPTER, save_embedding_layers=False)
+        tensors = get_peft_model_state_dict(wrapper, adapter_name=ADAPTER, save_embedding_layers=False)
     inside = "base_model.model."
-    named = {name.replace(inside, f"{inside}{prefix}.", 1): tensor for name, tensor in tensors.items()}
+    renamed = {name.replace(inside, f"{inside}{prefix}.", 1): tensor for name, tensor in tensors.items()}
     config.target_modules = sorted(f"{prefix}.{name}" for name in tuner.targeted_module_names)
-    if wanted := getattr(config, "feedforward_modules", None):
-        pattern = wanted if isinstance(wanted, str) else f".*({'|'.join(map(re.escape, wanted))})"
+    if feed_forward := getattr(config, "feedforward_modules", None):
+        pattern = feed_forward if isinstance(feed_forward, str) else f".*({'|'.join(map(re.escape, feed_forward))})"
         config.feedforward_modules = [name for name in config.target_modules if re.fullmatch(pattern, name)]
     for name in ("layers_to_transform", "layers_pattern", "exclude_modules"):
         if getattr(config, name, None) is not None:
             setattr(config, name, None)
-    return PeftAdapter(config, named, {f"{prefix}.{name}" for name, _ in model.base_model.named_parameters()})
+    return PeftAdapter(config, renamed, {f"{prefix}.{name}" for name, _ in model.base_model.named_parameters()})
 
 
 @contextmanager

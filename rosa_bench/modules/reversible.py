@@ -183,11 +183,11 @@ class _Reversible(torch.autograd.Function):
     def backward(ctx: Any, *cotangents: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         stack: ReversibleStack = ctx.stack
         lambda_, beta = stack.factors
-        first, second, *kept = ctx.saved_tensors
-        rests = [kept.pop(0) if lost else None for lost in ctx.lost]
+        first, second, *stored = ctx.saved_tensors
+        rests = [stored.pop(0) if lost else None for lost in ctx.lost]
         d_first, d_second = cotangents
-        found: dict[int, torch.Tensor] = {}
-        again = partial(_again, ctx, found)
+        gradients: dict[int, torch.Tensor] = {}
+        recompute = partial(_recompute, ctx, gradients)
         undo_first, undo_second = (halves(factor, ctx.dtype, first.device) for factor in stack.factors)
         floats = from_stream(second if stack.switch else first, ctx.dtype)  # y1, which G read
         for i in reversed(range(len(ctx.tape))):
@@ -195,10 +195,10 @@ class _Reversible(torch.autograd.Function):
             assert isinstance(layer, ReversibleLayer)
             before_F, before_G = ctx.tape[i]
             y1, y2, d1, d2 = (second, first, d_second, d_first) if stack.switch else (first, second, d_first, d_second)
-            g, more = again(layer, layer.G, floats, d2, before_G, True)
+            g, more = recompute(layer, layer.G, floats, d2, before_G, True)
             d1 = d1 if more is None else d1 + more
             second, floats_second = undo_second.backward(y2, g, rests[2 * i + 1])
-            f, more = again(layer, layer.F, floats_second, d1, before_F, i > 0 or ctx.needs_input_grad[3])
+            f, more = recompute(layer, layer.F, floats_second, d1, before_F, i > 0 or ctx.needs_input_grad[3])
             d_second = float(beta) * d2 if more is None else float(beta) * d2 + more
             first, floats_first = undo_first.backward(y1, f, rests[2 * i])
             floats = floats_second if stack.switch else floats_first  # y1 of the previous layer
@@ -206,33 +206,33 @@ class _Reversible(torch.autograd.Function):
         if stack.keep_rebuilt:
             stack.rebuilt = floats_first
         d_hidden = d_first + d_second if ctx.needs_input_grad[3] else None
-        return None, None, None, d_hidden, *(found.get(id(parameter)) for parameter in ctx.trained)
+        return None, None, None, d_hidden, *(gradients.get(id(parameter)) for parameter in ctx.trained)
 
 
-def _again(
+def _recompute(
     ctx: Any,
-    found: dict[int, torch.Tensor],
+    gradients: dict[int, torch.Tensor],
     layer: ReversibleLayer,
     function: Callable[[torch.Tensor, Any], torch.Tensor],
     floats: torch.Tensor,
     d: torch.Tensor,
     before: Random,
-    wanted: bool,
+    needs_input: bool,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Recompute F or G with gradients. Returns its output and, if `wanted`, the gradient of its input `floats`.
+    """Recompute F or G with gradients. Returns its output and, if `needs_input`, the gradient of its input `floats`.
 
-    Adds the gradients of parameters to `found`.
+    Adds the gradients of parameters to `gradients`.
     """
-    x = floats.detach().requires_grad_(wanted)
+    x = floats.detach().requires_grad_(needs_input)
     trained = [parameter for parameter in layer.parameters() if parameter.requires_grad]
     with before.replayed(x), torch.enable_grad(), torch.autocast(x.device.type, **ctx.autocast):
         value = function(x, ctx.call)
     if not value.requires_grad:
         return value, None
-    sources = [*trained, *([x] if wanted else [])]
-    gradients = torch.autograd.grad(value, sources, d.to(value.dtype), allow_unused=True)
-    for parameter, gradient in zip(trained, gradients, strict=False):
+    sources = [*trained, *([x] if needs_input else [])]
+    computed = torch.autograd.grad(value, sources, d.to(value.dtype), allow_unused=True)
+    for parameter, gradient in zip(trained, computed, strict=False):
         if gradient is not None:
-            known = found.get(id(parameter))
-            found[id(parameter)] = gradient if known is None else known + gradient
-    return value.detach(), gradients[-1] if wanted else None
+            previous = gradients.get(id(parameter))
+            gradients[id(parameter)] = gradient if previous is None else previous + gradient
+    return value.detach(), computed[-1] if needs_input else None

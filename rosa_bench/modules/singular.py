@@ -32,14 +32,14 @@ def by_gram(W_IO: torch.Tensor, index: torch.Tensor) -> Directions:
     """Same as `by_svd` up to signs, on the CPU. Falls back to `by_svd` if a selected value is too small."""
     inputs, outputs = W_IO.shape
     W_LN = W_IO.detach().cpu() if inputs >= outputs else W_IO.detach().cpu().T  # L the longer side, N the shorter
-    found = _eigenvectors(_gram(W_LN), index)
-    if found is None:
+    eigen = _eigenvectors(_gram(W_LN), index)
+    if eigen is None:
         return by_svd(W_IO, index)
-    squares, V_NR = found
+    squares, V_NR = eigen
     largest = float(squares[-1])
     image_LR = torch.cat([rows.double() @ V_NR for rows in W_LN.split(BLOCK)])
     values = torch.linalg.vector_norm(image_LR, dim=0)
-    if not largest > 0 or float(values.min()) < SMALLEST * largest**0.5 or not _true(W_LN, image_LR, V_NR, largest):
+    if not largest > 0 or float(values.min()) < SMALLEST * largest**0.5 or not _accurate(W_LN, image_LR, V_NR, largest):
         return by_svd(W_IO, index)
     unit_LR = image_LR / values
     left, right = (unit_LR, V_NR.T) if inputs >= outputs else (V_NR, unit_LR.T)
@@ -59,13 +59,13 @@ def by_stack(W_SIO: torch.Tensor, index_SR: torch.Tensor) -> tuple[Directions, t
     V_SNR = vectors.gather(2, chosen[:, None, :].expand(-1, vectors.shape[1], -1))
     image_SLR = W_SLN @ V_SNR
     values, largest = torch.linalg.vector_norm(image_SLR, dim=1), squares[:, -1]
-    between = V_SNR.mT @ V_SNR - torch.eye(V_SNR.shape[2], dtype=V_SNR.dtype, device=V_SNR.device)
-    off = W_SLN.mT @ image_SLR - V_SNR * values.square()[:, None]
-    right = (largest > 0) & (values.amin(1) >= SMALLEST * largest.clamp(min=0).sqrt())
-    right &= (between.abs().amax((1, 2)) < TOLERANCE) & (off.abs().amax((1, 2)) < TOLERANCE * largest)
+    overlap = V_SNR.mT @ V_SNR - torch.eye(V_SNR.shape[2], dtype=V_SNR.dtype, device=V_SNR.device)
+    residual = W_SLN.mT @ image_SLR - V_SNR * values.square()[:, None]
+    accurate = (largest > 0) & (values.amin(1) >= SMALLEST * largest.clamp(min=0).sqrt())
+    accurate &= (overlap.abs().amax((1, 2)) < TOLERANCE) & (residual.abs().amax((1, 2)) < TOLERANCE * largest)
     unit_SLR = image_SLR / values[:, None]
     pair = (unit_SLR, V_SNR.mT) if inputs >= outputs else (V_SNR, unit_SLR.mT)
-    return (pair[0], values, pair[1]), right
+    return (pair[0], values, pair[1]), accurate
 
 
 def stack_size(inputs: int, outputs: int) -> int:
@@ -106,10 +106,10 @@ def _eigenvectors(G_NN: NDArray[np.float64], index: torch.Tensor) -> tuple[NDArr
     values = None if form is None else eigenvalues(*form[:2])
     if form is None or values is None:
         return None
-    diagonal, beside, tau = form
+    diagonal, off_diagonal, tau = form
     chosen = N - 1 - index.numpy()[::-1]  # ascending, as LAPACK requires
     one_block = np.ones(N, np.int32), np.r_[N, np.zeros(N - 1)].astype(np.int32)
-    Z, failed = lapack.dstein(diagonal, beside, values[chosen], *one_block)
+    Z, failed = lapack.dstein(diagonal, off_diagonal, values[chosen], *one_block)
     if failed:
         return None
     # The reflectors are below the diagonal, one row further down than `dormqr` expects. Starting at the second
@@ -125,12 +125,12 @@ def _eigenvectors(G_NN: NDArray[np.float64], index: torch.Tensor) -> tuple[NDArr
     return values, torch.from_numpy(Z[:, ::-1].copy())
 
 
-def _true(W_LN: torch.Tensor, image_LR: torch.Tensor, V_NR: torch.Tensor, largest: float) -> bool:
+def _accurate(W_LN: torch.Tensor, image_LR: torch.Tensor, V_NR: torch.Tensor, largest: float) -> bool:
     """Whether V is orthonormal and W' W V = V times values; inverse iteration can fail for coinciding eigenvalues."""
-    again = sum(
+    product = sum(
         (rows.double().T @ image for rows, image in zip(W_LN.split(BLOCK), image_LR.split(BLOCK), strict=True)),
         torch.zeros_like(V_NR),
     )
-    between = V_NR.T @ V_NR - torch.eye(V_NR.shape[1], dtype=V_NR.dtype)
-    off = again - V_NR * image_LR.square().sum(0)
-    return bool(between.abs().max() < TOLERANCE) and bool(off.abs().max() < TOLERANCE * largest)
+    overlap = V_NR.T @ V_NR - torch.eye(V_NR.shape[1], dtype=V_NR.dtype)
+    residual = product - V_NR * image_LR.square().sum(0)
+    return bool(overlap.abs().max() < TOLERANCE) and bool(residual.abs().max() < TOLERANCE * largest)

@@ -40,25 +40,25 @@ def shrink(stream: torch.Tensor, factor: Fraction) -> tuple[torch.Tensor, torch.
     """Multiply a stream by n/d, rounding down. Returns it with the packed remainders (None if nothing is lost)."""
     if factor == 1:
         return stream, None
-    whole = stream if factor.numerator == 1 else stream * factor.numerator
-    quotient = torch.div(whole, factor.denominator, rounding_mode="floor")
-    rest = (whole - quotient * factor.denominator).to(torch.uint8)
-    return quotient, _pack(rest) if factor.denominator <= NIBBLE else rest.flatten()
+    scaled = stream if factor.numerator == 1 else stream * factor.numerator
+    quotient = torch.div(scaled, factor.denominator, rounding_mode="floor")
+    remainders = (scaled - quotient * factor.denominator).to(torch.uint8)
+    return quotient, _pack(remainders) if factor.denominator <= NIBBLE else remainders.flatten()
 
 
-def grow(stream: torch.Tensor, factor: Fraction, rest: torch.Tensor | None) -> torch.Tensor:
+def grow(stream: torch.Tensor, factor: Fraction, remainders: torch.Tensor | None) -> torch.Tensor:
     """Invert `shrink`."""
-    if rest is None:
+    if remainders is None:
         return stream
     if factor.denominator <= NIBBLE:
-        rest = _unpack(rest, stream.numel())
-    whole = stream * factor.denominator + rest.view(stream.shape)
-    return whole if factor.numerator == 1 else torch.div(whole, factor.numerator, rounding_mode="floor")
+        remainders = _unpack(remainders, stream.numel())
+    scaled = stream * factor.denominator + remainders.view(stream.shape)
+    return scaled if factor.numerator == 1 else torch.div(scaled, factor.numerator, rounding_mode="floor")
 
 
-def _pack(rest: torch.Tensor) -> torch.Tensor:
+def _pack(remainders: torch.Tensor) -> torch.Tensor:
     """Pack remainders below 16, two to a byte."""
-    flat = rest.flatten()
+    flat = remainders.flatten()
     if flat.numel() % 2:
         flat = torch.cat([flat, flat.new_zeros(1)])
     return flat[0::2] | (flat[1::2] << 4)
@@ -77,39 +77,39 @@ def forward_half(stream: torch.Tensor, added: torch.Tensor, factor: Fraction, dt
 
     Integers cannot represent NaN; the floats are NaN where `added` is not finite.
     """
-    quotient, rest = shrink(stream, factor)
+    quotient, remainders = shrink(stream, factor)
     total = quotient + to_stream(added)
-    return total, rest, from_stream(total, dtype).add_(added, alpha=0)
+    return total, remainders, from_stream(total, dtype).add_(added, alpha=0)
 
 
 def backward_half(
-    stream: torch.Tensor, added: torch.Tensor, rest: torch.Tensor | None, factor: Fraction, dtype: torch.dtype
+    stream: torch.Tensor, added: torch.Tensor, remainders: torch.Tensor | None, factor: Fraction, dtype: torch.dtype
 ) -> Backward:
     """Invert `forward_half`. Returns the stream and its floats."""
-    before = grow(stream - to_stream(added), factor, rest)
+    before = grow(stream - to_stream(added), factor, remainders)
     return before, from_stream(before, dtype)
 
 
 class Halves:
-    """`forward_half` and `backward_half` for one factor and dtype. `how` is `eager` or `compiled`."""
+    """`forward_half` and `backward_half` for one factor and dtype. `mode` is `eager` or `compiled`."""
 
     def __init__(self, factor: Fraction, dtype: torch.dtype, compiled: bool = False) -> None:
         self.factor, self.dtype = factor, dtype
-        self.how = "compiled" if compiled else "eager"
+        self.mode = "compiled" if compiled else "eager"
         self._fused = _compiled(factor, dtype) if compiled else None
 
     def forward(self, stream: torch.Tensor, added: torch.Tensor) -> Forward:
         """The stream after adding `added`, the remainders, and the floats that the next function reads."""
         if self._fused is None or stream.numel() % 2:
             return forward_half(stream, added, self.factor, self.dtype)
-        total, rest, floats = self._fused[0](stream.reshape(-1), added.reshape(-1))
-        return total.view(stream.shape), rest, floats.view(stream.shape)
+        total, remainders, floats = self._fused[0](stream.reshape(-1), added.reshape(-1))
+        return total.view(stream.shape), remainders, floats.view(stream.shape)
 
-    def backward(self, stream: torch.Tensor, added: torch.Tensor, rest: torch.Tensor | None) -> Backward:
+    def backward(self, stream: torch.Tensor, added: torch.Tensor, remainders: torch.Tensor | None) -> Backward:
         """The stream before adding `added`, and its floats."""
         if self._fused is None or stream.numel() % 2:
-            return backward_half(stream, added, rest, self.factor, self.dtype)
-        before, floats = self._fused[1](stream.reshape(-1), added.reshape(-1), rest)
+            return backward_half(stream, added, remainders, self.factor, self.dtype)
+        before, floats = self._fused[1](stream.reshape(-1), added.reshape(-1), remainders)
         return before.view(stream.shape), floats.view(stream.shape)
 
 
@@ -123,25 +123,25 @@ def _compiled(factor: Fraction, dtype: torch.dtype) -> tuple[Callable[..., Any],
     n, d = factor.numerator, factor.denominator
 
     def forward(stream: torch.Tensor, added: torch.Tensor) -> Forward:
-        rest = None
+        remainders = None
         if n != d:
-            whole = stream * n
-            quotient = torch.div(whole, d, rounding_mode="floor")
-            left = (whole - quotient * d).to(torch.uint8)
-            stream, rest = quotient, left
+            scaled = stream * n
+            quotient = torch.div(scaled, d, rounding_mode="floor")
+            remainder = (scaled - quotient * d).to(torch.uint8)
+            stream, remainders = quotient, remainder
             if d <= NIBBLE:
-                pairs = left.view(-1, 2)
-                rest = pairs[:, 0] | (pairs[:, 1] << 4)
+                pairs = remainder.view(-1, 2)
+                remainders = pairs[:, 0] | (pairs[:, 1] << 4)
         total = stream + to_stream(added)
         # The compiler simplifies 0 * added to 0.
-        return total, rest, torch.where(torch.isfinite(added), from_stream(total, dtype), torch.nan)
+        return total, remainders, torch.where(torch.isfinite(added), from_stream(total, dtype), torch.nan)
 
-    def backward(stream: torch.Tensor, added: torch.Tensor, rest: torch.Tensor | None) -> Backward:
+    def backward(stream: torch.Tensor, added: torch.Tensor, remainders: torch.Tensor | None) -> Backward:
         before = stream - to_stream(added)
-        if rest is not None:
+        if remainders is not None:
             if d <= NIBBLE:
-                rest = torch.stack([rest & 15, rest >> 4], dim=-1).view(-1)
-            before = torch.div(before * d + rest, n, rounding_mode="floor")
+                remainders = torch.stack([remainders & 15, remainders >> 4], dim=-1).view(-1)
+            before = torch.div(before * d + remainders, n, rounding_mode="floor")
         return before, from_stream(before, dtype)
 
     return _alone(forward, f"_{n}_{d}"), _alone(backward, f"_{n}_{d}")
@@ -176,28 +176,28 @@ def halves(factor: Fraction, dtype: torch.dtype, device: torch.device) -> Halves
         return eager
 
 
-def agree(one: Halves, other: Halves, device: torch.device) -> bool:
+def agree(first: Halves, second: Halves, device: torch.device) -> bool:
     """Whether two pairs of halves give the same bits for streams and floats of every size, and NaN for the same floats.
 
     Where a float is not finite, the stream's value is undefined and never read.
     """
-    powers = [2**exponent + offset for exponent in (0, 3, 31, 44, 50) for offset in range(-3, 4)]
-    multiples = [one.factor.denominator * k + offset for k in range(10) for offset in (-1, 0, 1)]
-    whole = torch.tensor([sign * value for value in powers + multiples for sign in (1, -1)], device=device)
+    powers_of_two = [2**exponent + offset for exponent in (0, 3, 31, 44, 50) for offset in range(-3, 4)]
+    multiples = [first.factor.denominator * k + offset for k in range(10) for offset in (-1, 0, 1)]
+    values = torch.tensor([sign * value for value in powers_of_two + multiples for sign in (1, -1)], device=device)
     finite = torch.tensor([0.0, -0.0, 2.0**-31, 1.5 * 2.0**-30, 2.5 * 2.0**-30, 0.1, -3.7, 6e4], device=device)
-    stream = whole[:, None].expand(-1, len(finite)).contiguous()
+    stream = values[:, None].expand(-1, len(finite)).contiguous()
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         added = finite.to(dtype).expand(stream.shape).contiguous()
-        mine, theirs = one.forward(stream, added), other.forward(stream, added)
-        back, back_theirs = (pair.backward(theirs[0], added, theirs[1]) for pair in (one, other))
+        outputs, reference = first.forward(stream, added), second.forward(stream, added)
+        back, reference_back = (pair.backward(reference[0], added, reference[1]) for pair in (first, second))
         broken = added.clone()
         broken[::2, 1], broken[1::2, 3] = torch.nan, torch.inf
-        nans = [pair.forward(stream, broken)[2].isnan() for pair in (one, other)]
-        equal = all(map(_equal, (*mine, *back), (*theirs, *back_theirs)))
+        nans = [pair.forward(stream, broken)[2].isnan() for pair in (first, second)]
+        equal = all(map(_equal, (*outputs, *back), (*reference, *reference_back)))
         if not (equal and torch.equal(back[0], stream) and torch.equal(*nans) and bool(nans[0].any())):
             return False
     return True
 
 
-def _equal(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
-    return one is other if one is None or other is None else torch.equal(one, other)
+def _equal(first: torch.Tensor | None, second: torch.Tensor | None) -> bool:
+    return first is second if first is None or second is None else torch.equal(first, second)

@@ -26,49 +26,52 @@ if TYPE_CHECKING:
 class Prompt:
     """Hooks around a backbone's forward pass. `peft_model` computes the prompt for a batch of sequences.
 
-    Positions of the text start after the prompt. If `kept`, they start as without a prompt, and all embeddings of the
-    prompt are at the first position.
+    Positions of the text start after the prompt. If `keep_positions`, they start as without a prompt, and the whole
+    prompt is at the first position.
     """
 
-    def __init__(self, peft_model: Any, tokens: int, kept: bool, first: int) -> None:
-        self.peft_model, self.tokens, self.kept, self.first = peft_model, tokens, kept, first
+    def __init__(self, peft_model: Any, tokens: int, keep_positions: bool, first: int) -> None:
+        self.peft_model, self.tokens, self.keep_positions, self.first = peft_model, tokens, keep_positions, first
         self.inside = False  # whether the output of the current pass contains the prompt
 
     def enter(self, base: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         """Insert the prompt unless a cache already holds it, and extend mask and positions for it."""
-        given = dict(inspect.signature(base.forward).bind_partial(*args, **kwargs).arguments)
-        given |= given.pop("kwargs", {})
-        told = given["input_ids"] if given.get("input_ids") is not None else given["inputs_embeds"]
+        arguments = dict(inspect.signature(base.forward).bind_partial(*args, **kwargs).arguments)
+        arguments |= arguments.pop("kwargs", {})
+        ids = arguments.get("input_ids")
+        sequences = arguments["inputs_embeds"] if ids is None else ids
         name = cache_name(base)
-        cache = given.get(name)
+        cache = arguments.get(name)
         first = cache is None or cache.get_seq_length() == 0
-        if (mask := given.get("attention_mask")) is not None:
-            given["attention_mask"] = torch.cat([mask.new_ones(len(told), self.tokens), mask], dim=1)
-        if (positions := given.get("position_ids")) is not None:
-            given["position_ids"] = positions if self.kept else positions + self.tokens
-        elif self.kept:
-            mask = torch.ones(told.shape[:2], dtype=torch.long, device=told.device) if mask is None else mask
-            given["position_ids"] = (mask.cumsum(1) * mask + self.first - 1).clamp(min=0)[:, -told.shape[1] :]
+        if (mask := arguments.get("attention_mask")) is not None:
+            arguments["attention_mask"] = torch.cat([mask.new_ones(len(sequences), self.tokens), mask], dim=1)
+        if (positions := arguments.get("position_ids")) is not None:
+            arguments["position_ids"] = positions if self.keep_positions else positions + self.tokens
+        elif self.keep_positions:
+            mask = torch.ones(sequences.shape[:2], dtype=torch.long, device=sequences.device) if mask is None else mask
+            arguments["position_ids"] = (mask.cumsum(1) * mask + self.first - 1).clamp(min=0)[:, -sequences.shape[1] :]
         self.inside = False
         if first:
-            made = self.peft_model.get_prompt(len(told))
-            if isinstance(made, torch.Tensor):
+            prompt = self.peft_model.get_prompt(len(sequences))
+            if isinstance(prompt, torch.Tensor):
                 self.inside = True
-                given |= self._embedded(base, given, made)
+                arguments |= self._embedded(base, arguments, prompt)
             else:
-                given[name] = made if cache is None else _filled(cache, made)
-        return (), given
+                arguments[name] = prompt if cache is None else _filled(cache, prompt)
+        return (), arguments
 
-    def _embedded(self, base: Any, given: dict[str, Any], made: torch.Tensor) -> dict[str, Any]:
+    def _embedded(self, base: Any, arguments: dict[str, Any], prompt: torch.Tensor) -> dict[str, Any]:
         """The changed arguments when the prompt [sequences, tokens, width] is inserted as embeddings."""
-        embeds = given.get("inputs_embeds")
-        embeds = base.get_input_embeddings()(given["input_ids"]) if embeds is None else embeds
-        out = {"input_ids": None, "inputs_embeds": torch.cat([made.to(embeds.dtype), embeds], dim=1)}
-        if (positions := given.get("position_ids")) is not None:
-            own = torch.arange(self.tokens, device=positions.device).expand(len(positions), -1)
-            own = torch.full_like(own, self.first) if self.kept else own
-            out["position_ids"] = torch.cat([own, positions], dim=1)
-        if (types := given.get("token_type_ids")) is not None:
+        embeds = arguments.get("inputs_embeds")
+        embeds = base.get_input_embeddings()(arguments["input_ids"]) if embeds is None else embeds
+        out = {"input_ids": None, "inputs_embeds": torch.cat([prompt.to(embeds.dtype), embeds], dim=1)}
+        if (positions := arguments.get("position_ids")) is not None:
+            prompt_positions = torch.arange(self.tokens, device=positions.device).expand(len(positions), -1)
+            prompt_positions = (
+                torch.full_like(prompt_positions, self.first) if self.keep_positions else prompt_positions
+            )
+            out["position_ids"] = torch.cat([prompt_positions, positions], dim=1)
+        if (types := arguments.get("token_type_ids")) is not None:
             out["token_type_ids"] = torch.cat([types.new_zeros(len(types), self.tokens), types], dim=1)
         return out
 
@@ -81,22 +84,22 @@ class Prompt:
         return output
 
 
-def _filled(cache: Any, made: Any) -> Any:
-    """Fill an empty cache with the layers of another."""
-    for index, layer in enumerate(made.layers):
+def _filled(cache: Any, prompt: Any) -> Any:
+    """Fill an empty cache with the keys and values of the prompt."""
+    for index, layer in enumerate(prompt.layers):
         cache.update(layer.keys, layer.values, index)
     return cache
 
 
-def prepend(model: PreTrainedModel, config: Any, kept: bool) -> None:
-    """Add the virtual tokens of a `peft` prompt configuration to the model. If `kept`, the text keeps its positions.
+def prepend(model: PreTrainedModel, config: Any, keep_positions: bool) -> None:
+    """Add the virtual tokens of a `peft` prompt configuration to the model.
 
-    Raises whatever `peft` raises.
+    If `keep_positions`, the text keeps its positions. Raises whatever `peft` raises.
     """
     from peft import PeftModel
 
     peft_model = PeftModel(model.base_model, config)
-    prompt = Prompt(peft_model, config.num_virtual_tokens, kept, traits_of(model).first_position)
+    prompt = Prompt(peft_model, config.num_virtual_tokens, keep_positions, traits_of(model).first_position)
     model.virtual_tokens = peft_model.prompt_encoder
     model.__dict__["extra_tokens"] = config.num_virtual_tokens
     model.__dict__["_prompt"] = peft_model

@@ -34,10 +34,10 @@ def trained_state(model: PreTrainedModel, method: Method) -> dict[str, torch.Ten
     A tensor shared under several names (tied embeddings) is listed once.
     """
     moved = method.moved(model)
-    named = {name: p for name, p in model.named_parameters() if p.requires_grad or name in moved}
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad or name in moved}
     persistent = model.state_dict().keys()
     buffers = {name: buffer for name, buffer in model.named_buffers() if name in persistent}
-    return {name: tensor.detach() for name, tensor in (named | buffers).items()}
+    return {name: tensor.detach() for name, tensor in (parameters | buffers).items()}
 
 
 def save_tensors(state: Mapping[str, torch.Tensor], path: Path) -> None:
@@ -62,7 +62,7 @@ def load_state(model: PreTrainedModel, method: Method, path: Path) -> None:
     reshaped = [name for name in state.keys() & loaded.keys() if state[name].shape != loaded[name].shape]
     if missing or unexpected or reshaped:
         parts = {"missing": missing, "unexpected": unexpected, "of another shape": sorted(reshaped)}
-        faults = "; ".join(f"{len(names)} {what} ({names[0]} ...)" for what, names in parts.items() if names)
+        faults = "; ".join(f"{len(names)} {fault} ({names[0]} ...)" for fault, names in parts.items() if names)
         raise UsageError(f"{path} does not fit this model and method: {faults}")
     copy_state(model, method, loaded)
 

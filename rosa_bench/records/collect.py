@@ -135,10 +135,10 @@ class _Choice:
 
     def put(self, selected: dict[Any, Record], name: Any, record: Record) -> None:
         """Store under `name` the better of `record` and the record that is there."""
-        other = selected.setdefault(name, record)
-        if other is record:
+        existing = selected.setdefault(name, record)
+        if existing is record:
             return
-        better, worse = (record, other) if self._rank(record) > self._rank(other) else (other, record)
+        better, worse = (record, existing) if self._rank(record) > self._rank(existing) else (existing, record)
         selected[name] = better
         if better.status == worse.status and self._rank(better)[1] == self._rank(worse)[1]:
             skipped, used = (self.collection.folder(record) for record in (worse, better))

@@ -32,14 +32,14 @@ def identity_parts(config: Mapping[str, Any]) -> dict[str, Any]:
     Model and data enter the key by content (`config_key`). A group enters by the name of its choice, not by the import
     path of its class. `Neutral` fields are omitted, and `Added` fields while they have the marked value.
     """
-    top = _kept(config, Run)
+    top = _identifying(config, Run)
     parts = {name: value for name, value in top.items() if name not in GROUPS and name != "choices"}
     choices = config.get("choices") or {}
     for group in GROUPS:
         if group not in APART:
             node = config[group]
             target = str(node.get("_target_", ""))
-            parts[group] = _kept(node, class_of(group, target))
+            parts[group] = _identifying(node, class_of(group, target))
             if group in NAMED:
                 parts[group]["choice"] = choices.get(group) or target.rpartition(".")[2].lower()
     if parts["train"].get("max_steps") is not None:
@@ -49,10 +49,10 @@ def identity_parts(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def model_parts(config: Mapping[str, Any]) -> dict[str, Any]:
     """The backbone's options in a resolved configuration, without `Added` fields that have the marked value."""
-    return _kept(config["model"], Model)
+    return _identifying(config["model"], Model)
 
 
-def _kept(node: Mapping[str, Any], cls: type | None) -> dict[str, Any]:
+def _identifying(node: Mapping[str, Any], cls: type | None) -> dict[str, Any]:
     neutral, added = key_marks(cls) if cls is not None else (frozenset(), {})
     dropped = {name for name, value in added.items() if name in node and node[name] == value}
     return {name: value for name, value in node.items() if name != "_target_" and name not in neutral | dropped}

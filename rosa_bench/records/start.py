@@ -184,12 +184,12 @@ class Loader:
         if start.sha256 != sha256:
             raise start.error("changed while it was read; run the same command again")
         head = {id(parameter) for parameter in task_head(model)}
-        named = dict(model.named_parameters())
-        self.head = {name for name, parameter in named.items() if id(parameter) in head}
+        parameters = dict(model.named_parameters())
+        self.head = {name for name, parameter in parameters.items() if id(parameter) in head}
         inside = {name for name in self.tensors if self._of_backbone(name)}
-        other = start.method is None or start.method.name != method.name
-        self.whole = start.method is None or (other and inside <= model.state_dict().keys())
-        self.complete = named.keys() - self.head <= self.tensors.keys()
+        other_method = start.method is None or start.method.name != method.name
+        self.whole = start.method is None or (other_method and inside <= model.state_dict().keys())
+        self.complete = parameters.keys() - self.head <= self.tensors.keys()
         self.redrawn: list[str] = []
 
     def _of_backbone(self, name: str) -> bool:
@@ -242,7 +242,7 @@ class Loader:
             "of another shape": reshaped - self.head,
         }
         if any(faults.values()):
-            parts = [f"{len(names)} {what} ({min(names)} ...)" for what, names in faults.items() if names]
+            parts = [f"{len(names)} {fault} ({min(names)} ...)" for fault, names in faults.items() if names]
             raise self.start.error(f"does not fit this model and method: {'; '.join(parts)}")
         with torch.no_grad():
             for name in shared - reshaped:

@@ -50,7 +50,7 @@ def _rates(options: Options, beams: int) -> tuple[list[tuple[float, float]], int
 
 def _both_ways(task: Any, model: Any, tokenizer: Any, eval_batch: int, share: Any) -> tuple[tuple[float, float], int]:
     batch = predict.decoding_batch(task, model, eval_batch)
-    search_options, limit = predict.how_to_search(task, tokenizer), model.config.n_positions
+    search_options, limit = predict.search_settings(task, tokenizer), model.config.n_positions
     began = time.perf_counter()
     our_texts = [str(p.value) for p in predict.decode(task, model, tokenizer, share, batch, limit)]
     middle = time.perf_counter()

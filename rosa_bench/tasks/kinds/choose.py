@@ -38,10 +38,10 @@ class Choose(Generate):
 
     def predictions(self, task: Task, examples: Sequence[Example], values: torch.Tensor) -> list[Prediction]:
         """The likeliest choice of each example, the first of equals, from the log-likelihoods of all choices."""
-        predictions, rest = [], values.tolist()
+        predictions, remaining = [], values.tolist()
         for example in examples:
             choices = example.texts[1:]
-            scores, rest = tuple(rest[: len(choices)]), rest[len(choices) :]
+            scores, remaining = tuple(remaining[: len(choices)]), remaining[len(choices) :]
             best = scores.index(max(scores))
             predictions.append(
                 Prediction(example.id, best, example.label, logits=scores, lengths=tuple(map(len, choices)))

@@ -37,8 +37,8 @@ def streams(options: Options) -> Result:
         times = alternate({name: partial(_ms, work) for name, work in works.items()}, options.rounds)
         for half in ("forward", "backward"):
             row = [number(median(times[f"{half} {name}"])) for name in ("eager", "used")]
-            result.tables[0].append((str(factor), half, *row, used.how))
-        result.numbers[str(factor)] = times | {"how": used.how}
+            result.tables[0].append((str(factor), half, *row, used.mode))
+        result.numbers[str(factor)] = times | {"how": used.mode}
         result.targets.append(Target(f"factor {factor}: the halves are bitwise equal", float(same), 1))
     return result
 
