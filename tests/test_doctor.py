@@ -11,7 +11,7 @@ from rosa_bench.system import hub
 def test_a_whole_set_up(backbone, capsys, tmp_path):
     assert doctor.main([f"model.path={backbone('roberta')}", "tracker=none", f"output_dir={tmp_path}"]) == 0
     out = capsys.readouterr().out
-    assert "WRONG" not in out and all(word in out for word in ("cola/train", "parameters", "can be written", "GPU"))
+    assert "WRONG" not in out and all(word in out for word in ("cola/train", "parameters", "is writable", "GPU"))
 
 
 def test_what_is_missing_is_named(tmp_path, capsys):

@@ -117,7 +117,7 @@ def test_a_suite_of_the_users_own_runs_in_other_processes(folder):
 def test_a_name_that_ships_is_refused(folder):
     (folder / "my_configs" / "method" / "lora.yaml").write_text("_target_: own_method.Halved\n")
     done = run(folder, "rosa_bench", "-cd", "my_configs", "method=halved", *SMALL)
-    assert done.returncode == 2 and "give the file another name" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 2 and "rename the file" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_modules_of_a_record_from_elsewhere_are_not_imported(folder):

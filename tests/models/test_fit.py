@@ -81,7 +81,7 @@ def test_positions_counted_from_padding_are_known(kind, tmp_path):
 def test_padding_that_tokenizer_and_model_disagree_on_is_refused(kind, tmp_path):
     """The model counts positions from what its own configuration calls padding; here that is an ordinary word."""
     folder = zoo.saved(kind, tmp_path, pad_token_id=7)
-    with pytest.raises(UsageError, match=r"counts positions from its padding token, which is 7 .* and 1 \(<pad>\)"):
+    with pytest.raises(UsageError, match=r"counts positions from its padding token, 7 .* but 1 \(<pad>\)"):
         loaded(folder)
 
 
