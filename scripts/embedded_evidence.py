@@ -1,9 +1,9 @@
-"""Shows that the embedded world tells methods apart: writes the tables of docs/background/embedded.md from records.
+"""Shows that the embedded tasks distinguish methods: writes the tables of docs/background/embedded.md from records.
 
     python scripts/embedded_evidence.py [--jobs 2] [--seeds 1 2 3]
 
-Three methods on `cola` and `e2e`, from the pre-trained and from a random backbone, three seeds each, beside baselines
-that read no model at all. Records go to results/evidence/ and finished ones are not run again.
+Three methods on `cola` and `e2e`, from the pre-trained and from a random backbone, three seeds each, and baselines
+without a model. Records go to results/evidence/; finished runs are not repeated.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ CONSTANTS = 300  # training references tried as the constant sentence
 
 
 def cells(seeds: Sequence[int]) -> Iterator[tuple[str, ...]]:
-    """The overrides of every run, the quick ones first."""
+    """The overrides of every run, quick runs first."""
     for task, random_init, method, seed in itertools.product(("cola", "e2e"), (False, True), METHODS, seeds):
         yield (
             f"task={task}",
@@ -53,7 +53,7 @@ def cells(seeds: Sequence[int]) -> Iterator[tuple[str, ...]]:
 
 
 def run_cell(overrides: Sequence[str]) -> None:
-    """One run in a process of its own; one that is done already takes a second."""
+    """Run a cell in a new process; a finished one takes a second."""
     subprocess.run([sys.executable, "-m", "rosa_bench", *overrides], check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
 
 
@@ -71,10 +71,11 @@ def bag_of_words(ngrams: int) -> float:
 
 
 def wrong_share(texts: Sequence[str]) -> float:
-    """Attributes of e2e's test inputs that these outputs miss or contradict, in percent."""
+    """Percentage of the attributes of e2e's test inputs that these outputs miss or contradict."""
     rows = embedded.rows("e2e", "test")
-    found = [slot_errors("e2e", row["meaning_representation"], text) for row, text in zip(rows, texts, strict=True)]
-    return 100 * sum(errors for errors, _ in found) / sum(total for _, total in found)
+    pairs = zip(rows, texts, strict=True)
+    counts = [slot_errors("e2e", row["meaning_representation"], text) for row, text in pairs]
+    return 100 * sum(errors for errors, _ in counts) / sum(total for _, total in counts)
 
 
 def e2e_baselines() -> list[tuple[str, float, float]]:
@@ -104,7 +105,7 @@ def spread(values: Sequence[float]) -> str:
 
 
 def last_scores(records: Sequence[Record]) -> list[float]:
-    """The primary scores at the last epoch; of runs in which it is undefined, none."""
+    """Primary scores at the last epoch, without runs in which it is undefined."""
     return [record.primary["last"] for record in records if "last" in record.primary]
 
 
@@ -114,7 +115,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 
 def code(record: Record) -> str:
-    """The version of this package that made a record."""
+    """The version of this package that wrote a record."""
     sha = str(record.env.get("git_sha", "an installed package"))[:8]
     return sha + (" with changes" if record.env.get("git_dirty") else "")
 
@@ -162,7 +163,7 @@ def report(records: Sequence[Record]) -> str:
 
 
 def main() -> None:
-    """Run what is missing and rewrite the tables."""
+    """Run the missing cells and rewrite the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])

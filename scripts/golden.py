@@ -48,7 +48,7 @@ Results = dict[str, str]  # the text of each artefact of a cell, by its name
 
 @dataclass(frozen=True)
 class Cell:
-    """A run, and what is done with it besides training."""
+    """A run and what to do with it after training."""
 
     name: str
     overrides: str
@@ -76,12 +76,12 @@ CELLS = (
 
 
 class FailedError(Exception):
-    """A command failed; the text is the last line it printed."""
+    """A command failed; the message is the last line that it printed."""
 
 
 @dataclass(frozen=True)
 class Tree:
-    """A version of the code in `folder`; what it produces goes below `out`."""
+    """A version of the code in `folder`; its output goes below `out`."""
 
     folder: Path
     out: Path
@@ -91,34 +91,34 @@ class Tree:
         return [sys.executable, "-m", *arguments]
 
     def environment(self) -> dict[str, str]:
-        """One CPU thread, no network, and a token cache of its own."""
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "ROSA_BENCH_"))}
+        """One CPU thread, no network, and its own token cache."""
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "ROSA_BENCH_"))}
         own = {"ROSA_BENCH_CACHE": str(self.out / "cache"), "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
-        return {**kept, **own, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        return {**inherited, **own, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
     def call(self, *arguments: str) -> str:
-        """Run a command to its end and return what it prints. Raises FailedError."""
+        """Run a command and return its output. Raises FailedError."""
         return self._call(self.command(*arguments))
 
     def imported(self) -> Path:
-        """The folder that `import rosa_bench` takes the package from."""
+        """The folder from which `import rosa_bench` loads the package."""
         code = "import rosa_bench; print(rosa_bench.__path__[0])"
         return Path(self._call([sys.executable, "-c", code]).strip()).parent
 
     def _call(self, command: Sequence[str]) -> str:
         try:
-            done = subprocess.run(
+            process = subprocess.run(
                 command, cwd=self.folder, env=self.environment(), capture_output=True, text=True, timeout=LIMIT_S
             )
         except subprocess.TimeoutExpired as error:
             raise FailedError(f"took more than {LIMIT_S} s") from error
-        if done.returncode:
-            lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
-            raise FailedError(f"exit code {done.returncode}: {lines[-1] if lines else 'no output'}")
-        return done.stdout
+        if process.returncode:
+            lines = (process.stderr.strip() or process.stdout.strip()).splitlines()
+            raise FailedError(f"exit code {process.returncode}: {lines[-1] if lines else 'no output'}")
+        return process.stdout
 
     def results(self, cell: Cell) -> Results:
-        """Run a cell and collect its artefacts; the only one of a cell that fails is `error`."""
+        """Run a cell and collect its artefacts; a failed cell has a single one, `error`."""
         try:
             folder = self._run(cell)
             results = read_run(folder)
@@ -129,7 +129,7 @@ class Tree:
         return results
 
     def _run(self, cell: Cell) -> Path:
-        """Train a cell; returns the folder of its run."""
+        """Train a cell and return the folder of its run."""
         output = self.out / "runs" / cell.name
         arguments = ["rosa_bench", *SMALL, *cell.overrides.split(), f"output_dir={output}"]
         if cell.killed:
@@ -161,7 +161,7 @@ class Tree:
             raise FailedError("the run ended before it could be killed")
 
     def _decode(self, folder: Path, cell: Cell) -> str:
-        """What `rosa_bench.decode` writes and prints for a trained cell, without the path of the run."""
+        """The output of `rosa_bench.decode` for a trained cell, without the path of the run."""
         texts = self.out / "decoded" / cell.name
         texts.mkdir(parents=True)
         arguments = [*cell.decode.split(), "--out", str(texts / "texts.jsonl"), "--json"]
@@ -208,7 +208,7 @@ def read_run(folder: Path) -> Results:
 
 
 def differences(before: Results, now: Results) -> list[str]:
-    """A few lines that say which artefacts differ, are missing or failed; none if all are equal."""
+    """A few lines about artefacts that differ, are missing or failed; empty if all are equal."""
     names = sorted(name for name in {*before, *now} - {"key"} if before.get(name) != now.get(name) or name == "error")
     lines = [line for name in names[:SHOWN] for line in difference(name, before.get(name), now.get(name))]
     if names[SHOWN:]:
@@ -217,9 +217,9 @@ def differences(before: Results, now: Results) -> list[str]:
 
 
 def difference(name: str, old: str | None, new: str | None) -> list[str]:
-    """What differs in one artefact: the number of lines, and the first of them before and now."""
+    """The number of lines that differ in one artefact, and the first of them before and now."""
     if name == "error":
-        return [f"  fails: before: {old or 'no error'}; now: {new or 'no error'}"]
+        return [f"  failed: before: {old or 'no error'}; now: {new or 'no error'}"]
     if old is None or new is None:
         return [f"  {name} exists only {'now' if old is None else 'before'}"]
     changed = [pair for pair in zip_longest(old.splitlines(), new.splitlines()) if pair[0] != pair[1]]
@@ -235,10 +235,10 @@ def difference(name: str, old: str | None, new: str | None) -> list[str]:
 
 def git(*arguments: str) -> bytes:
     """Output of a git command in this checkout. Raises FailedError."""
-    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True)
-    if done.returncode:
-        raise FailedError(f"git {arguments[0]}: {done.stderr.decode(errors='replace').strip()}")
-    return done.stdout
+    process = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True)
+    if process.returncode:
+        raise FailedError(f"git {arguments[0]}: {process.stderr.decode(errors='replace').strip()}")
+    return process.stdout
 
 
 def extract(commit: str, folder: Path) -> None:
@@ -248,23 +248,23 @@ def extract(commit: str, folder: Path) -> None:
 
 
 def compare(before: Tree, now: Tree, cells: Sequence[Cell], jobs: int) -> Iterator[tuple[str, Results, Results]]:
-    """The name and the artefacts in both trees of every cell and of the tables, as soon as they are there."""
-    trees, done = (before, now), {}
+    """Yield name and artefacts in both trees of every cell and of the tables, as they become available."""
+    trees, results = (before, now), {}
     with ThreadPoolExecutor(jobs) as pool:
         runs = {cell.name: [pool.submit(tree.results, cell) for tree in trees] for cell in cells}
         shipped = [pool.submit(tree.tables, "shipped", tree.shipped()) for tree in trees]
         for name, (old, new) in runs.items():
-            done[name] = new.result()
-            yield name, old.result(), done[name]
-        if {"rosa-cola", "rosa-cola-killed"} <= done.keys():
-            yield "killed and resumed = uninterrupted", done["rosa-cola"], done["rosa-cola-killed"]
+            results[name] = new.result()
+            yield name, old.result(), results[name]
+        if {"rosa-cola", "rosa-cola-killed"} <= results.keys():
+            yield "killed and resumed = uninterrupted", results["rosa-cola"], results["rosa-cola-killed"]
         small = [pool.submit(tree.tables, "cells", [tree.out / "runs" / cell.name for cell in cells]) for tree in trees]
         for name, (old, new) in {"tables of these cells": small, "tables of the shipped records": shipped}.items():
             yield name, old.result(), new.result()
 
 
 def report(compared: Iterable[tuple[str, Results, Results]]) -> bool:
-    """Print a line for each comparison, its differences below it; returns whether all are equal."""
+    """Print a line and the differences for each comparison; return whether all are equal."""
     equal, keys = True, []
     for name, before, now in compared:
         lines = differences(before, now)
@@ -277,7 +277,7 @@ def report(compared: Iterable[tuple[str, Results, Results]]) -> bool:
 
 
 def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--commit", metavar="REV", help="the commit to compare with")
     parser.add_argument("--only", default="", metavar="TEXT", help="only cells whose name contains TEXT")
@@ -286,7 +286,7 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Compare; returns the exit code."""
+    """Compare the trees; return the exit code."""
     args = parsed(argv)
     cells = [cell for cell in CELLS if args.only in cell.name]
     try:

@@ -1,10 +1,10 @@
-"""How long the suites of the papers would take on one GPU: an estimate by arithmetic.
+"""Estimates how long the suites of the papers take on one GPU.
 
     python scripts/hours.py [--card NAME]
 
-Prints the table of docs/howto/reproduce.md, of which nothing is measured. A step takes its arithmetic at a speed, or a
-time for each layer where that is longer, however small the batch is. With `--card` both come from the steps that
-`make bench-gpu` measured on a card, in results/bench/NAME.json; without, they are `ASSUMED`.
+Prints the table of docs/howto/reproduce.md; nothing is measured. A step takes as long as its arithmetic at a given
+speed, but at least a fixed time per layer. With `--card` both come from the steps that `make bench-gpu` measured
+(results/bench/NAME.json), otherwise from `ASSUMED`.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from rosa_bench.suite import plan
 
 @dataclass(frozen=True)
 class Speed:
-    """Of a card: operations per second, seconds for each layer of a step, and of a token that is decoded."""
+    """Operations per second of a GPU, and its seconds per layer of a step and of a decoded token."""
 
     flops: float
     layer_s: float  # forward, backward and update
-    token_s: float  # of a batch, for each layer
+    token_s: float  # per batch and layer
 
 
 # Sustained by an A100 with train.precision=bf16: a fifth of its peak.
@@ -65,11 +65,11 @@ ROWS = {
 
 
 def measured(path: Path) -> Speed:
-    """The speed of a card from its results. Raises ValueError that names the part that is missing."""
+    """The speed of a GPU from its results. Raises ValueError, naming the part, if one is missing."""
     parts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     for name in ("short", "long", "decoding"):
         if name not in parts:
-            raise ValueError(f"{path} has no part {name}; run make bench-gpu on that card")
+            raise ValueError(f"{path} has no part {name}; run make bench-gpu on that GPU")
     short, long, decoding = (parts[name]["numbers"] for name in ("short", "long", "decoding"))
     size, _ = PARAMETERS[f"roberta_{long['size']}"]
     _, layers = PARAMETERS[f"roberta_{short['size']}"]
@@ -83,7 +83,7 @@ def measured(path: Path) -> Speed:
 
 
 def hours(run: Run, speed: Speed = ASSUMED) -> float:
-    """One run: training, evaluation at every epoch, and decoding of every variant at the end."""
+    """Hours of a run: training, evaluation at every epoch, and decoding of every variant at the end."""
     examples, scored, tokens = ROWS[run.task.name]
     size, layers = PARAMETERS[run.model.name]
     batch = run.train.batch_size
@@ -101,14 +101,14 @@ def hours(run: Run, speed: Speed = ASSUMED) -> float:
 
 
 def rounded(value: float) -> str:
-    """Two digits at most: it is no more than an estimate."""
+    """A number with two digits at most, since it is an estimate."""
     if value < 0.1:
         return "< 0.1"
     return f"{value:.1f}" if value < 1 else f"{float(f'{value:.2g}'):,.0f}"
 
 
 def lines(speed: Speed = ASSUMED) -> list[str]:
-    """The table."""
+    """The lines of the table."""
     out = ["| suite | runs | hours of one GPU | of one seed |", "|---|---|---|---|"]
     for name in config.choices("suite"):
         suite = plan.load(name)
@@ -123,16 +123,16 @@ def lines(speed: Speed = ASSUMED) -> list[str]:
 
 
 def main() -> int:
-    """Print the table; 2 if there are no measurements of the card."""
+    """Print the table; return 2 if there are no measurements of the GPU."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--card", help="the name of a file in results/bench, without .json; default: assumptions")
+    parser.add_argument("--card", help="name of a file in results/bench, without .json (default: assumed speeds)")
     args = parser.parse_args()
     speed = ASSUMED
     if args.card is not None:
         try:
             speed = measured(Path("results/bench") / f"{args.card}.json")
         except (OSError, ValueError, KeyError) as error:
-            print(f"hours: no measurements of {args.card} can be read ({error})", file=sys.stderr)
+            print(f"hours: cannot read measurements of {args.card} ({error})", file=sys.stderr)
             return 2
     print("\n".join(lines(speed)))
     return 0

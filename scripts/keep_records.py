@@ -1,11 +1,11 @@
-"""Archives the finished runs of a suite in results/NAME.jsonl.gz: the records a checkout ships.
+"""Archives the finished runs of a suite in results/NAME.jsonl.gz, which ships with a checkout.
 
     python -m rosa_bench.suite embedded --jobs 2
     python scripts/keep_records.py embedded [output_dir=DIR]
 
 The archive holds records, training curves and the paired tests computed from the runs' predictions; predictions stay in
-the runs. A damaged record is named and left out, unless the copy beside it is whole. README.md gets the suite's table
-between its lines <!-- NAME: begin --> and <!-- NAME: end -->.
+the runs. A damaged record is skipped with a message, unless its copy is intact. The suite's table replaces the lines
+between <!-- NAME: begin --> and <!-- NAME: end --> in README.md.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from rosa_bench.tables.comparison_cache import load_tests, plain_tests
 
 
 def main(name: str, overrides: list[str]) -> int:
-    """Archive the runs and draw their table."""
+    """Archive the runs and write their table."""
     cells = plan.plan(plan.load(name), overrides)
-    finished = dict(whole(cells))
+    finished = dict(finished_runs(cells))
     if not finished:
         print(f"no cell of {name} is done; run: python -m rosa_bench.suite {name}", file=sys.stderr)
         return EXIT_USAGE
     target = Path("results") / f"{name}{SUFFIX}"
     runs = next(iter(finished)).parent
-    archived = read_archive(target)
-    wanted = {cell.key for cell in cells}
-    records = {record.key: record for record in archived.records if record.key in wanted}
+    archive = read_archive(target)
+    keys = {cell.key for cell in cells}
+    records = {record.key: record for record in archive.records if record.key in keys}
     records |= {record.key: record for record in finished.values()}
-    events = archived.events | {folder.name: curve(folder) for folder in finished}
-    write_archive(target, records.values(), events, archived.comparisons)
+    events = archive.events | {folder.name: curve(folder) for folder in finished}
+    write_archive(target, records.values(), events, archive.comparisons)
     with tempfile.TemporaryDirectory() as out:
         code = tables.main(["--runs", str(runs), "--runs", str(target), "--out", out, "--suite", name, "--no-plots"])
         if code != EXIT_DONE:
@@ -52,8 +52,8 @@ def main(name: str, overrides: list[str]) -> int:
     return EXIT_DONE
 
 
-def whole(cells: Sequence[plan.Cell]) -> Iterator[tuple[Path, Record]]:
-    """Folder and record of each cell that is done and whose checksum fits; a damaged one is named."""
+def finished_runs(cells: Sequence[plan.Cell]) -> Iterator[tuple[Path, Record]]:
+    """Yield folder and record of each finished cell; damaged records are skipped with a message."""
     for cell in cells:
         path = cell.folder / "record.json"
         if not path.is_file():

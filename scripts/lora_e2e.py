@@ -1,11 +1,11 @@
-"""E2E as LoRA's experiments have it, with tokenised references, in the layout of `data=local`.
+"""Converts E2E as used in LoRA's experiments, with tokenised references, to the layout of `data=local`.
 
     git clone https://github.com/microsoft/LoRA && git -C LoRA checkout c4593f0
     python scripts/lora_e2e.py LoRA/examples/NLG/data/e2e DIR
     python -m rosa_bench task=e2e task.scoring=lora data=local data.dir=DIR
 
-A line of train.txt, valid.txt and test.txt is `key : value | key : value||reference`. Training rows keep one reference
-each; of the other splits a row is an input with all its references, inputs in first-seen order (as `gpt2_decode.py`).
+A line of train.txt, valid.txt and test.txt is `key : value | key : value||reference`. A training row has one
+reference; a row of another split is an input with all its references, in order of first appearance (`gpt2_decode.py`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SPLITS = {"train": "train", "valid": "validation", "test": "test"}
 
 
 def rows(text: str, grouped: bool) -> list[dict[str, object]]:
-    """The rows of one file. Raises ValueError, naming the line, where one has no `||` or a pair no ` : `."""
+    """The rows of one file. Raises ValueError, naming the line, if a line has no `||` or a pair no ` : `."""
     by_input: dict[str, list[str]] = {}
     out: list[dict[str, object]] = []
     for number, line in enumerate(text.splitlines(), start=1):
@@ -40,12 +40,12 @@ def main(source: Path, target: Path) -> None:
     for name, split in SPLITS.items():
         path = source / f"{name}.txt"
         try:
-            found = rows(path.read_text(encoding="utf-8"), grouped=split != "train")
+            converted = rows(path.read_text(encoding="utf-8"), grouped=split != "train")
         except (OSError, ValueError) as error:
             raise SystemExit(f"{path}: {error}") from error
-        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found)
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in converted)
         (target / "e2e_nlg" / f"{split}.jsonl").write_text(lines, encoding="utf-8")
-        print(f"{target / 'e2e_nlg' / split}.jsonl: {len(found)} rows")
+        print(f"{target / 'e2e_nlg' / split}.jsonl: {len(converted)} rows")
 
 
 if __name__ == "__main__":

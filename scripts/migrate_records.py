@@ -1,11 +1,11 @@
-"""Gives the runs of a folder or an archive the keys of this version, and writes them to an archive.
+"""Writes the runs of a folder or an archive to an archive, with the keys of this version.
 
     python scripts/migrate_records.py results/old_runs results/embedded.jsonl.gz [--drop PATTERN ...]
 
-Needed once after a release that changes how keys are made. Every record keeps its scores. Its configuration gets the
-names of its choices, its key and run id are computed anew, and its paired tests are found again under the new keys.
-Runs of a task of another version are left out, and so are those whose run id matches a `--drop` pattern: results that
-this version would not produce. Prints what changed.
+Needed once after a release that changes how keys are computed. Scores stay as they are. Each configuration gets the
+names of its choices, its key and run id are recomputed, and its paired tests move to the new keys. Skips runs of a task
+of another version, and runs whose id matches a `--drop` pattern: results that this version would not produce. Prints
+the number of changes.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from rosa_bench.tables.build import build
 
 
 def main() -> int:
-    """Migrate, and report."""
+    """Migrate the records and print a summary."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path)
     parser.add_argument("target", type=Path)
     parser.add_argument("--drop", action="append", default=[], metavar="PATTERN")
     args = parser.parse_args()
-    found = collect([args.source])
+    collection = collect([args.source])
     events = read_archive(args.source).events if is_archive(args.source) else {}
     old_keys: dict[str, str] = {}
     records: list[Record] = []
     curves: dict[str, Any] = {}
     counts = dict.fromkeys(("migrated", "unchanged", "dropped", "not of this version"), 0)
-    for record in found.records:
+    for record in collection.records:
         if any(fnmatch(record.run_id, pattern) for pattern in args.drop) or not of_this_version(record):
             counts["dropped"] += 1
             continue
@@ -62,7 +62,7 @@ def main() -> int:
     write_archive(args.target, records, curves, {})
     tests = dict(rekeyed(args.target, comparison_cache.load_tests(args.source), old_keys))
     write_archive(args.target, records, curves, comparison_cache.plain_tests(tests))
-    print(", ".join(f"{count} {name}" for name, count in counts.items() if count) + f"; {len(tests)} paired tests kept")
+    print(", ".join(f"{count} {name}" for name, count in counts.items() if count) + f"; {len(tests)} paired tests")
     return EXIT_DONE
 
 
@@ -81,14 +81,14 @@ def version_of(task: str) -> int:
 def with_new_key(record: Record) -> Record:
     """The record with the names of its choices, and the key and run id of this version."""
     values = {"output_dir": "results/runs", "resume": "auto", "force": False, "seed": record.seed} | record.config
-    values["choices"] = {**dict(named(record)), **(record.config.get("choices") or {})}
+    values["choices"] = {**dict(choices_of(record)), **(record.config.get("choices") or {})}
     run = config.resolve(values)
     key = config_key(run)
     return dataclasses.replace(record, config=run.to_dict(), key=key, run_id=run_id(run, key))
 
 
-def named(record: Record) -> Iterator[tuple[str, str]]:
-    """The choice of each group that a record's configuration comes from, as far as a yaml here matches it."""
+def choices_of(record: Record) -> Iterator[tuple[str, str]]:
+    """Yield group and choice of a record's configuration, where a yaml of this version matches it."""
     for group in config.GROUPS:
         node = record.config[group]
         name = node.get("name") or node.get("preset") or node.get("source")
@@ -99,28 +99,28 @@ def named(record: Record) -> Iterator[tuple[str, str]]:
 
 
 def rekeyed(
-    archive: Path, known: Mapping[str, comparison_cache.Test], old_keys: Mapping[str, str]
+    archive: Path, tests: Mapping[str, comparison_cache.Test], old_keys: Mapping[str, str]
 ) -> Iterator[tuple[str, comparison_cache.Test]]:
-    """The comparisons that the tables of the archive's records ask for, under their new identity."""
-    asked: dict[str, comparison_cache.Test] = {}
+    """Yield the comparisons that the tables of the archive's records use, with their new identity."""
+    renamed: dict[str, comparison_cache.Test] = {}
     identity = comparison_cache.identity
 
-    def noting(
+    def recording(
         method: Iterable[str], baseline: Iterable[str], metric: str, split: str, variants: tuple[str, str] = ("", "")
     ) -> str:
         groups = list(method), list(baseline)
         new = identity(*groups, metric, split, variants)
         old = identity(*([old_keys[key] for key in group] for group in groups), metric, split, variants)
-        if old in known:
-            asked[new] = known[old]
+        if old in tests:
+            renamed[new] = tests[old]
         return new
 
-    comparison_cache.identity = noting  # type: ignore[assignment]
-    found = collect([archive])
-    comparer = against_baseline.Comparer(found, {}, [])
-    for grid in build(found, {name: plan.load(name) for name in config.choices("suite")}):
+    comparison_cache.identity = recording  # type: ignore[assignment]
+    collection = collect([archive])
+    comparer = against_baseline.Comparer(collection, {}, [])
+    for grid in build(collection, {name: plan.load(name) for name in config.choices("suite")}):
         comparer.compared(grid)
-    yield from asked.items()
+    yield from renamed.items()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Writes a pre-trained mini backbone the way it ships: fp16 weights, tokenizer, ``card.json`` and ``README.md``."""
+"""Writes a pre-trained mini backbone as it ships: fp16 weights, tokenizer, ``card.json`` and ``README.md``."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ Made by `{command}`; `card.json` has the loss curve, versions and checksums.
 
 
 def tree_sha(root: Path, *folders: str) -> str:
-    """Name the commit a run begins at, with ``-dirty`` when tracked files of some folders differ from it."""
+    """The current commit, with ``-dirty`` if tracked files of these folders differ from it."""
     try:
         options: dict[str, Any] = {"cwd": root, "capture_output": True, "text": True, "check": True}
         sha = subprocess.run(["git", "rev-parse", "HEAD"], **options).stdout.strip()
@@ -54,7 +54,7 @@ def tree_sha(root: Path, *folders: str) -> str:
 
 
 def file_sha(path: Path) -> str:
-    """Give the sha256 of a file."""
+    """The sha256 of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -65,7 +65,7 @@ def export(
     facts: dict[str, Any],
     measure: Callable[[PreTrainedModel], float],
 ) -> Path:
-    """Write the shipped folder beside ``target`` and swap it in; ``measure`` gives a model's held-out loss."""
+    """Write the folder to ship and replace ``target`` with it; ``measure`` returns a model's held-out loss."""
     recipe, partial = facts["recipe"], target.with_name(target.name + ".partial")
     parameters = sum(p.numel() for p in model.parameters())
     fresh_loss = measure(type(model)(model.config))
@@ -83,7 +83,9 @@ def export(
     (partial / "model.safetensors").chmod(0o644)
     size = (partial / "model.safetensors").stat().st_size
     if parameters > MAX_PARAMETERS or size > MAX_BYTES or not math.isfinite(loss):
-        raise ValueError(f"{recipe['name']} may not ship: {parameters} parameters, {size} bytes, held-out loss {loss}")
+        raise ValueError(
+            f"{recipe['name']} exceeds a limit: {parameters} parameters, {size} bytes, held-out loss {loss}"
+        )
     card = {
         "name": recipe["name"],
         "command": " ".join(["python", "scripts/" + Path(sys.argv[0]).name, *sys.argv[1:]]),
@@ -122,7 +124,7 @@ def export(
 
 
 def readme(card: dict[str, Any]) -> str:
-    """Fill the short card that people read."""
+    """The text of README.md."""
     recipe, encoder = card["recipe"], card["recipe"]["kind"] == "encoder"
     return README.format(
         name=card["name"],

@@ -1,4 +1,4 @@
-"""Feeds the pre-training of the mini backbones: tokenizers trained on prose, batches that depend on the step only."""
+"""Data for pre-training the mini backbones: tokenizers trained on prose, and batches that depend only on the step."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from rosa_bench.embedded import prose
 if TYPE_CHECKING:
     from pretrain_minis import Mini
 
-POOL_BATCHES = 64  # batches that are cut from one stretch of prose
+POOL_BATCHES = 64  # batches from one stretch of prose
 TOKENIZER_SEED, HELD_OUT_SEED, TRAIN_SEED = 1, 2, 1000  # prose seeds; pool k of training reads TRAIN_SEED + k
 TOKENIZER_DOCUMENTS = 20_000
 ROBERTA_SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 SHARES = {"single": 0.3, "pair": 0.8}  # cumulative; the rest are passages
-SUCCESSORS, SUCCESSOR_ROWS, SUCCESSOR_SEED = 64, 30_000, 3  # the table of words seen after a word, and its prose
-MASKED, REPLACED = 0.15, 0.12  # shares of the words; the latter only in rows that are not left clean
+SUCCESSORS, SUCCESSOR_ROWS, SUCCESSOR_SEED = 64, 30_000, 3  # table of the words that follow a word, and its prose
+MASKED, REPLACED = 0.15, 0.12  # shares of the words; REPLACED only in rows that are not clean
 CLEAN_ROWS, REORDERED_ROWS = 0.3, 0.2  # shares of the rows
-DECODER_WIDTHS = (128, 128, 128, 256)  # every position gets trained, most of the work stays in short rows
+DECODER_WIDTHS = (128, 128, 128, 256)  # trains every position with mostly short rows
 
 
 class Batch(NamedTuple):
-    """Rows of one step: what the model reads, which positions of the flattened rows it predicts, and their words.
+    """Rows of one step: inputs, predicted positions of the flattened rows, and their words.
 
-    The encoder also says of each position in ``judged`` whether its word was ``altered`` (1.0) or stands as written.
+    For the encoder, ``altered`` is 1.0 for each position in ``judged`` whose word was altered, else 0.0.
     """
 
     inputs: torch.Tensor
@@ -46,7 +46,7 @@ class Batch(NamedTuple):
 
 
 def load_or_train_tokenizer(mini: Mini, folder: Path) -> PreTrainedTokenizerBase:
-    """Give the byte-level BPE tokenizer of a run; the first call trains it on prose and keeps it in ``folder``."""
+    """The byte-level BPE tokenizer of a run; the first call trains it on prose and stores it in ``folder``."""
     home = folder / "tokenizer"
     if not (home / "done").exists():
         special = ROBERTA_SPECIAL if mini.kind == "encoder" else ["<|endoftext|>"]
@@ -78,12 +78,12 @@ def load_or_train_tokenizer(mini: Mini, folder: Path) -> PreTrainedTokenizerBase
 
 
 def prose_seeds(mini: Mini) -> dict[str, int]:
-    """Say which seeds of the prose a run reads."""
+    """The seeds of the prose that a run reads."""
     return {"tokenizer": TOKENIZER_SEED, "held_out": HELD_OUT_SEED, "train_from": TRAIN_SEED + mini.seed * 1_000_000}
 
 
 def sentences_of(document: str) -> list[str]:
-    """Cut a document at its sentence boundaries."""
+    """Split a document into sentences."""
     return [part for part in SENTENCE_END.split(document.strip()) if part]
 
 
@@ -93,7 +93,7 @@ def piece_ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list
 
 
 def encoder_rows(mini: Mini, tokenizer: PreTrainedTokenizerBase, seed: int, chunk: int = 64) -> Iterator[list[int]]:
-    """Stream rows shaped like the encoder's later inputs: single sentences, pairs of neighbours, whole passages."""
+    """Yield rows like the encoder's later inputs: single sentences, neighbouring pairs, and passages."""
     begin, end, widest = tokenizer.bos_token_id, tokenizer.eos_token_id, mini.positions - 2
     rng, stream = random.Random(f"rows {mini.name} {seed}"), prose(mini.kind, seed)
     while True:
@@ -117,7 +117,7 @@ def encoder_rows(mini: Mini, tokenizer: PreTrainedTokenizerBase, seed: int, chun
 
 
 def encoder_batches(mini: Mini, rows: list[list[int]]) -> list[list[list[int]]]:
-    """Put rows of like length together, so that next to nothing is padding."""
+    """Batches of rows of similar length, with little padding."""
     batches: list[list[list[int]]] = [[]]
     for row in sorted(rows, key=len):
         if batches[-1] and (len(batches[-1]) + 1) * len(row) > mini.tokens_per_batch:
@@ -127,7 +127,7 @@ def encoder_batches(mini: Mini, rows: list[list[int]]) -> list[list[list[int]]]:
 
 
 def decoder_rows(mini: Mini, tokenizer: PreTrainedTokenizerBase, seed: int, width: int) -> Iterator[list[int]]:
-    """Stream rows of ``width`` that start at a document's start, with documents joined by the end-of-text token."""
+    """Yield rows of ``width`` tokens that begin with a document; the end-of-text token joins documents."""
     end = tokenizer.eos_token_id
     rng, stream = random.Random(f"rows {mini.name} {seed} {width}"), prose(mini.kind, seed)
     row: list[int] = []
@@ -143,7 +143,7 @@ def decoder_rows(mini: Mini, tokenizer: PreTrainedTokenizerBase, seed: int, widt
 
 @lru_cache(maxsize=2)
 def pool(mini: Mini, tokenizer: PreTrainedTokenizerBase, seed: int) -> list[list[list[int]]]:
-    """Cut one stretch of prose into shuffled batches of rows; pools are independent, so a run can enter at any."""
+    """Shuffled batches of rows from one stretch of prose. Pools are independent, so a run can resume at any of them."""
     rng, batches = random.Random(f"pool {mini.name} {seed}"), []
     if mini.kind == "encoder":
         stream, rows, size = encoder_rows(mini, tokenizer, seed), [], 0
@@ -164,23 +164,23 @@ def pool(mini: Mini, tokenizer: PreTrainedTokenizerBase, seed: int) -> list[list
 
 @lru_cache(maxsize=1)
 def successors(mini: Mini, tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
-    """Tabulate, for every piece, a sample of the pieces that follow it in prose: [pieces, SUCCESSORS]."""
+    """A sample [pieces, SUCCESSORS] of the pieces that follow each piece in prose."""
     rng = random.Random(f"successors {mini.name}")
-    seen: dict[int, list[int]] = {}
+    followers: dict[int, list[int]] = {}
     for row in islice(encoder_rows(mini, tokenizer, SUCCESSOR_SEED), SUCCESSOR_ROWS):
         for before, after in pairwise(row):
-            found = seen.setdefault(before, [])
-            if len(found) < SUCCESSORS:
-                found.append(after)
+            sample = followers.setdefault(before, [])
+            if len(sample) < SUCCESSORS:
+                sample.append(after)
             elif rng.random() < 0.1:
-                found[rng.randrange(SUCCESSORS)] = after
+                sample[rng.randrange(SUCCESSORS)] = after
     unknown = [tokenizer.unk_token_id]
-    lists = [seen.get(piece, unknown) for piece in range(len(tokenizer))]
-    return torch.tensor([[found[i % len(found)] for i in range(SUCCESSORS)] for found in lists])
+    lists = [followers.get(piece, unknown) for piece in range(len(tokenizer))]
+    return torch.tensor([[sample[i % len(sample)] for i in range(SUCCESSORS)] for sample in lists])
 
 
 def reorder(row: list[int], special: int, rng: random.Random) -> tuple[list[int], list[int]]:
-    """Swap two neighbouring words of a row, or drop one, or put one of its words elsewhere; marks what was touched."""
+    """Swap two neighbouring words of a row, delete one, or insert one elsewhere; mark the changed positions."""
     row, marks = list(row), [0] * len(row)
     words = [i for i in range(1, len(row) - 2) if row[i] >= special and row[i + 1] >= special]
     if len(words) < 3:
@@ -199,15 +199,15 @@ def reorder(row: list[int], special: int, rng: random.Random) -> tuple[list[int]
 
 
 def encoder_batch(mini: Mini, tokenizer: PreTrainedTokenizerBase, rows: list[list[int]], seed: int) -> Batch:
-    """Make one task of two: words to guess behind masks, and words to judge, some of them altered.
+    """A batch of the two tasks: predict masked words, and detect altered words.
 
-    A replaced word is one that was seen after the word before it, so that only the rest of the sentence gives it away.
+    A replacement is a word that follows the preceding word in prose, so only the rest of the sentence reveals it.
     """
     special, rng = len(ROBERTA_SPECIAL), random.Random(f"reorder {seed}")
     touched = [reorder(row, special, rng) if rng.random() < REORDERED_ROWS else (row, [0] * len(row)) for row in rows]
     width = max(len(row) for row, _ in touched)
     ids = torch.tensor([row + [tokenizer.pad_token_id] * (width - len(row)) for row, _ in touched])
-    marks = torch.tensor([found + [0] * (width - len(found)) for _, found in touched])
+    marks = torch.tensor([marked + [0] * (width - len(marked)) for _, marked in touched])
     generator = torch.Generator().manual_seed(seed)
     draw, clean = torch.rand(ids.shape, generator=generator), torch.rand(len(rows), 1, generator=generator) < CLEAN_ROWS
     words = ids >= special
@@ -231,7 +231,7 @@ def encoder_batch(mini: Mini, tokenizer: PreTrainedTokenizerBase, rows: list[lis
 
 
 def to_batch(mini: Mini, tokenizer: PreTrainedTokenizerBase, rows: list[list[int]], seed: int) -> Batch:
-    """Make tensors of rows: the encoder's masked and altered afresh, the decoder's shifted by one."""
+    """Tensors of rows: masked and altered for the encoder, shifted by one for the decoder."""
     if mini.kind == "encoder":
         return encoder_batch(mini, tokenizer, rows, seed)
     ids = torch.tensor(rows)
@@ -240,13 +240,13 @@ def to_batch(mini: Mini, tokenizer: PreTrainedTokenizerBase, rows: list[list[int
 
 
 def batch_at(mini: Mini, tokenizer: PreTrainedTokenizerBase, step: int) -> Batch:
-    """Give the batch of a step; the same for every run of a recipe, interrupted or not."""
+    """The batch of a step, the same for every run of a recipe, interrupted or not."""
     rows = pool(mini, tokenizer, TRAIN_SEED + mini.seed * 1_000_000 + step // POOL_BATCHES)[step % POOL_BATCHES]
     return to_batch(mini, tokenizer, rows, mini.seed * 1_000_000_007 + step)
 
 
 def held_out_batches(mini: Mini, tokenizer: PreTrainedTokenizerBase, count: int) -> Iterator[Batch]:
-    """Give batches of prose that training never reads: ``count`` single sentences, or rows of 128 tokens."""
+    """Yield batches of held-out prose: ``count`` single sentences, or rows of 128 tokens."""
     if mini.kind == "encoder":
         texts = (s for document in prose(mini.kind, HELD_OUT_SEED) for s in sentences_of(document))
         ids = piece_ids(tokenizer, list(islice(texts, count)))

@@ -4,7 +4,7 @@
     python scripts/pretrain_minis.py gpt2_mini
 
 The step budget is fixed, the data are a pure function of the step, and a checkpoint is written atomically under
-``results/pretrain/<name>/``: kill it at any time and the same command goes on. At the end the weights (fp16), the
+``results/pretrain/<name>/``: after an interruption the same command resumes. At the end the weights (fp16), the
 tokenizer, ``card.json`` and ``README.md`` land in ``rosa_bench/embedded/models/<name>/``.
 """
 
@@ -60,23 +60,23 @@ class Mini:
     warmup: int = 500
     weight_decay: float = 0.01
     clip: float = 1.0
-    judging: float = 0.0  # weight of the mean loss of telling altered words, beside the mean loss of guessing words
+    judging: float = 0.0  # weight of the loss for detecting altered words, relative to the loss for masked words
     seed: int = 0
 
 
 SHAPE: dict[str, Any] = {"hidden": 192, "layers": 4, "heads": 3, "ffn": 768}
 MINIS = {
-    # nearly every word one piece: with 2,000 pieces the same budget learns almost no agreement
+    # nearly every word is one piece: with 2,000 pieces the same budget learns almost no agreement
     "roberta_mini": Mini(
         name="roberta_mini", kind="encoder", vocab=5000, positions=130, steps=12500, judging=8.0, **SHAPE
     ),
-    # names are open-ended and are spelled in pieces
+    # names are an open class and are spelled in pieces
     "gpt2_mini": Mini(name="gpt2_mini", kind="decoder", vocab=3000, positions=256, steps=10000, **SHAPE),
 }
 
 
 class Judge(torch.nn.Module):
-    """Says of each position whether its word was altered; thrown away when pre-training is done."""
+    """Predicts for each position whether its word was altered. Used only in pre-training."""
 
     def __init__(self, hidden: int) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class Judge(torch.nn.Module):
 
 
 def build(mini: Mini, tokenizer: PreTrainedTokenizerBase, dropout: float = 0.0) -> PreTrainedModel:
-    """Make the model of a recipe with fresh weights; the data are endless, so it trains without dropout."""
+    """Create the model of a recipe with new weights, without dropout because the data never repeat."""
     shared: dict[str, Any] = {"vocab_size": len(tokenizer), "attn_implementation": "eager"}
     if mini.kind == "encoder":
         return RobertaForMaskedLM(
@@ -128,25 +128,25 @@ def build(mini: Mini, tokenizer: PreTrainedTokenizerBase, dropout: float = 0.0) 
 
 
 def hidden_states(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
-    """Run the backbone: [positions of all rows, hidden]."""
+    """The backbone's hidden states [positions of all rows, hidden]."""
     out: torch.Tensor = model.base_model(input_ids=batch.inputs, attention_mask=batch.attention).last_hidden_state
     return out.flatten(0, 1)
 
 
 def guessing_loss(model: PreTrainedModel, batch: Batch, hidden: torch.Tensor) -> torch.Tensor:
-    """Sum the cross-entropy over the predicted positions only; logits elsewhere are never made."""
+    """Cross-entropy summed over the predicted positions; no other logits are computed."""
     return F.cross_entropy(model.lm_head(hidden[batch.predicted]).float(), batch.targets, reduction="sum")
 
 
 def judging_loss(judge: torch.nn.Module, batch: Batch, hidden: torch.Tensor) -> torch.Tensor:
-    """Give the mean binary cross-entropy of telling altered words from those that stand as written."""
+    """Mean binary cross-entropy of detecting altered words."""
     assert batch.judged is not None and batch.altered is not None
     return F.binary_cross_entropy_with_logits(judge(hidden[batch.judged]).float(), batch.altered)
 
 
 @torch.no_grad()
 def held_out_loss(mini: Mini, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, count: int) -> float:
-    """Measure the mean loss (nats a predicted token, fp32) on held-out prose; ``count`` sentences or documents."""
+    """Mean loss (nats per predicted token, fp32) on ``count`` sentences or documents of held-out prose."""
     model.eval()
     total, predicted = 0.0, 0
     for batch in held_out_batches(mini, tokenizer, count):
@@ -157,7 +157,7 @@ def held_out_loss(mini: Mini, model: PreTrainedModel, tokenizer: PreTrainedToken
 
 
 def lr_factor(mini: Mini, step: int) -> float:
-    """Scale the learning rate: linear warm-up, then a half cosine down to 2 %."""
+    """Factor of the learning rate: linear warm-up, then a half cosine down to 2 %."""
     if step < mini.warmup:
         return (step + 1) / mini.warmup
     progress = (step - mini.warmup) / max(1, mini.steps - mini.warmup)
@@ -165,7 +165,7 @@ def lr_factor(mini: Mini, step: int) -> float:
 
 
 def optimizer_of(mini: Mini, model: torch.nn.Module) -> torch.optim.AdamW:
-    """Make AdamW that decays the matrices and leaves biases and norms alone."""
+    """AdamW with weight decay for matrices, but not for biases and norms."""
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     vectors = [p for p in model.parameters() if p.ndim < 2]
     groups = [{"params": matrices, "weight_decay": mini.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
@@ -173,18 +173,18 @@ def optimizer_of(mini: Mini, model: torch.nn.Module) -> torch.optim.AdamW:
 
 
 def save_atomically(state: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint so that a kill at any moment leaves the old or the new one, never half of one."""
-    half = path.with_suffix(".partial")
-    with half.open("wb") as file:
+    """Write a checkpoint atomically: a kill leaves the old or the new one."""
+    partial_path = path.with_suffix(".partial")
+    with partial_path.open("wb") as file:
         torch.save(state, file)
         file.flush()
         os.fsync(file.fileno())
-    half.replace(path)
+    partial_path.replace(path)
 
 
 @dataclass
 class Progress:
-    """What a run has behind it; saved with every checkpoint."""
+    """Progress of a run, saved with every checkpoint."""
 
     step: int = 0
     tokens: int = 0
@@ -196,7 +196,7 @@ class Progress:
 
 
 class Trainee(NamedTuple):
-    """A model and its judge in training: fp32 weights, and a bf16 copy that computes (autocast casts everywhere)."""
+    """A model and its judge in training: fp32 weights, and a bf16 copy for computing (faster than autocast)."""
 
     model: torch.nn.ModuleList
     shadow: torch.nn.ModuleList
@@ -204,7 +204,7 @@ class Trainee(NamedTuple):
 
 
 def train(mini: Mini, folder: Path, minutes: float | None, every: int = 200) -> tuple[PreTrainedModel, Progress]:
-    """Train to the end of the recipe, or for some minutes; continues from the checkpoint in ``folder``."""
+    """Train to the end of the recipe, or for some minutes, from the checkpoint in ``folder`` if there is one."""
     tokenizer = load_or_train_tokenizer(mini, folder)
     torch.manual_seed(mini.seed)
     model = build(mini, tokenizer).train()
@@ -214,12 +214,12 @@ def train(mini: Mini, folder: Path, minutes: float | None, every: int = 200) -> 
     if path.exists():
         state = torch.load(path, weights_only=True)
         if state["recipe"] != repr(mini):
-            raise ValueError(f"{path} is of another recipe, {state['recipe']}; delete it to start again")
+            raise ValueError(f"{path} belongs to another recipe, {state['recipe']}; delete it to start again")
         both.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         progress = Progress(**state["progress"])
         progress.resumed += 1
-        print(f"{mini.name}: goes on from step {progress.step}", flush=True)
+        print(f"{mini.name}: resuming from step {progress.step}", flush=True)
     cast_into(trainee.shadow, both)
     started, wall_before = time.monotonic(), progress.wall_s
     while progress.step < mini.steps:
@@ -242,7 +242,7 @@ def cast_into(shadow: torch.nn.Module, model: torch.nn.Module) -> None:
 
 
 def train_step(mini: Mini, trainee: Trainee, batch: Batch, progress: Progress) -> None:
-    """Take one optimiser step in bf16 and book its loss into the curve."""
+    """Take one optimiser step in bf16 and add its loss to the curve."""
     model, shadow, optimizer = trainee
     for group in optimizer.param_groups:
         group["lr"] = mini.lr * lr_factor(mini, progress.step)
@@ -268,21 +268,21 @@ def train_step(mini: Mini, trainee: Trainee, batch: Batch, progress: Progress) -
 
 
 def arguments() -> argparse.Namespace:
-    """Read the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=sorted(MINIS))
-    parser.add_argument("--minutes", type=float, help="stop after so many minutes; the same command goes on later")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads (the result is repeatable for a number)")
-    parser.add_argument("--steps", type=int, help="another step budget than the recipe's, for a trial")
-    parser.add_argument("--results", type=Path, default=ROOT / "results" / "pretrain", help="where checkpoints go")
+    parser.add_argument("--minutes", type=float, help="stop after this many minutes; the same command resumes later")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads (results depend on it)")
+    parser.add_argument("--steps", type=int, help="number of steps for a trial (default: the recipe's)")
+    parser.add_argument("--results", type=Path, default=ROOT / "results" / "pretrain", help="folder for checkpoints")
     parser.add_argument(
-        "--models", type=Path, default=ROOT / "rosa_bench" / "embedded" / "models", help="where it ships"
+        "--models", type=Path, default=ROOT / "rosa_bench" / "embedded" / "models", help="folder for the result"
     )
     return parser.parse_args()
 
 
 def main() -> None:
-    """Run one recipe to its end and write the shipped folder."""
+    """Run one recipe and write the folder to ship."""
     args = arguments()
     torch.set_num_threads(args.threads)
     torch.set_flush_denormal(True)
@@ -292,11 +292,11 @@ def main() -> None:
         mini = replace(mini, steps=args.steps)
     folder = args.results / mini.name
     folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "git_sha").exists():  # the state the run began with, also after a resumption
+    if not (folder / "git_sha").exists():  # of the start of the run, also after a resume
         (folder / "git_sha").write_text(tree_sha(ROOT, "rosa_bench/embedded", "scripts"))
     model, progress = train(mini, folder, args.minutes)
     if progress.step < mini.steps:
-        print(f"{mini.name}: stopped at step {progress.step}; the same command goes on")
+        print(f"{mini.name}: stopped at step {progress.step}; run the same command to resume")
         return
     tokenizer = load_or_train_tokenizer(mini, folder)
     shipped = build(mini, tokenizer, dropout=0.1)

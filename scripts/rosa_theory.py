@@ -1,10 +1,10 @@
-"""What low-rank updates can reach in linear regression, in closed form. Shapes: N rows, I inputs, O outputs, R rank.
+"""Errors of low-rank updates in linear regression, in closed form. Shapes: N rows, I inputs, O outputs, R rank.
 
 The ROSA paper claims that T = ceil(rank(X W0 - Y) / R) re-samplings reach the optimum of full fine-tuning, which LoRA
-of rank R cannot. `resampled` computes what each re-sampling reaches when training between two of them is perfect. The
-claim holds exactly where a split leaves the weight whole (`add`, `random_add`): every step then takes the R largest
-directions off the remaining error. `equal`, the method itself, first takes R directions of W out and has to spend rank
-on putting back what it lost, so it needs more steps.
+of rank R cannot. `resampled` computes the error after each re-sampling if training between them is perfect. The claim
+holds exactly if a factorization does not change the weight (`add`, `random_add`): every step then removes the R largest
+directions of the remaining error. `equal`, the method itself, first removes R directions of W and spends rank on
+restoring them, so it needs more steps.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from rosa_bench.methods.rosa import Rosa
 
 
 def floor(X_NI: torch.Tensor, difference_IO: torch.Tensor, rank: int) -> float:
-    """The least mean squared error over rows and outputs that an update of this rank leaves.
+    """The least mean squared error over rows and outputs with an update of this rank.
 
-    `difference_IO` is the update that would leave none. By Eckart and Young what remains are the singular values of
+    `difference_IO` is the update with zero error. By Eckart and Young the error consists of the singular values of
     X (W* - W0) beyond the first `rank`.
     """
     error = X_NI.double() @ difference_IO.double()
@@ -29,7 +29,7 @@ def floor(X_NI: torch.Tensor, difference_IO: torch.Tensor, rank: int) -> float:
 def resampled(
     X_NI: torch.Tensor, Y_NO: torch.Tensor, W_IO: torch.Tensor, method: Rosa, rank: int, generator: torch.Generator
 ) -> Iterator[float]:
-    """The mean squared error after each re-sampling, A and B being the best of their rank every time; endless."""
+    """Yield the mean squared error after each re-sampling, with the best A and B of their rank; endless."""
     X, Y, W = X_NI.double(), Y_NO.double(), W_IO.double()
     Q, triangle = torch.linalg.qr(X)
     while True:

@@ -1,8 +1,8 @@
-"""Says which attributes a generated text realises, and which it leaves out, gets wrong or makes up.
+"""Counts the attributes that a generated text omits, contradicts or invents.
 
-BLEU hardly sees a wrong name or a wrong rating; this does. The embedded grammar knows every wording of every value, so
-the check is exact for its own references: all of them have no error. A text of a real set can word a value in ways
-that are not known here, so the count is meant for the embedded tasks only.
+BLEU barely reflects a wrong name or rating. The embedded grammar lists every wording of every value, so the check is
+exact for its own references, which have no errors. Texts of real sets use other wordings, so use it for the embedded
+tasks only.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rosa_bench.embedded.data2text.restaurants import CUISINES, HEADS, parse_mea
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-# every wording that asserts a value, in lower case and with hyphens between words read as spaces
+# All wordings of each value, in lower case and with spaces instead of hyphens between words.
 SURFACES: dict[str, dict[str, tuple[str, ...]]] = {
     "eatType": {**HEADS},
     "food": {**{cuisine: (cuisine.lower(),) for cuisine in CUISINES}, "Fast food": ("fast food",)},
@@ -70,7 +70,7 @@ _HYPHEN = re.compile(r"(?<=\w)-(?=\w)")
 
 @cache
 def _patterns(key: str) -> tuple[re.Pattern[str], dict[str, str]]:
-    """Give one pattern for all wordings of an attribute, longest first, and the value that each wording asserts."""
+    """One pattern for all wordings of an attribute, longest first, and the value of each wording."""
     values = {wording: value for value, wordings in SURFACES[key].items() for wording in wordings}
     longest_first = sorted(values, key=lambda wording: (-len(wording), wording))
     choices = "|".join(re.escape(wording) for wording in longest_first)
@@ -80,9 +80,9 @@ def _patterns(key: str) -> tuple[re.Pattern[str], dict[str, str]]:
 def slot_errors(task: str, row_or_mr: Mapping[str, Any] | str, text: str) -> tuple[int, int]:
     """Count the attributes of a row that a text gets wrong, and all attributes of the row.
 
-    For ``e2e`` an attribute is wrong when it is missing, when another value of it is asserted, or when the row does
-    not have it and the text makes it up; made-up ones can bring the errors above the number of attributes. For
-    ``web_nlg`` and ``dart`` a triple is wrong when the text lacks its object, or names its subject nowhere.
+    For ``e2e`` an attribute is wrong if it is missing, if the text asserts another value, or if the text invents it;
+    because of inventions there can be more errors than attributes. For ``web_nlg`` and ``dart`` a triple is wrong if
+    the text lacks its subject or its object.
     """
     if task == "e2e":
         meaning = row_or_mr if isinstance(row_or_mr, str) else row_or_mr["meaning_representation"]
@@ -96,11 +96,11 @@ def slot_errors(task: str, row_or_mr: Mapping[str, Any] | str, text: str) -> tup
         errors, number = _meaning_errors({"name": row_or_mr["tripleset"][0][0], **meaning}, text)
         return errors, number - 1
     triples = list(_triples(task, row_or_mr))
-    return sum(not (_holds(text, subject) and _holds(text, value)) for subject, value in triples), len(triples)
+    return sum(not (_contains(text, subject) and _contains(text, value)) for subject, value in triples), len(triples)
 
 
-def _holds(text: str, name: str) -> bool:
-    """Say whether a text has a name in it as whole words, so that "Velmorando" is not taken for "Velmora"."""
+def _contains(text: str, name: str) -> bool:
+    """Whether a text contains a name as whole words: "Velmorando" does not contain "Velmora"."""
     place = text.find(name)
     while place >= 0:
         end = place + len(name)
@@ -112,10 +112,10 @@ def _holds(text: str, name: str) -> bool:
 
 def _meaning_errors(meaning: dict[str, str], text: str) -> tuple[int, int]:
     name, near = meaning["name"], meaning.get("near")
-    errors = int(not _holds(text, name))
+    errors = int(not _contains(text, name))
     masked = text.replace(name, "@")
     if near:
-        errors += not _holds(masked, near)
+        errors += not _contains(masked, near)
         masked = masked.replace(near, "@")
     masked = _HYPHEN.sub(" ", masked).lower()
     if not near:
@@ -123,13 +123,13 @@ def _meaning_errors(meaning: dict[str, str], text: str) -> tuple[int, int]:
     for key in SURFACES:
         pattern, values = _patterns(key)
         asserted = {values[wording] for wording in pattern.findall(masked)}
-        wanted = {meaning[key]} if key in meaning else set()
-        errors += asserted != wanted
+        expected = {meaning[key]} if key in meaning else set()
+        errors += asserted != expected
     return errors, len(meaning)
 
 
 def _triples(task: str, row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Give subject and object of each triple as a text words them; a table's own node has no name."""
+    """Yield subject and object of each triple as texts spell them; the node of a table has no name."""
     if task == "web_nlg":
         for triple in row["triples"]:
             subject, _, value = triple.split(" | ")

@@ -23,31 +23,31 @@ from rosa_bench.records.record import Record
 STYLES = {"full": ("black", "none"), "lora": ("#d55e00", "o"), "rosa": ("#0072b2", "s")}  # colour-blind safe
 VARIANTS = {"random_add": ("black", "o"), "equal": ("#0072b2", "s"), "projection": ("#d55e00", "^")}
 LABELS = {"lora": "LoRA", "rosa": "ROSA"}
-LEAST = 1e-6  # where the axis ends: share of the start's error
+LEAST = 1e-6  # end of the axis, as a share of the error before training
 
 
 def errors(records: list[Record], layers: int) -> dict[str, dict[int, float]]:
     """Training error over rank by method; full fine-tuning has rank 0."""
-    found: dict[str, dict[int, float]] = {}
+    by_method: dict[str, dict[int, float]] = {}
     for record in records:
         if record.task == "synthetic" and record.config["task"]["layers"] == layers:
             rank = record.config["method"].get("rank", 0)
-            found.setdefault(record.method, {})[rank] = record.scores["train"][""]["mse"]
-    return found
+            by_method.setdefault(record.method, {})[rank] = record.scores["train"][""]["mse"]
+    return by_method
 
 
 def linear() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Training vectors and labels of the one-layer task, and its start weight [I, O], the bias taken off the labels."""
+    """Training vectors and labels (minus the bias) of the one-layer task, and its start weight [I, O]."""
     task: Any = compose(["task=synthetic"]).task
-    drawn = world(task)
-    start = drawn.start.network["fc1"]
+    sample = world(task)
+    start = sample.start.network["fc1"]
     rows = slice(0, task.train_rows)
-    return drawn.vectors[rows], (drawn.labels[rows] - start.bias).detach(), start.weight.T.detach()
+    return sample.vectors[rows], (sample.labels[rows] - start.bias).detach(), start.weight.T.detach()
 
 
-def draw_errors(axis: Any, found: dict[str, dict[int, float]], start: float, title: str) -> None:
+def draw_errors(axis: Any, by_method: dict[str, dict[int, float]], start: float, title: str) -> None:
     """One panel: error over rank, as a share of the error before training."""
-    for method, by_rank in sorted(found.items()):
+    for method, by_rank in sorted(by_method.items()):
         colour, marker = STYLES[method]
         shares = {rank: max(error / start, LEAST) for rank, error in sorted(by_rank.items())}
         if method == "full":
@@ -79,12 +79,12 @@ def main() -> int:
     axes[0].plot(range(1, 24), floors, color="grey", linestyle=":", label="least error of an update of that rank")
     axes[0].set_ylabel("training error / error at the start")
     axes[0].legend(loc=(0.28, 0.3))
-    two = errors(records, 2)
+    two_layers = errors(records, 2)
     task: Any = compose(["task=synthetic", "task.layers=2"]).task
-    drawn = world(task)
+    sample = world(task)
     with torch.no_grad():
-        before = drawn.start(torch.arange(task.train_rows)[:, None]).logits - drawn.labels[: task.train_rows]
-    draw_errors(axes[1], two, float(before.square().mean()), "two layers, trained")
+        before = sample.start(torch.arange(task.train_rows)[:, None]).logits - sample.labels[: task.train_rows]
+    draw_errors(axes[1], two_layers, float(before.square().mean()), "two layers, trained")
     for variant, (colour, marker) in VARIANTS.items():
         steps = theory.resampled(X, Y, W, Rosa(variant=variant), 4, torch.Generator().manual_seed(1))
         shares = [1.0, *(max(error / start, LEAST) for error in itertools.islice(steps, 14))]
