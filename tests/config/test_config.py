@@ -57,7 +57,7 @@ WRONG = {
     "seed=99999999999": "seed=99999999999",
     "resume=perhaps": "'auto', 'never' or 'must'",
     "data=local": "data.dir=FOLDER",
-    "model.path=/does/not/exist": "not a folder",
+    "model.path=/does/not/exist": "not a readable folder",
     "+data.dri=x": "did you mean data.dir",
     "task.labels=[one]": "at least two names",
     "task.primary=f1": "is not among",

@@ -41,7 +41,7 @@ def test_other_weights_are_refused(package):
     with pytest.raises(UsageError, match="does not have the published sha256; reinstall some-weights"):
         source_of(model("0" * 64))
     (package / "model" / "model.safetensors").unlink()
-    with pytest.raises(UsageError, match="is missing; install some-weights again"):
+    with pytest.raises(UsageError, match="is missing; reinstall some-weights"):
         source_of(model())
 
 

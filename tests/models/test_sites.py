@@ -120,7 +120,7 @@ def test_what_all_leaves_out_is_said_and_recorded(capsys):
 def test_a_layout_that_is_not_known_is_refused_unless_the_map_is_taken_whole():
     model = made("gpt_neox")
     model.config.model_type = "gpt_neox_of_somebody"
-    named = r"in gpt_neox.layers.0.attention.query_key_value, .* method=peft method.type=LORA "
+    named = r"in gpt_neox.layers.0.attention.query_key_value in .* method=peft method.type=LORA "
     with pytest.raises(UsageError, match=named + r"method.config.target_modules=\[query_key_value\]"):
         find_sites(model, ["q"])
     assert [s.stop for s in find_sites(model, ["all"]) if s.role == "other"] == [96, 96]

@@ -152,7 +152,7 @@ def test_a_tensor_that_a_layer_does_not_use_is_refused(extra, tmp_path):
     if extra == "extra.weight":  # a module that the class does not have
         assert loading_facts(loaded(folder)[0])["skipped_tensors"]["count"] > 0
         return
-    with pytest.raises(UsageError, match=f"RobertaModel does not use {name}.{extra}"):
+    with pytest.raises(UsageError, match=f"RobertaModel has the layers of {name}.{extra} but does not use"):
         loaded(folder)
 
 
