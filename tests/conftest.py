@@ -1,4 +1,4 @@
-"""Backbones by kind, real rows where there are any, no network, and a clean environment for every test."""
+"""Fixtures: small backbones, optional real rows, no network, and a clean environment for every test."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 @pytest.fixture(scope="session")
 def backbone():
-    """A function from a kind (roberta, bert, gpt2, llama) to the folder of a small backbone of that class."""
+    """Maps a kind (roberta, bert, gpt2, llama) to the folder of a small backbone of that class."""
     return backbones.folder
 
 
@@ -34,22 +34,22 @@ def pytest_unconfigure() -> None:
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _nothing_old_to_look_through() -> None:
-    """What is there when a module's tests begin, stays: a run collects twice, a third of a second each among it all."""
+def _freeze_existing_objects() -> None:
+    """Freeze existing objects before each module: each run collects garbage twice, which takes 0.3 s per collection."""
     gc.collect()
     gc.freeze()
 
 
 @pytest.fixture
 def attempts() -> Iterator[Path]:
-    """A file with a line for each machine that a test has asked for; one that asks on purpose is forgiven by it."""
+    """A file with one line per machine that a test tried to reach; a test that does so on purpose clears it."""
     yield ATTEMPTS
     ATTEMPTS.write_text("")
 
 
 @pytest.fixture(autouse=True)
 def _no_network(request) -> Iterator[None]:
-    """A test fails that asks for another machine, or that starts a process which does."""
+    """Fail a test that tries to reach another machine, itself or in a process it starts."""
     ATTEMPTS.write_text("")
     yield
     if told := ATTEMPTS.read_text():
@@ -63,7 +63,7 @@ def _own_cache(tmp_path_factory, monkeypatch):
 
 @pytest.fixture
 def shared_data() -> Path:
-    """The folder of real rows beside the checkout; tests that need it are skipped without it."""
+    """The folder of real rows next to the checkout. Skips the test if it does not exist."""
     if not (SHARED / "data").is_dir():
         pytest.skip("no folder of real rows beside the checkout")
     return SHARED / "data"
@@ -95,7 +95,7 @@ def hub_server(tmp_path, monkeypatch) -> Iterator[Hub]:
 
 @pytest.fixture
 def hub_offline(monkeypatch) -> Callable[[], None]:
-    """A function after which nothing may be downloaded."""
+    """A function that forbids downloads from then on."""
     from huggingface_hub import constants
     from support import forget_hubs
 

@@ -1,4 +1,4 @@
-"""`import rosa_bench`: light, typed, documented by examples that run here, and safe beside other code of a process."""
+"""`import rosa_bench`: a light import, documented examples that run, and safe use next to other code in a process."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_the_documented_examples_run(example, tmp_path, monkeypatch, capsys):
     assert ("did you mean method.rank" in capsys.readouterr().out) or (tmp_path / "merged" / "config.json").is_file()
 
 
-def test_training_keeps_the_random_state_of_the_caller(tmp_path):
+def test_training_preserves_the_callers_random_state(tmp_path):
     random.seed(5), np.random.seed(6), torch.manual_seed(7)
     before = states()
     record = rosa_bench.train(["method=ia3", *SMALL, f"output_dir={tmp_path}"])
@@ -86,7 +86,7 @@ def test_composing_in_threads():
     ]
 
 
-def test_attach_and_merge_leave_the_function_of_the_model():
+def test_attach_and_merge_preserve_the_models_function():
     model, rows = roberta(), {"input_ids": torch.arange(4, 16).reshape(2, 6)}
     assert rosa_bench.attach(model, "lora", rank=4, targets=["q"]) is model
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""`python -m rosa_bench.decode`: a trained run decoded once more, at other ranks, on other rows, with other options."""
+"""`python -m rosa_bench.decode`: decoding a trained run again at other ranks, on other rows, with other options."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def texts(path: Path) -> list[str]:
 
 
 @EACH
-def test_what_a_run_has_said_is_said_again(method, tmp_path, capsys):
+def test_decoding_again_gives_the_scores_of_the_run(method, tmp_path, capsys):
     skip_refused(method, "gpt2_mini")
     record = run_experiment(small(tmp_path, "task=e2e", f"method={method}", *TRAINED))
     folder, out = tmp_path / record.run_id, tmp_path / "out.jsonl.gz"
@@ -78,7 +78,7 @@ def test_other_options_and_another_split(dylora, tmp_path, capsys):
 
 
 def test_another_search(dylora, tmp_path, capsys):
-    """With one beam and no ban the text is the same; a run from before the option was there can be decoded with it."""
+    """Options equal to the run's give the same text; an older run without the option can be decoded with it."""
     folder = tmp_path / "run"
     shutil.copytree(dylora[0], folder)
     config = OmegaConf.load(folder / "config.yaml")
@@ -121,12 +121,12 @@ def test_rows_from_a_folder(dylora, tmp_path, capsys):
         (("--out", "x.txt"), "several variants"),
     ],
 )
-def test_what_cannot_be_done_is_one_plain_line(dylora, capsys, arguments, said):
+def test_unsupported_options_are_one_line(dylora, capsys, arguments, said):
     code, out, err = told(capsys, dylora[0], *arguments)
     assert code == EXIT_USAGE and said in err and not out and len(err.splitlines()) == 1
 
 
-def test_folders_of_no_run_and_of_runs_that_were_not_saved(dylora, tmp_path, capsys):
+def test_folders_without_a_run_or_weights(dylora, tmp_path, capsys):
     code, _, err = told(capsys, tmp_path)
     assert code == EXIT_USAGE and "is not a run folder" in err
     shutil.copy(dylora[0] / "config.yaml", tmp_path)
@@ -142,7 +142,7 @@ def test_folders_of_no_run_and_of_runs_that_were_not_saved(dylora, tmp_path, cap
         assert code == EXIT_USAGE and "is not a run folder" in err
 
 
-def test_an_adapter_from_before_a_field_was_there(dylora, tmp_path, capsys):
+def test_an_adapter_from_before_a_field_existed(dylora, tmp_path, capsys):
     folder = tmp_path / "run"
     shutil.copytree(dylora[0], folder)
     path = folder / "adapter" / "adapter.json"
@@ -156,7 +156,7 @@ def test_an_adapter_from_before_a_field_was_there(dylora, tmp_path, capsys):
     assert code == EXIT_DONE and json.loads(printed)["scores"]["test"] == {"r2": dylora[1]["test"]["r2"]}
 
 
-def test_ranks_to_score_are_part_of_the_key_only_where_they_are_chosen(tmp_path):
+def test_score_ranks_enter_the_key_only_if_set(tmp_path):
     plain, chosen = (small(tmp_path, "task=e2e", "method=dylora", *more) for more in ((), ("method.score_ranks=[1]",)))
     assert config_key(plain) != config_key(chosen)
     assert plain.method.variants()[0] == "r1" and chosen.method.variants() == ["r1"]

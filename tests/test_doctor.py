@@ -1,4 +1,4 @@
-"""What the doctor says of a whole and of a broken set-up."""
+"""Messages of the doctor for a complete and for a broken setup."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from rosa_bench import doctor
 from rosa_bench.system import hub
 
 
-def test_a_whole_set_up(backbone, capsys, tmp_path):
+def test_a_complete_setup(backbone, capsys, tmp_path):
     assert doctor.main([f"model.path={backbone('roberta')}", "tracker=none", f"output_dir={tmp_path}"]) == 0
     out = capsys.readouterr().out
     assert "WRONG" not in out and all(word in out for word in ("cola/train", "parameters", "is writable", "GPU"))
 
 
-def test_what_is_missing_is_named(tmp_path, capsys):
+def test_missing_parts_are_named(tmp_path, capsys):
     (tmp_path / "model").mkdir()
     assert doctor.main(["data=local", f"data.dir={tmp_path}", f"model.path={tmp_path / 'model'}"]) == 2
     out = capsys.readouterr().out
@@ -46,7 +46,7 @@ def test_a_user_without_a_home_has_no_account(monkeypatch, tmp_path, capsys):
     assert len(wrong) == 1 and "wandb account: not found; run wandb login" in wrong[0]
 
 
-def test_a_file_of_accounts_is_one(monkeypatch, tmp_path):
+def test_a_netrc_file_counts_as_an_account(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     assert [good for good, _ in doctor.tracker(composed("tracker.mode=online"))] == [True, False]
@@ -59,7 +59,7 @@ def test_a_wrong_key_is_one_line(capsys):
     assert "did you mean method.rank" in capsys.readouterr().err
 
 
-def test_a_suite_s_revisions_are_listed(hub_server, tmp_path, capsys):
+def test_the_revisions_of_a_suite_are_listed(hub_server, tmp_path, capsys):
     run = composed("task=cola", "model=roberta_base", "data=hub")
     files = {f"cola/{split}-0.parquet": b"1" for split in run.task.splits}
     hub_server.add("datasets", run.task.hub.repository, files, commit=run.task.hub.revision)

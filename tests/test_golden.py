@@ -1,4 +1,4 @@
-"""`make golden` shows what differs between two trees, and nothing else; the trees here are stand-ins."""
+"""`make golden` reports exactly the differences between two trees. The trees here are stand-ins."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every command of README.md is executed; what it says of names and files is so."""
+"""Every command of README.md runs, and the names and files that it mentions exist."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PYTHON = [command for command in COMMANDS if command.startswith("python ")]
 (SWEEP,) = [command for command in PYTHON if command.startswith("python -m rosa_bench -m ")]
 
 
-def test_nothing_in_the_readme_is_another_kind_of_command():
+def test_the_readme_has_only_known_kinds_of_commands():
     assert sorted(MAKE + PYTHON) == sorted(COMMANDS) and len(PYTHON) > 5
 
 
@@ -76,7 +76,7 @@ def test_every_make_command_has_a_recipe(command):
     assert expected[command] in done.stdout
 
 
-def test_the_three_uses_in_a_row(folder):
+def test_the_three_uses_in_sequence(folder):
     sweep = [*shlex.split(SWEEP)[1:], *SMALL[:-1]]
     assert run([*sweep, "task=sst2", "train.max_steps=2", "train.checkpoint_steps=9"], folder).returncode == 0
     assert len(list(folder.glob("results/runs/*/record.json"))) == 4
@@ -99,7 +99,7 @@ def test_names_in_the_readme_exist():
     assert sum(not line.startswith("|") for line in README.splitlines()) < 175
 
 
-def test_the_table_is_what_the_records_give(tmp_path, capsys):
+def test_the_table_matches_the_records(tmp_path, capsys):
     told = README.partition("<!-- embedded: begin -->")[2].partition("<!-- embedded: end -->")[0].strip()
     arguments = ["--runs", str(ROOT / "results" / "embedded.jsonl.gz"), "--suite", "embedded", "--no-plots"]
     assert tables.main([*arguments, "--out", str(tmp_path)]) == 0

@@ -1,4 +1,4 @@
-"""The reference pages are what the code says: keys, commands, and what a record holds."""
+"""The reference pages match the code: keys, commands, and fields of a record."""
 
 from __future__ import annotations
 

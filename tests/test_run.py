@@ -1,4 +1,4 @@
-"""A run from outside: its folder, its record, what happens when it is stopped, killed, repeated or fails."""
+"""Runs from outside: folder and record, and stopping, killing, repeating and failing."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def folder_of(run) -> Path:
     return Path(run.output_dir) / run_id(run, config_key(run))
 
 
-def test_a_run_leaves_what_the_contract_says(tmp_path):
+def test_files_and_record_of_a_run(tmp_path):
     run = small(tmp_path, "task=mnli", "method=rosa")
     record = run_experiment(run)
     folder = folder_of(run)
@@ -127,13 +127,13 @@ def start(folder: Path, *overrides: str) -> subprocess.Popen:
     )
 
 
-def test_threads_are_a_runs_own(tmp_path):
+def test_the_number_of_threads_is_restored(tmp_path):
     before = torch.get_num_threads()
     record = run_experiment(small(tmp_path, "train.threads=3", "train.max_steps=1"))
     assert record.env["threads"] == 3 and torch.get_num_threads() == before
 
 
-def test_a_killed_run_goes_on_and_ends_the_same(tmp_path):
+def test_a_killed_run_resumes_to_the_same_result(tmp_path):
     whole = run_experiment(small(tmp_path / "whole", *SLOWER))
     process = start(tmp_path / "parts")
     wait_for(lambda: any(checkpoints.read_mark(p) for p in (tmp_path / "parts").glob("*/checkpoint-*")))
@@ -178,7 +178,7 @@ def test_two_processes_on_one_cell(tmp_path):
     assert second.returncode == 2 and "another process" in second.stderr and "Traceback" not in second.stderr
 
 
-def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(tmp_path, capsys):
+def test_a_damaged_checkpoint_is_named_and_the_previous_one_used(tmp_path, capsys):
     whole = run_experiment(small(tmp_path / "whole"))
     interrupt(small(tmp_path / "parts"), 5)
     newest, before = checkpoints.checkpoints(tmp_path / "parts" / whole.run_id)
@@ -202,7 +202,7 @@ def test_resume_never_starts_over(tmp_path, capsys):
     assert "goes on" not in capsys.readouterr().out
 
 
-def test_a_failure_is_a_status_and_the_record_says_why(tmp_path, monkeypatch, capsys):
+def test_the_record_of_a_failed_run_has_the_error(tmp_path, monkeypatch, capsys):
     def broken(self, step):
         raise RuntimeError("the method broke")
 
@@ -248,7 +248,7 @@ def test_statuses(error, status):
     assert status_of(error) == status
 
 
-def test_done_already_takes_no_torch_and_force_runs_again(tmp_path):
+def test_a_finished_run_does_not_import_torch_and_force_repeats_it(tmp_path):
     first = subprocess.run(command(tmp_path), capture_output=True, text=True, timeout=300)
     assert first.returncode == 0, first.stderr
     code = (
@@ -279,7 +279,7 @@ def test_works_from_another_folder_without_home(tmp_path):
 
 @pytest.mark.parametrize("kind", ["bert", "llama"])
 @pytest.mark.parametrize("task", ["cola", "stsb", "mrpc"])
-def test_any_encoder_or_decoder_from_a_folder(kind, task, backbone, tmp_path):
+def test_encoders_and_decoders_from_a_folder(kind, task, backbone, tmp_path):
     record = run_experiment(
         small(tmp_path, f"task={task}", f"model.path={backbone(kind)}", "method=lora", "save=merged")
     )
@@ -307,7 +307,7 @@ def test_a_llama_generates_and_a_bert_cannot(backbone, tmp_path):
 
 
 @pytest.mark.parametrize(("content", "said"), [(None, "cannot be loaded"), ("{", "cannot be loaded")])
-def test_a_folder_that_holds_no_model_is_one_line(tmp_path, content, said):
+def test_a_folder_without_a_model_is_one_line(tmp_path, content, said):
     folder = tmp_path / "model"
     folder.mkdir()
     if content is not None:
@@ -317,7 +317,7 @@ def test_a_folder_that_holds_no_model_is_one_line(tmp_path, content, said):
     assert "\n" not in str(caught.value)
 
 
-def test_a_hub_model_that_cannot_be_reached_is_one_line_with_two_ways_on(tmp_path):
+def test_an_unreachable_hub_model_is_one_line_with_alternatives(tmp_path):
     with pytest.raises(UsageError) as caught:
         run_experiment(small(tmp_path, "model=roberta_base"))
     said = str(caught.value)
@@ -332,7 +332,7 @@ def test_an_output_folder_that_cannot_be_written_is_one_line(tmp_path):
         run_experiment(small(tmp_path / "file" / "below"))
 
 
-def test_a_reader_that_leaves_takes_no_run_with_it(tmp_path):
+def test_a_closed_pipe_does_not_stop_a_run(tmp_path):
     command = [sys.executable, "-m", "rosa_bench", *SMALL, f"output_dir={tmp_path}"]
     run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert run.stdout is not None and run.stdout.readline()

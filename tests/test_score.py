@@ -1,4 +1,4 @@
-"""`python -m rosa_bench.score` on files of every form, and what it says of files it cannot score."""
+"""`python -m rosa_bench.score` on files of every format, and its messages for invalid files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TEXTS = ["The Mill is a cheap pub.", "Zürich’s «café» costs £20."]
 
 @pytest.fixture
 def files(tmp_path):
-    """Predictions and references of two outputs, in both forms."""
+    """Predictions and references of two outputs, in both formats."""
     (tmp_path / "out.txt").write_text("\n".join(TEXTS) + "\n", encoding="utf-8")
     rows = [{"references": [text, "A pub."], "seen": i == 0} for i, text in enumerate(TEXTS)]
     (tmp_path / "refs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
@@ -32,7 +32,7 @@ def told(capsys, folder, *arguments):
 
 
 @pytest.mark.parametrize("references", ["refs.jsonl", "refs.txt"])
-def test_e2e_with_references_in_both_forms(files, capsys, references):
+def test_e2e_with_references_in_both_formats(files, capsys, references):
     code, out, _ = told(capsys, files, "--task", "e2e", "--references", str(files / references), "--json")
     found = json.loads(out)
     assert code == EXIT_DONE and found["rows"] == 2
@@ -53,7 +53,7 @@ def test_webnlg_as_text_with_its_subsets(files, capsys):
     assert set(found) == {"test", "test_unseen"} and all(value < 100 for value in found.values())
 
 
-def test_a_split_of_the_task_is_compared_with(tmp_path, capsys):
+def test_predictions_are_compared_with_a_split_of_the_task(tmp_path, capsys):
     rows = embedded.rows("e2e", "test")
     (tmp_path / "out.txt").write_bytes("\r\n".join(row["human_references"][0] for row in rows).encode())
     code, out, _ = told(capsys, tmp_path, "--task", "e2e", "--split", "test", "--json")
@@ -84,7 +84,7 @@ def test_glue_predictions_are_numbers(tmp_path, capsys):
         (("--task", "e2e", "data=local", "data.dir={}"), "e2e_nlg"),
     ],
 )
-def test_what_cannot_be_scored_is_one_plain_line(files, capsys, arguments, said):
+def test_invalid_files_are_one_line(files, capsys, arguments, said):
     for name, text in {
         "broken": "{",
         "empty": "",
@@ -96,7 +96,7 @@ def test_what_cannot_be_scored_is_one_plain_line(files, capsys, arguments, said)
     assert code == EXIT_USAGE and said in err and not out and len(err.splitlines()) == 1
 
 
-def test_bytes_that_are_no_text(files, capsys):
+def test_bytes_that_are_not_utf8(files, capsys):
     (files / "out.txt").write_bytes(b"a\nb\xff\n")
     code, _, err = told(capsys, files, "--task", "e2e", "--references", str(files / "refs.jsonl"))
     assert code == EXIT_USAGE and "not UTF-8" in err

@@ -1,4 +1,4 @@
-"""The shape of the code: the shared parts know no method and no task, and importing needs no network, GPU or folder."""
+"""Structure of the code: shared code names no method or task; imports need no network, GPU or folder."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def test_shared_code_names_no_method_and_no_task(path):
     assert not [m for m in imported if m.startswith("rosa_bench.methods.")]
 
 
-def test_what_is_imported_is_declared():
-    """No package is there only because another one happens to need it; pydantic brings the core of its own version."""
+def test_imported_packages_are_declared():
+    """Every imported package is a declared dependency; pydantic installs its matching core."""
     declared = {canonicalize_name(Requirement(line).name) for line in metadata.requires("rosa_bench") or []}
     homes = metadata.packages_distributions()
     names: set[str] = set()

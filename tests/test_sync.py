@@ -1,4 +1,4 @@
-"""Sending offline runs: what was sent is left alone, what cannot be sent stays and is told in one line."""
+"""Uploading offline runs: uploaded ones are skipped; failures are reported in one line and can be repeated."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KEY = "0123456789" * 4
 
 
 class Nonsense(http.server.BaseHTTPRequestHandler):
-    """A server that answers everything, and nothing that makes sense."""
+    """A server that answers every request with nonsense."""
 
     def do_GET(self):
         self.rfile.read(int(self.headers.get("content-length", 0)))
@@ -44,7 +44,7 @@ def server():
 
 @pytest.fixture
 def runs(tmp_path):
-    """Two offline runs, one of them sent."""
+    """Two offline runs, one of them uploaded."""
     for name in ("first", "second"):
         folder = tmp_path / name / "wandb" / "offline-run-1-a"
         folder.mkdir(parents=True)
@@ -53,13 +53,13 @@ def runs(tmp_path):
     return tmp_path
 
 
-def test_what_was_sent_is_left_alone(runs, capsys):
+def test_uploaded_runs_are_skipped(runs, capsys):
     assert [folder.parent.parent.name for folder in sync.waiting(runs)] == ["second"]
     assert sync.main(["--runs", str(runs), "--dry-run"]) == EXIT_DONE
     assert "second" in (said := capsys.readouterr().out) and "first" not in said
 
 
-def test_each_is_sent_once(runs, monkeypatch, capsys):
+def test_each_run_is_uploaded_once(runs, monkeypatch, capsys):
     def marks(folder):
         (folder / "run-a.wandb.synced").touch()
 
@@ -78,7 +78,7 @@ def test_without_a_server_nothing_is_lost(runs, monkeypatch, capsys):
     assert "cannot be reached" in capsys.readouterr().err and len(sync.waiting(runs)) == 1
 
 
-def test_a_real_offline_run_and_a_server_that_answers_nonsense(tmp_path, monkeypatch, capsys):
+def test_a_real_offline_run_with_a_server_of_nonsense(tmp_path, monkeypatch, capsys):
     folder = folder_with(tmp_path / "run", "done")
     environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")} | {"HOME": str(tmp_path)}
     subprocess.run(

@@ -1,4 +1,4 @@
-"""Command lines as people type them: flags anywhere, `~`, references, and values of the wrong type."""
+"""Command lines: flags in any position, `~`, references, and values of the wrong type."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_flags_are_those_of_hydra():
         "task=cola method=lora,rosa ~method.rank seed=1 -m -cn run",
     ],
 )
-def test_flags_stand_anywhere(line):
+def test_flags_in_any_position(line):
     assert split(line.split()) == (["task=cola", "method=lora,rosa", "~method.rank", "seed=1"], ["-m", "-cn", "run"])
 
 
@@ -68,7 +68,7 @@ def test_home_is_expanded(quote, tmp_path, monkeypatch):
         compose([f"model.path={quote}~/none{quote}"])
 
 
-def test_home_of_nobody():
+def test_home_of_an_unknown_user():
     with pytest.raises(UsageError, match=r"output_dir='~no_such_user/a'.*unknown user"):
         compose(["output_dir=~no_such_user/a"])
 
@@ -96,7 +96,7 @@ def test_references_in_the_output_folder():
         ("train.lr=${train.warmupp}", "train.lr: ${train.warmupp} is not a key: did you mean train.warmup"),
     ],
 )
-def test_references_to_nothing(override, said):
+def test_references_to_unknown_keys(override, said):
     with pytest.raises(UsageError) as error:
         compose([override])
     assert said in str(error.value)
@@ -112,7 +112,7 @@ def test_references_to_nothing(override, said):
         ("~/r", "HOME/r/.sweep"),
     ],
 )
-def test_launchers_write_below_what_all_runs_share(output, folder, monkeypatch):
+def test_launchers_write_below_the_common_output_folder(output, folder, monkeypatch):
     from omegaconf import OmegaConf
 
     monkeypatch.setenv("HOME", "HOME")
@@ -151,7 +151,7 @@ WRONG_TYPES = [
 
 
 @pytest.mark.parametrize(("override", "meant"), WRONG_TYPES)
-def test_the_spelling_that_works_is_shown_and_works(override, meant):
+def test_a_valid_spelling_is_suggested(override, meant):
     with pytest.raises(UsageError) as error:
         compose(["method=lora", "task=cola", override])
     line = str(error.value)
@@ -164,7 +164,7 @@ def test_the_spelling_that_works_is_shown_and_works(override, meant):
     assert value == meant and type(value) is type(meant)
 
 
-def test_no_spelling_is_made_up():
+def test_no_suggestion_without_a_valid_spelling():
     for override in (
         "method.rank=0",
         "train.lr=-1",
@@ -177,7 +177,7 @@ def test_no_spelling_is_made_up():
         assert "write" not in str(error.value)
 
 
-def test_a_value_that_was_not_typed_is_shown_as_it_is():
+def test_a_value_from_a_yaml_is_shown_unchanged():
     from rosa_bench.config import resolve
 
     plain = compose([]).to_dict()
@@ -186,7 +186,7 @@ def test_a_value_that_was_not_typed_is_shown_as_it_is():
         resolve(plain)
 
 
-def test_no_override_of_another_command_line_counts(monkeypatch):
+def test_overrides_of_an_earlier_command_line_are_ignored(monkeypatch):
     monkeypatch.setattr("sys.argv", ["rosa_bench", "method=meft"])
     with pytest.raises(UsageError, match=r"did you mean method\.rank"):
         compose(["method=lora", "method.rnk=3"])

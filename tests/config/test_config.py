@@ -1,4 +1,4 @@
-"""Every yaml composes, every fault is one plain line, and the key holds what can change a result and nothing else."""
+"""Every yaml composes, faults are one line, and the key covers exactly what can change a result."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_resolved_configuration_reads_back():
     assert config.resolve(run.to_dict()) == run
 
 
-def test_open_values_are_filled():
+def test_null_values_are_filled():
     run = composed("method=lora", "task=e2e")
     assert (
         run.model.name == "gpt2_mini" and run.train.epochs == run.task.epochs and run.train.lr == run.method.lr["mini"]
@@ -69,13 +69,13 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("override", "said"), WRONG.items())
-def test_a_fault_is_one_plain_line(override, said, capsys):
+def test_a_fault_is_one_line(override, said, capsys):
     assert cli.main([override]) == 2
     err = capsys.readouterr().err
     assert err.startswith("rosa_bench: ") and err.count("\n") == 1 and said in err, err
 
 
-def test_all_faults_are_told_at_once(capsys):
+def test_all_faults_are_reported_at_once(capsys):
     assert cli.main(["method.rank=0", "train.lr=-1", "data.source=x"]) == 2
     err = capsys.readouterr().err
     assert all(part in err for part in ("method.rank", "train.lr", "data.source"))
@@ -122,7 +122,7 @@ TELLING = [
 ]
 
 
-def test_the_key_holds_what_can_change_a_result_and_nothing_else():
+def test_the_key_covers_exactly_what_can_change_a_result():
     key = config_key(composed())
     for override in NEUTRAL:
         assert config_key(composed(override)) == key, override
@@ -130,7 +130,7 @@ def test_the_key_holds_what_can_change_a_result_and_nothing_else():
     assert len(keys | {key}) == len(TELLING) + 1
 
 
-def test_the_key_knows_content_not_paths(tmp_path, backbone):
+def test_the_key_depends_on_content_not_on_paths(tmp_path, backbone):
     import shutil
 
     copy = tmp_path / "copy of it"

@@ -1,4 +1,4 @@
-"""Composing many runs: the same as Hydra composes, for what suites do and for what they do not."""
+"""Fast composing gives the same runs and errors as Hydra."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ RUNS = [
 
 
 @pytest.mark.parametrize("overrides", RUNS, ids=" ".join)
-def test_a_run_is_as_hydra_composes_it(overrides):
+def test_runs_equal_those_of_hydra(overrides):
     try:
         expected = compose(overrides)
     except UsageError as error:
@@ -40,14 +40,14 @@ def test_a_run_is_as_hydra_composes_it(overrides):
         assert composer()(overrides) == expected
 
 
-def test_what_suites_say_needs_no_hydra(monkeypatch):
+def test_overrides_of_suites_need_no_hydra(monkeypatch):
     monkeypatch.setattr(fast_compose, "compose", None)
     for overrides in RUNS[:7]:
         assert composer()(overrides).seed in (1, 3)
 
 
 @pytest.mark.parametrize("wrong", ["method.rnak=3", "train.lr=-1", "task=colla", "method={a: 1}", "seed=a b", "x=1,2"])
-def test_faults_are_said_as_hydra_says_them(wrong):
+def test_faults_equal_those_of_hydra(wrong):
     with pytest.raises(UsageError) as expected:
         compose(["method=lora", wrong])
     with pytest.raises(UsageError) as found:
@@ -55,7 +55,7 @@ def test_faults_are_said_as_hydra_says_them(wrong):
     assert str(found.value) == str(expected.value)
 
 
-def test_a_run_does_not_share_values_with_the_next():
+def test_runs_share_no_values():
     first, second = (composer()(["method=lora"]) for _ in range(2))
     first.method.targets.append("k")
     assert second.method.targets == composer()(["method=lora"]).method.targets == ["q", "v"]

@@ -96,7 +96,7 @@ def record(folder):
     return json.loads(path.read_text())
 
 
-def test_a_method_a_task_a_kind_and_a_metric_of_the_users_own_run(folder):
+def test_a_run_with_the_users_method_task_kind_and_metric(folder):
     done = run(folder, "rosa_bench", "-cd", "my_configs", "method=halved", "task=acceptable", "method.rank=4", *SMALL)
     assert done.returncode == 0, done.stderr
     own = record(folder)
@@ -108,20 +108,20 @@ def test_a_method_a_task_a_kind_and_a_metric_of_the_users_own_run(folder):
     assert tables.returncode == 0 and "share_of_yes" in tables.stdout
 
 
-def test_a_suite_of_the_users_own_runs_in_other_processes(folder):
+def test_the_users_suite_runs_in_other_processes(folder):
     done = run(folder, "rosa_bench.suite", "own", *SMALL, ROSA_BENCH_CONFIG_DIR="my_configs")
     assert done.returncode == 0, done.stderr + done.stdout
     assert record(folder)["status"] == "done"
 
 
-def test_a_name_that_ships_is_refused(folder):
+def test_the_name_of_a_shipped_choice_is_refused(folder):
     (folder / "my_configs" / "method" / "lora.yaml").write_text("_target_: own_method.Halved\n")
     done = run(folder, "rosa_bench", "-cd", "my_configs", "method=halved", *SMALL)
     assert done.returncode == 2 and "rename the file" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_modules_of_a_record_from_elsewhere_are_not_imported(folder):
-    """`-cp` reads a configuration that may be somebody else's; only `-cd` names a folder of the user's own."""
+def test_modules_named_by_another_record_are_not_imported(folder):
+    """`-cp` may read an untrusted configuration; only `-cd` names the user's own folder."""
     (folder / "my_configs" / "config.yaml").write_text("method: {_target_: own_method.Halved}\n")
     done = run(folder, "rosa_bench", "-cp", "my_configs", "-cn", "config")
     assert done.returncode == 2 and "could run any program" in done.stderr

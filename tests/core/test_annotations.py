@@ -1,4 +1,4 @@
-"""Values against the annotations of a dataclass that was written elsewhere."""
+"""Checks of values against the annotations of another library's dataclass."""
 
 from __future__ import annotations
 
@@ -70,12 +70,12 @@ WRONG = [
 
 
 @pytest.mark.parametrize("values", FITS)
-def test_what_fits_is_let_through(values):
+def test_valid_values_pass(values):
     check(Outer, values, "at")
 
 
 @pytest.mark.parametrize(("values", "said"), WRONG)
-def test_what_does_not_is_one_line(values, said):
+def test_an_invalid_value_is_one_line(values, said):
     kept = ["free"] if "free" in values else []
     with pytest.raises(UsageError) as error:
         check(Outer, values, "at", kept)

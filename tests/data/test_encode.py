@@ -1,4 +1,4 @@
-"""Tokenised rows and their cache; batches and their order."""
+"""Encoding of rows, its cache, and the order of batches."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_every_embedded_task_is_encoded(task, backbone):
         assert all(len(row.labels) == len(row.input_ids) for row in rows)
 
 
-def test_only_the_target_carries_loss_by_default(backbone):
+def test_only_the_target_has_a_loss_by_default(backbone):
     tokenizer = transformers.AutoTokenizer.from_pretrained(backbone("gpt2"))
     for loss_on in ("target", "sequence"):
         run = composed("task=e2e", f"task.loss_on={loss_on}")
@@ -38,7 +38,7 @@ def test_only_the_target_carries_loss_by_default(backbone):
         assert len(silent) == (prompt if loss_on == "target" else 1)
 
 
-def test_inputs_are_written_as_the_papers_did(backbone):
+def test_inputs_have_the_format_of_the_papers(backbone):
     tokenizer = transformers.AutoTokenizer.from_pretrained(backbone("gpt2"))
     row = {"meaning_representation": "name[The Mill], eatType[pub]", "human_references": ["A pub."]}
     written = {}
@@ -50,7 +50,7 @@ def test_inputs_are_written_as_the_papers_did(backbone):
 
 
 def test_inputs_of_e2e_have_the_keys_of_lora():
-    """A row with every key of the release, beside a line of microsoft/LoRA's data/e2e, whose values are tokenised."""
+    """A row with every key of the release, and a line of microsoft/LoRA's data/e2e, whose values are tokenised."""
     meaning = (
         "name[The Mill], eatType[restaurant], food[English], priceRange[high], customer rating[low], "
         "area[city centre], familyFriendly[no], near[Café Rouge]"
@@ -66,7 +66,7 @@ def test_inputs_of_e2e_have_the_keys_of_lora():
     assert task.parse(tokenised, "r").texts == ("Type : pub | price : £ 20 - 25",)
 
 
-def test_triples_are_written_as_in_lora_s_experiments(backbone):
+def test_triples_have_the_format_of_loras_experiments(backbone):
     tokenizer = transformers.AutoTokenizer.from_pretrained(backbone("gpt2"))
     rows = {
         "webnlg": {"triples": ["Aarhus | leaderName | Jacob", "Aarhus | country | Denmark"], "references": ["A."]},
@@ -83,7 +83,7 @@ def test_triples_are_written_as_in_lora_s_experiments(backbone):
             assert tokenizer.decode(task.prompt_ids(example, tokenizer)).strip() == shape.format(wanted[name])
 
 
-def test_an_input_is_cut_before_a_target_and_both_are_counted(backbone):
+def test_inputs_are_truncated_before_targets_and_both_are_counted(backbone):
     tokenizer = transformers.AutoTokenizer.from_pretrained(backbone("gpt2"))
     task = composed("task=e2e").task
     text = "The Mill is a pub by the river."
@@ -97,7 +97,7 @@ def test_an_input_is_cut_before_a_target_and_both_are_counted(backbone):
     assert list(counted.values()) == [(False, False), (True, False), (True, False), (True, True)]
 
 
-def test_the_cache_is_used_and_a_damaged_one_is_not(backbone, monkeypatch):
+def test_a_damaged_cache_is_ignored(backbone, monkeypatch):
     run = composed("task=cola")
     tokenizer = transformers.AutoTokenizer.from_pretrained(backbone("roberta"))
     split = load_split(run.task, run.data, "train", 30)
@@ -113,7 +113,7 @@ def test_the_cache_is_used_and_a_damaged_one_is_not(backbone, monkeypatch):
     assert encode_split(run.task, tokenizer, split, 12) != first
 
 
-def test_a_cache_that_cannot_be_written_costs_nothing(backbone, monkeypatch, tmp_path):
+def test_a_read_only_cache_is_harmless(backbone, monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("ROSA_BENCH_CACHE", str(tmp_path / "file" / "below"))
     run = composed("task=cola")

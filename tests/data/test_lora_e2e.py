@@ -21,7 +21,7 @@ def convert(source: Path, target: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, SCRIPT, source, target], capture_output=True, text=True, check=False)
 
 
-def test_rows_are_read_as_they_were_written(tmp_path):
+def test_converted_rows_load(tmp_path):
     for name in ("train", "valid", "test"):
         (tmp_path / f"{name}.txt").write_text(LINES, encoding="utf-8")
     assert convert(tmp_path, tmp_path / "out").returncode == 0

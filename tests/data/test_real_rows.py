@@ -1,4 +1,4 @@
-"""The real sets beside the checkout, where there are any: counts and balance as their manifest says, and short runs."""
+"""Real data sets next to the checkout, if present: counts and balance against their manifest, and short runs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def local(task: str, *overrides: str):
 
 @pytest.mark.skipif(not ROWS, reason="no folder of real rows beside the checkout")
 @pytest.mark.parametrize(("task", "split", "count", "balance"), ROWS)
-def test_every_glue_file_has_the_manifest_s_rows_and_balance(task, split, count, balance):
+def test_glue_files_match_the_manifest(task, split, count, balance):
     run = local(task)
     found = load_split(run.task, run.data, split)
     assert found.rows == len(found.examples) == int(count)
@@ -36,7 +36,7 @@ def test_every_glue_file_has_the_manifest_s_rows_and_balance(task, split, count,
         assert run.task.kind.name == "regress" and all(0 <= example.label <= 5 for example in found.examples)
 
 
-def test_the_majority_of_cola_s_validation_split_has_no_matthews(shared_data):
+def test_matthews_of_the_majority_class_is_undefined(shared_data):
     run = local("cola")
     labels = [example.label for example in load_split(run.task, run.data, "validation").examples]
     assert Counter(labels) == {1: 721, 0: 322}

@@ -1,4 +1,4 @@
-"""Rows: read rightly where they are odd but right, refused with file, line and field where they are wrong."""
+"""Reading of rows: unusual but valid rows are accepted; invalid ones are refused with file, line and field."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROW = {"sentence": "The cat sees it.", "label": 1, "idx": 0}
 
 
 def local(folder, content: bytes, task: str = "cola", split: str = "train", suffix: str = ".jsonl"):
-    """A local data set whose one file has this content, read."""
+    """The rows of a local data set with one file of this content."""
     folder.mkdir(exist_ok=True)
     run = composed(f"task={task}", "data=local", f"data.dir='{folder}'")
     place = folder / run.task.folder
@@ -35,7 +35,7 @@ def lines(*rows) -> bytes:
     return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
 
 
-def test_reads_plain_and_gzip_alike(tmp_path):
+def test_plain_and_gzip_files_give_the_same_rows(tmp_path):
     plain = local(tmp_path / "a", lines(ROW, ROW | {"idx": 1}))
     packed = local(tmp_path / "b", gzip.compress(lines(ROW, ROW | {"idx": 1})), suffix=".jsonl.gz")
     assert plain == packed and plain.rows == 2 and plain.examples[0].texts == ("The cat sees it.",)
@@ -100,7 +100,7 @@ def test_a_bit_flip_in_an_archive_is_named(tmp_path):
     assert issubclass(zlib.error, Exception)
 
 
-def test_a_missing_split_or_folder_says_what_there_is(tmp_path):
+def test_a_missing_split_lists_the_files_of_the_folder(tmp_path):
     local(tmp_path, lines(ROW))
     run = composed("task=cola", "data=local", f"data.dir='{tmp_path}'")
     with pytest.raises(UsageError, match=r"validation.jsonl \(or .jsonl.gz\) is missing; the folder has train.jsonl$"):
@@ -121,7 +121,7 @@ def test_a_missing_split_or_folder_says_what_there_is(tmp_path):
         ("cola", "dev.tsv", "move dev.tsv to"),
     ],
 )
-def test_files_that_are_not_read_are_named_with_the_one_that_would_be(tmp_path, task, file, advice):
+def test_files_of_other_formats_are_named_with_the_expected_one(tmp_path, task, file, advice):
     (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / file).touch()
     run = composed(f"task={task}", "data=local", f"data.dir='{tmp_path}'")
@@ -130,7 +130,7 @@ def test_files_that_are_not_read_are_named_with_the_one_that_would_be(tmp_path, 
     assert f"{tmp_path}/glue/{task}/{run.task.select_split}.jsonl (or .jsonl.gz) is missing" in str(error.value)
 
 
-def test_the_folder_of_one_set_is_not_the_folder_of_all(tmp_path):
+def test_the_folder_of_one_set_is_refused(tmp_path):
     (tmp_path / "glue" / "cola").mkdir(parents=True)
     run = composed("task=cola", "data=local", f"data.dir='{tmp_path / 'glue' / 'cola'}'")
     with pytest.raises(UsageError, match=f"set data.dir={tmp_path}$"):
@@ -187,7 +187,7 @@ def test_the_limit_keeps_the_first_rows_but_the_hash_is_of_all():
     assert some.examples == whole.examples[:5] and some.sha256 == whole.sha256 and some.rows == whole.rows
 
 
-def test_an_unreachable_hub_is_one_line_with_two_ways_on():
+def test_an_unreachable_hub_is_one_line_with_alternatives():
     run = composed("task=cola", "data=hub")
     with pytest.raises(UsageError) as caught:
         load_split(run.task, run.data, "train")
@@ -197,7 +197,7 @@ def test_an_unreachable_hub_is_one_line_with_two_ways_on():
 
 
 def hub_rows(task: str) -> list[dict]:
-    """Four rows of a split as the hub of a task shapes them."""
+    """Four rows of a split in the format of the task's hub."""
     node = composed(f"task={task}").task
     if task == "e2e":
         names = ("Aa", "Bb", "Ac", "Aa")
@@ -252,7 +252,7 @@ def test_every_set_is_read_from_the_hub_and_then_from_the_cache(task, hub_server
 
 
 def upstream_file(task: str) -> bytes:
-    """A file as the authors of a set publish it."""
+    """A file in the format in which the authors publish it."""
     if task == "e2e":
         return b'"mr","ref"\n"name[A]","It is, ""A""."\n"name[B]","B.\nIndeed."\n"name[A]","A."\n'
     if task == "dart":
@@ -264,7 +264,7 @@ def upstream_file(task: str) -> bytes:
 
 
 def served_upstream(task: str, hub_server, monkeypatch):
-    """A run whose data set is no longer on the hub, and the path of its file upstream."""
+    """A run whose data set the hub no longer has, and the path of its upstream file."""
     content = upstream_file(task)
     run = composed(f"task={task}", "data=hub")
     files = {split: ("data/file", upstream.blob_id(content)) for split in run.task.splits}
@@ -279,7 +279,7 @@ def served_upstream(task: str, hub_server, monkeypatch):
 
 
 @pytest.mark.parametrize("task", ["e2e", "dart", "webnlg"])
-def test_a_set_that_the_hub_has_lost_is_read_from_its_own_files(task, hub_server, hub_offline, monkeypatch):
+def test_a_set_missing_on_the_hub_is_read_from_upstream(task, hub_server, hub_offline, monkeypatch):
     run, path = served_upstream(task, hub_server, monkeypatch)
     found = load_split(run.task, run.data, "test")
     assert found.upstream == f"org/set@{'c' * 40}" and hub_server.requests.count(f"GET {path}") == 1
@@ -313,7 +313,7 @@ def test_an_upstream_file_that_was_changed_is_refused(hub_server, hub_offline, m
         load_split(run.task, run.data, "test")
 
 
-def test_a_hub_that_fails_for_a_moment_is_not_replaced_by_upstream_files(hub_server, monkeypatch):
+def test_a_temporary_failure_of_the_hub_does_not_use_upstream_files(hub_server, monkeypatch):
     run, path = served_upstream("e2e", hub_server, monkeypatch)
     hub_server.fail("/api/", status=503)
     with pytest.raises(UsageError, match="answered 503"):
@@ -329,7 +329,7 @@ def test_a_damaged_upstream_file_in_the_cache_is_downloaded_again(hub_server, mo
     assert load_split(run.task, run.data, "test") == found and hub_server.requests.count(f"GET {path}") == 2
 
 
-def test_a_file_of_a_hub_that_is_no_parquet_is_named(hub_server):
+def test_an_invalid_parquet_file_is_named(hub_server):
     run = composed("task=cola", "data=hub")
     source = run.task.hub
     hub_server.add("datasets", source.repository, {"cola/train-0.parquet": b"no"}, commit=source.revision)
@@ -338,7 +338,7 @@ def test_a_file_of_a_hub_that_is_no_parquet_is_named(hub_server):
 
 
 def test_rows_are_compared_with_the_release(hub_server, monkeypatch, capsys):
-    """The digest is over a JSON list per row: what the task reads, without outer white space."""
+    """The digest covers a JSON list per row: the fields that the task reads, stripped."""
     run = composed("task=stsb", "data=hub")
     rows = [{"sentence1": " a ", "sentence2": "b", "label": label, "idx": 7} for label in (0.1, 5.0)]
     table = pyarrow.Table.from_pylist(rows).cast(

@@ -1,4 +1,4 @@
-"""Backbones of several real classes in folders, built when a test first asks for one."""
+"""Small backbones of several `transformers` classes in folders, built on first use."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _tokenizer(folder: Path, special: dict[str, str]) -> int:
 
 
 def build(kind: str, folder: Path) -> Path:
-    """A two-layer backbone of a real class with random weights and its tokenizer, saved as `transformers` saves it."""
+    """Save a randomly initialised two-layer backbone of a `transformers` class, with its tokenizer."""
     import torch
     import transformers as t
 
@@ -79,7 +79,7 @@ def build(kind: str, folder: Path) -> Path:
 
 
 def build_config(kind: str, folder: Path) -> Path:
-    """A 124 million parameter backbone without its weights (`model.random_init` draws them), and a small tokenizer."""
+    """Save the configuration of a 124 million parameter backbone (for `model.random_init`) and a small tokenizer."""
     import transformers as t
 
     _tokenizer(folder, ENCODER if kind == "roberta" else DECODER)
@@ -99,7 +99,7 @@ def folder(kind: str, whole: bool = True) -> Path:
 
 
 def outline(kind: str):
-    """A full-size model without memory for its weights, on torch's meta device: for counting parameters.
+    """A full-size model on torch's meta device, for counting parameters.
 
     Sizes of the public configurations of roberta_base, roberta_large, gpt2, gpt2_medium and gpt2_large.
     """
@@ -125,7 +125,7 @@ def outline(kind: str):
 
 
 def backbone_with_head(folder: Path, causal: bool) -> Any:
-    """A saved backbone as a language model or as a classifier of two labels, evaluating."""
+    """A saved backbone as a language model or as a classifier with two labels, in evaluation mode."""
     import transformers as t
 
     kind = t.AutoModelForCausalLM if causal else t.AutoModelForSequenceClassification

@@ -1,4 +1,4 @@
-"""Real rows and official scores in a folder beside the checkout, where there is one. Light: no torch."""
+"""Optional real rows and official scores next to the checkout. Does not import torch."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Small models of many real classes with random weights, by a name each."""
+"""Small randomly initialised models of many `transformers` classes, by name."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def config_of(name: str, **more: Any) -> Any:
 
 
 def made(name: str, **more: Any) -> Any:
-    """A decoder as a language model, any other class as a classifier of two labels; evaluating."""
+    """A decoder as a language model, any other class as a classifier with two labels; in evaluation mode."""
     config = config_of(name, **more)
     config._attn_implementation = "eager"
     torch.manual_seed(0)
@@ -80,6 +80,6 @@ def made(name: str, **more: Any) -> Any:
 
 
 def texts() -> dict[str, torch.Tensor]:
-    """Two texts of token ids, which end as BART wants them."""
+    """Two texts as token ids, with the end token that BART needs."""
     ids = torch.tensor([[5, 6, 7, 8, 2], [9, 10, 11, 12, 2]])
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}

@@ -1,4 +1,4 @@
-"""A small hub on the loopback, with faults: what `huggingface_hub` asks for, answered from files in memory.
+"""A small hub on the loopback that serves files in memory to `huggingface_hub`, with injected faults.
 
     with serving() as hub:
         commit = hub.add("models", "org/name", {"config.json": b"{}"})
@@ -28,7 +28,7 @@ XET = ""  # the xet hash of large files; the server does not speak xet
 
 @dataclass
 class Fault:
-    """What goes wrong with requests that match `pattern`; at most `times` of them, all if 0."""
+    """A fault of requests that match `pattern`, at most `times` times (0: always)."""
 
     pattern: str
     status: int = 0  # the answer's status
@@ -77,7 +77,7 @@ class Hub:
         self.faults.append(Fault(pattern, **options))
 
     def fault(self, request: str) -> Fault:
-        """The fault of a request; one without effect if there is none."""
+        """The fault of a request, or one without effect."""
         with self.lock:
             self.requests.append(request)
             for fault in self.faults:
@@ -102,7 +102,7 @@ def oid(content: bytes) -> str:
 
 
 def entry(path: str, content: bytes) -> dict[str, Any]:
-    """A file as the listing of a repository has it."""
+    """A file's entry in the listing of a repository."""
     size = len(content)
     lfs: dict[str, Any] = {"lfs": {"oid": hashlib.sha256(content).hexdigest(), "size": size, "pointerSize": 130}}
     lfs |= {"xetHash": XET} if XET else {}
@@ -134,7 +134,7 @@ class Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET  # noqa: N815 - the names are the base class's
 
     def content(self, path: str) -> tuple[bytes, dict[str, str]]:
-        """The content and headers of a path. Raises AnswerError for what is not there or not allowed."""
+        """Content and headers of a path. Raises AnswerError if it does not exist or is not allowed."""
         if path in self.hub.raw:
             return self.hub.raw[path], {}
         if path.startswith("/cdn/"):
@@ -202,7 +202,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def serving() -> Iterator[Hub]:
-    """A hub that answers while the context lasts."""
+    """A context in which the hub runs."""
     hub = Hub()
     with ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"hub": hub})) as server:
         server.daemon_threads = True

@@ -1,7 +1,6 @@
-"""The command line in processes of their own that end at a moment from outside or at a place from within.
+"""Runs the command line in new processes that are killed from outside at a time, or from inside at a place.
 
-They are forked from one that has imported everything and computed nothing, so a start takes a fraction of a second and
-a killed run is killed in its own work and not in imports.
+They are forked from a process that has imported everything, so starting is fast and no kill hits an import.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ Task = Callable[..., Any]
 
 
 def start(task: Task, *values: Any, log: Path) -> Any:
-    """A process that calls a function of a module; what that returns is its exit code, its output goes to a file."""
+    """Start a process that calls a function of a module; its result is the exit code, its output goes to a file."""
     CONTEXT.set_forkserver_preload(["killing_imports"])
     process = CONTEXT.Process(target=_begin, args=(task, values, str(log), dict(os.environ)))
     with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, sys.path))):  # for what it imports first
@@ -49,7 +48,7 @@ def _begin(task: Task, values: Sequence[Any], log: str, environment: dict[str, s
 
 
 def ended(process: Any, seconds: float = 600) -> int:
-    """The exit code of a process; the negative number of a signal that ended it."""
+    """Wait for a process; return its exit code, or the negative number of the signal that killed it."""
     process.join(seconds)
     if process.exitcode is None:
         process.kill()
@@ -67,7 +66,7 @@ def command_line(arguments: Sequence[str]) -> int:
 
 @dataclass(frozen=True)
 class Place:
-    """A point of a run: the n-th call of a function, before or after it, or where `half` has done half of its work."""
+    """A point of a run: before or after the n-th call of a function, or halfway through it (`half`)."""
 
     name: str
     function: str
@@ -75,7 +74,7 @@ class Place:
     half: str = ""  # a function of this module that does half of it, if not "before" or "after"
 
     def reach(self, do: Callable[[], Any]) -> None:
-        """Make this process do something when it comes there."""
+        """Make this process act when it reaches the place."""
         module, _, name = self.function.rpartition(".")
         try:
             owner = importlib.import_module(module)
@@ -100,24 +99,24 @@ class Place:
 
 
 def after(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """All of it."""
+    """Call the function completely."""
     return original(*args, **kwargs)
 
 
 def half_split(original: Callable[..., Any], *args: Any) -> None:
-    """Two weights are split, the third is not any more."""
+    """Factorize two weights, but not the third."""
     Place("", "rosa_bench.methods.rosa.factorize", 3).reach(lambda: os.kill(os.getpid(), signal.SIGKILL))
     original(*args)
 
 
 def half_a_file(original: Callable[..., Any], state: Any, path: Path) -> None:
-    """A write that does not care for wholeness: half of the bytes under the final name."""
+    """Write half of the bytes under the final name."""
     original(state, path)
     os.truncate(path, path.stat().st_size // 2)
 
 
 def half_a_line(original: Callable[..., Any], owner: Any, *args: Any, **values: Any) -> None:
-    """An append of which the disk has seen half."""
+    """Append half of a line."""
     path = owner.path if hasattr(owner, "path") else owner.folder / "events.jsonl"
     before = path.stat().st_size if path.exists() else 0
     original(owner, *args, **values)
@@ -125,23 +124,23 @@ def half_a_line(original: Callable[..., Any], owner: Any, *args: Any, **values: 
 
 
 def half_removed(original: Callable[..., Any], folders: Any) -> None:
-    """A folder whose deletion has begun."""
+    """Delete part of a folder."""
     for folder in list(folders):
         (folder / "optimizer.pt").unlink(missing_ok=True)
 
 
 def unreplaced(original: Callable[..., Any], path: Path, rows: Any) -> None:
-    """Half of a temporary file is there, what it is to replace is as it was."""
+    """Write half of a temporary file, without replacing the target."""
     path.with_name(f".{path.name}.0-dead.tmp").write_bytes(str(next(iter(rows))).encode())
 
 
 def unreplaced_tensors(original: Callable[..., Any], state: Any, path: Path) -> None:
-    """The same of weights."""
+    """The same for weights."""
     path.with_name(f".{path.name}.0-dead.tmp").write_bytes(b"half")
 
 
 def at(place: Place, number: int, arguments: Sequence[str]) -> int:
-    """The command line, in a process that sends itself a signal at a place."""
+    """Run the command line in a process that sends itself a signal at a place."""
     place.reach(lambda: os.kill(os.getpid(), number))
     return command_line(arguments)
 
@@ -173,14 +172,14 @@ DECODING = [
 
 
 def arguments(folder: Path, method: str, name: str, *more: str) -> list[str]:
-    """A run of a few steps, two epochs, with weights saved; the few texts are decoded in batches of two."""
+    """Arguments of a short run of two epochs that saves its weights and decodes texts in batches of two."""
     own = [f"method={method}", *on(name), "save=adapter", "train.threads=1", "train.eval_batch_size=2"]
     own += ["train.limit_eval=8"] if name == "gpt2_mini" else []
     return [*SMALL, f"output_dir='{folder}'", *own, *more]
 
 
 def result(folder: Path) -> dict[str, Any]:
-    """What has to be the same, to the last bit, however often a run was stopped; and that nothing else is left."""
+    """The parts of a run that must be bitwise equal however often it was stopped. Fails if other files remain."""
     (path,) = folder.glob("*/record.json")
     record = read_record(path)
     facts = {name: value for name, value in record.facts.items() if not name.endswith("_s")}
@@ -196,7 +195,7 @@ def result(folder: Path) -> dict[str, Any]:
 
 
 def whole(folder: Path, method: str, name: str, *more: str) -> tuple[dict[str, Any], float]:
-    """The result of a run that nobody stops, and the seconds it took from its fork on."""
+    """The result of an uninterrupted run, and its duration in seconds."""
     process = start(command_line, arguments(folder, method, name, *more), log=folder.with_suffix(".log"))
     began = time.monotonic()  # the first start of all imports everything before it forks
     code = ended(process)
@@ -205,7 +204,7 @@ def whole(folder: Path, method: str, name: str, *more: str) -> tuple[dict[str, A
 
 
 def differences(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
-    """The parts of two results that are not the same."""
+    """The parts in which two results differ."""
     return [
         f"{part}.{name}" if isinstance(value, dict) else part
         for part in first
@@ -216,17 +215,17 @@ def differences(first: dict[str, Any], second: dict[str, Any]) -> list[str]:
 
 @dataclass
 class Tally:
-    """What became of random kills."""
+    """Outcomes of random kills."""
 
     kills: int = 0
     finished: int = 0
 
 
 def killed_at_random(folder: Path, method: str, name: str, kills: int, seed: str) -> Tally:
-    """Kill a run again and again at moments drawn over its whole length, each time going on with the same command.
+    """Kill a run repeatedly at random times, resuming it with the same command each time.
 
-    Whenever it ends in spite of that, its result is compared with that of a run that nobody stopped, and a new run is
-    begun. Raises AssertionError for the first difference or an attempt that fails by itself.
+    When a run completes, its result is compared with that of an uninterrupted run, and a new run starts. Raises
+    AssertionError for the first difference or unexpected failure.
     """
     expected, seconds = whole(folder / "whole", method, name)
     moments, tally, log = random.Random(seed), Tally(), folder / "parts.log"

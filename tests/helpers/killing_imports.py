@@ -1,4 +1,4 @@
-"""What the process that `killing` forks from imports: all that a run does, so that no kill falls into an import."""
+"""Imports everything that a run imports, in the process that `killing` forks from."""
 
 import gc
 

@@ -1,4 +1,4 @@
-"""Records and grids made by hand for the tests of tables, plots and the page."""
+"""Hand-made records and grids for the tests of tables, plots and the page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MEMORY = {"weights": 4_000_000, "gradients": 1_000_000, "optimizer": 2_000_000, 
 
 
 def record(task="cola", method="lora", seed=1, last=50.0, rank=8, **more):
-    """A finished record; `more` replaces its fields, `settings` adds to the configuration of the method."""
+    """A finished record. `more` replaces its fields; `settings` adds options of the method."""
     settings = {"_target_": method} | ({} if rank is None else {"rank": rank}) | more.pop("settings", {})
     values = {
         "run_id": f"{task}-m-{method}-s{seed}-{rank}",
@@ -50,21 +50,21 @@ def record(task="cola", method="lora", seed=1, last=50.0, rank=8, **more):
 
 
 def score(*values):
-    """The score of seeds 1, 2, ...; an interval of two standard deviations where there are several."""
+    """The score of seeds 1, 2, ...; for several, with an interval of two standard deviations."""
     mean, sd = statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
     low, high = (None, None) if sd is None else (mean - 2 * sd, mean + 2 * sd)
     return Score(dict(enumerate(values, 1)), mean, statistics.median(values), sd, low, high)
 
 
 def place(*values, best=None, **more):
-    """A place whose runs scored `values` at the last epoch and, unless said otherwise, one more at the best."""
+    """A place whose runs scored `values` at the last epoch and, by default, one point more at the best."""
     records = tuple(record(seed=seed, last=value) for seed, value in enumerate(values, 1))
     scores = {"last": score(*values), "best": score(*(best or [v + 1 for v in values]))} if values else {}
     return Place(**({"scores": scores, "records": records} | more))
 
 
 def grid(*rows, columns=(COLA,), **more):
-    """A grid of rows given as (label, places in the order of the columns)."""
+    """A grid of rows (label, places in the order of the columns)."""
     made = [Row(label, (1000,), places=dict(zip(columns, places, strict=False))) for label, *places in rows]
     return Grid(
         **({"name": "t", "title": "m on embedded v1", "columns": columns, "rows": made, "epoch": "last"} | more)

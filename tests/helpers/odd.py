@@ -1,4 +1,4 @@
-"""Values that nobody asks for on purpose, and how often they are tried: few in `make test`, many in the slow tests."""
+"""Unusual values for property tests: few examples in `make test`, many in the slow tests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SAID = 1200  # characters that one plain line may have
 
 
 def tried(few: int, many: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Run a property twice: with `few` examples, the same each time, and marked as slow with `many` new ones."""
+    """Run a property with `few` fixed examples and, marked as slow, with `many` new ones."""
 
     def both(check: Callable[..., None]) -> Callable[..., None]:
         quiet = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
@@ -48,5 +48,5 @@ VALUES: st.SearchStrategy[Any] = st.one_of(
 
 
 def is_plain(line: str) -> bool:
-    """Whether an error is one line of a length that can be read, and no traceback."""
+    """Whether an error is one short line without a traceback."""
     return 0 < len(line) <= SAID and "Traceback" not in line and "\n" not in line

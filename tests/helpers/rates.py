@@ -1,9 +1,9 @@
-"""How often the tests are wrong where nothing differs, and how often intervals cover: by simulation.
+"""Simulates the error rates of the significance tests and the coverage of the intervals.
 
     python tests/rates.py [--datasets 2000] [--resamples 1000]
 
-prints the tables of docs/background/statistics.md. Every data set is drawn anew; runs err more often together, on
-examples that are hard, than apart.
+prints the tables of docs/background/statistics.md. Every data set is drawn independently; runs tend to err on
+the same, hard examples.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ POSITIVE = {"matthews": 0.7, "f1": 0.68, "accuracy": 0.5}  # share of the class 
 
 
 def score_of(found: Statistic) -> Statistic:
-    """The statistic with its score for the examples as they are, where no official one is at hand."""
+    """The statistic, with its score on all examples in place of an official score."""
     return Statistic(float(found.resampled(np.ones((1, found.examples)))[0]), *list(vars(found).values())[1:])
 
 
 def classes(metric: str, drawn: np.random.Generator, examples: int, runs: tuple[int, int], effect: float):
-    """Classes said by runs that are right with a chance that depends on the example; `effect` in logits."""
+    """Predicted classes of runs whose chance of being right depends on the example; `effect` is in logits."""
     labels = (drawn.random(examples) < POSITIVE[metric]).astype(float)
     hard = 1.2 + 1.5 * drawn.standard_normal(examples)
     for count, better in zip(runs, (effect, 0.0), strict=True):
@@ -40,7 +40,7 @@ def classes(metric: str, drawn: np.random.Generator, examples: int, runs: tuple[
 
 
 def scores(metric: str, drawn: np.random.Generator, examples: int, runs: tuple[int, int], effect: float):
-    """Similarity scores with errors of the example and errors of the run; `effect` makes the latter smaller."""
+    """Similarity scores with errors per example and per run; `effect` reduces the latter."""
     labels = drawn.integers(0, 26, examples) / 5
     common = labels + 0.7 * drawn.standard_normal(examples)
     for count, better in zip(runs, (effect, 0.0), strict=True):
@@ -52,7 +52,7 @@ WORDS = [f"w{i}" for i in range(40)]
 
 
 class Texts:
-    """Outputs of two systems for a pool of references. A data set takes some, and deals the two to the groups."""
+    """Outputs of two systems for a pool of references. A data set samples some and assigns the outputs to groups."""
 
     def __init__(self, pool: int = 600, kept: float = 0.8, seed: int = 0) -> None:
         drawn, self.pool = np.random.default_rng(seed), pool
@@ -66,7 +66,7 @@ class Texts:
         self.whole = segments.statistic("e2e", "official", "bleu", outputs, texts)
 
     def __call__(self, metric: str, drawn: np.random.Generator, examples: int, runs: tuple[int, int], effect: float):
-        """One run each, whose outputs are dealt by a coin; `effect` is not wanted."""
+        """One run per group, with outputs assigned by coin flips; `effect` is ignored."""
         assert runs == (1, 1) and not effect
         chosen = drawn.choice(self.pool, examples, replace=False)
         coin = drawn.integers(0, 2, examples)
@@ -88,7 +88,7 @@ MAKERS = {"accuracy": classes, "matthews": classes, "f1": classes, "pearson": sc
 def p_values(
     metric: str, examples: int, runs: tuple[int, int], datasets: int, resamples: int, effect: float = 0.0, seed: int = 1
 ) -> np.ndarray:
-    """The p of every data set."""
+    """The p value of every data set."""
     maker = Texts() if metric == "bleu" else MAKERS[metric]
     found = []
     for number in range(datasets):
@@ -99,7 +99,7 @@ def p_values(
 
 
 def families(tests: int, examples: int, datasets: int, seed: int = 1) -> int:
-    """In how many families of methods that equal their baseline Holm's correction lets any accuracy differ."""
+    """Number of families of methods equal to their baseline in which some accuracy differs after Holm's correction."""
     wrong = 0
     for number in range(datasets):
         drawn = np.random.default_rng([seed, number])
@@ -124,7 +124,7 @@ SHAPES: dict[str, tuple[Callable[[np.random.Generator, tuple[int, ...]], np.ndar
 
 
 def covered(shape: str, n: int, samples: int, seed: int = 1) -> tuple[int, int, int]:
-    """How many intervals of the mean, of the median, and percentile bootstraps of the mean enclose the truth."""
+    """Number of intervals of the mean, of the median, and of percentile bootstraps that contain the true value."""
     make, mean, median = SHAPES[shape]
     drawn = np.random.default_rng(seed)
     values = make(drawn, (samples, n))
@@ -140,8 +140,8 @@ def covered(shape: str, n: int, samples: int, seed: int = 1) -> tuple[int, int, 
 
 
 def holding(examples: int, seeds: int, spread: float, datasets: int, seed: int = 1) -> tuple[int, int, int]:
-    """Of methods whose seeds differ in ability (`spread` in logits) as much as the baseline's, none better: how many
-    differ by p alone, by the seeds' interval alone, and by both.
+    """Among equally good methods whose seeds differ in ability (`spread` in logits) as much as the baseline's: the
+    number that differ by p alone, by the interval of the seeds alone, and by both.
     """
     by_examples = by_seeds = by_both = 0
     for number in range(datasets):

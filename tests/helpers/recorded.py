@@ -1,4 +1,4 @@
-"""Records written to disk by hand, and the tables of a folder of them."""
+"""Writes hand-made records to disk and builds tables from a folder of them."""
 
 from __future__ import annotations
 
@@ -58,10 +58,10 @@ def changed(path: Path, **fields) -> None:
 
 
 def built(folder: Path, *suites: plan.Suite, **options) -> list[Grid]:
-    """The tables of a folder's records with these suites alone."""
+    """The tables of a folder's records with these suites only."""
     return building.build(collect([folder]), {suite.name: suite for suite in suites}, **options)
 
 
 def cells(grid: Grid) -> list[list[str]]:
-    """A table as its CSV shows it."""
+    """The cells of a table's CSV."""
     return list(csv.reader(comma_separated(grid).splitlines()))

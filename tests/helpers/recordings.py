@@ -13,7 +13,7 @@ from rosa_bench.training.graphs import Backend, as_if_capturing
 
 
 class Again(Backend):
-    """Runs the step again: what is compared is everything around a recording."""
+    """Runs the step again instead of replaying it, to test everything around a recording."""
 
     def __init__(self, device: torch.device) -> None:
         pass
@@ -32,9 +32,9 @@ class Again(Backend):
 
 
 class Frozen(Again):
-    """Records the operations of a step and replays them, as a CUDA graph does: whatever Python decides is frozen.
+    """Records the operations of a step and replays them like a CUDA graph, with all decisions of Python frozen.
 
-    It cannot record how a generator is set, as reversible layers do within a step.
+    It cannot record setting a generator's state, which reversible layers do.
     """
 
     def record(self, step: Callable[[], None]) -> Callable[[], Any]:

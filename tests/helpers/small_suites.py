@@ -14,12 +14,12 @@ TWO_STAGES = [STARTED, {"method": "lora", "task": "mnli"}]  # the second stage f
 
 
 def small_suite(*cells: dict[str, Any], **common: Any) -> plan.Suite:
-    """A suite with a block for each of these overrides."""
+    """A suite with one block per set of overrides."""
     return plan.Suite(title="small", common=common, cells=[plan.Block(run=cell) for cell in cells])
 
 
 class Pretend:
-    """An executor that runs a cell at once, in this process, and counts."""
+    """An executor that runs cells immediately in this process and counts them."""
 
     cluster = "local"
 

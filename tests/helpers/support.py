@@ -1,4 +1,4 @@
-"""What several tests need: composing a configuration as the command line does, and small runs."""
+"""Common helpers: compose a run as the command line does, and small runs."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ SMALL = [
 
 
 def composed(*overrides: str) -> config.Run:
-    """The run that these command-line overrides mean: what Hydra composes, without its quarter of a second."""
+    """The run for these command-line overrides, composed without Hydra's 0.25 s."""
     return composer()(overrides)
 
 
@@ -60,7 +60,7 @@ def small(folder: Path, *overrides: str) -> config.Run:
 
 
 def on(name: str) -> tuple[str, ...]:
-    """The overrides that choose one of `BACKBONES` and its task."""
+    """The overrides that select one of `BACKBONES` and its task."""
     task = f"task={BACKBONES[name]}"
     if name in MINIS:
         return task, f"model={name}"
@@ -80,7 +80,7 @@ def prepared(method: str, name: str, *overrides: str, seed: int = 3):
 
 
 def steps(run: Run, model, rows, count: int, lr: float) -> list[float]:
-    """Train on one batch through the method's own hooks, dropout off; the losses before each step."""
+    """Train on one batch with the method's hooks and without dropout; return the loss before each step."""
     model.eval()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=lr)
     batch, losses = collate(rows, pad_id=1), []
@@ -101,7 +101,7 @@ def steps(run: Run, model, rows, count: int, lr: float) -> list[float]:
 
 @cache
 def refusal(method: str, name: str) -> str:
-    """Why a method does not do what a backbone is tried on; empty if it does. Each method's own test says which."""
+    """Why a method does not support a backbone; empty if it does. Each method's own test lists them."""
     run = composed(f"method={method}", *on(name))
     try:
         run.method.check(run.task)
@@ -118,7 +118,7 @@ def skip_refused(method: str, name: str) -> None:
 
 
 def interrupt(run: config.Run, step: int) -> None:
-    """Do a run until it is asked, after an optimiser step, to stop."""
+    """Run until a stop request after an optimiser step."""
     from rosa_bench.run import run as run_experiment
     from rosa_bench.training.trainer import Loop
 
@@ -135,12 +135,12 @@ def interrupt(run: config.Run, step: int) -> None:
 
 
 def without_cost(record: Any) -> dict[str, Any]:
-    """What of a record has to be the same when the same run is done again."""
+    """The part of a record that must be equal when a run is repeated."""
     return {name: getattr(record, name) for name in ("key", "status", "scores", "primary", "data", "variant_names")}
 
 
 def forget_hubs() -> None:
-    """Forget what this process knows of hubs, as a new one would."""
+    """Clear this process's caches about hubs."""
     import huggingface_hub._tree_cache as tree_cache
 
     for function in (hub.commit, hub.model, hub.dataset):

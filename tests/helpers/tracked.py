@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def folder_with(tmp_path: Path, status: str) -> Path:
-    """A run's folder as the recorder leaves it."""
+    """The folder of a finished run."""
     tmp_path.mkdir(exist_ok=True)
     tracker = {"project": "p", "entity": None, "mode": "offline", "tags": ["a tag", "suite:" + 80 * "x", ""]}
     told = {

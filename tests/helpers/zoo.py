@@ -1,4 +1,4 @@
-"""Small models of many classes of `transformers` with random weights, and tokenizers of every kind, in folders."""
+"""Randomly initialised small models of many `transformers` classes, and tokenizers of every kind, in folders."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ FRAMED = SPECIAL | {"cls_token": "<s>", "sep_token": "</s>"}
 
 
 def byte_level(**options: Any) -> Any:
-    """GPT-2's kind of tokenizer: <s> 0, <pad> 1, </s> 2, <unk> 3, <mask> 4; nothing is put around a text."""
+    """A tokenizer like GPT-2's: <s> 0, <pad> 1, </s> 2, <unk> 3, <mask> 4; adds nothing to a text."""
     from tokenizers import ByteLevelBPETokenizer
     from transformers import PreTrainedTokenizerFast
 
@@ -75,7 +75,7 @@ def byte_level(**options: Any) -> Any:
 
 
 def framed(tokenizer: Any) -> Any:
-    """The tokenizer with <s> and </s> around a text and between two, and token types 0 and 1."""
+    """The tokenizer with <s> and </s> around texts and pairs, and token types 0 and 1."""
     from tokenizers.processors import TemplateProcessing
 
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
@@ -85,7 +85,7 @@ def framed(tokenizer: Any) -> Any:
 
 
 def started(tokenizer: Any) -> Any:
-    """The tokenizer with <s> in front of a text, as decoders have it."""
+    """The tokenizer with <s> before a text, as for decoders."""
     from tokenizers.processors import TemplateProcessing
 
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
@@ -95,7 +95,7 @@ def started(tokenizer: Any) -> Any:
 
 
 def word_piece(**options: Any) -> Any:
-    """BERT's kind of tokenizer."""
+    """A tokenizer like BERT's."""
     import tokenizers as t
     from transformers import PreTrainedTokenizerFast
 
@@ -108,7 +108,7 @@ def word_piece(**options: Any) -> Any:
 
 
 def unigram(**options: Any) -> Any:
-    """T5's and XLM-R's kind of tokenizer, whose vocabulary of pieces holds the special tokens too."""
+    """A tokenizer like T5's and XLM-R's, whose pieces include the special tokens."""
     import tokenizers as t
     from transformers import PreTrainedTokenizerFast
 
@@ -120,7 +120,7 @@ def unigram(**options: Any) -> Any:
 
 
 def metaspace(**options: Any) -> Any:
-    """Llama 2's kind of tokenizer: a ▁ before every text, white space as ▁, merges within words, bytes for the rest."""
+    """A tokenizer like Llama 2's: ▁ before every text and for white space, merges within words, byte fallback."""
     import tokenizers as t
     from transformers import PreTrainedTokenizerFast
 
@@ -136,12 +136,12 @@ def metaspace(**options: Any) -> Any:
 
 
 def tokenizer_for(kind: str) -> Any:
-    """One that suits the class."""
+    """A tokenizer that fits the class."""
     return framed(byte_level(**FRAMED)) if kind not in DECODERS else byte_level(eos_token="</s>", pad_token="<pad>")
 
 
 def model_of(kind: str, auto: str, **more: Any) -> Any:
-    """A model with random weights. `auto` is what follows `AutoModel`, such as ForCausalLM, or nothing."""
+    """A randomly initialised model. `auto` is the suffix of `AutoModel`, such as ForCausalLM, or empty."""
     import torch
     import transformers
 
@@ -151,7 +151,7 @@ def model_of(kind: str, auto: str, **more: Any) -> Any:
 
 
 def saved(kind: str, folder: Path, auto: str | None = None, tokenizer: Any = None, **more: Any) -> Path:
-    """The folder of a model, by default as it comes from its pretraining, and its tokenizer."""
+    """Save a model, by default of the class of public checkpoints, and its tokenizer; return the folder."""
     model = model_of(kind, auto if auto is not None else pretrained_as(kind), **more)
     model.save_pretrained(folder)
     (tokenizer or tokenizer_for(kind)).save_pretrained(folder)
@@ -159,7 +159,7 @@ def saved(kind: str, folder: Path, auto: str | None = None, tokenizer: Any = Non
 
 
 def pretrained_as(kind: str) -> str:
-    """The class that a public checkpoint has."""
+    """The class of public checkpoints."""
     if kind == "bart":
         return "ForSeq2SeqLM"
     return "ForCausalLM" if kind in DECODERS else "" if kind in ("markuplm", "xlnet", "mra") else "ForMaskedLM"
@@ -173,7 +173,7 @@ def tensors_of(folder: Path) -> dict[str, Any]:
 
 
 def write_tensors(folder: Path, tensors: dict[str, Any]) -> Path:
-    """The folder with other tensors."""
+    """Replace the tensors of a folder."""
     from safetensors.torch import save_file
 
     save_file(

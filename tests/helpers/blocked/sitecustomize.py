@@ -1,7 +1,7 @@
-"""No socket of a test leaves this machine: whatever is not the loopback is refused, and written down.
+"""Blocks sockets of tests to other machines: refuses and records every address except the loopback.
 
-Python imports a module of this name when it starts, so that processes which tests start are kept in as well. What is
-no Python is not: `tests/trust/test_no_network.py` looks at those by proxies and, where allowed, without any network.
+Python imports a module of this name when it starts, so it also covers processes that tests start. For
+programs other than Python, `tests/trust/test_no_network.py` checks those with proxies and, if allowed, without a network.
 """
 
 import errno
@@ -18,14 +18,14 @@ def is_own(host: object) -> bool:
 
 
 def note(host: object) -> None:
-    """Write down who was asked for."""
+    """Record the host."""
     if path := os.environ.get("ROSA_BENCH_TEST_ATTEMPTS"):
         with open(path, "a", encoding="utf-8") as stream:  # noqa: PTH123 - runs at the start of every process
             stream.write(f"{os.getpid()} {host!r}\n")
 
 
 def guarded(original):
-    """A method of a socket that takes an address last."""
+    """Guard a method of sockets whose last argument is an address."""
 
     def call(self, *arguments):
         address = arguments[-1]
@@ -38,7 +38,7 @@ def guarded(original):
 
 
 def names(original):
-    """A function that finds the addresses of a name."""
+    """Guard a function that resolves a name."""
 
     def call(host, *arguments, **options):
         if not is_own(host):
