@@ -1,4 +1,4 @@
-"""The multiple-choice rows of the embedded world: shape, balance, separation of splits, nothing to gain by length."""
+"""Embedded multiple-choice rows: format, balance, disjoint splits, no cue from length."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_rows_have_the_fields_of_the_real_set(task, split):
 
 
 @pytest.mark.parametrize(("task", "split"), [s for s in SPLITS if s[0] != "sciq"])
-def test_the_right_answer_is_in_every_place_alike(task, split):
+def test_right_answers_are_uniform_over_positions(task, split):
     found = Counter(e.label for e in examples(task, split))
     share = 1 / len(found)
     assert all(count / found.total() == pytest.approx(share, abs=0.06) for count in found.values())
@@ -60,8 +60,8 @@ def test_no_question_is_in_two_splits(task):
 
 
 @pytest.mark.parametrize("task", ["piqa", "arc_challenge"])
-def test_sentences_keep_the_reservation(task):
-    """Right answers are reserved in scored splits; no answer of a training row is."""
+def test_sentences_respect_the_reservation(task):
+    """Right answers of scored splits are reserved; answers of training rows are not."""
     for split in embedded.splits(task):
         found = examples(task, split)
         if split == "train":
@@ -71,7 +71,7 @@ def test_sentences_keep_the_reservation(task):
 
 
 @pytest.mark.parametrize("task", embedded.CHOICE_TASKS)
-def test_what_the_reservation_looks_at_is_what_a_row_says(task):
+def test_the_reservation_covers_the_text_of_a_row(task):
     g, found = Grammar(f"test-{task}"), []
     while len(found) < 50:
         q = choices.DRAWS[task](g, True)
@@ -83,7 +83,7 @@ def test_what_the_reservation_looks_at_is_what_a_row_says(task):
 
 
 @pytest.mark.parametrize("task", ["openbookqa", "arc_challenge", "piqa"])
-def test_length_does_not_tell_the_right_answer(task):
+def test_length_does_not_reveal_the_right_answer(task):
     found = [e for split in embedded.splits(task) for e in examples(task, split)]
     chance = 1 / (len(found[0].texts) - 1)
     for choose in (min, max):

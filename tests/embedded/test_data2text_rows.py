@@ -1,4 +1,4 @@
-"""The embedded data-to-text rows: fields, splits, what the references say, and the prose beside them."""
+"""Embedded data-to-text rows: fields, splits, content of the references, and the prose for pre-training."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_e2e_rows_have_the_fields_of_the_real_set() -> None:
             assert meaning_string(meaning) == row["meaning_representation"]
 
 
-def test_an_e2e_meaning_comes_several_times_in_training() -> None:
+def test_e2e_meanings_repeat_in_training() -> None:
     meanings = {row["meaning_representation"] for row in data2text.rows("e2e", "train")}
     assert 800 <= len(meanings) <= 1600
     words = [len(text.split()) for text in all_references("e2e", "train")]
@@ -185,7 +185,7 @@ def test_the_references_of_other_rows_have_many_slot_errors(task: str) -> None:
         ("", 5),
     ],
 )
-def test_slot_errors_count_the_missing_the_wrong_and_the_made_up(text: str, wrong: int) -> None:
+def test_slot_errors_count_missing_wrong_and_invented_attributes(text: str, wrong: int) -> None:
     meaning = "name[Blue Fox], eatType[pub], priceRange[cheap], customer rating[low], familyFriendly[no]"
     assert slot_errors("e2e", meaning, text) == (wrong, 5)
 
@@ -204,7 +204,7 @@ def test_constant_and_copied_answers_score_low() -> None:
     assert bleu("e2e", [row["meaning_representation"] for row in rows]) < 10
 
 
-def test_prose_never_holds_a_reserved_text(documents: list[str]) -> None:
+def test_prose_contains_no_reserved_text(documents: list[str]) -> None:
     for document in documents:
         pieces = {document, *document.split("\n")}
         for line in document.split("\n"):
@@ -220,7 +220,7 @@ def test_prose_is_never_in_the_notation_of_a_task(documents: list[str]) -> None:
     assert max(len(document.split()) for document in documents) < 90
 
 
-def test_prose_does_not_know_the_new_names_of_the_test_split(documents: list[str]) -> None:
+def test_prose_contains_no_new_names_of_the_test_split(documents: list[str]) -> None:
     text = "\n".join(documents)
     names = {parse_meaning(row["meaning_representation"])["name"] for row in data2text.rows("e2e", "test")}
     new = [name for name in names if reserved(name) and " " in name]
@@ -229,12 +229,12 @@ def test_prose_does_not_know_the_new_names_of_the_test_split(documents: list[str
     assert sum(name in text for name in new) / len(new) < 0.2
 
 
-def test_prose_has_a_closed_vocabulary_beside_its_names(documents: list[str]) -> None:
+def test_prose_has_a_closed_vocabulary_apart_from_names(documents: list[str]) -> None:
     words = re.findall(r"(?<![\w'])[a-z]+(?![\w'])", "\n".join(documents))
     assert len(set(words)) < 900
 
 
-def test_prose_of_one_seed_is_the_same_and_of_two_differs(documents: list[str]) -> None:
+def test_prose_depends_on_the_seed(documents: list[str]) -> None:
     assert list(islice(data2text.prose(0), 50)) == documents[:50]
     assert list(islice(data2text.prose(1), 50)) != documents[:50]
 

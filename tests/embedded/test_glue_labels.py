@@ -1,4 +1,4 @@
-"""The labels of the embedded pair tasks are true: claims are judged in small worlds, events by what they tell."""
+"""Labels of the embedded pair tasks are correct: claims are evaluated in small worlds, events by their content."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ World = list[tuple[int, bool, list[tuple[int, bool, bool, bool]]]]
 
 
 def draw_world(rng: Random) -> World:
-    """Draw living things: how exact a noun fits, whether the adjective fits, and what each did in the same terms."""
+    """Draw beings: how specific a noun fits each, whether the adjective fits, and what each did."""
     return [
         (
             rng.choice((0, 0, 0, 1, 2)),
@@ -28,7 +28,7 @@ def draw_world(rng: Random) -> World:
 
 
 def holds(world: World, quantifier: str, levels: inference.Levels) -> bool:
-    """Judge a claim in a world; *every* may speak of none, *the* speaks of the first."""
+    """Whether a claim is true in a world; *every* may quantify over none, *the* refers to the first."""
     noun, plain, thing, thing_plain, placeless, mannerless = levels
 
     def fits(one: tuple) -> bool:
@@ -73,7 +73,7 @@ def test_hypothesis_is_drawn_before_the_label() -> None:
     assert hypotheses[0] == hypotheses[1] == hypotheses[2]
 
 
-def test_rewording_keeps_the_meaning_and_change_does_not() -> None:
+def test_rewording_preserves_the_meaning_and_change_does_not() -> None:
     g = Grammar("events")
     for _ in range(2000):
         e = events.draw_event(g, 3)
@@ -88,7 +88,7 @@ def test_rewording_keeps_the_meaning_and_change_does_not() -> None:
             assert other.agent in (e.patient, e.to)
 
 
-def test_every_style_tells_every_part() -> None:
+def test_every_style_mentions_every_part() -> None:
     g = Grammar("styles")
     for _ in range(500):
         e = events.draw_event(g, 3)
@@ -98,7 +98,7 @@ def test_every_style_tells_every_part() -> None:
                 assert part in told, (told, part)
 
 
-def test_a_cause_names_whom_the_pronoun_means() -> None:
+def test_a_cause_names_the_referent_of_the_pronoun() -> None:
     g = Grammar("causes")
     for _ in range(500):
         c = causes.draw_cause(g)

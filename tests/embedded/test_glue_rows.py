@@ -1,4 +1,4 @@
-"""The GLUE-like rows of the embedded world: shape, balance, separation of splits, nothing to gain from word counts."""
+"""Embedded GLUE-like rows: format, balance, disjoint splits, no cue from word counts."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ DIGESTS: dict[str, str] = {
 
 @pytest.fixture(scope="module", autouse=True)
 def seconds() -> float:
-    """Write every row once and say how much processor time that took."""
+    """CPU seconds to write every row once."""
     embedded.rows.cache_clear()
     glue.rows.cache_clear()
     began = time.process_time()
@@ -46,7 +46,7 @@ def seconds() -> float:
 
 
 def texts(task: str, split: str) -> list[str]:
-    """List every text of a split."""
+    """All texts of a split."""
     return [row[field] for row in embedded.rows(task, split) for field in FIELDS[task]]
 
 
@@ -63,7 +63,7 @@ def test_rows_have_the_fields_of_the_real_set(task: str, split: str) -> None:
 
 
 @pytest.mark.parametrize(("task", "split"), [s for s in SPLITS if s[0] != "stsb"])
-def test_labels_are_as_frequent_as_announced(task: str, split: str) -> None:
+def test_labels_have_the_documented_frequencies(task: str, split: str) -> None:
     labels = [row["label"] for row in embedded.rows(task, split)]
     for label, share in enumerate(SHARES[task]):
         assert labels.count(label) / len(labels) == pytest.approx(share, abs=0.02)
@@ -92,7 +92,7 @@ def test_scored_texts_are_reserved_and_train_texts_are_not(task: str, split: str
 
 
 @pytest.mark.parametrize(("task", "split"), SPLITS)
-def test_no_row_comes_twice(task: str, split: str) -> None:
+def test_rows_are_unique(task: str, split: str) -> None:
     told = [tuple(normalise(row[field]) for field in FIELDS[task]) for row in embedded.rows(task, split)]
     assert len(set(told)) == len(told)
 
@@ -134,7 +134,7 @@ def test_prose_uses_the_whole_lexicon() -> None:
 
 
 def test_families_cross_their_features() -> None:
-    """No word by itself speaks for a violation: each family uses its words alike on both sides."""
+    """No single word indicates a violation: each family uses its words equally on both sides."""
     for name, family, _ in acceptability.FAMILIES:
         g = Grammar(f"cross-{name}", lexicon.pool("all", 1))
         counts: list[dict[str, int]] = [{}, {}]
@@ -145,7 +145,7 @@ def test_families_cross_their_features() -> None:
             assert abs(counts[0].get(word, 0) - counts[1].get(word, 0)) < 150, (name, word)
 
 
-def test_word_counts_do_not_tell_acceptability() -> None:
+def test_word_counts_do_not_reveal_acceptability() -> None:
     from sklearn.feature_extraction.text import CountVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import matthews_corrcoef

@@ -1,4 +1,4 @@
-"""The two shipped mini backbones load offline, are what their cards say, and know the embedded language."""
+"""The two mini backbones load offline, match their cards, and model the embedded language."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_loads_as_the_real_class_in_full_precision(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_is_as_small_as_promised(name: str) -> None:
+def test_size(name: str) -> None:
     model, _ = loaded(name)
     count = sum(p.numel() for p in model.parameters())
     assert count == card_of(name)["parameters"] <= 4_000_000
@@ -78,7 +78,7 @@ def test_weights_are_finite_halves(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_files_are_those_of_the_card(name: str) -> None:
+def test_files_match_the_card(name: str) -> None:
     for file, sha in card_of(name)["sha256"].items():
         assert hashlib.sha256((MODELS / name / file).read_bytes()).hexdigest() == sha, file
 
@@ -92,7 +92,7 @@ def test_card_belongs_to_this_generator(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_tokenizer_gives_back_every_text(name: str) -> None:
+def test_the_tokenizer_is_lossless(name: str) -> None:
     _, tokenizer = loaded(name)
     task, field = ROWS[name]
     texts = [row[field] for row in embedded.rows(task, "validation")[:100]]
@@ -125,7 +125,7 @@ def test_first_word_looks_like_any_other() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_knows_the_language(name: str) -> None:
+def test_models_the_language(name: str) -> None:
     script = pretraining()
     card, (model, tokenizer) = card_of(name), loaded(name)
     mini = script.Mini(

@@ -1,4 +1,4 @@
-"""A finished run that is asked for an artefact writes it, or says what it takes; nothing is trained again."""
+"""Finished runs write requested artefacts without training, or say how to get them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def folder_of(tmp_path):
 
 
 @pytest.mark.parametrize(("method", "first"), [("lora", "save=adapter"), ("rosa", "train.keep_checkpoints=true")])
-def test_the_artefact_is_that_of_a_run_that_saved_it(tmp_path, method, first):
+def test_a_later_artefact_equals_that_of_a_run_that_saved_it(tmp_path, method, first):
     common = [f"method={method}", "train.max_steps=3"]
     expected, later = tmp_path / "expected", tmp_path / "later"
     run_experiment(small(expected, *common, "save=merged"))
@@ -41,7 +41,7 @@ def test_an_adapter_of_kept_checkpoints(tmp_path):
     assert one.read_bytes() == other.read_bytes()
 
 
-def test_without_weights_it_says_what_it_takes(tmp_path, capfd):
+def test_without_weights_the_message_says_what_to_do(tmp_path, capfd):
     run_experiment(small(tmp_path, "method=lora", "train.max_steps=2"))
     for asked in ("save=merged", "save=adapter", "train.keep_checkpoints=true"):
         again = small(tmp_path, "method=lora", "train.max_steps=2", asked)

@@ -1,4 +1,4 @@
-"""Exports as `peft` and `transformers` load them, with the logits of the trained model."""
+"""Exports loaded by `peft` and `transformers` have the logits of the trained model."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ IMPOSSIBLE = {
 
 
 def trained(method: str, task: str, *overrides: str) -> exports.Trained:
-    """A model with every trained tensor moved far from its start."""
+    """A model whose trained tensors are far from their initial values."""
     mini = "gpt2_mini" if task == "e2e" else "roberta_mini"
     run = composed(f"task={task}", f"model={mini}", f"method={method.split()[0]}", *method.split()[1:], *overrides)
     model, tokenizer = load(run.model, run.task, seeds(run.seed).init)
@@ -76,7 +76,7 @@ def trained(method: str, task: str, *overrides: str) -> exports.Trained:
 
 
 def fresh(one: exports.Trained) -> transformers.PreTrainedModel:
-    """The backbone as somebody else loads it, with a head of their own."""
+    """The backbone loaded without this package, with a newly initialised head."""
     labels = one.run.task.num_labels
     kind = transformers.AutoModelForSequenceClassification if labels else transformers.AutoModelForCausalLM
     more = {"num_labels": labels} if labels else {}
@@ -113,7 +113,7 @@ def test_other_classes(kind, tmp_path):
     assert config["base_model_name_or_path"] == str(backbones.folder(kind)) and config["task_type"] == "SEQ_CLS"
 
 
-def test_a_wrong_adapter_is_not_kept(tmp_path, monkeypatch):
+def test_a_wrong_adapter_is_deleted(tmp_path, monkeypatch):
     one = trained("lora", "cola")
     monkeypatch.setattr(exports, "save_tensors", lambda state, path: path.touch())
     with pytest.raises(exports.ExportError):
@@ -122,7 +122,7 @@ def test_a_wrong_adapter_is_not_kept(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("method", "reason"), IMPOSSIBLE.items())
-def test_what_peft_cannot_be_given_is_refused_before_training(method, reason, tmp_path, capsys):
+def test_unsupported_exports_to_peft_are_refused_before_training(method, reason, tmp_path, capsys):
     assert cli.main([*f"method={method} save=peft tracker=none output_dir={tmp_path}".split()]) == 2
     err = capsys.readouterr().err
     assert reason in err and err.count("\n") == 1 and "use save=" in err and not list(tmp_path.iterdir())
@@ -206,7 +206,7 @@ def test_a_merged_model_keeps_its_cache_and_generation_defaults(use_cache, tmp_p
     assert text[0]["generated_text"].startswith("name : fox")
 
 
-def test_the_final_output_names_the_saved_epoch_and_the_best(tmp_path):
+def test_the_final_output_names_the_saved_and_the_best_epoch(tmp_path):
     record = Record("run", "key", "cola", "m", "lora", 1, {}, facts={"saved": {"as": "peft", "epoch": 3.0}})
     assert f"saved: {tmp_path / 'peft'} (epoch 3, the last)" in result_table([record], [tmp_path])
     record.facts["saved"]["best_epoch"] = 2.0
@@ -216,7 +216,7 @@ def test_the_final_output_names_the_saved_epoch_and_the_best(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_finished_run_gets_what_save_asks_for_later(tmp_path):
+def test_a_finished_run_is_saved_on_a_later_request(tmp_path):
     method = ("method=lora", "train.max_steps=2")
     folder = tmp_path / run_experiment(small(tmp_path, *method, "save=adapter")).run_id
     for form, name in (("peft", "adapter_config.json"), ("merged", "config.json")):

@@ -1,4 +1,4 @@
-"""The precision of evaluation is the one asked for, whatever training leaves around the model."""
+"""Evaluation uses the requested precision regardless of that of training."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ def test_evaluation_runs_in_its_own_precision(training, evaluation, expected, ba
 
 @pytest.mark.parametrize("key", ["precision", "eval_precision"])
 @pytest.mark.parametrize("value", ["tf32", "fp16"])
-def test_what_needs_a_gpu_is_refused_without_one(key, value, tmp_path):
+def test_precisions_that_need_a_gpu_are_refused_without_one(key, value, tmp_path):
     with pytest.raises(UsageError, match=rf"train\.{key}={value} needs a GPU"):
         refuse(small(tmp_path, f"train.{key}={value}"))
 
 
-def test_tf32_is_on_inside_alone():
+def test_tf32_is_on_only_within_the_context():
     before = torch.get_float32_matmul_precision()
     with predict.tf32(True):
         assert torch.get_float32_matmul_precision() == "high"
@@ -65,6 +65,6 @@ def test_tf32_is_on_inside_alone():
     assert torch.get_float32_matmul_precision() == before
 
 
-def test_a_key_knows_the_precision_of_evaluation_unless_it_is_that_of_training():
+def test_eval_precision_enters_the_key_if_it_differs_from_training():
     keys = [config_key(composed("method=lora", *more)) for more in ((), ("train.eval_precision=bf16",))]
     assert len(set(keys)) == 2

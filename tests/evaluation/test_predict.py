@@ -1,4 +1,4 @@
-"""Decoding: one output per distinct input, batched like one by one, written down as it comes."""
+"""Decoding: one output per distinct input, equal in batches and one by one, journaled batch by batch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def decoded(run, model, tokenizer, examples, batch_size, journal=None):
 
 
 @EACH
-def test_beams_in_batches_are_beams_one_by_one(method):
+def test_beams_in_batches_equal_beams_one_by_one(method):
     skip_refused(method, "gpt2_mini")
     run, model, tokenizer, rows = prepared(method, "gpt2_mini", "task.max_new_tokens=16", *BEAMS)
     steps(run, model, rows, 2, 1e-4)
@@ -53,8 +53,8 @@ def test_every_option_of_decoding_is_used(monkeypatch):
 
 
 @pytest.mark.parametrize("method", ["lora", "prefix_tuning", "prompt_tuning"])
-def test_the_search_of_lora_decodes_behind_virtual_tokens_too(method):
-    """With one beam and no penalty it finds what `transformers` finds, by whichever way a model is read."""
+def test_the_search_of_lora_with_virtual_tokens(method):
+    """With one beam and no penalty it equals `transformers`, with and without tree support."""
     options = ("task.max_new_tokens=8", "task.search=lora")
     run, model, tokenizer, rows = prepared(method, "gpt2_mini", *options)
     steps(run, model, rows, 2, 1e-2)
@@ -90,7 +90,7 @@ def test_equal_inputs_are_decoded_once(monkeypatch):
     assert (found[3].id, found[3].references) == ("again", ("other",))
 
 
-def test_a_journal_keeps_whole_batches_of_the_same_thing(tmp_path):
+def test_a_journal_keeps_complete_batches_of_the_same_decoding(tmp_path):
     path = tmp_path / "decoding.jsonl"
     journal = Journal(path, "this")
     journal.add({3: "three\nlines", 1: "é"})
@@ -105,7 +105,7 @@ def test_a_journal_keeps_whole_batches_of_the_same_thing(tmp_path):
 
 
 @pytest.mark.parametrize("search", [(), ("task.search=lora", "task.num_beams=3", "task.no_repeat_ngram=2")])
-def test_a_stopped_decoding_goes_on_where_it_was(tmp_path, monkeypatch, search):
+def test_a_stopped_decoding_resumes(tmp_path, monkeypatch, search):
     overrides = ("task=e2e", "method=dylora", "method.rank_max=2", "train.eval_batch_size=8", "task.max_new_tokens=12")
     overrides += search
     whole = run_experiment(small(tmp_path / "whole", *overrides))
@@ -130,7 +130,7 @@ def test_a_stopped_decoding_goes_on_where_it_was(tmp_path, monkeypatch, search):
     assert not list((tmp_path / "parts").rglob("decoding*"))
 
 
-def test_webnlg_is_scored_whole_seen_and_unseen(tmp_path):
+def test_webnlg_is_scored_overall_seen_and_unseen(tmp_path):
     """The last embedded test rows are of unseen categories."""
     record = run_experiment(
         small(
@@ -143,7 +143,7 @@ def test_webnlg_is_scored_whole_seen_and_unseen(tmp_path):
     assert scoring_facts["convention"] == "lora" and scoring_facts["references"] == "raw"
 
 
-def test_texts_that_lose_their_ends_are_counted_and_told(tmp_path, capsys):
+def test_truncated_texts_are_counted_and_reported(tmp_path, capsys):
     options = ("method=lora", "train.max_steps=2", "task.max_new_tokens=4", "train.limit_eval=3")
     record = run_experiment(small(tmp_path, "task=e2e", *options, "train.max_length=24"))
     assert 0 < record.facts["cut_targets"] < record.facts["cut_examples"]

@@ -1,4 +1,4 @@
-"""Search over many inputs at a time: what `transformers` finds for one input at a time, on models of random weights."""
+"""Batched search equals `transformers` on one input at a time, for randomly initialised models."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ COMMON = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "
 
 
 def tiny(kind: str, seed: int = 0, deviation: float = 0.3) -> nn.Module:
-    """A decoder of random weights, large enough that what it says depends on what it has read."""
+    """A randomly initialised decoder whose outputs depend on its inputs."""
     own = SIZES.get(kind, {})
     common = {} if kind in ("gpt2", "gptj", "gpt_bigcode") else COMMON | {"max_position_embeddings": 96}
     ids = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": END, "vocab_size": WORDS}
@@ -73,7 +73,7 @@ def penalised(logits, text, how):
 
 
 def lora_search(model, prompt, how):
-    """The rules of microsoft/LoRA's gpt2_beam.py for one input, by a forward pass over the whole text at each step."""
+    """Reference for the rules of microsoft/LoRA's gpt2_beam.py: one input, with a full forward pass at each step."""
     beams, candidates = [(0.0, [])], []
     for _ in range(how.max_new_tokens):
         with torch.no_grad():
@@ -116,8 +116,8 @@ def test_the_outputs_are_those_of_transformers(gpt2, beams, ngram, repetition, l
 
 @pytest.mark.parametrize("beams", [1, 4, 10])
 @pytest.mark.parametrize("bias", [-30.0, 1.0, 6.0, 12.0])
-def test_texts_that_end_never_soon_or_at_once(beams, bias):
-    """A bias on the end of text; all texts together end at many different steps."""
+def test_texts_that_end_never_early_or_immediately(beams, bias):
+    """A bias on the end of text makes texts end at many different steps."""
     model = tiny("gpt2", seed=5, deviation=0.15)
     embeddings = model.lm_head.weight.data
     model.lm_head.bias = nn.Parameter(torch.zeros(len(embeddings)))
@@ -130,7 +130,7 @@ def test_texts_that_end_never_soon_or_at_once(beams, bias):
 
 
 def ending(bias, seed=5):
-    """A GPT-2 whose end of text is as likely as a bias makes it."""
+    """A GPT-2 with a bias on the logit of the end of text."""
     model = tiny("gpt2", seed=seed, deviation=0.15)
     model.lm_head.bias = nn.Parameter(torch.zeros(WORDS))
     model.lm_head.bias.data[END] = bias
@@ -140,7 +140,7 @@ def ending(bias, seed=5):
 @pytest.mark.parametrize("beams", [1, 2, 5, 10])
 @pytest.mark.parametrize("ngram", [0, 2, 4])
 def test_the_search_of_lora(beams, ngram):
-    """Ends that are rare, usual and frequent; texts that repeat themselves, so that bans and penalties act."""
+    """Rare, medium and frequent ends; repetitive texts, so that bans and penalties have an effect."""
     prompts, found = inputs(7, 1, 12, 5), []
     for penalty, repetition, new in itertools.product((0.0, 0.8, 1.0, 2.0, -1.0), (1.0, 1.3), (1, 14)):
         model = ending({0.0: 2.0, 0.8: 0.0, 1.0: 3.0, 2.0: 1.0, -1.0: 2.0}[penalty])
@@ -154,7 +154,7 @@ def test_the_search_of_lora(beams, ngram):
 
 @pytest.mark.parametrize("kind", ["gpt_neo", "mistral", "llama"])
 def test_the_search_of_lora_with_other_decoders(kind):
-    """With keys and values of each beam where a tree cannot be read: a local window, another class."""
+    """Models without tree support (a local window, another class) copy keys and values of each beam."""
     model, prompts = tiny(kind), inputs(3, 9, 1, 9)
     if kind == "mistral":
         model.config.sliding_window = 8
@@ -166,7 +166,7 @@ def test_the_search_of_lora_with_other_decoders(kind):
 @pytest.mark.parametrize("kind", ["gpt2", "gpt_neo"])
 @pytest.mark.parametrize("beams", [1, 4])
 def test_ngrams_of_the_input_are_banned_or_not(kind, beams):
-    """As `transformers` bans them, given the whole sequence or what follows the input."""
+    """As `transformers` bans them, over the whole sequence or only the text after the input."""
     model, prompts = tiny(kind), [[5, *range(4, 40)], [*range(60, 99), 7]]
     texts = {}
     for over in ("all", "text"):
@@ -178,7 +178,7 @@ def test_ngrams_of_the_input_are_banned_or_not(kind, beams):
 
 
 @pytest.mark.parametrize("new", [1, 2, 40])
-def test_how_long_a_text_may_be(gpt2, new):
+def test_maximum_length_of_a_text(gpt2, new):
     prompts = inputs(3, 9, 4)
     how = options(max_new_tokens=new, no_repeat_ngram=3)
     found = together(gpt2, prompts, how)
@@ -194,14 +194,14 @@ def test_one_input_and_many(gpt2):
 
 
 @pytest.mark.parametrize("kind", tree_cache.KINDS)
-def test_every_kind_of_decoder_that_is_read_as_a_tree(kind):
+def test_decoders_with_tree_support(kind):
     model, prompts = tiny(kind), inputs(3, 9, 1, 9, 6)
     assert tree_cache.supported(model)
     for how in (options(no_repeat_ngram=2, repetition_penalty=1.2), options(num_beams=1, no_repeat_ngram=3)):
         assert together(model, prompts, how) == one_by_one(model, prompts, how)
 
 
-def test_other_decoders_are_left_to_transformers():
+def test_other_decoders_use_transformers():
     model, prompts = tiny("gpt_neo"), inputs(3, 9, 1, 9)
     assert not tree_cache.supported(model)
     how = options(no_repeat_ngram=2)
@@ -213,7 +213,7 @@ def test_other_decoders_are_left_to_transformers():
 
 
 @EACH
-def test_what_a_method_puts_into_a_model_acts(method):
+def test_modules_of_methods_take_part(method):
     skip_refused(method, "gpt2_mini")
     run, model, tokenizer, rows = prepared(method, "gpt2_mini")
     if not tree_cache.supported(model):
@@ -226,7 +226,7 @@ def test_what_a_method_puts_into_a_model_acts(method):
     assert together(model, prompts, how) == one_by_one(model, prompts, how)
 
 
-def test_the_model_is_left_as_it_was(gpt2):
+def test_the_model_is_unchanged(gpt2):
     before = gpt2.config._attn_implementation
     with pytest.raises(IndexError):
         together(gpt2, inputs(90), options(max_new_tokens=20))  # more positions than the model has
@@ -234,16 +234,16 @@ def test_the_model_is_left_as_it_was(gpt2):
     assert not any("forward" in module.__dict__ for module in gpt2.modules())
 
 
-def test_padding_is_read_by_nobody(gpt2):
-    """The logits after an input do not depend on what it shares a batch with."""
+def test_padding_has_no_effect(gpt2):
+    """The logits after an input do not depend on the rest of the batch."""
     short, long = inputs(2, 30)
     with torch.inference_mode():
         alone, both = (tree_cache.Tree(gpt2, prompts, 3).begin() for prompts in ([short], [short, long]))
     torch.testing.assert_close(both[:1], alone, rtol=1e-5, atol=1e-5)
 
 
-def test_places_are_used_again(gpt2):
-    """Beams that share most of their past need far fewer places than they have tokens."""
+def test_places_are_reused(gpt2):
+    """Beams with a common past need far fewer places than they have tokens."""
     seen = []
 
     class Watched(tree_cache.Tree):
@@ -269,7 +269,7 @@ def test_the_largest_of_sums(words):
 
 
 @pytest.mark.skipif(not onednn.available(), reason="this torch has no oneDNN operator")
-def test_products_by_onednn_are_products():
+def test_onednn_products_are_correct():
     _, model, *_ = prepared("lora", "gpt2_mini")
     ids = torch.arange(4, 24).view(2, 10)
     model.eval()

@@ -1,4 +1,4 @@
-"""Runs whose primary metric is undefined at some epochs: no crash, no zero, and the reason in record and tables."""
+"""Runs whose primary metric is undefined at some epochs: no crash or zero, and a reason in record and tables."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EPOCHS = ("task=cola", "method=lora", "train.max_steps=18")  # three epochs of s
 
 @pytest.fixture
 def constant(monkeypatch):
-    """Makes every prediction the class 1 in some evaluations, counted from 0."""
+    """Predict class 1 for all rows in some evaluations, counted from 0."""
 
     def at(*evaluations: int) -> None:
         original, count = Classify.predictions, iter(range(99))
@@ -49,7 +49,7 @@ def test_an_epoch_without_the_primary_metric_is_not_the_best(tmp_path, constant)
     assert "cola matthews is absent in 1 run: undefined: every prediction is 1 (validation)." in markdown(grid)
 
 
-def test_a_run_that_never_has_the_primary_metric(tmp_path, constant):
+def test_a_run_without_the_primary_metric(tmp_path, constant):
     constant(*range(9))
     found = run_experiment(small(tmp_path, *EPOCHS))
     assert found.status == "done" and not {"best", "last", "best_epoch"} & set(found.primary)
@@ -67,7 +67,7 @@ def test_a_run_that_is_stopped_before_a_defined_epoch(tmp_path, constant):
     assert without_cost(resumed) == without_cost(whole) and resumed.facts == whole.facts
 
 
-def test_variants_that_have_the_metric_and_variants_that_have_not(tmp_path, constant):
+def test_variants_with_and_without_the_metric(tmp_path, constant):
     constant(3, 4)
     found = run_experiment(small(tmp_path, "task=cola", "method=dylora", "method.rank_max=4", "train.max_steps=18"))
     scores = found.scores["validation"]
@@ -76,7 +76,7 @@ def test_variants_that_have_the_metric_and_variants_that_have_not(tmp_path, cons
     assert found.facts["absent_metrics"]["matthews"].endswith("(validation r1, validation r2)")
 
 
-def test_seeds_without_the_metric_are_not_averaged_in(tmp_path):
+def test_seeds_without_the_metric_are_not_averaged(tmp_path):
     for seed in (1, 2, 3):
         path = record(tmp_path, "method=lora", seed=seed, last=50.0)
     facts = {"absent_metrics": {"matthews": "undefined: every prediction is 1 (validation)"}}

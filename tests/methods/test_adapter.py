@@ -1,4 +1,4 @@
-"""Adapters: closed forms of their counts, the papers' counts, and what each variant computes."""
+"""Adapters: parameter counts against closed forms and the papers, and the function of each variant."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def loaded(folder) -> transformers.PreTrainedModel:
 
 
 def spoken(model) -> None:
-    """Give every adapter something to say."""
+    """Give every adapter a nonzero output."""
     draw = torch.Generator().manual_seed(1)
     for name, p in model.named_parameters():
         if ".up." in name or ".norm." in name:
@@ -74,8 +74,8 @@ def spoken(model) -> None:
 
 @pytest.mark.parametrize("kind", ["roberta", "bert", "gpt2"])
 @EACH
-def test_a_layer_computes_what_the_paper_says(backbone, kind, variant):
-    """The first layer against the formula, written out with the backbone's own modules."""
+def test_a_layer_computes_the_papers_formula(backbone, kind, variant):
+    """The first layer against the formula, evaluated with the backbone's own modules."""
     model, plain = loaded(backbone(kind)), loaded(backbone(kind))
     Adapter(variant=variant, bottleneck=5, activation="tanh").attach(model, seed=1)
     spoken(model)
@@ -131,7 +131,7 @@ def test_every_variant_runs_and_saves(tmp_path, variant):
     assert (tmp_path / record.run_id / "adapter" / "adapter.safetensors").is_file()
 
 
-def test_lower_layers_can_do_without():
+def test_lower_layers_can_be_skipped():
     _, model, _, _ = prepared("adapter", "gpt2_mini", "method.skip_layers=3")
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     assert trained and all(name.startswith("transformer.h.3.") for name in trained)
@@ -141,7 +141,7 @@ def test_lower_layers_can_do_without():
 
 @pytest.mark.parametrize("variant", ["houlsby", "pfeiffer"])
 def test_init_normal_draws_both_maps_as_lora_s_code_does(variant, backbone):
-    """N(0, 0.02^2) for both weights, zero for both biases; a start beside the backbone, which the method says."""
+    """N(0, 0.02^2) for weights and zero for biases; the method declares that it does not start at the backbone."""
     model = loaded(backbone("roberta"))
     method = Adapter(variant=variant, bottleneck=64, init="normal", activation="silu")
     method.attach(model, seed=1)
@@ -178,7 +178,7 @@ def test_norms_train_on_request():
     assert len(norms) == 2 * (1 + 2 * 4) and all(p.requires_grad for p in norms)
 
 
-def test_layers_of_another_family_take_the_variant_that_knows_none(backbone):
+def test_other_families_support_only_the_generic_variant(backbone):
     model = loaded(backbone("llama"))
     Adapter(variant="lora_l").attach(model)
     with pytest.raises(UsageError, match="llama"):

@@ -1,4 +1,4 @@
-"""BitFit: which parameters train, and how many."""
+"""BitFit: names and number of trained parameters."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def trained(model) -> dict[str, int]:
     return {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
 
 
-def test_all_biases_and_nothing_else(backbone):
+def test_only_biases_and_the_head_train(backbone):
     for name in ("roberta_mini", "gpt2_mini"):
         run, model, _, rows = prepared("bitfit", name, "method.train_head=false")
         every = {key for key, _ in model.named_parameters() if key.endswith("bias") and "classifier" not in key}

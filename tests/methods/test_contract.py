@@ -1,4 +1,4 @@
-"""What every method must hold, over every yaml of configs/method: minis, a BERT, a BART, an OPT, and full sizes."""
+"""The contract of methods, for every yaml of configs/method: on the minis, BERT, BART, OPT, and full sizes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from rosa_bench.run import run as run_experiment
 
 
 def grid(slow):
-    """Every backbone, those named `slow` for the slow tests only."""
+    """Every backbone; those in `slow` only in the slow tests."""
     marks = {name: [pytest.mark.slow] if name in slow else [] for name in BACKBONES}
     return pytest.mark.parametrize("name", [pytest.param(name, marks=marks[name]) for name in BACKBONES])
 
@@ -61,7 +61,7 @@ def _what_the_method_does(request):
 
 
 @EACH
-def test_a_refusal_is_one_line_and_not_for_both_minis(method):
+def test_refusals_are_one_line_and_at_least_one_mini_is_supported(method):
     found = [refusal(method, mini) for mini in MINIS]
     assert "" in found
     assert all(not why or (method in why and "\n" not in why) for why in found)
@@ -85,7 +85,7 @@ def test_starts_at_the_backbone(method, name):
 
 @WIDE_GRID
 @EACH
-def test_trains_and_leaves_the_frozen_alone(method, name):
+def test_trains_without_changing_frozen_parameters(method, name):
     run, model, _, rows = prepared(method, name)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     wanted = {name for name, p in model.named_parameters() if p.requires_grad}
@@ -121,7 +121,7 @@ def test_resumes_bitwise(method, name, tmp_path):
 
 @pytest.fixture(scope="module")
 def other_process():
-    """A process that has seen none of the models of this one."""
+    """A new process, without the models of this one."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         yield pool
 
@@ -167,7 +167,7 @@ def losses_of(folder: Path, *overrides: str) -> tuple[list[float], Record]:
 @pytest.mark.parametrize("mini", MINIS)
 @EACH
 def test_learns_the_same_under_bf16_and_with_gradient_checkpointing(method, mini, tmp_path):
-    """The first changes losses a little, the second memory and nothing else."""
+    """bf16 changes losses slightly; gradient checkpointing changes only memory."""
     overrides = (f"method={method}", *on(mini), "train.limit_eval=4")
     expected, plain = losses_of(tmp_path / "plain", *overrides)
     found, record = losses_of(tmp_path / "bf16", *overrides, "train.precision=bf16")
@@ -187,7 +187,7 @@ def test_learns_the_same_under_bf16_and_with_gradient_checkpointing(method, mini
 @GRID
 @EACH
 def test_gradients_under_autocast(method, name, dtype):
-    """The loss and the direction of the whole gradient are those of fp32."""
+    """Loss and direction of the gradient agree with fp32."""
     run, model, _, rows = prepared(method, name)
     steps(run, model, rows, 2, rate(run, name))
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -215,7 +215,7 @@ def test_generates_after_training(method):
 
 @GRID
 @EACH
-def test_loads_nothing_of_others(method, name, tmp_path):
+def test_refuses_adapters_of_other_methods(method, name, tmp_path):
     run, model, _, _ = prepared(method, name)
     checkpoints.save_adapters(model, run.method, tmp_path, "one backbone")
     folder = tmp_path / "adapter"
@@ -247,7 +247,7 @@ def test_trains_the_head(method):
 
 @GRID
 @EACH
-def test_start_depends_on_the_seed_alone(method, name):
+def test_the_start_depends_only_on_the_seed(method, name):
     def start(seed: int, spoil: bool = False) -> str:
         if spoil:
             prepared("lora", name, seed=99)

@@ -1,4 +1,4 @@
-"""DyLoRA against LoRA at a fixed rank, and its updates against what equation 10 allows to move."""
+"""DyLoRA against LoRA at a fixed rank, and its updates against equation 10."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def batch_at(index: int) -> dict[str, torch.Tensor]:
 
 
 def train(model, method, count: int, weight_decay: float = 0.1, seed: int = 5):
-    """AdamW with decay through the method's hooks; the parameters before the last update, and the last rank."""
+    """Train with AdamW and the method's hooks; return the parameters before the last update and the last rank."""
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 0.01, weight_decay=weight_decay)
     before = {}
     for index in range(count):
@@ -82,7 +82,7 @@ def test_a_rank_below_the_width_trains_as_lora_does(backbone, monkeypatch):
 
 @pytest.mark.parametrize("frozen", [True, False])
 @pytest.mark.parametrize("kind", ["roberta", "gpt2"])
-def test_an_update_moves_its_own_directions_and_no_other(backbone, kind, frozen):
+def test_an_update_moves_only_its_own_directions(backbone, kind, frozen):
     method = DyLora(rank_max=6, frozen=frozen, **WIDE)
     model = loaded(backbone(kind), method)
     for count in (4, 7, 9):
@@ -125,8 +125,8 @@ def trained_by(step: int, method: DyLora) -> range:
 @pytest.mark.parametrize(
     ("kind", "name"), [("roberta", name) for name in OPTIMIZERS] + [("bert", "adamw"), ("gpt2", "adamw")]
 )
-def test_a_direction_is_updated_as_by_an_optimizer_of_its_own(backbone, kind, name, frozen, micro_batches):
-    """Every direction of every site has an optimizer that only ever sees the steps which train it."""
+def test_directions_are_updated_as_by_separate_optimizers(backbone, kind, name, frozen, micro_batches):
+    """The reference has one optimizer per direction and site, stepped only when that direction trains."""
     method, make = DyLora(rank_max=6, frozen=frozen, **WIDE), OPTIMIZERS[name]
     ours, expected = (loaded(backbone(kind), method) for _ in range(2))
     expected.load_state_dict(ours.state_dict())
@@ -160,8 +160,8 @@ def test_a_direction_is_updated_as_by_an_optimizer_of_its_own(backbone, kind, na
 
 
 @pytest.mark.parametrize("frozen", [True, False])
-def test_under_a_constant_gradient_a_direction_moves_by_the_rate_in_each_of_its_steps(backbone, frozen):
-    """Adam's first and second moment cancel, whatever happens to other directions in between."""
+def test_with_a_constant_gradient_each_step_of_a_direction_has_the_size_of_the_lr(backbone, frozen):
+    """Adam's moments cancel, regardless of steps of other directions in between."""
     method = DyLora(rank_max=8, frozen=frozen, targets=["q"])
     model = loaded(backbone("roberta"), method)
     module, site = next(lowrank_sites(model))
@@ -182,7 +182,7 @@ def test_under_a_constant_gradient_a_direction_moves_by_the_rate_in_each_of_its_
 
 
 class Operations(TorchDispatchMode):
-    """Counts the operations that read or write values; views cost nothing."""
+    """Counts operations that read or write values, not views."""
 
     VIEWS = frozenset({"view", "permute", "transpose", "select", "slice", "unbind", "detach", "alias"})
 
@@ -197,7 +197,7 @@ class Operations(TorchDispatchMode):
 
 
 def test_directions_take_a_few_operations_for_all_sites(backbone):
-    """Seven for A and B of any number of sites of one shape, where each site took four copies."""
+    """Seven operations for A and B of any number of sites of one shape, instead of four copies per site."""
     model = loaded(backbone("roberta"), DyLora(rank_max=8))
     factors = [p for module, site in lowrank_sites(model) for p in (module.A[site.role], module.B[site.role])]
     directions = Directions(model, torch.optim.AdamW(factors))
@@ -210,7 +210,7 @@ def test_directions_take_a_few_operations_for_all_sites(backbone):
 
 
 class PublishedLinear(torch.nn.Module):
-    """The authors' layer restated: both factors are cut and scaled by sqrt(r / b), the term by alpha / r."""
+    """The authors' layer: both factors are truncated and scaled by sqrt(r / b), the update by alpha / r."""
 
     def __init__(self, base, A, B, alpha, frozen):
         super().__init__()
@@ -228,7 +228,7 @@ class PublishedLinear(torch.nn.Module):
 
 
 @pytest.mark.parametrize("frozen", [True, False])
-def test_without_exact_updates_it_is_the_published_layer_under_plain_adamw(frozen):
+def test_without_exact_update_it_equals_the_published_layer_with_adamw(frozen):
     torch.manual_seed(0)
     method = DyLora(rank_max=6, alpha=12.0, frozen=frozen, exact_update=False)
     base = torch.nn.Linear(10, 7).requires_grad_(False)
@@ -268,7 +268,7 @@ def test_every_rank_is_the_truncated_product_scaled_by_its_own_rank(backbone):
     assert module.active == 5
 
 
-def test_the_ranks_of_steps_have_the_wanted_distribution():
+def test_ranks_of_steps_have_the_configured_distribution():
     uniform, geometric = DyLora(rank_min=2, rank_max=6), DyLora(rank_max=4, distribution="geometric")
     assert geometric.probabilities() == pytest.approx([x / 3.186625 for x in (1, 0.85, 0.7225, 0.614125)])
     for method in (uniform, geometric):
@@ -284,13 +284,13 @@ def test_ranks_in_the_wrong_order_are_refused(tmp_path):
         small(tmp_path, "method=dylora", "method.rank_min=5", "method.rank_max=4")
 
 
-def test_frozen_is_refused_where_it_would_leave_directions_untrained(tmp_path):
+def test_frozen_is_refused_if_directions_would_never_train(tmp_path):
     with pytest.raises(UsageError, match=r"frozen=true never trains the directions below rank_min=3"):
         small(tmp_path, "method=dylora", "method.rank_min=3", "method.frozen=true")
     small(tmp_path, "method=dylora", "method.rank_min=3")
 
 
-def test_a_record_holds_every_rank_from_one_pass(tmp_path, monkeypatch):
+def test_a_record_has_every_rank_from_one_pass(tmp_path, monkeypatch):
     batches = []
     original = predict.collate
     monkeypatch.setattr(predict, "collate", lambda rows, pad_id: batches.append(len(rows)) or original(rows, pad_id))
@@ -323,8 +323,8 @@ def test_a_rank_is_exported_as_plain_lora(tmp_path, mini):
 
 @pytest.mark.parametrize("frozen", [True, False])
 @pytest.mark.parametrize("mini", ["roberta_mini", "gpt2_mini"])
-def test_the_summed_loss_is_that_of_every_rank(mini, frozen, tmp_path, monkeypatch):
-    """The gradient of a step of two micro-batches, against autograd on the sum of the losses of all ranks."""
+def test_the_summed_loss_sums_over_all_ranks(mini, frozen, tmp_path, monkeypatch):
+    """The gradient of a step with two micro-batches against autograd on the sum of the losses of all ranks."""
     seen = {"batches": [], "checked": 0}
     step, update = trainer.BenchTrainer.training_step, trainer.Loop.on_pre_optimizer_step
 

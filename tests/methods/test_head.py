@@ -1,4 +1,4 @@
-"""Only the head: what trains, and that a generator is refused before anything is loaded."""
+"""Linear probing: trained parameters, and refusal of generation tasks before anything is loaded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rosa_bench.errors import UsageError
 
 
 @pytest.mark.parametrize("name", ["roberta_mini", "gpt2_mini"])
-def test_only_what_is_beside_the_backbone_trains(name):
+def test_only_the_head_trains(name):
     _, model, _, _ = prepared("head", "roberta_mini", f"model={name}")
     inside = {id(p) for p in model.base_model.parameters()}
     assert all(p.requires_grad == (id(p) not in inside) for p in model.parameters())
@@ -18,7 +18,7 @@ def test_only_what_is_beside_the_backbone_trains(name):
     assert count == (192 * 192 + 192 + 2 * 192 + 2 if name == "roberta_mini" else 2 * 192)
 
 
-def test_a_generator_is_refused_before_anything_is_loaded(tmp_path, monkeypatch):
+def test_generation_is_refused_before_anything_is_loaded(tmp_path, monkeypatch):
     monkeypatch.setattr(experiment, "load", lambda *_: pytest.fail("a model was loaded"))
     with pytest.raises(UsageError, match="method=head trains a task head, and task=e2e has none"):
         experiment.run(small(tmp_path, "method=head", "task=e2e"))

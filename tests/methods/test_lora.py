@@ -1,4 +1,4 @@
-"""LoRA against `peft` on the same weights, and against the dense product."""
+"""LoRA against `peft` and loralib with the same weights, and against the dense product."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_logits_and_gradients_equal_those_of_peft(backbone):
 
 
 def merged_linear(loralib, plain, rank: int, alpha: int):
-    """loralib's fused map over a Conv1D's weights: query and value are adapted, the key is not."""
+    """loralib's fused layer with the weights of a Conv1D: query and value are adapted, the key is not."""
     inputs, outputs = plain.weight.shape
     layer = loralib.MergedLinear(
         inputs,
@@ -112,7 +112,7 @@ def test_logits_and_gradients_equal_those_of_loralib(backbone, kind):
 
 @pytest.mark.filterwarnings("ignore:.*deprecated:FutureWarning")  # peft 0.21 on transformers 5.23
 def test_fused_logits_and_gradients_equal_those_of_peft(backbone):
-    """`peft` has one pair for the whole of `c_attn`: of twice the rank, with zeros where a role has nothing to say."""
+    """`peft` has one pair for `c_attn`, of twice the rank, with zeros for outputs that a role does not change."""
     peft = pytest.importorskip("peft")
     ours, theirs = loaded(backbone("gpt2")), loaded(backbone("gpt2"))
     theirs.load_state_dict(ours.state_dict())
@@ -147,7 +147,7 @@ def test_fused_logits_and_gradients_equal_those_of_peft(backbone):
 
 @pytest.mark.parametrize("bias", ["none", "adapted", "all"])
 @pytest.mark.parametrize("kind", ["roberta", "gpt2"])
-def test_biases_that_train(backbone, kind, bias):
+def test_trained_biases(backbone, kind, bias):
     model = loaded(backbone(kind))
     every = {name for name, _ in model.base_model.named_parameters(prefix=model.base_model_prefix) if "bias" in name}
     Lora(targets=["v"], bias=bias).attach(model, seed=1)
@@ -180,7 +180,7 @@ def test_merging_equals_the_dense_product(backbone, kind):
         assert torch.allclose(weight, dense[site.label], atol=1e-6)
 
 
-def test_fused_query_and_value_leave_the_key_alone(backbone):
+def test_adapting_fused_query_and_value_does_not_change_the_key(backbone):
     model = loaded(backbone("gpt2"))
     plain = loaded(backbone("gpt2"))
     Lora(rank=3).attach(model, seed=1)
@@ -218,7 +218,7 @@ class _Wrapped(transformers.PreTrainedModel):
 
 @pytest.mark.parametrize("scale", ["trained", "rank"])
 @pytest.mark.parametrize("mini", ["roberta_mini", "gpt2_mini"])
-def test_a_lower_rank_is_the_trained_term_cut(mini, scale):
+def test_a_lower_rank_is_the_truncated_update(mini, scale):
     ranks = ("method.score_ranks=[1,3]", f"method.score_scale={scale}", "method.rank=4")
     run, model, _, rows = prepared("lora", mini, *ranks)
     plain_run, plain, _, _ = prepared("lora", mini, "method.rank=4")
@@ -241,7 +241,7 @@ def test_a_lower_rank_is_the_trained_term_cut(mini, scale):
     assert torch.allclose(model(**batch).logits, whole, atol=1e-6)
 
 
-def test_a_record_holds_the_lower_ranks_and_old_keys_stay(tmp_path):
+def test_a_record_has_the_lower_ranks_and_keys_are_unchanged_without_them(tmp_path):
     record = run_experiment(small(tmp_path, "task=sst2", "method=lora", "method.score_ranks=[1,2]", "save=adapter"))
     assert record.variant_names == ["r1", "r2", "r8"] == sorted(record.scores["validation"])
     assert record.primary["last"] == record.scores["validation"]["r8"]["accuracy"]

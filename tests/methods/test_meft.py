@@ -22,7 +22,7 @@ VARIANTS = pytest.mark.parametrize("variant", FACTORS)
 
 
 def built(kind: str, layers: int = 3, width: int = 32, dropout: float = 0.1) -> transformers.PreTrainedModel:
-    """A classifier of a real class with random weights, in training mode."""
+    """A randomly initialised classifier of a `transformers` class, in training mode."""
     torch.manual_seed(0)
     if kind == "gpt2":
         config = transformers.GPT2Config(
@@ -88,7 +88,7 @@ def stack_of(model) -> ReversibleStack:
 
 
 def gradients(model, batch, **autocast) -> torch.Tensor:
-    """All trained gradients as one vector, with the dropout of one fixed seed."""
+    """All trained gradients as one vector, with dropout of a fixed seed."""
     torch.manual_seed(7)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bool(autocast)):
         loss = model(**batch).loss
@@ -98,7 +98,7 @@ def gradients(model, batch, **autocast) -> torch.Tensor:
 
 
 def plain_forward(self, hidden, *args, **kwargs):
-    """The paper's formulas, written down once more and left to autograd."""
+    """The paper's formulas under plain autograd."""
     call = self.bind(*args, **kwargs)
     h1 = h2 = hidden
     lam, beta = (float(f) for f in self.factors)
@@ -119,7 +119,7 @@ def error(model, batch, monkeypatch, **autocast) -> float:
 
 @pytest.mark.parametrize("factor", [0.1, 0.3, 0.5, 0.7, 1 / 3, 0.05, 1.0])
 @pytest.mark.parametrize("size", [(4, 5), (3, 3)])
-def test_a_factor_is_undone_bit_for_bit(factor, size):
+def test_factors_are_inverted_exactly(factor, size):
     stream = torch.randint(-(2**40), 2**40, size, generator=torch.Generator().manual_seed(0))
     fraction = Fraction(factor).limit_denominator(256)
     small, rest = shrink(stream, fraction)
@@ -140,7 +140,7 @@ FLOATS = [0.0, 2.0**-31, 1.5 * 2.0**-30, 2.5 * 2.0**-30, 0.1, -3.7, 6e4]
 
 
 def stream_of(value: float) -> int:
-    """The nearest multiple of 2**-30, ties to even: what Python's own exact fractions round to."""
+    """The nearest multiple of 2**-30, ties to even, by Python's exact fractions."""
     return round(Fraction(value) * 2**30)
 
 
@@ -148,7 +148,7 @@ def stream_of(value: float) -> int:
 @pytest.mark.parametrize("factor", [Fraction(1, 10), Fraction(1, 3), Fraction(3, 7), Fraction(1, 20), Fraction(1)])
 @pytest.mark.parametrize("spare", [0, 1])
 def test_half_a_layer_is_exact_arithmetic(factor, dtype, spare):
-    """Against Python's integers and fractions; an odd number of values too."""
+    """Against Python's integers and fractions, also for an odd number of values."""
     pairs = [(sign * edge, value) for edge in EDGES for value in FLOATS for sign in (1, -1)]
     pairs = pairs[: len(pairs) - spare]
     stream, added = torch.tensor([s for s, _ in pairs]), torch.tensor([v for _, v in pairs]).to(dtype)
@@ -162,7 +162,7 @@ def test_half_a_layer_is_exact_arithmetic(factor, dtype, spare):
     assert torch.equal(back, stream) and torch.equal(before, from_stream(stream, torch.float32))
 
 
-def test_floats_are_nan_where_what_was_added_is_not_finite():
+def test_floats_are_nan_where_the_addend_is_not_finite():
     added = torch.tensor([1.0, float("nan"), float("inf"), -2.0])
     floats = forward_half(torch.zeros(4, dtype=torch.int64), added, Fraction(1, 10), torch.float32)[2]
     assert floats.isnan().tolist() == [False, True, True, False]
@@ -171,8 +171,8 @@ def test_floats_are_nan_where_what_was_added_is_not_finite():
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="compiling for the CPU needs g++")
 @pytest.mark.parametrize("factor", [Fraction(1, 10), Fraction(3, 7), Fraction(1, 20), Fraction(1)])
-def test_compiled_halves_are_the_eager_ones(factor):
-    """To the bit. This is the check that decides on a GPU whether the compiled ones are used."""
+def test_compiled_halves_equal_eager_ones(factor):
+    """Bitwise. The same check decides on a GPU whether the compiled halves are used."""
     for dtype in (torch.float32, torch.bfloat16):
         assert agree(Halves(factor, dtype, compiled=True), Halves(factor, dtype), torch.device("cpu"))
 
@@ -234,7 +234,7 @@ def test_other_factors_and_orders(factors, switch, monkeypatch):
     assert error(model, batch_of(3, 9), monkeypatch) < 1e-5
 
 
-def test_a_factor_that_is_no_short_fraction_is_refused():
+def test_factors_without_a_short_fraction_are_refused():
     with pytest.raises(UsageError, match="lambda_factor"):
         composed("method=meft", "method.lambda_factor=0.123456789")
 
@@ -253,7 +253,7 @@ def test_keeps_few_activations(variant):
     assert held[1] < 0.16 * held[0]  # the paper's best is a reduction by 84 %
 
 
-def test_a_backward_pass_leaves_the_random_stream_alone():
+def test_a_backward_pass_preserves_the_random_stream():
     model = built("roberta")
     Meft().attach(model, 3)
     loss = model(**batch_of(3, 9)).loss
@@ -262,7 +262,7 @@ def test_a_backward_pass_leaves_the_random_stream_alone():
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_gradients_accumulate_and_can_be_taken_twice():
+def test_gradients_accumulate_over_two_backward_passes():
     model = built("roberta")
     Meft().attach(model, 3)
     once = gradients(model, batch_of(3, 9))
@@ -274,7 +274,7 @@ def test_gradients_accumulate_and_can_be_taken_twice():
     assert torch.allclose(twice, 2 * once, rtol=1e-5, atol=1e-9)
 
 
-def test_what_is_not_finite_stays_so():
+def test_values_that_are_not_finite_propagate():
     model = built("roberta")
     Meft().attach(model, 3)
     next(p for name, p in model.named_parameters() if "ffn" in name or "intermediate" in name).data.fill_(float("nan"))
@@ -282,8 +282,8 @@ def test_what_is_not_finite_stays_so():
 
 
 @pytest.mark.parametrize("kind", ["opt", "bart"])
-def test_halves_spelled_out_are_the_layer(kind):
-    """Without its adapter, wherever its norms are, a layer run half by half is the layer, dropout included."""
+def test_the_two_halves_equal_the_layer(kind):
+    """Without the adapter, pre-norm or post-norm, the halves of a layer in sequence equal the layer, with dropout."""
     for before in (True, False):
         model = built(kind)
         holder = model.base_model.decoder if kind == "opt" else model.base_model.encoder
@@ -300,7 +300,7 @@ def test_halves_spelled_out_are_the_layer(kind):
 
 
 def test_the_published_settings_of_opt(monkeypatch):
-    """The upper layers reversible, the lower ones frozen, streams joined as 0.1 and 1."""
+    """Upper layers reversible, lower ones frozen, streams combined with weights 0.1 and 1."""
     model = built("opt", layers=6)
     Meft(frozen_layers=2).attach(model, 3)
     stack = stack_of(model)
@@ -310,7 +310,7 @@ def test_the_published_settings_of_opt(monkeypatch):
     assert error(model, batch_of(3, 10), monkeypatch) < 1e-5
 
 
-def test_layers_left_out_at_random_are_refused():
+def test_layerdrop_is_refused():
     model = built("opt")
     model.config.layerdrop = 0.1
     with pytest.raises(UsageError, match="layerdrop"):
@@ -342,7 +342,7 @@ def test_too_many_layers_are_refused():
         Meft(frozen_layers=2, reversible_layers=2).attach(built("roberta"))
 
 
-def test_a_record_says_how_exact_it_was(tmp_path):
+def test_a_record_has_the_errors_of_the_inversion(tmp_path):
     record = run_experiment(small(tmp_path, "task=sst2", "method=meft", "method.variant=meft3"))
     assert record.facts["reconstruction_rel_err"] < 1e-7 and record.facts["gradient_rel_err"] < 1e-4
     assert 0.8 < record.facts["start_cosine"] < 1 and "start_score_abs_diff" in record.facts

@@ -1,4 +1,4 @@
-"""The bridge to `peft`: what it refuses, that it computes what `peft` computes, and what its presets are."""
+"""The bridge to `peft`: refusals, agreement with `peft`, and presets."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("overrides", "said"), WRONG.items())
-def test_what_cannot_be_is_one_plain_line(overrides, said, capsys, tmp_path):
+def test_unsupported_options_are_one_line(overrides, said, capsys, tmp_path):
     assert cli.main([*overrides.split(), "tracker=none", f"output_dir={tmp_path}"]) == 2
     err = capsys.readouterr().err
     assert err.startswith("rosa_bench: ") and err.count("\n") == 1 and said in err, err
 
 
-def test_a_missing_library_is_one_plain_line(monkeypatch, tmp_path, capsys):
+def test_a_missing_library_is_one_line(monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(sys.modules, "peft", None)
     assert cli.main(["method=ia3", "tracker=none", f"output_dir={tmp_path}"]) == 2
     assert "needs the extra peft" in capsys.readouterr().err
@@ -90,7 +90,7 @@ def test_presets_are_named_after_their_files():
 @pytest.mark.parametrize("mini", MINIS)
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_trains_saves_and_merges(preset, mini, tmp_path):
-    """What the slow contract tests hold in full."""
+    """A short form of the slow contract tests."""
     if (preset, mini) == ("oft", "gpt2_mini"):
         with pytest.raises(UsageError, match="method=oft is not supported"):
             prepared(preset, mini)
@@ -163,8 +163,8 @@ def test_logits_and_gradients_equal_those_of_peft(backbone, preset, kind, causal
 
 @pytest.mark.parametrize("preset", ["prompt_tuning", "p_tuning"])
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "opt"])
-def test_a_prompt_is_read_as_peft_has_it_read(backbone, preset, kind):
-    """Of a decoder: `peft` leaves the prompt's own outputs in, here they are taken off."""
+def test_prompts_have_the_logits_of_peft(backbone, preset, kind):
+    """For a decoder; `peft` keeps the outputs of the prompt, which are removed here."""
     method = composed(f"method={preset}", "method.config.num_virtual_tokens=4").method
     ours, theirs = twins(backbone(kind), method, causal=True)
     ids = torch.randint(5, 40, (3, 9), generator=torch.Generator().manual_seed(3))
@@ -178,7 +178,7 @@ def test_a_prompt_is_read_as_peft_has_it_read(backbone, preset, kind):
 
 
 @pytest.mark.parametrize("preset", ["adalora", "dora", "rslora", "prompt_tuning", "p_tuning", "prefix_tuning"])
-def test_new_tensors_are_drawn_from_the_seed_and_from_nothing_else(preset):
+def test_new_tensors_depend_only_on_the_seed(preset):
     run = composed(f"method={preset}", "task=e2e")
 
     def start(seed: int) -> str:
@@ -193,7 +193,7 @@ def test_new_tensors_are_drawn_from_the_seed_and_from_nothing_else(preset):
     assert first == start(3) and first != start(4)
 
 
-def test_what_a_split_leaves_of_a_weight_is_saved_with_it(tmp_path):
+def test_the_residual_of_a_split_weight_is_saved(tmp_path):
     run, model, _, _ = prepared("pissa", "roberta_mini")
     plain = load(run.model, run.task, 3)[0].roberta.encoder.layer[0].attention.self.query.weight
     name = "roberta.encoder.layer.0.attention.self.query.base_layer.weight"
@@ -205,7 +205,7 @@ def test_what_a_split_leaves_of_a_weight_is_saved_with_it(tmp_path):
     assert record.facts["start_cosine"] > 0.99999 and record.facts["merge_within_bound"]
 
 
-def test_a_promise_of_the_start_ends_where_the_initialisation_is_chosen():
+def test_exact_at_start_is_false_with_another_initialisation():
     assert "LORA" in EXACT and composed("method=dora").method.exact_at_start
     assert not composed("method=dora", "method.config.init_lora_weights=false").method.exact_at_start
     assert not composed("method=peft", "method.type=FOURIERFT").method.exact_at_start
@@ -225,7 +225,7 @@ NARROW = {  # values that fit a backbone of 32 features, for types whose default
 
 
 def bridged() -> list[str]:
-    """Every type of the installed library that the bridge does not refuse."""
+    """Every type of the installed library that the bridge supports."""
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
     found = []
@@ -241,8 +241,8 @@ def bridged() -> list[str]:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Sparse invariant checks")  # torch says so of SHIRA's tensors
 @pytest.mark.parametrize("kind", bridged())
-def test_what_is_said_of_each_type_is_so(backbone, kind):
-    """That it starts at the backbone, and that it can be merged, wherever that is said."""
+def test_declared_properties_of_each_type(backbone, kind):
+    """Types declared exact start at the backbone; types declared mergeable can be merged."""
     method = Peft(type=kind, config=NARROW.get(kind, {}))
     model, plain = (backbone_with_head(backbone("roberta"), causal=False) for _ in range(2))
     plain.load_state_dict(model.state_dict())
@@ -271,19 +271,19 @@ def test_what_is_said_of_each_type_is_so(backbone, kind):
 
 
 @pytest.mark.parametrize("kind", bridged())
-def test_what_a_type_has_by_itself_is_let_through(kind):
-    """Each default of the library, said aloud, is of the type that its annotation says."""
+def test_default_values_of_each_type_are_accepted(kind):
+    """Each default of the library, given explicitly, is valid by its annotation."""
     cls = type(Peft(type=kind, config=NARROW.get(kind, {})).configuration())
     plain = {f.name: f.default for f in fields(cls) if isinstance(f.default, (bool, int, float, str, type(None)))}
     check(cls, {name: value for name, value in plain.items() if name not in OURS}, "method.config", OURS)
 
 
-def test_a_type_that_has_hooks_of_its_own_and_does_not_want_them_trains(tmp_path):
+def test_a_type_with_optional_hooks_trains_without_them(tmp_path):
     record = run_experiment(small(tmp_path, "method=peft", "method.type=ADAMSS"))
     assert record.status == "done" and record.facts["merge_within_bound"]
 
 
-def test_nothing_is_said_of_a_type_that_there_is_not():
+def test_tables_of_types_list_only_existing_types():
     assert {"IA3", "LORA", "LOHA", "OFT"} <= set(bridged()) and not set(bridged()) & {"POLY", "XLORA", "CPT"}
     from peft.utils import PeftType
 
@@ -293,7 +293,7 @@ def test_nothing_is_said_of_a_type_that_there_is_not():
 # AdaLoRA: what happens between steps.
 
 
-def test_ranks_are_taken_away_until_the_budget_is_met():
+def test_ranks_are_pruned_to_the_budget():
     options = ("method.config.init_r=6", "method.config.target_r=2", "method.config.tfinal=4")
     run, model, _, rows = prepared("adalora", "roberta_mini", *options)
     tuner = tuner_of(model)
@@ -311,8 +311,8 @@ def test_phases_that_do_not_fit_into_the_run_are_refused(tmp_path):
         run_experiment(small(tmp_path, "method=adalora", "method.config.tinit=5", "method.config.tfinal=4"))
 
 
-def test_a_regulariser_that_peft_leaves_to_the_loop_is_added(backbone):
-    """KaSA's two terms, of which `peft` computes the sum and no more."""
+def test_a_regulariser_that_peft_leaves_to_the_training_loop_is_added(backbone):
+    """KaSA's two terms; `peft` only computes their sum."""
     config = {"kasa_config": {"beta": 0.3, "gamma": 0.2}}
     method, model = Peft(type="LORA", config=config), backbone_with_head(backbone("roberta"), causal=False)
     method.attach(model, seed=1)
@@ -330,7 +330,7 @@ def test_a_regulariser_that_peft_leaves_to_the_loop_is_added(backbone):
     assert all(torch.equal(found[name], wanted[name]) for name in found)
 
 
-def test_the_regulariser_is_the_one_of_peft(backbone):
+def test_the_regulariser_equals_that_of_peft(backbone):
     method = composed("method=adalora", "method.config.orth_reg_weight=0.3").method
     ours, theirs = twins(backbone("roberta"), method, causal=False)
     ids = torch.randint(5, 40, (3, 9), generator=torch.Generator().manual_seed(3))

@@ -1,4 +1,4 @@
-"""The bridge to `peft` on small random backbones of the classes that papers use beside RoBERTa and GPT-2."""
+"""The bridge to `peft` on small backbones of classes other than RoBERTa and GPT-2."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ pytest.importorskip("peft")
 
 @pytest.mark.parametrize("name", ["bert", "bart", "opt"])
 @pytest.mark.parametrize("preset", sorted(THIN))
-def test_every_preset_acts_on_other_classes(preset, name):
-    """What it adds to the backbone moves, and is merged without a trace where it can be."""
+def test_presets_work_on_other_classes(preset, name):
+    """The added tensors train; mergeable adapters leave no modules behind."""
     if name == "bart" and preset.upper() in PROMPTS:
         with pytest.raises(UsageError, match=f"method={preset} is not supported with BartModel"):
             prepared(preset, name)

@@ -1,4 +1,4 @@
-"""Virtual tokens in front of a text: positions, padding, caches and beams."""
+"""Virtual tokens before a text: positions, padding, caches and beams."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytest.importorskip("peft")
 @pytest.mark.parametrize("kind", ["roberta", "bert", "gpt2", "opt"])
 @pytest.mark.parametrize("positions", ["shifted", "kept"])
 @pytest.mark.parametrize("preset", ["prompt_tuning", "prefix_tuning"])
-def test_padding_changes_nothing_behind_a_prompt(backbone, preset, kind, positions):
+def test_padding_after_a_prompt_has_no_effect(backbone, preset, kind, positions):
     options = ("method.config.num_virtual_tokens=4", f"method.positions={positions}")
     method = composed(f"method={preset}", *options).method
     assert method.extra_tokens == (4 if positions == "shifted" else 0)
@@ -31,7 +31,7 @@ def test_padding_changes_nothing_behind_a_prompt(backbone, preset, kind, positio
 
 
 @pytest.mark.parametrize("kind", ["roberta", "bert", "gpt2"])
-def test_kept_positions_are_those_of_the_text_alone(backbone, kind):
+def test_kept_positions_equal_those_without_a_prompt(backbone, kind):
     seen = []
     for positions in ("shifted", "kept"):
         options = ("method.config.num_virtual_tokens=4", f"method.positions={positions}")
@@ -51,7 +51,7 @@ def test_kept_positions_are_those_of_the_text_alone(backbone, kind):
 @pytest.mark.parametrize("kind", ["gpt2", "opt"])
 @pytest.mark.parametrize("positions", ["shifted", "kept"])
 @pytest.mark.parametrize("preset", sorted(PROMPTS & {name.upper() for name in THIN}))
-def test_decoding_with_a_cache_equals_reading_the_whole_text_again(backbone, preset, positions, kind):
+def test_decoding_with_and_without_a_cache_agree(backbone, preset, positions, kind):
     options = ("method.config.num_virtual_tokens=4", f"method.positions={positions}")
     method = composed(f"method={preset.lower()}", *options).method
     model = backbone_with_head(backbone(kind), causal=True)
@@ -68,8 +68,8 @@ def test_decoding_with_a_cache_equals_reading_the_whole_text_again(backbone, pre
 
 
 @pytest.mark.parametrize("preset", ["prefix_tuning", "prompt_tuning"])
-def test_a_text_behind_a_prompt_is_decoded_by_beam_search(preset, tmp_path):
-    """As in LoRA's tables, prefixes made by a network."""
+def test_beam_search_with_a_prompt(preset, tmp_path):
+    """With prefixes computed by a network, as in LoRA's tables."""
     network = ("method.config.prefix_projection=true", "method.config.encoder_hidden_size=16")
     own = network if preset == "prefix_tuning" else ()
     overrides = (f"method={preset}", "task=e2e", "task.num_beams=3", "task.no_repeat_ngram=4", *own)
@@ -78,14 +78,14 @@ def test_a_text_behind_a_prompt_is_decoded_by_beam_search(preset, tmp_path):
 
 
 @pytest.mark.parametrize("preset", ["prompt_tuning", "p_tuning", "prefix_tuning"])
-def test_an_encoder_decoder_has_no_place_for_a_prompt_and_says_so(backbone, preset):
+def test_encoder_decoders_refuse_prompts(backbone, preset):
     model = backbone_with_head(backbone("bart"), causal=False)
     with pytest.raises(UsageError, match=f"method={preset} is not supported with BartModel"):
         composed(f"method={preset}", "method.config.num_virtual_tokens=4").method.attach(model, seed=1)
 
 
-def test_a_prompt_trains_behind_a_head_that_calls_the_decoder_itself(backbone, tmp_path):
-    """OPT's language model goes past the base model, which then had never seen the prompt."""
+def test_a_prompt_trains_if_the_head_calls_the_decoder(backbone, tmp_path):
+    """OPT's language model bypasses the base model and calls its decoder."""
     overrides = (f"model.path={backbone('opt')}", "task=sciq", "method.config.num_virtual_tokens=4")
     record = run_experiment(small(tmp_path, "method=prompt_tuning", *overrides, "train.max_steps=2"))
     assert record.status == "done" and record.facts["start_cosine"] < 0.9999

@@ -1,4 +1,4 @@
-"""ReLoRA against a plain restatement: LoRA, its product added to the weight, AdamW and schedule by hand."""
+"""ReLoRA against a plain reimplementation: LoRA with merges, AdamW and the schedule by hand."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rosa_bench.run import run as run_experiment
 
 
 def jagged(step: int, every: int, warmup: int, schedule) -> float:
-    """The authors' rule: after each restart a line from zero to the schedule's value at the end of its warm-up."""
+    """The authors' schedule: after each restart, linear from zero to the schedule's value at the end of the warm-up."""
     restart, done = divmod(step, every)
     if restart and done < warmup:
         return done / warmup * schedule(restart * every + warmup)
@@ -31,7 +31,7 @@ def cosine(step: int, warmup: int, total: int) -> float:
 
 
 @pytest.mark.parametrize(("option", "warmup"), [(0.4, 4), (3.0, 3), (0.0, 0)])
-def test_the_rate_restarts_with_the_term(option, warmup):
+def test_the_learning_rate_restarts_with_the_update(option, warmup):
     method = composed("method=relora", "method.every_steps=10", f"method.restart_warmup={option}").method
     for step in range(1, 60):
         found = method.lr_factor(step, lambda index: cosine(index, 5, 60), per_epoch=7)
@@ -58,7 +58,7 @@ def test_random_pruning_zeroes_a_share_and_is_reproducible():
 
 
 class Plain:
-    """One adapted weight of the plain method: W, A, B and AdamW's moments, nothing shared with the package."""
+    """One adapted weight of the reimplementation: W, A, B and AdamW's moments, independent of the package."""
 
     def __init__(self, W, A, B, scale, lr) -> None:
         self.W, self.A, self.B, self.scale, self.lr = W.clone(), A.clone(), B.clone(), scale, lr
@@ -86,7 +86,7 @@ class Plain:
 
 @pytest.mark.parametrize("name", ["roberta_mini", "gpt2_mini"])
 def test_equals_the_plain_method(name):
-    """Seven steps with restarts before the fourth and the seventh: every weight, factor and moment."""
+    """All weights, factors and moments over seven steps, with restarts before the fourth and the seventh."""
     run, model, _, rows = prepared("relora", name, "method.every_steps=3", "method.rank=4", "method.pruned=0.8")
     model.eval()
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -121,7 +121,7 @@ def test_equals_the_plain_method(name):
 
 
 @pytest.mark.parametrize("moments", ["magnitude", "random", "reset", "keep"])
-def test_what_becomes_of_the_moments(moments):
+def test_moments_after_a_restart(moments):
     run, model, _, rows = prepared("relora", "roberta_mini", "method.every_steps=2", f"method.moments={moments}")
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
     model(**collate(rows, pad_id=1)).loss.backward()

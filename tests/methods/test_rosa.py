@@ -1,4 +1,4 @@
-"""ROSA's arithmetic against closed forms."""
+"""ROSA's factorizations against closed forms."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def draw(seed: int = 0) -> torch.Generator:
 
 @pytest.mark.parametrize("shape", [(16, 16), (12, 30), (30, 12)])
 @pytest.mark.parametrize("sample", ["random", "top", "bottom", "window"])
-def test_the_parts_sum_to_the_whole(shape, sample):
+def test_the_factors_sum_to_the_weight(shape, sample):
     W = made(*shape)
     rest, A, B = factorize(W, 5, draw(), sample)
     assert A.shape == (shape[0], 5) and B.shape == (5, shape[1])
@@ -50,7 +50,7 @@ def test_top_and_bottom_take_the_extreme_singular_values():
         assert torch.allclose(torch.linalg.vector_norm(A, dim=0), expected, atol=1e-5)
 
 
-def test_every_subset_is_as_likely_as_any():
+def test_subsets_are_uniform():
     full, rank, trials = 6, 2, 6000
     generator, counts = draw(), {}
     for _ in range(trials):
@@ -85,7 +85,7 @@ def test_period_in_steps():
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (12, 30), (30, 12)])
-def test_roots_of_the_singular_values_on_both_sides(shape):
+def test_square_roots_of_singular_values_in_both_factors(shape):
     W = made(*shape)
     rest, A, B = factorize(W, 5, draw(), "top", "both")
     assert torch.allclose(rest + A @ B, W, atol=1e-5)
@@ -100,7 +100,7 @@ def taken(W, method):
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (12, 30), (30, 12)])
-def test_other_ways_to_split(shape):
+def test_other_variants(shape):
     W = made(*shape)
     rest, A, B = taken(W, Rosa(variant="projection"))
     assert torch.allclose(A.T @ A, torch.eye(5), atol=1e-5) and torch.allclose(rest + A @ B, W, atol=1e-5)
@@ -123,7 +123,7 @@ BATCH = {"input_ids": torch.arange(5, 32).view(3, 9), "labels": torch.tensor([0,
 
 @pytest.mark.parametrize("kind", ["roberta", "gpt2", "bert", "llama"])
 @pytest.mark.parametrize("variant", ["equal", "add", "random_add", "projection"])
-def test_a_split_keeps_the_function_but_for_add(backbone, kind, variant):
+def test_factorizations_preserve_the_function_except_for_add(backbone, kind, variant):
     model, plain = model_of(backbone(kind)), model_of(backbone(kind))
     model.load_state_dict(plain.state_dict())
     method = Rosa(variant=variant, targets=["all"])
@@ -134,7 +134,7 @@ def test_a_split_keeps_the_function_but_for_add(backbone, kind, variant):
 
 @pytest.mark.parametrize("kind", ["roberta", "gpt2"])
 def test_full_rank_trains_the_whole_matrix(backbone, kind):
-    """AdamW on the split-off weights moves them as it moves the weights themselves."""
+    """AdamW on the split-off weights equals AdamW on the weights."""
     model, plain = model_of(backbone(kind)), model_of(backbone(kind))
     model.load_state_dict(plain.state_dict())
     method = Rosa(rank=32, targets=["q", "v"], train_head=False)
@@ -174,7 +174,7 @@ def test_a_rank_as_a_share_of_full_rank(backbone):
     [(768, (9, 19, 38, 76)), (1024, (12, 25, 51, 102)), (1280, (16, 32, 64, 128)), (30, (1, 1, 1, 3))],
 )
 def test_a_share_is_truncated_as_in_the_published_code(width, ranks):
-    """`max(int(share * full), 1)`: the ranks of the workshop paper's table 2 for GPT-2 small, medium and large."""
+    """`max(int(share * full), 1)` gives the ranks of the workshop paper's table 2 for GPT-2 small, medium and large."""
     assert tuple(rank_of(share, width, 3 * width) for share in (0.0125, 0.025, 0.05, 0.1)) == ranks
     assert rank_of(0.999, 10, 10) == 9
 
@@ -183,7 +183,7 @@ FUSED = pytest.mark.parametrize("method", [Rosa, Lora, ReLora])
 
 
 @FUSED
-def test_a_fused_map_as_one_weight_trains_4dr_parameters_and_in_parts_6dr(method, backbone):
+def test_a_fused_layer_trains_4dr_parameters_as_one_weight_and_6dr_by_role(method, backbone):
     d, layers, r = 32, 2, 3
     counts = {}
     for fused in (True, False):
@@ -194,7 +194,7 @@ def test_a_fused_map_as_one_weight_trains_4dr_parameters_and_in_parts_6dr(method
 
 
 @pytest.mark.parametrize("sample", ["top", "bottom"])
-def test_a_fused_map_is_split_along_the_singular_directions_of_the_whole(sample, backbone):
+def test_a_fused_layer_is_split_along_its_own_singular_directions(sample, backbone):
     model, plain = model_of(backbone("gpt2")), model_of(backbone("gpt2"))
     Rosa(rank=3, targets=["q", "k", "v", "o"], fused=True, sample=sample).attach(model, 3)
     maps = {site.name: module for module, site in lowrank_sites(model) if site.role == "qkv"}
@@ -210,7 +210,7 @@ def test_a_fused_map_is_split_along_the_singular_directions_of_the_whole(sample,
 
 
 @FUSED
-def test_a_fused_map_computes_the_dense_product_and_merges(method):
+def test_a_fused_layer_computes_the_dense_product_and_merges(method):
     options = [] if method is Lora else ["method.every_steps=2"]
     name = method.__name__.lower()
     run, model, _, rows = prepared(name, "gpt2_mini", "method.fused=true", "method.targets=[q,k,v,o]", *options)
@@ -228,7 +228,7 @@ def test_a_fused_map_computes_the_dense_product_and_merges(method):
         assert torch.allclose(model(input_ids=tokens).logits, before, atol=1e-4)
 
 
-def test_a_fused_map_resumes_bitwise(tmp_path):
+def test_a_fused_layer_resumes_bitwise(tmp_path):
     overrides = ["method=rosa", "method.fused=true", "method.every_steps=3", "task=e2e", "train.limit_eval=4"]
     overrides += ["save=adapter", "train.batch_size=4", "train.max_steps=5"]
     whole = run_experiment(small(tmp_path / "whole", *overrides))
@@ -240,7 +240,7 @@ def test_a_fused_map_resumes_bitwise(tmp_path):
 
 
 @pytest.mark.parametrize("method", ["lora", "rosa"])
-def test_a_fused_map_starts_from_another_run_in_the_same_shape_only(method, tmp_path):
+def test_a_fused_layer_starts_only_from_runs_of_the_same_shape(method, tmp_path):
     def run(*more):
         overrides = [f"method={method}", "task=e2e", "method.targets=[q,k,v]", "train.limit_eval=4", "save=adapter"]
         record = run_experiment(small(tmp_path, *overrides, "train.batch_size=4", *more))
@@ -265,14 +265,14 @@ def test_a_fused_map_starts_from_another_run_in_the_same_shape_only(method, tmp_
     ],
 )
 @FUSED
-def test_fused_is_refused_where_it_does_not_fit(kind, targets, line, method, backbone):
+def test_fused_is_refused_without_a_fused_target(kind, targets, line, method, backbone):
     with pytest.raises(UsageError, match=line) as caught:
         method(targets=targets, fused=True).attach(model_of(backbone(kind)), 3)
     assert "\n" not in str(caught.value)
 
 
-def test_training_goes_the_same_way_with_either_solver(backbone):
-    """Signs of directions differ, and nothing that training does depends on them."""
+def test_training_does_not_depend_on_the_solver(backbone):
+    """Solvers differ in signs of directions, which do not affect training."""
     outputs, folder = [], backbone("roberta")  # making it draws random numbers, the first time
     for solver in ("gram", "svd"):
         torch.manual_seed(0)
@@ -302,7 +302,7 @@ def test_moments_are_reset_or_kept(backbone):
         assert (module.A[site.role] in optimizer.state) == (moments == "keep")
 
 
-def test_facts_tell_the_rank_of_the_update(tmp_path):
+def test_facts_give_the_rank_of_the_update(tmp_path):
     steps = ("method.rank=2", "train.max_steps=9", "train.lr=0.01")
     rosa = run_experiment(small(tmp_path, "method=rosa", "method.every_steps=3", *steps))
     lora = run_experiment(small(tmp_path, "method=lora", *steps))
@@ -318,8 +318,8 @@ def test_facts_tell_the_rank_of_the_update(tmp_path):
 @pytest.mark.parametrize(
     "options", [{}, {"singular_values": "both"}, {"variant": "add"}, {"rank": 0.2}, {"sample": "top"}]
 )
-def test_weights_split_as_stacks_are_split_one_by_one(options, backbone):
-    """What a GPU does, on the CPU: the same directions for the same draw, but for signs."""
+def test_stacked_factorizations_equal_single_ones(options, backbone):
+    """The GPU's code path on the CPU: the same directions for the same draw, up to signs."""
     models = []
     for _ in range(2):
         model = transformers.AutoModelForSequenceClassification.from_pretrained(backbone("roberta"))
@@ -336,8 +336,8 @@ def test_weights_split_as_stacks_are_split_one_by_one(options, backbone):
         assert torch.allclose(A.norm(dim=0), A_other.norm(dim=0), atol=1e-5)
 
 
-def test_a_weight_whose_squares_say_too_little_is_split_by_itself():
-    """In a stack with one of which they say enough."""
+def test_an_ill_conditioned_weight_is_factorized_separately():
+    """In a stack with a well-conditioned weight."""
     W = torch.stack([made(12, 9), torch.diag(torch.logspace(0, -7, 12))[:, :9], torch.zeros(12, 9)])
     chosen = torch.tensor([[0, 8], [1, 8], [0, 1]])
     assert by_stack(W, chosen)[1].tolist() == [True, False, False]

@@ -1,4 +1,4 @@
-"""The last layers: which they are, and LoRA's count of FT-Top2."""
+"""Training of the last layers, and LoRA's parameter count of FT-Top2."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_the_last_layers_train_and_the_head(backbone, kind, prefix):
     assert len(trained(model)) > len(inside)
 
 
-def test_what_a_backbone_does_not_have_is_refused():
+def test_missing_layers_and_norms_are_refused():
     with pytest.raises(UsageError, match="layers=5 is more than the backbone's 4"):
         prepared("top_layers", "gpt2_mini", "method.layers=5")
     with pytest.raises(UsageError, match="no norm after its last layer"):

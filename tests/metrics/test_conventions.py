@@ -1,4 +1,4 @@
-"""Metrics of generated text against the official programs' own numbers, and where they have to say no."""
+"""Metrics of generated text against the numbers of the official programs, and refusals."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def cases(shared_data) -> Path:
 
 
 def read(folder: Path) -> tuple[dict, list[str], list[dict]]:
-    """What the official programs said, the outputs, and the references as rows."""
+    """The numbers of the official programs, the outputs, and the references as rows."""
     official = json.loads((folder / "official.json").read_text(encoding="utf-8"))
     outputs = (folder / "sys.txt").read_text(encoding="utf-8").split("\n")[:-1]
     text = (folder / official["refs"]).read_text(encoding="utf-8")
@@ -33,7 +33,7 @@ def read(folder: Path) -> tuple[dict, list[str], list[dict]]:
 
 
 def listed(kind: str) -> list[str]:
-    """The names of the cases of a data set; none where there is no oracle."""
+    """The cases of a data set; empty without an oracle."""
     from beside import SHARED
 
     found = sorted(path.parent.name for path in (SHARED / "oracle" / "cases").glob("*/official.json"))
@@ -79,7 +79,7 @@ def test_triples_equal_the_scripts(name, key, convention, cases):
 @JAVA
 @pytest.mark.slow
 @pytest.mark.parametrize(("key", "convention"), [("geneval_lora", "lora"), ("webnlg2017", "webnlg2017")])
-def test_the_whole_webnlg_test_set_equals_the_scripts(key, convention, cases):
+def test_the_complete_webnlg_test_set_equals_the_scripts(key, convention, cases):
     compare_triples(cases / "webnlg_test_bartlarge", key, convention)
 
 
@@ -109,14 +109,14 @@ def test_every_metric_has_a_signature():
 
 @pytest.mark.parametrize(("outputs", "references"), [([], []), (["a"], []), (["a"], [[]]), (["a", "b"], [["a"]])])
 @pytest.mark.parametrize("family", METRICS)
-def test_refuses_what_cannot_be_scored(family, outputs, references):
+def test_invalid_inputs_are_refused(family, outputs, references):
     with pytest.raises(ValueError, match="lists of references"):
         score(family, "lora", outputs, references)
     with pytest.raises(ValueError, match="choose from"):
         score(family, "nobody", ["a"], [["a"]])
 
 
-def test_without_java_meteor_is_absent_and_says_why(monkeypatch):
+def test_without_java_meteor_is_absent_with_a_reason(monkeypatch):
     meteor.shared().close()
     monkeypatch.setattr(meteor.shutil, "which", lambda _: None)
     found = score("e2e", "official", OUTPUTS, REFERENCES)
@@ -125,7 +125,7 @@ def test_without_java_meteor_is_absent_and_says_why(monkeypatch):
 
 
 @JAVA
-def test_meteor_starts_again_when_its_process_dies():
+def test_meteor_restarts_after_its_process_dies():
     process = meteor.Meteor()
     first = process.score(OUTPUTS, REFERENCES)
     process._process.kill()
@@ -157,7 +157,7 @@ def test_a_copy_is_perfect_and_an_empty_output_counts():
 
 
 def test_nist_closed_form():
-    """One output equal to its only reference of four different words: log2(4) per word, longer n-grams tell nothing."""
+    """One output equal to its only reference of four different words: log2(4) per word, zero for longer n-grams."""
     segments = mteval.perl_segments(["w x y z"], [["w x y z"]])
     assert mteval.nist_perl(segments) == pytest.approx(2.0)
     assert mteval.nist_perl(mteval.perl_segments(["w x"], [["w x y z"]])) == pytest.approx(
@@ -166,7 +166,7 @@ def test_nist_closed_form():
 
 
 def test_rouge_and_cider_equal_the_published_code():
-    """pycocoevalcap on the same tokens, with references of unequal number, duplicates and an empty output."""
+    """Against pycocoevalcap on the same tokens, with varying numbers of references, duplicates and an empty output."""
     rouge = pytest.importorskip("pycocoevalcap.rouge.rouge")
     cider = pytest.importorskip("pycocoevalcap.cider.cider")
     outputs, references = rouge_cider.tokenized(
@@ -179,8 +179,8 @@ def test_rouge_and_cider_equal_the_published_code():
     assert rouge_cider.cider(outputs, references) == pytest.approx(cider.Cider().compute_score(told[1], told[0])[0])
 
 
-def test_the_end_of_the_outputs_as_the_tools_read_it():
-    """GenerationEval's BLEU reads no empty last line; conventions know nothing of each other's text form."""
+def test_an_empty_last_line():
+    """GenerationEval's BLEU skips an empty last line; each convention has its own text form."""
     last = score("triples", "lora", [*OUTPUTS, ""], [*REFERENCES, ["x y"]], ["bleu"])
     assert last == score("triples", "lora", OUTPUTS, REFERENCES, ["bleu"])
     assert conventions.PREPARATIONS["webnlg2017"](["5°C"], [["5°C"]]) == (["5degc"], [["5 deg c"]])

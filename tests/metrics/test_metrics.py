@@ -1,4 +1,4 @@
-"""Metrics against closed forms, the reference libraries and the official script's own scores."""
+"""Metrics against closed forms, reference libraries and scores of the official script."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ CONSTANT = {  # predictions, labels, and why there is no correlation
 @pytest.mark.parametrize("metric", ["matthews", "pearson", "spearman"])
 @pytest.mark.filterwarnings("error")
 def test_a_correlation_with_a_constant_is_absent(metric, case):
-    """Its formula divides by the spread of both sides: 0 / 0."""
+    """Its formula divides by the standard deviation of both sides: 0 / 0."""
     predictions, labels, reason = CONSTANT[case]
     found = scores([metric, "accuracy"], predictions, labels)
     assert set(found) == {"accuracy"} and found.absent == {metric: f"undefined: {reason}"}
@@ -50,7 +50,7 @@ def test_a_correlation_with_a_constant_is_absent(metric, case):
 )
 @pytest.mark.filterwarnings("error")
 def test_f1_is_absent_only_without_a_positive_prediction_and_label(predictions, labels, value):
-    """2 tp / (2 tp + fp + fn) is 0 / 0 where nothing is positive, and 0 where either side alone is."""
+    """2 tp / (2 tp + fp + fn) is 0 / 0 if nothing is positive, and 0 if only one side has positives."""
     found = scores(["accuracy", "f1"], predictions, labels)
     assert found.get("f1") == pytest.approx(value)
     assert ("f1" in found.absent) == (value is None)
@@ -65,7 +65,7 @@ def test_cider_of_one_example_is_absent():
 
 
 def test_outputs_without_a_word():
-    """BLEU is 0: its brevity penalty vanishes. What the official program divides by zero for is absent."""
+    """BLEU is 0, its brevity penalty. Metrics for which the official program divides by zero are absent."""
     outputs, references = ["", ""], [["a pub"], ["an inn"]]
     official, lora = (score("e2e", name, outputs, references, ["bleu", "nist"]) for name in ("official", "lora"))
     assert official == {"bleu": 0.0, "nist": 0.0} and "nist" in {**lora, **lora.absent}
@@ -85,7 +85,7 @@ def test_correlations():
 
 
 @pytest.mark.parametrize(("predictions", "labels"), [([1], [1, 0]), ([], []), ([math.nan], [1.0]), ([math.inf], [1.0])])
-def test_refuses_what_cannot_be_scored(predictions, labels):
+def test_invalid_inputs_are_refused(predictions, labels):
     with pytest.raises(ValueError):
         scores(["accuracy"], predictions, labels)
 

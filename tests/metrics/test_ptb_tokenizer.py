@@ -1,7 +1,7 @@
-"""The tokenizer without Java against the Java one.
+"""The Python tokenizer against the Java one.
 
-Every expected value here (the golden lines and the digests) was produced by pycocoevalcap 1.2's `PTBTokenizer`, that is
-by Stanford CoreNLP 3.4.1, which is not needed to run these tests; where it is installed it is run as well.
+All expected values (golden lines and digests) come from pycocoevalcap 1.2's `PTBTokenizer`, which is Stanford CoreNLP
+3.4.1. The tests do not need it; if it is installed, they also run it.
 """
 
 from __future__ import annotations
@@ -250,7 +250,7 @@ def test_golden_lines(group):
     assert [tokenize(line) for line in lines[::2]] == lines[1::2]
 
 
-def test_a_call_sees_the_lines_that_follow():
+def test_tokens_depend_on_following_lines():
     assert tokenize_captions([line for line, _ in CALL]) == [tokens for _, tokens in CALL]
 
 
@@ -260,7 +260,7 @@ def test_other_line_ends_are_white_space():
     assert tokenize("and so on\x85") == "and so on"  # an ellipsis in CP1252
 
 
-def test_what_no_caption_should_hold_costs_no_minutes():
+def test_degenerate_texts_are_quick():
     for text in (
         "a,b." * 5000,
         "'" * 20000,
@@ -274,7 +274,7 @@ def test_what_no_caption_should_hold_costs_no_minutes():
 
 
 def texts(path: Path) -> Iterator[str]:
-    """Every string of a file: its lines, or those in its rows."""
+    """All strings of a file: its lines, or those in its rows."""
     content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     lines = content.decode().split("\n")
     if path.suffix == ".txt":
@@ -327,7 +327,7 @@ def test_agrees_with_java_on_mixtures_of_the_golden_lines():
 
 
 @given(st.text())
-def test_takes_any_text(text):
+def test_any_text_is_accepted(text):
     tokens = tokenize(text)
     assert not PUNCTUATION.intersection(tokens.split(" "))
     assert tokens == tokens.strip(" ") and "\n" not in tokens
@@ -339,5 +339,5 @@ def test_a_newline_is_a_space(before, after):
 
 
 @given(st.lists(st.text(max_size=20), max_size=5))
-def test_a_call_gives_each_caption_a_line(captions):
+def test_each_caption_gives_one_line(captions):
     assert len(tokenize_captions(captions)) == len(captions)

@@ -1,4 +1,4 @@
-"""Metrics as functions of sums over outputs: the official score, of the whole set and of any resample."""
+"""Metrics as functions of sums over outputs: the official score of the whole set and of resamples."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ FIXED = ("nist", "cider")  # by the whole set's references, so a resample scored
 
 
 def texts(seed: int, count: int) -> tuple[list[str], list[list[str]]]:
-    """Random sentences and variations of them as references: some very short, some equal, one empty output."""
+    """Random sentences, with variations as references: some very short, some equal, one empty output."""
     drawn = random.Random(seed)
     outputs, references = [], []
     for i in range(count):
@@ -69,7 +69,7 @@ def test_the_whole_set_has_the_official_score(family, name, metric, count):
 
 
 @pytest.mark.parametrize(("family", "name", "metric"), [c for c in CONVENTIONS if c[2] not in FIXED])
-def test_a_resample_scores_as_the_resampled_texts_do(family, name, metric):
+def test_a_resample_has_the_score_of_the_resampled_texts(family, name, metric):
     have(metric)
     outputs, references = texts(8, 25)
     found = segments.statistic(family, name, metric, outputs, references)
@@ -116,7 +116,7 @@ def test_cider_keeps_the_document_frequencies_of_the_whole_set():
 
 
 @pytest.mark.parametrize("metric", ["bleu", "ter"])
-def test_a_last_empty_line_of_lora_is_left_out_of_bleu_only(metric):
+def test_an_empty_last_line_is_skipped_by_the_bleu_of_lora_only(metric):
     outputs, references = ["the mill is a cheap pub", ""], [["the mill is a cheap pub ."], ["a pub"]]
     found = segments.statistic("triples", "lora", metric, outputs, references)
     official = conventions.score("triples", "lora", outputs, references, [metric])[metric]
@@ -125,14 +125,14 @@ def test_a_last_empty_line_of_lora_is_left_out_of_bleu_only(metric):
 
 
 @pytest.mark.parametrize("convention", ["official", "lora"])
-def test_bleu_without_matches_is_smoothed_as_the_programs_do(convention):
+def test_bleu_without_matches_is_smoothed_as_in_the_programs(convention):
     outputs, references = ["one two three", "four five six seven"], [["one three two"], ["four six five eight"]]
     found = segments.statistic("e2e", convention, "bleu", outputs, references)
     assert found.resampled(np.ones((1, 2))) == pytest.approx([found.score], rel=1e-12)
     assert found.score == conventions.score("e2e", convention, outputs, references, ["bleu"])["bleu"]
 
 
-def test_what_cannot_be_computed_says_why(monkeypatch):
+def test_undefined_statistics_have_a_reason(monkeypatch):
     with pytest.raises(NoStatisticError, match="ter is not"):
         segments.statistic("e2e", "official", "ter", ["a"], [["a"]])
     with pytest.raises(NoStatisticError, match="divides by zero"):

@@ -1,4 +1,4 @@
-"""Translation edit rates against the official scripts' own numbers, closed forms and sacrebleu."""
+"""Translation edit rates against numbers of the official scripts, closed forms and sacrebleu."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from rosa_bench.metrics.ter import Edits, corpus_edits, corpus_ter, segment_mean
 
 
 def webnlg_output(text: str) -> list[str]:
-    """An output as WebNLG 2017's script hands it to tercom."""
+    """An output as WebNLG 2017's script passes it to tercom."""
     unidecode = pytest.importorskip("unidecode").unidecode
     return " ".join(re.split(r"(\W)", unidecode(unidecode(text.strip()).lower()))).split()
 
 
 def webnlg_reference(text: str) -> list[str]:
-    """A reference as WebNLG 2017's script hands it to tercom; non-ASCII letters are still letters when it is split."""
+    """A reference as WebNLG 2017's script passes it to tercom, split before conversion to ASCII."""
     unidecode = pytest.importorskip("unidecode").unidecode
     return unidecode(" ".join(re.split(r"(\W)", text)).lower()).split()
 
@@ -33,7 +33,7 @@ def dart(text: str) -> list[str]:
 
 
 def geneval(text: str) -> list[str]:
-    """Output or reference as LoRA's preparation hands it to GenerationEval."""
+    """Output or reference as LoRA's preparation passes it to GenerationEval."""
     return " ".join(re.split(r"(\W)", text.lower())).split()
 
 
@@ -87,7 +87,7 @@ def test_a_shift_goes_fifty_words_at_most():
     assert tercom([*words, "x", "y"], [["x", "y", *words]]).edits == 4
 
 
-def test_the_beam_can_cost_edits():
+def test_the_beam_can_increase_edits():
     # 29 words to insert, then 21 equal ones: 29 edits after 50 words, where the diagonal costs 50, so the beam drops
     # it. That leaves 29 insertions, 29 deletions and the substitution of the last two words, and nothing to shift,
     # since the equal words are aligned. pyter3 has no beam: it shifts the 21 words and substitutes the others.
@@ -123,7 +123,7 @@ def test_the_two_rates_try_different_shifts():
 
 
 @pytest.mark.parametrize("rate", [corpus_ter, segment_mean_ter])
-def test_what_cannot_be_scored_is_refused(rate):
+def test_invalid_inputs_are_refused(rate):
     for hypotheses, references in (([], []), ([["a"]], []), ([["a"]], [[]])):
         with pytest.raises(ValueError, match="lists of references"):
             rate(hypotheses, references)

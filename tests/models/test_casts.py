@@ -1,4 +1,4 @@
-"""Weights that are cast to bf16 beforehand, against autocast, which casts them at every product: equal in every bit."""
+"""Weights cast to bf16 in advance are bitwise equal to autocast, which casts them at every product."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CASES = [
 
 
 def gradients(model, batch, casts: Casts, changing: bool):
-    """The loss, the gradient of every parameter that trains, and where the generator ends, with dropout."""
+    """Loss, gradients of all trained parameters and final generator state, with dropout."""
     torch.manual_seed(5)
     trained = [p for p in model.parameters() if p.requires_grad]
     casts.refresh()
@@ -48,7 +48,7 @@ def gradients(model, batch, casts: Casts, changing: bool):
 
 @pytest.mark.parametrize("name", ["roberta_mini", "gpt2_mini"])
 @pytest.mark.parametrize(("method", "options"), CASES)
-def test_nothing_changes_by_a_bit(method, options, name):
+def test_results_are_bitwise_equal(method, options, name):
     run, model, _, rows = prepared(method, name, *options)
     for p in model.parameters():
         if p.requires_grad:
@@ -66,7 +66,7 @@ def test_nothing_changes_by_a_bit(method, options, name):
             assert (mine is None and other is None) or torch.equal(mine, other)
 
 
-def test_the_model_has_its_own_parameters_outside():
+def test_the_model_has_its_own_parameters_outside_the_context():
     _, model, _, _ = prepared("lora", "roberta_mini")
     before = dict(model.named_parameters())
     casts = Casts(model, torch.bfloat16, changing=True)
@@ -92,7 +92,7 @@ def test_a_frozen_weight_that_changes_is_noticed():
         casts.check()
 
 
-def test_a_weight_that_a_method_moves_is_cast_anew():
+def test_a_weight_that_a_method_changes_is_cast_again():
     run, model, _, _ = prepared("rosa", "roberta_mini")
     casts = Casts(model, torch.bfloat16, run.method.moved(model), changing=True)
     run.method.split(model, 3, 7)
@@ -102,7 +102,7 @@ def test_a_weight_that_a_method_moves_is_cast_anew():
 
 
 def test_a_run_counts_them_as_weights(tmp_path):
-    """A run in bf16 makes them once; its weights take their bytes, its activations no longer do."""
+    """A run in bf16 casts once; the copies count as weights, not as activations."""
     memory = run_experiment(small(tmp_path, "method=lora", "train.precision=bf16", "train.max_steps=2")).cost["memory"]
     run, model, *_ = prepared("lora", "roberta_mini")
     plain = sum(t.numel() * t.element_size() for t in [*model.parameters(), *model.buffers()])
@@ -118,7 +118,7 @@ KEPT = ("train.precision=bf16", "train.max_steps=4", "train.limit_train=24", "tr
     [("method=lora",), ("method=meft",), ("method=adapter",), ("method=ia3",), ("method=lora", "task=e2e")],
 )
 def test_a_backbone_kept_in_bf16_trains_as_one_in_fp32(options, backbone, tmp_path):
-    """To the bit: autocast rounds the same matrices to bf16, only later."""
+    """Bitwise, since autocast rounds the same matrices to bf16."""
     kind = "gpt2" if "task=e2e" in options else "roberta"
     found = []
     for dtype in ("fp32", "bf16"):
@@ -134,8 +134,8 @@ def test_a_backbone_kept_in_bf16_trains_as_one_in_fp32(options, backbone, tmp_pa
     assert bf16.facts.get("merge_within_bound", True)
 
 
-def test_what_is_added_to_a_backbone_in_bf16_trains_in_fp32(backbone):
-    """Also by a library that gives it the backbone's own type."""
+def test_tensors_added_to_a_bf16_backbone_train_in_fp32(backbone):
+    """Also if a library creates them in the backbone's dtype."""
     run = composed(f"model.path={backbone('roberta')}", "method=dora", "task=cola", "model.dtype=bf16", *KEPT[:1])
     model, _ = load(run.model, run.task, 0)
     with attaching(model, run.method):

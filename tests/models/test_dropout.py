@@ -1,4 +1,4 @@
-"""`model.dropout`: every probability that a class's forward pass draws with, and no other."""
+"""`model.dropout` sets every dropout probability of a forward pass, and nothing else."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ OTHERS = {
 
 
 def drawn(model, monkeypatch) -> list[float]:
-    """The probability of every dropout that a training pass reaches."""
+    """The probabilities of all dropouts in a training pass."""
     seen = []
     functional, attention = torch.nn.functional.dropout, torch.nn.functional.scaled_dot_product_attention
 
@@ -80,7 +80,7 @@ def test_every_place_of_a_language_model(backbone, kind, monkeypatch):
 
 @pytest.mark.parametrize("kind", OTHERS)
 @pytest.mark.parametrize("probability", [0.0, 0.25])
-def test_other_classes_are_known_by_their_names_alone(kind, probability, monkeypatch):
+def test_other_classes_are_matched_by_name(kind, probability, monkeypatch):
     config = transformers.AutoConfig.for_model(kind, vocab_size=64, num_labels=2, **(SIZE | OTHERS[kind]))
     dropout.set_in_config(config, probability)
     torch.manual_seed(0)
@@ -105,7 +105,7 @@ def test_a_probability_that_no_configuration_names(monkeypatch):
     assert (model.layerdrop, model.use_dropout, model.dropout_mode) == (0.1, True, "upscale")
 
 
-def test_layers_are_never_left_out_more_often(backbone):
+def test_layerdrop_is_unchanged(backbone):
     config = loaded(backbone, "bart", "model.dropout=0.5").config
     assert (config.encoder_layerdrop, config.decoder_layerdrop, config.activation_dropout) == (0.0, 0.0, 0.5)
 
@@ -134,7 +134,7 @@ def test_values_and_keys():
 
 
 @pytest.mark.parametrize("overrides", [("task=cola",), ("task=e2e", "task.max_new_tokens=4")])
-def test_a_run_that_is_stopped_ends_as_one_that_is_not(tmp_path, overrides):
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, overrides):
     options = (*overrides, "model.dropout=0.3", "method=lora", "save=adapter")
     whole = run_experiment(small(tmp_path / "whole", *options))
     interrupt(small(tmp_path / "parts", *options), 4)

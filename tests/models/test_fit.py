@@ -1,4 +1,4 @@
-"""Tokenizers and models of one folder, of many classes: positions, token types, padding, special tokens, vocabulary."""
+"""Tokenizer and model of a folder, for many classes: positions, token types, padding, special tokens, vocabulary."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_positions_counted_from_padding_are_known(kind, tmp_path):
 
 @pytest.mark.parametrize("kind", ["roberta", "mpnet", "xlm-roberta"])
 def test_padding_that_tokenizer_and_model_disagree_on_is_refused(kind, tmp_path):
-    """The model counts positions from what its own configuration calls padding; here that is an ordinary word."""
+    """The model counts positions from the padding token of its configuration, which here is an ordinary word."""
     folder = zoo.saved(kind, tmp_path, pad_token_id=7)
     with pytest.raises(UsageError, match=r"counts positions from its padding token, 7 .* but 1 \(<pad>\)"):
         loaded(folder)
@@ -94,7 +94,7 @@ def test_a_class_that_cannot_read_right_padding_is_refused(kind, tmp_path, capsy
     assert zoo.REFUSED[kind][1] in capsys.readouterr().err
 
 
-def test_a_decoder_that_sees_what_comes_is_refused(tmp_path):
+def test_a_decoder_that_is_not_causal_is_refused(tmp_path):
     folder = zoo.saved("xlnet", tmp_path, "ForCausalLM", zoo.byte_level(eos_token="</s>", pad_token="<pad>"))
     with pytest.raises(UsageError, match=r"XLNetLMHeadModel is not causal"):
         loaded(folder, "e2e")
@@ -198,7 +198,7 @@ def test_an_encoder_without_its_special_tokens_is_refused(kind, tmp_path):
         loaded(zoo.saved(kind, tmp_path, tokenizer=zoo.byte_level(**zoo.FRAMED)))
 
 
-def test_a_separator_or_end_that_is_left_out_is_refused(tmp_path):
+def test_a_missing_separator_or_end_is_refused(tmp_path):
     with pytest.raises(UsageError, match=r"adds no separator token \(</s>\)"):
         loaded(zoo.saved("bert", tmp_path / "1", tokenizer=zoo.started(zoo.byte_level(**zoo.FRAMED))))
     unframed = zoo.started(zoo.byte_level(bos_token="<s>", pad_token="<pad>"))

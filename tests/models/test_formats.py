@@ -1,4 +1,4 @@
-"""Weights as pickles and in shards are read as those of one safetensors file; a pickle runs no code."""
+"""Pickled and sharded weights equal those of one safetensors file; a pickle runs no code."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FORMS = ["pickle", "pickle_shards", "safetensors_shards"]
 
 
 def copied(folder: Path, to: Path, form: str) -> Path:
-    """A copy of a model's folder with its weights in another form."""
+    """A copy of a model's folder with its weights in another format."""
     shutil.copytree(folder, to)
     state = {name: tensor.clone() for name, tensor in load_file(to / "model.safetensors").items()}
     (to / "model.safetensors").unlink()
@@ -36,7 +36,7 @@ def copied(folder: Path, to: Path, form: str) -> Path:
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(("kind", "task"), [("opt", "sciq"), ("roberta", "cola")])
-def test_every_form_gives_the_same_weights(backbone, tmp_path, form, kind, task):
+def test_every_format_gives_the_same_weights(backbone, tmp_path, form, kind, task):
     folder = copied(backbone(kind), tmp_path / "model", form)
     plain, other = (composed(f"model.path={path}", f"task={task}") for path in (backbone(kind), folder))
     expected, found = (load(run.model, run.task, 1)[0] for run in (plain, other))
@@ -46,7 +46,7 @@ def test_every_form_gives_the_same_weights(backbone, tmp_path, form, kind, task)
     assert bool(pickled) == form.startswith("pickle") and all((folder / name).is_file() for name in pickled)
 
 
-def test_a_pickled_model_runs_with_a_method_and_says_so(backbone, tmp_path):
+def test_a_pickled_model_runs_and_is_recorded_as_such(backbone, tmp_path):
     folder = copied(backbone("opt"), tmp_path / "model", "pickle")
     record = run_experiment(small(tmp_path, f"model.path={folder}", "task=sciq", "method=meft", "train.max_steps=1"))
     assert record.status == "done" and record.facts["loading"]["pickled_weights"] == ["pytorch_model.bin"]

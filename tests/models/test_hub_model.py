@@ -1,4 +1,4 @@
-"""A real backbone on a hub: runs that lose the hub, runs without it, and what their records say."""
+"""A backbone on a hub: runs that lose the hub, runs without it, and their records."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def commit(hub_server, backbone) -> str:
     return hub_server.add("models", "org/tiny-roberta", files(backbone("roberta")))
 
 
-def test_a_model_of_the_hub_is_the_folder_it_was_made_of(hub_server, commit, backbone, tmp_path):
+def test_a_model_of_the_hub_equals_its_folder(hub_server, commit, backbone, tmp_path):
     run = small(tmp_path, "model.hub=org/tiny-roberta", "model.revision=main")
     local = small(tmp_path, f"model.path={backbone('roberta')}")
     downloaded, read = load(run.model, run.task, 3)[0], load(local.model, local.task, 3)[0]
@@ -47,8 +47,8 @@ def test_a_hub_model_with_pickled_weights_alone_is_read(hub_server, backbone, tm
     assert loading_facts(model)["pickled_weights"] == ["pytorch_model.bin"]
 
 
-def test_a_hub_that_goes_away_after_the_download_costs_nothing(hub_server, commit, tmp_path, monkeypatch):
-    """LoRA merges at the end and compares with the backbone, which is loaded a second time."""
+def test_a_hub_that_disappears_after_the_download_is_harmless(hub_server, commit, tmp_path, monkeypatch):
+    """LoRA merges at the end and compares with the backbone, which is loaded again."""
     loads = []
 
     def loaded(*arguments):

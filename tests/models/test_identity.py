@@ -1,4 +1,4 @@
-"""What of a folder is in a run's key."""
+"""The files of a folder that enter a run's key."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_change_of_any_tokenizer_file_changes_the_key(backbone, tmp_path, name
     assert len(keys) == 3
 
 
-def test_files_that_no_run_reads_leave_the_key_alone(backbone, tmp_path):
+def test_files_that_no_run_reads_do_not_change_the_key(backbone, tmp_path):
     run = composed(f"model.path={copied(backbone('bert'), tmp_path)}")
     key = config_key(run)
     for name in [*OTHERS, "pytorch_model.bin", "adapter_model.safetensors"]:
@@ -58,7 +58,7 @@ def test_keys_of_the_embedded_models_stay(model, task):
     assert not run.model.random_init and Path(source_of(run.model)).name == model
 
 
-def test_every_name_of_a_tokenizer_s_file_is_known(tmp_path):
+def test_all_names_of_tokenizer_files_are_covered(tmp_path):
     """The names that the tokenizers of `transformers` declare."""
     names = set()
     for path in (Path(transformers.__file__).parent / "models").glob("*/tokenization_*.py"):

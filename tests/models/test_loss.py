@@ -1,4 +1,4 @@
-"""The step's loss against the model's own, and against itself however the step is cut."""
+"""The loss of a step against the model's own, and its independence of micro-batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Backbones of several classes: their weights by role, their heads, pad tokens and maximum lengths."""
+"""Backbones of several classes: weights by role, heads, pad tokens and maximum lengths."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_every_layer_has_every_role(backbone, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_site_s_weight_does_what_the_module_does(backbone, kind):
+def test_a_sites_weight_computes_the_modules_output(backbone, kind):
     model, _ = loaded(backbone, kind)
     for site in find_sites(model, ["all"]):
         module = model.get_submodule(site.name)
@@ -45,7 +45,7 @@ def test_a_site_s_weight_does_what_the_module_does(backbone, kind):
         assert torch.allclose(module(x)[:, site.start : site.stop], y, atol=1e-6)
 
 
-def test_a_role_that_is_not_there_is_named():
+def test_a_missing_role_is_named():
     class Odd(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -88,7 +88,7 @@ def test_heads_and_problem_types(backbone):
     assert isinstance(loaded(backbone, "gpt2", "e2e")[0], transformers.GPT2LMHeadModel)
 
 
-def test_a_new_head_depends_on_the_seed_alone(backbone):
+def test_a_new_head_depends_only_on_the_seed(backbone):
     run = composed(f"model.path={backbone('roberta')}")
     heads = []
     for seed in (1, 1, 2):
@@ -97,7 +97,7 @@ def test_a_new_head_depends_on_the_seed_alone(backbone):
     assert torch.equal(heads[0], heads[1]) and not torch.equal(heads[0], heads[2])
 
 
-def test_a_random_backbone_has_the_shape_and_not_the_weights(backbone):
+def test_a_randomly_initialised_backbone_has_the_same_shape(backbone):
     run = composed(f"model.path={backbone('roberta')}")
     control = composed(f"model.path={backbone('roberta')}", "model.random_init=true")
     known, random = (load(r.model, r.task, 1)[0] for r in (run, control))
@@ -127,7 +127,7 @@ def test_freezing_a_language_model_leaves_nothing(backbone):
     assert not any(p.requires_grad for p in model.parameters())
 
 
-def test_an_encoder_decoder_classifies_and_does_not_speak(backbone):
+def test_an_encoder_decoder_classifies_but_does_not_generate(backbone):
     assert isinstance(loaded(backbone, "bart")[0], transformers.BartForSequenceClassification)
     for task in ("e2e", "sciq"):
         with pytest.raises(UsageError, match=f"task={task} needs a causal decoder; .* is a bart"):

@@ -1,4 +1,4 @@
-"""Linear maps by oneDNN: the same values and gradients as torch's own, on every layout, and nothing left behind."""
+"""Linear layers by oneDNN: the values and gradients of torch for every layout, without lasting changes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(not onednn.available(), reason="this torch has n
 
 @pytest.fixture(autouse=True)
 def wanted(monkeypatch):
-    """As if on a processor that profits."""
+    """Pretend that this processor profits from oneDNN."""
     monkeypatch.setattr(onednn, "profits", lambda: True)
 
 
@@ -30,7 +30,7 @@ def test_only_amds_of_full_width_profit(vendor, family, wide):
 
 
 def gradients(layer: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
-    """Outputs and gradients of everything that takes part."""
+    """Outputs and gradients of all inputs and parameters."""
     layer.zero_grad()
     x = x.clone().requires_grad_(True)
     y = layer(x)
@@ -93,7 +93,7 @@ def test_a_models_gradients_are_torchs(method, name):
         assert float((found[key] - gradient).abs().max()) < 2e-4 * scale, key  # a key's bias has none but rounding
 
 
-def test_decoding_inside_of_training_puts_back_what_was_there():
+def test_decoding_within_training_restores_the_forward_methods():
     layer = nn.Sequential(nn.Linear(24, 40))
     with onednn.training(layer):
         ours = layer[0].__dict__["forward"]
@@ -103,7 +103,7 @@ def test_decoding_inside_of_training_puts_back_what_was_there():
     assert "forward" not in layer[0].__dict__
 
 
-def test_what_comes_out_may_be_changed_in_place():
+def test_outputs_can_be_modified_in_place():
     layer = nn.Linear(24, 40).requires_grad_(False)
     x = torch.randn(2, 16, 24, requires_grad=True)
     with onednn.training(layer):

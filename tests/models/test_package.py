@@ -1,4 +1,4 @@
-"""A backbone that an installed Python package contains: located, verified, and never imported."""
+"""A backbone in an installed Python package: located and verified without importing the package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where query, key and value are in a fused map, and what `all` means, by the attention's own gradients."""
+"""Query, key and value in fused layers, checked by the attention's gradients; and the target `all`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WHOLE = sorted(CLASSES.keys() - {"mixtral", "mamba", "qwen3_next"})  # of which 
 
 
 def gradient(model: nn.Module, module: nn.Module, tokens: int) -> torch.Tensor:
-    """Which outputs [O] of a map at the first of some tokens move the backbone's output at the last one."""
+    """The outputs [O] of a layer at the first token that affect the backbone's output at the last token."""
     outputs: list[torch.Tensor] = []
 
     def cut(_module: nn.Module, _inputs: object, output: torch.Tensor) -> torch.Tensor:
@@ -42,7 +42,7 @@ def gradient(model: nn.Module, module: nn.Module, tokens: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("kind", FUSED)
 def test_roles_in_a_fused_map_are_those_the_attention_uses(kind):
-    """A lone token's output moves with its value only; a later token's with the first one's key and value."""
+    """A single token's output depends only on its value, a later token's on the first one's key and value."""
     model = made(kind).double()
     sites = [site for site in find_sites(model, ["q", "k", "v"]) if ".1." in site.name]
     assert [site.role for site in sites if site.role in "qkv"] and len({site.name for site in sites}) == 1
@@ -58,7 +58,7 @@ def test_roles_in_a_fused_map_are_those_the_attention_uses(kind):
 
 @pytest.mark.parametrize("kind", FUSED)
 @pytest.mark.parametrize("role", ["q", "k", "v"])
-def test_a_role_adapts_its_own_outputs_alone(kind, role):
+def test_a_role_adapts_only_its_own_outputs(kind, role):
     model, plain = made(kind), made(kind)
     Lora(rank=2, targets=[role]).attach(model, seed=1)
     for module, site in lowrank_sites(model):
@@ -107,7 +107,7 @@ def test_every_class_trains_and_merges(kind, method):
         assert torch.allclose(model(**batch).logits, trained, atol=1e-4) and not torch.allclose(trained, before)
 
 
-def test_what_all_leaves_out_is_said_and_recorded(capsys):
+def test_weights_skipped_by_all_are_reported_and_recorded(capsys):
     model = made("mixtral")
     method = Lora(targets=["all"])
     method.attach(model)
@@ -117,7 +117,7 @@ def test_what_all_leaves_out_is_said_and_recorded(capsys):
     assert not Lora(targets=["q"]).facts(made("mixtral"), {})
 
 
-def test_a_layout_that_is_not_known_is_refused_unless_the_map_is_taken_whole():
+def test_an_unknown_layout_is_refused_except_for_all():
     model = made("gpt_neox")
     model.config.model_type = "gpt_neox_of_somebody"
     named = r"in gpt_neox.layers.0.attention.query_key_value in .* method=peft method.type=LORA "
@@ -139,7 +139,7 @@ def test_a_map_of_another_size_than_the_configuration_s_is_refused(kind, name):
         find_sites(model, ["q"])
 
 
-def test_a_module_that_stands_in_two_places_is_wrapped_in_both():
+def test_a_module_in_two_places_is_wrapped_in_both():
     model = made("llama")
     layers = model.model.layers
     layers[1].self_attn = layers[0].self_attn

@@ -1,4 +1,4 @@
-"""Texts that spell special tokens, and continuations in their context, by tokenizers of every kind."""
+"""Texts that contain special tokens, and continuations in context, for tokenizers of every kind."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MAKERS = {
 
 
 def slow(name: str, folder):
-    """Tokenizers written in Python, which split text before they look at its pieces."""
+    """Tokenizers written in Python."""
     if name == "bytes":
         return transformers.ByT5Tokenizer(extra_ids=3)
     (folder / "vocab.json").write_text(json.dumps({"<unk>": 0, "<pad>": 1, "cat": 2, "c": 3, "a": 4, "t": 5}))
@@ -68,7 +68,7 @@ def test_tokenizers_in_python_read_text_as_text(kind, tmp_path):
 
 
 def test_tokens_that_a_format_needs_are_kept():
-    """Added tokens that are not special, such as GPT-NeoX's runs of spaces, are part of how a model reads text."""
+    """Added tokens that are not special, such as GPT-NeoX's runs of spaces, belong to normal text."""
     tokenizer = zoo.byte_level(**zoo.FRAMED)
     tokenizer.add_tokens(["    "])
     assert len(tokenizer) - 1 in plain_ids(tokenizer, "a    cat", "row 7")
@@ -127,7 +127,7 @@ def test_every_task_reads_special_tokens_as_text(task_name, maker):
             assert [i for i in ids if i in special] == own
 
 
-def test_a_row_that_cannot_be_read_ends_a_run_before_it_trains(tmp_path, capsys):
+def test_an_unreadable_row_ends_a_run_before_training(tmp_path, capsys):
     data = tmp_path / "data" / "glue" / "cola"
     data.mkdir(parents=True)
     row = {"sentence": "the cat sees a dog", "label": 1}
@@ -157,7 +157,7 @@ def test_a_row_that_cannot_be_read_ends_a_run_before_it_trains(tmp_path, capsys)
 
 
 def harness(tokenizer, context: str, continuation: str) -> tuple[list[int], list[int]]:
-    """`_encode_pair` of lm-evaluation-harness: trailing spaces go to the continuation, both are read, and cut."""
+    """`_encode_pair` of lm-evaluation-harness: trailing spaces move to the continuation; encodes both, then splits."""
     spaces = len(context) - len(context.rstrip())
     if spaces > 0:
         continuation = context[-spaces:] + continuation
@@ -169,7 +169,7 @@ def harness(tokenizer, context: str, continuation: str) -> tuple[list[int], list
 
 @pytest.mark.parametrize("maker", ["byte level", "metaspace", "unigram"])
 @pytest.mark.parametrize("task_name", ["piqa", "openbookqa", "arc_easy", "sciq"])
-def test_choices_are_read_in_context_as_the_harness_reads_them(maker, task_name):
+def test_choices_are_encoded_as_in_the_harness(maker, task_name):
     tokenizer = zoo.started(MAKERS[maker](**zoo.SPECIAL))
     run = composed(f"task={task_name}")
     for example in load_split(run.task, run.data, "validation", 60).examples:
@@ -182,7 +182,7 @@ def test_choices_are_read_in_context_as_the_harness_reads_them(maker, task_name)
         assert right.input_ids == found[example.label].input_ids
 
 
-def test_a_metaspace_choice_has_no_space_of_its_own():
+def test_a_metaspace_choice_has_no_extra_space():
     tokenizer = zoo.started(zoo.metaspace(**zoo.SPECIAL))
     alone = tokenizer(" cat", add_special_tokens=False)["input_ids"]
     _, added = pair_ids(tokenizer, "Question: Why?\nAnswer:", " cat", "row 7")
@@ -193,7 +193,7 @@ def test_a_metaspace_choice_has_no_space_of_its_own():
 @pytest.mark.parametrize("form", ["lora", "rosa"])
 @pytest.mark.parametrize("maker", ["byte level", "metaspace"])
 @pytest.mark.parametrize("task_name", ["e2e", "dart", "webnlg"])
-def test_targets_are_read_in_context(form, maker, task_name):
+def test_targets_are_encoded_in_context(form, maker, task_name):
     tokenizer = zoo.started(MAKERS[maker](**zoo.SPECIAL))
     run = composed(f"task={task_name}", f"task.linearization={form}")
     for example in load_split(run.task, run.data, "train", 20).examples:
@@ -220,8 +220,8 @@ def test_a_continuation_without_a_token_is_refused():
         pair_ids(tokenizer, "the cat", " \u200b", "row 7")
 
 
-def test_the_cache_knows_which_inputs_a_model_takes(tmp_path):
-    """Two models may share a tokenizer's vocabulary, and only one of them its token types."""
+def test_the_cache_depends_on_the_inputs_of_a_model(tmp_path):
+    """Two models may share a vocabulary while only one uses token types."""
     run = composed("task=mnli")
     split = load_split(run.task, run.data, "train", 3)
     found = []

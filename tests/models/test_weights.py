@@ -1,4 +1,4 @@
-"""Checkpoints that are whole, wrapped, partial or of another task: loaded right or refused, and recorded."""
+"""Complete, wrapped and partial checkpoints, and those of other tasks: loaded correctly or refused, and recorded."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def same(first, second) -> bool:
 
 
 @pytest.mark.parametrize("kind", CLASSES)
-def test_every_class_gets_the_checkpoint_s_backbone(kind, tmp_path):
+def test_every_class_loads_the_checkpoints_backbone(kind, tmp_path):
     folder = zoo.saved(kind, tmp_path)
     model, _ = loaded(folder)
     tensors = zoo.tensors_of(folder)
@@ -75,7 +75,7 @@ def test_wrappers_are_stripped_and_recorded(wrapper, kind, task, tmp_path):
     assert names[0] == names[1]
 
 
-def test_a_checkpoint_of_torch_compile_gives_its_own_loss(tmp_path):
+def test_a_checkpoint_of_torch_compile_has_the_same_loss(tmp_path):
     folder = zoo.saved("gpt2", tmp_path)
     model = transformers.AutoModelForCausalLM.from_pretrained(folder)
     ids = torch.tensor([[5, 6, 7, 8]])
@@ -116,7 +116,7 @@ def test_a_missing_weight_of_the_backbone_is_named(kind, lost, tmp_path):
     assert "\n" not in told and any(name.rpartition("layer")[2] in told for name in gone)
 
 
-def test_doctor_and_run_say_the_same_of_a_partial_checkpoint(tmp_path, capsys):
+def test_doctor_and_run_give_the_same_message_for_a_partial_checkpoint(tmp_path, capsys):
     folder = zoo.saved("roberta", tmp_path / "model")
     tensors = zoo.tensors_of(folder)
     zoo.write_tensors(folder, {name: t for name, t in tensors.items() if "layer.1.attention.self.query" not in name})
@@ -145,7 +145,7 @@ def test_a_shard_without_its_tensors_is_refused(tmp_path):
 
 @pytest.mark.parametrize("extra", ["lora_A", "weight_scale", "extra.weight"])
 def test_a_tensor_that_a_layer_does_not_use_is_refused(extra, tmp_path):
-    """An adapter that was not merged, or quantised weights, would be left out silently."""
+    """Otherwise an unmerged adapter or quantised weights would be ignored silently."""
     folder = zoo.saved("roberta", tmp_path)
     name = "roberta.encoder.layer.0.attention.self.query"
     zoo.write_tensors(folder, zoo.tensors_of(folder) | {f"{name}.{extra}": torch.ones(2, 2)})
@@ -156,7 +156,7 @@ def test_a_tensor_that_a_layer_does_not_use_is_refused(extra, tmp_path):
         loaded(folder)
 
 
-def test_what_is_left_out_is_recorded(tmp_path):
+def test_unused_tensors_are_recorded(tmp_path):
     folder = zoo.saved("roberta", tmp_path, num_hidden_layers=3)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 2}))
@@ -173,7 +173,7 @@ def test_a_weight_of_another_shape_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["bert", "albert"])
-def test_a_pooler_that_is_missing_trains_with_the_head(kind, tmp_path):
+def test_a_missing_pooler_trains_with_the_head(kind, tmp_path):
     without, with_pooler = zoo.saved(kind, tmp_path / "lm"), zoo.saved(kind, tmp_path / "base", "")
     for folder, missing in ((without, True), (with_pooler, False)):
         model, _ = loaded(folder)
@@ -184,7 +184,7 @@ def test_a_pooler_that_is_missing_trains_with_the_head(kind, tmp_path):
         assert all(parameters(model)[name].requires_grad == missing for name in pooler)
 
 
-def test_an_output_layer_that_is_missing_trains_and_is_recorded(tmp_path):
+def test_a_missing_output_layer_trains_and_is_recorded(tmp_path):
     folder = zoo.saved("llama", tmp_path / "model", "", tie_word_embeddings=False)
     model, _ = loaded(folder, "e2e")
     assert loading_facts(model)["newly_initialized"] == ["lm_head.weight"]
@@ -201,8 +201,8 @@ HEADED = ["roberta", "bert", "distilbert", "electra", "deberta-v2", "mpnet", "mo
 
 @pytest.mark.parametrize("kind", HEADED)
 @pytest.mark.parametrize("classes", [3, 5])
-def test_an_existing_head_is_drawn_anew(kind, classes, tmp_path):
-    """The head depends on the seed, not on what the folder was trained for."""
+def test_an_existing_head_is_reinitialised(kind, classes, tmp_path):
+    """The head depends on the seed, not on the checkpoint."""
     names = ["CONTRADICTION", "NEUTRAL", "ENTAILMENT", "X", "Y"][:classes]
     labels = {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}
     folder = zoo.saved(kind, tmp_path / "headed", "ForSequenceClassification", **labels)
@@ -222,7 +222,7 @@ def test_an_existing_head_is_drawn_anew(kind, classes, tmp_path):
 
 
 def test_a_pretrained_part_of_a_head_is_kept(tmp_path):
-    """ModernBERT classifies through the dense layer of its language model, which a checkpoint of that brings along."""
+    """ModernBERT's classifier uses the dense layer of its language model, which the checkpoint contains."""
     folder = zoo.saved("modernbert", tmp_path)
     model, _ = loaded(folder)
     assert torch.equal(model.head.dense.weight, zoo.tensors_of(folder)["head.dense.weight"])

@@ -1,4 +1,4 @@
-"""Chosen singular directions against the full decomposition."""
+"""Selected singular directions against the full decomposition."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SHAPES = [(3, 3), (40, 40), (300, 300), (24, 300), (300, 24)]
 
 
 def made(inputs: int, outputs: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> torch.Tensor:
-    """A weight as `nn.Linear` keeps it: seen as [I, O] it is a transposed view."""
+    """A weight in the layout of `nn.Linear`: as [I, O] it is a transposed view."""
     return torch.randn(outputs, inputs, generator=torch.Generator().manual_seed(seed), dtype=dtype).T
 
 
@@ -24,7 +24,7 @@ def draw(seed: int) -> torch.Generator:
 
 
 def without_fallback(monkeypatch) -> None:
-    """Let the full decomposition be an error."""
+    """Make the full decomposition fail."""
 
     def refuse(*_: object) -> singular.Directions:
         raise AssertionError("the full decomposition was asked for")
@@ -33,7 +33,7 @@ def without_fallback(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_every_direction_is_that_of_the_full_decomposition(shape, monkeypatch):
+def test_directions_equal_those_of_the_full_decomposition(shape, monkeypatch):
     W = made(*shape)
     index = torch.arange(min(shape))
     U, S, Vh = singular.by_svd(W, index)
@@ -51,7 +51,7 @@ def test_every_direction_is_that_of_the_full_decomposition(shape, monkeypatch):
 @pytest.mark.parametrize("shape", SHAPES[1:])
 @pytest.mark.parametrize("rank", [1, 4])
 def test_both_solvers_split_off_the_same_subspace(shape, sample, rank):
-    """For the same draw, so that the distribution of subspaces is the same too."""
+    """For the same draw; hence the distribution of subspaces is the same."""
     W = made(*shape)
     for seed in range(5):
         parts = {s: factorize(W, rank, draw(seed), sample, "a", s) for s in ("gram", "svd")}
@@ -73,8 +73,8 @@ def test_both_solvers_split_off_the_same_subspace(shape, sample, rank):
     ids=["zero", "low rank", "ill conditioned"],
 )
 @pytest.mark.parametrize("values", ["a", "both"])
-def test_weights_whose_squares_say_too_little(W, values):
-    """The smallest directions of such a weight are those of the full decomposition."""
+def test_ill_conditioned_weights(W, values):
+    """The smallest directions of such a weight come from the full decomposition."""
     rest, A, B = factorize(W, 5, draw(0), "bottom", values, "gram")
     assert all(torch.isfinite(part).all() for part in (rest, A, B))
     assert torch.allclose(rest + A @ B, W, atol=1e-6)
@@ -99,20 +99,20 @@ def test_equal_singular_values(W):
     assert (rest @ B.T).abs().max() < 1e-5
 
 
-def test_a_product_is_added_in_place_as_in_one_piece():
+def test_adding_a_product_in_blocks():
     W, A, B = made(300, 700), made(300, 8), made(8, 700)
     whole = (W.double() + A.double() @ B.double()).float()
     singular.add_product(W, A, B)
     assert torch.equal(W, whole)
 
 
-def test_what_changes_rounding_alone_leaves_a_key_as_it_is():
+def test_the_solver_does_not_change_the_key():
     for options in (("method.solver=gram", "method.solver=svd"), ("train.fused=false", "train.fused=true")):
         assert len({config_key(compose(["method=rosa", option])) for option in options}) == 1
 
 
 def test_a_part_of_an_fp64_weight(monkeypatch):
-    """The query of a fused map is not contiguous either way, and is not copied into fp64."""
+    """The query of a fused layer is contiguous in neither layout, and is not copied to fp64 at once."""
     W = made(300, 90, torch.float64).T.contiguous().T[:, 30:60]
     other = made(90, 40, torch.float64).T.contiguous()[:, 20:60]
     for part in (W, other):
@@ -122,8 +122,8 @@ def test_a_part_of_an_fp64_weight(monkeypatch):
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_matrices_side_by_side_change_nothing(threads):
-    """Nor do they change how many threads others have."""
+def test_parallel_factorizations_give_the_same_results(threads):
+    """The number of threads is restored."""
     before = torch.get_num_threads()
     weights = [(made(120, 80, seed=i), torch.tensor([0, 3])) for i in range(8)]
     alone = [singular.by_gram(*item) for item in weights]

@@ -1,7 +1,7 @@
 """Blocks sockets of tests to other machines: refuses and records every address except the loopback.
 
-Python imports a module of this name when it starts, so it also covers processes that tests start. For
-programs other than Python, `tests/trust/test_no_network.py` checks those with proxies and, if allowed, without a network.
+Python imports a module of this name when it starts, so it also covers processes that tests start. Programs
+other than Python are checked in `tests/trust/test_no_network.py`, with proxies and, if allowed, without a network.
 """
 
 import errno
