@@ -1,4 +1,4 @@
-"""An archive of runs is read like a folder of them, and damage to it is named."""
+"""Archives of runs: read like a folder of runs; damage is reported."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def archived(folder, path, **events):
     return records
 
 
-def test_tables_of_an_archive_are_those_of_its_runs(folder, tmp_path):
+def test_tables_of_an_archive_equal_those_of_its_runs(folder, tmp_path):
     path = tmp_path / "runs.jsonl.gz"
     archived(folder, path)
     assert is_archive(path) and not is_archive(folder)
@@ -39,7 +39,7 @@ def test_the_same_runs_give_the_same_bytes(folder, tmp_path):
     assert first.read_bytes() == second.read_bytes()
 
 
-def test_training_curves_come_with_their_run(folder, tmp_path):
+def test_training_curves_are_archived_with_their_run(folder, tmp_path):
     path = tmp_path / "runs.jsonl.gz"
     one = archived(folder, path)[0]
     curve = [{"step": 1, "loss": 0.5}]
@@ -48,7 +48,7 @@ def test_training_curves_come_with_their_run(folder, tmp_path):
     assert [found.events[id(r)] for r in found.records if r.run_id == one.run_id] == [curve]
 
 
-def test_a_run_in_both_places_is_taken_from_the_first(folder, tmp_path):
+def test_a_run_in_two_places_is_read_from_the_first(folder, tmp_path):
     path = tmp_path / "runs.jsonl.gz"
     archived(folder, path)
     found = collect([folder, path])
@@ -63,5 +63,5 @@ def test_a_damaged_archive_is_named(folder, tmp_path):
         read_archive(path)
 
 
-def test_no_file_is_an_empty_archive(tmp_path):
+def test_a_missing_file_is_an_empty_archive(tmp_path):
     assert read_archive(tmp_path / "none.jsonl.gz").records == []

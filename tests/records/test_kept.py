@@ -1,4 +1,4 @@
-"""Which records `scripts/keep_records.py` ships: those that are whole, and no damaged one."""
+"""`scripts/keep_records.py` archives intact records and skips damaged ones."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ARCHIVE = Path("results/small.jsonl.gz")
 
 @pytest.fixture
 def keep(monkeypatch, tmp_path):
-    """The script, in a working directory of its own, with plots left out."""
+    """The script in its own working directory, without plots."""
     path = Path(__file__).parent.parent.parent / "scripts" / "keep_records.py"
     spec = importlib.util.spec_from_file_location("keep_records", path)
     script = importlib.util.module_from_spec(spec)
@@ -30,7 +30,7 @@ def keep(monkeypatch, tmp_path):
 
 @pytest.fixture
 def cells(monkeypatch) -> list[plan.Cell]:
-    """Those of a suite of two methods and two seeds, all done."""
+    """The finished cells of a suite of two methods and two seeds."""
     block = plan.Block(run={"method": ["lora", "full"]})
     suite = plan.Suite(title="small", name="small", cells=[block], seeds=[1, 2])
     monkeypatch.setattr(plan, "load", lambda name: suite)
@@ -47,21 +47,21 @@ def cells(monkeypatch) -> list[plan.Cell]:
 
 
 def damaged(path: Path) -> bytes:
-    """Make of the score another one, which looks like any."""
+    """Change the score to another plausible value."""
     content = path.read_bytes().replace(b'"matthews": 5', b'"matthews": 6').replace(b'"last": 5', b'"last": 6')
     assert content != path.read_bytes()
     path.write_bytes(content)
     return content
 
 
-def test_whole_records_are_kept_as_they_are(keep, cells, capsys):
+def test_intact_records_are_archived_unchanged(keep, cells, capsys):
     assert keep("small", []) == 0
     archived = {record.key: record for record in read_archive(ARCHIVE).records}
     assert archived == {cell.key: cell.record for cell in cells}
     assert "4 records of small" in capsys.readouterr().out and "51.50 ± 0.71 |" in Path("README.md").read_text()
 
 
-def test_of_a_damaged_record_the_whole_copy_is_kept(keep, cells, capsys):
+def test_the_intact_copy_of_a_damaged_record_is_archived(keep, cells, capsys):
     first, whole = cells[0].folder / "record.json", cells[0].record
     damaged(first)
     assert keep("small", []) == 0
@@ -69,7 +69,7 @@ def test_of_a_damaged_record_the_whole_copy_is_kept(keep, cells, capsys):
     assert str(first) in capsys.readouterr().err
 
 
-def test_a_damaged_record_without_a_whole_copy_is_named_and_left_out(keep, cells, capsys):
+def test_a_damaged_record_without_an_intact_copy_is_skipped_with_a_message(keep, cells, capsys):
     first = cells[0].folder / "record.json"
     content = damaged(first)
     (cells[0].folder / COPY).write_bytes(content)
@@ -80,7 +80,7 @@ def test_a_damaged_record_without_a_whole_copy_is_named_and_left_out(keep, cells
     assert "52.00 (n=1) |" in Path("README.md").read_text()
 
 
-def test_without_a_whole_record_nothing_is_kept(keep, cells, capsys):
+def test_without_an_intact_record_nothing_is_archived(keep, cells, capsys):
     for cell in cells:
         damaged(cell.folder / "record.json")
         (cell.folder / COPY).unlink()

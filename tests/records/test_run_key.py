@@ -1,4 +1,4 @@
-"""A run's key: the choice's name and the fields that matter, never the place of a class."""
+"""A run's key contains the names of choices and the relevant fields, but no import paths."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rosa_bench.methods.lora import Lora
 from rosa_bench.records.run_key import config_key, identity_parts
 
 
-def test_fields_are_left_out_as_their_class_marks_them():
+def test_marked_fields_are_omitted():
     @configured
     class Node:
         rank: int = 1
@@ -26,7 +26,7 @@ def test_fields_are_left_out_as_their_class_marks_them():
     assert "threads" in key_marks(Train)[0]
 
 
-def test_a_field_that_was_added_later_counts_once_it_has_another_value():
+def test_an_added_field_counts_if_it_differs_from_its_marked_value():
     own = config("method=lora")
     without, other = copy.deepcopy(own), copy.deepcopy(own)
     del without["method"]["score_scale"]

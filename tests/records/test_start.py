@@ -1,4 +1,4 @@
-"""`start=RUN`: the logits of the run it names, and one plain line where that cannot be."""
+"""`start=RUN` gives the logits of the named run, or a one-line error."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def logits(model, rows):
 
 
 def begun(*overrides: str, seed: int = 9):
-    """A model at the start of a run of another seed, and what loaded its start."""
+    """A model at the start of a run with another seed, and its loader."""
     run = composed(*overrides)
     model, _ = load(run.model, run.task, seed)
     return model, attach_method(run, model, seed)[1]
@@ -53,7 +53,7 @@ def test_every_method_starts_where_its_run_ended(method, name, tmp_path):
 
 
 @pytest.mark.parametrize("method", ["lora", "full", "rosa", "meft", "bitfit", "dylora"])
-def test_a_head_of_another_shape_is_drawn_from_the_seed(method, tmp_path):
+def test_a_head_of_another_shape_is_initialised_from_the_seed(method, tmp_path):
     source = run_experiment(small(tmp_path, f"method={method}", "task=mnli", "save=adapter", "train.max_steps=3"))
     target = (f"method={method}", "task=rte", f"output_dir={tmp_path}", f"start={source.run_id}")
     model, loader = begun(*target)
@@ -94,7 +94,7 @@ def test_a_run_with_a_start_resumes_bitwise(tmp_path):
     assert first.read_bytes() == second.read_bytes()
 
 
-def test_the_key_holds_what_was_loaded_and_not_its_name(tmp_path):
+def test_the_key_depends_on_the_loaded_tensors_not_on_the_name(tmp_path):
     plain = composed("method=lora", "task=cola")
     for seed in (1, 2):
         run = small(tmp_path, "method=lora", "task=cola", "save=adapter", "train.max_steps=2", f"seed={seed}")
@@ -113,7 +113,7 @@ def test_a_home_folder_is_expanded(tmp_path, monkeypatch):
     assert config_key(composed("method=lora", f"start='~/{record.run_id}'"))
 
 
-def test_what_cannot_be_a_start_is_one_line(tmp_path, capsys):
+def test_invalid_starts_are_one_line(tmp_path, capsys):
     def refusal(*overrides: str) -> str:
         with pytest.raises(UsageError) as error:
             begun(*overrides, f"output_dir={tmp_path}")

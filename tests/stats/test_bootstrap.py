@@ -1,4 +1,4 @@
-"""Scores of resampled examples: the official metric of the same rows, and scipy's bootstrap."""
+"""Scores of resamples against the official metric on the same rows, and against scipy's bootstrap."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SYNTHETIC = composed("task=synthetic").task
 
 
 def rows(metric: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Predictions and labels that a metric takes: classes, or scores with many ties."""
+    """Predictions and labels for a metric: classes, or scores with many ties."""
     drawn = np.random.default_rng(seed)
     if metric in ("mse", "r2"):
         labels = drawn.standard_normal((E, 3)) * [1.0, 5.0, 0.1] + 40
@@ -46,7 +46,7 @@ def statistic(metric: str, predictions: np.ndarray, labels: np.ndarray) -> Stati
 
 @pytest.mark.parametrize("metric", metrics.names())
 @pytest.mark.parametrize("seed", [0, 1])
-def test_a_resample_scores_as_the_resampled_rows_do(metric, seed):
+def test_a_resample_has_the_score_of_the_resampled_rows(metric, seed):
     predictions, labels = rows(metric, seed)
     found = statistic(metric, predictions, labels)
     drawn = np.random.default_rng(5).integers(0, E, (20, E))
@@ -82,7 +82,7 @@ def test_r2_of_equal_labels_is_undefined():
 
 @pytest.mark.parametrize("metric", ["matthews", "f1"])
 def test_a_resample_in_which_the_metric_is_undefined(metric):
-    """Without a label of class 1 F1 is 0 while there is a prediction of it, and Matthews undefined; then both are."""
+    """Without labels of class 1, Matthews is undefined, and F1 is 0 if class 1 is predicted, else undefined."""
     predictions, labels = np.zeros(E, int), np.r_[np.ones(4, int), np.zeros(E - 4, int)]
     predictions[[0, 10]] = 1
     counts = np.ones((2, E))
@@ -93,20 +93,20 @@ def test_a_resample_in_which_the_metric_is_undefined(metric):
     assert official(metric, predictions[4:], labels[4:]) == (0.0 if metric == "f1" else None)
 
 
-def test_an_unknown_metric_says_so():
+def test_an_unknown_metric_is_refused():
     with pytest.raises(NoStatisticError, match="perplexity"):
         composed("task=cola").task.statistic("perplexity", [Prediction("", 1, 1)])
 
 
 @pytest.mark.parametrize("examples", [1, 7, 1000, 300_000])
-def test_draws_are_whole_resamples_and_repeatable(examples):
+def test_draws_are_complete_resamples_and_reproducible(examples):
     first = np.concatenate(list(draws(examples, 5)))
     assert first.shape == (5, examples) and (first.sum(1) == examples).all() and (first >= 0).all()
     assert (first == np.concatenate(list(draws(examples, 5)))).all()
     assert examples == 1 or (first != np.concatenate(list(draws(examples, 5, seed=1)))).any()
 
 
-def test_draws_have_the_law_of_a_multinomial():
+def test_draws_have_a_multinomial_distribution():
     counts = np.concatenate(list(draws(8, 20_000)))
     assert counts.mean(0) == pytest.approx([1.0] * 8, abs=4 * math.sqrt(7 / 8 / 20_000))
     assert np.cov(counts.T)[0, 0] == pytest.approx(7 / 8, rel=0.05)
@@ -122,7 +122,7 @@ PLAIN = {  # by their definitions, for classes 0 and 1
 
 
 @pytest.mark.parametrize("metric", PLAIN)
-def test_the_distribution_of_a_difference_is_that_of_scipys_paired_bootstrap(metric):
+def test_the_distribution_of_a_difference_equals_scipys_paired_bootstrap(metric):
     first, labels = rows("f1" if metric == "matthews" else metric, 2)
     noise = np.random.default_rng(9)
     second = np.where(noise.random(E) < 0.2, noise.permutation(first), first)

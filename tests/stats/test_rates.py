@@ -1,4 +1,4 @@
-"""False-positive rates, power and coverage by simulation; bounds are those of the binomial distribution."""
+"""False-positive rates, power and coverage by simulation, with binomial bounds."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ SURE = 0.001  # chance that a test of the right rate leaves its bounds
 
 
 def at_most(rate: float, trials: int) -> int:
-    """The most events of a rate up to `rate` that are likely."""
+    """Upper bound of the number of events for a rate up to `rate`."""
     return int(binom.ppf(1 - SURE, trials, rate))
 
 
 def at_least(rate: float, trials: int) -> int:
-    """The fewest events of a rate from `rate` that are likely."""
+    """Lower bound of the number of events for a rate of at least `rate`."""
     return int(binom.ppf(SURE, trials, rate))
 
 
@@ -28,13 +28,13 @@ def wrong(metric: str, examples: int, runs: tuple[int, int], datasets: int, resa
 
 
 @pytest.mark.parametrize("metric", ["matthews", "f1", "pearson", "bleu"])
-def test_a_bootstrap_finds_differences_where_there_are_none_at_the_nominal_rate(metric):
+def test_the_false_positive_rate_of_the_bootstrap_is_nominal(metric):
     found = wrong(metric, 200, (1, 1), 300, 300)
     assert at_least(ALPHA, 300) <= found <= at_most(ALPHA, 300)
 
 
 @pytest.mark.parametrize("runs", [(1, 1), (3, 3), (3, 2)])
-def test_exact_tests_are_wrong_at_most_at_the_nominal_rate(runs):
+def test_the_false_positive_rate_of_exact_tests_is_at_most_nominal(runs):
     found = wrong("accuracy", 100, runs, 500, 20)
     assert 0 < found <= at_most(ALPHA, 500)
 
@@ -46,12 +46,12 @@ def test_power_grows_with_the_effect(metric):
     assert found[0] <= at_most(ALPHA, 60) < found[1] < found[2] and found[2] > 50
 
 
-def test_holm_keeps_the_rate_of_a_family():
+def test_holm_controls_the_rate_of_a_family():
     assert 0 < rates.families(5, 100, 200) <= at_most(ALPHA, 200)
 
 
 @pytest.mark.parametrize("n", [2, 3, 5])
-def test_intervals_of_few_normal_values_cover_as_they_say_and_percentiles_do_not(n):
+def test_intervals_of_few_normal_values_have_nominal_coverage_and_percentiles_do_not(n):
     mean, median, percentile = rates.covered("normal", n, 1500)
     for found in (mean, median):
         assert at_least(LEVEL, 1500) <= found <= at_most(LEVEL, 1500)
@@ -59,12 +59,12 @@ def test_intervals_of_few_normal_values_cover_as_they_say_and_percentiles_do_not
 
 
 @pytest.mark.parametrize("shape", rates.SHAPES)
-def test_the_medians_interval_covers_whatever_the_distribution(shape):
+def test_the_medians_interval_covers_for_any_distribution(shape):
     assert rates.covered(shape, 8, 800)[1] >= at_least(LEVEL, 800)
     assert rates.covered(shape, 5, 800)[1] >= at_least(0.92, 800)
 
 
-def test_what_holds_for_examples_alone_need_not_hold_for_new_seeds():
+def test_a_difference_on_examples_need_not_hold_for_new_seeds():
     by_examples, by_seeds, by_both = rates.holding(300, 4, 0.5, 150)
     assert by_examples > at_most(2 * ALPHA, 150)
     assert by_both <= by_seeds <= at_most(ALPHA, 150)

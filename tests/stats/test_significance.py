@@ -26,7 +26,7 @@ def test_equal_values_have_no_interval(value):
 
 
 @pytest.mark.parametrize("values", [[3.0, 1.0], [60.1, 61.9, 58.7], [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0]])
-def test_the_means_interval_is_scipys_student(values):
+def test_the_means_interval_equals_scipys_student(values):
     found, oracle = summary(values), scipy_stats.ttest_1samp(values, 0).confidence_interval(0.95)
     assert (found.low, found.high) == pytest.approx((oracle.low, oracle.high), rel=1e-12)
     assert found.sd == pytest.approx(np.std(values, ddof=1)) and found.median == np.median(values)
@@ -52,12 +52,12 @@ def test_few_values_enclose_the_median_by_a_simulated_factor():
 
 
 @pytest.mark.parametrize("values", [[], [1.0, math.nan], [math.inf]])
-def test_summary_refuses_what_is_no_number(values):
+def test_summary_refuses_values_that_are_not_finite(values):
     with pytest.raises(ValueError, match="finite"):
         summary(values)
 
 
-def test_mcnemar_is_scipys_binomial_test():
+def test_mcnemar_equals_scipys_binomial_test():
     for a, b in itertools.product([0, 1, 2, 3, 7, 20, 99, 1000], repeat=2):
         oracle = scipy_stats.binomtest(a, a + b, 0.5).pvalue if a + b else 1.0
         assert mcnemar_exact(a, b) == pytest.approx(oracle, rel=1e-9)
@@ -66,14 +66,14 @@ def test_mcnemar_is_scipys_binomial_test():
 
 
 @pytest.mark.parametrize("scale", [1, 4])
-def test_sign_flips_of_one_run_each_are_mcnemars_test(scale):
+def test_sign_flips_of_one_run_each_equal_mcnemars_test(scale):
     for a, b in itertools.product([0, 1, 5, 17, 300], repeat=2):
         differences = scale * np.array([1] * a + [-1] * b + [0] * 11)
         assert sign_flip(differences) == mcnemar_exact(a, b)
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_sign_flips_are_every_permutation_by_brute_force(seed):
+def test_sign_flips_equal_brute_force_over_all_permutations(seed):
     differences = np.random.default_rng(seed).integers(-5, 6, 12)
     signs = np.array(list(itertools.product([-1, 1], repeat=len(differences))))
     oracle = np.mean(np.abs(signs @ differences) >= abs(differences.sum()))
@@ -115,7 +115,7 @@ def test_holm_by_hand():
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_holm_rejects_what_the_step_down_procedure_rejects(seed):
+def test_holm_equals_the_step_down_procedure(seed):
     p = np.random.default_rng(seed).uniform(0, 0.08, 7)
     rejected = np.zeros(7, bool)
     for rank, i in enumerate(np.argsort(p)):
@@ -126,7 +126,7 @@ def test_holm_rejects_what_the_step_down_procedure_rejects(seed):
     assert [value is not None and value <= 0.05 for value in adjusted] == rejected.tolist()
 
 
-def test_seeds_are_paired_where_they_match():
+def test_equal_seeds_are_paired():
     ours, theirs = {1: 60.0, 2: 62.5, 3: 61.0}, {3: 59.0, 1: 58.5, 2: 60.0}
     found = seed_interval(ours, theirs)
     oracle = scipy_stats.ttest_rel([60.0, 62.5, 61.0], [58.5, 60.0, 59.0]).confidence_interval(0.95)
@@ -134,7 +134,7 @@ def test_seeds_are_paired_where_they_match():
     assert found.test == "Student, paired by seed"
 
 
-def test_other_seeds_are_compared_by_welch():
+def test_different_seeds_are_compared_by_welch():
     ours, theirs = {1: 60.0, 2: 62.5, 3: 61.0, 4: 63.0}, {1: 59.0, 2: 58.5, 9: 60.0}
     found = seed_interval(ours, theirs)
     oracle = scipy_stats.ttest_ind(list(ours.values()), list(theirs.values()), equal_var=False).confidence_interval(
@@ -153,7 +153,7 @@ def test_other_seeds_are_compared_by_welch():
         ({1: 70.1, 2: 70.1}, {1: 68.1, 3: 68.1}, "no spread"),
     ],
 )
-def test_seeds_without_an_interval_say_why(ours, theirs, said):
+def test_seeds_without_an_interval_have_a_reason(ours, theirs, said):
     found = seed_interval(ours, theirs)
     assert found.low is None and found.high is None and said in found.test
 

@@ -1,4 +1,4 @@
-"""Files of a hub: real clients against a small hub on the loopback that fails, lies, refuses and goes away."""
+"""Files of a hub: real clients against a hub on the loopback that fails, sends wrong data, refuses and disappears."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ MODEL = {"config.json": b"{}", "tokenizer.json": b"[]", "model.safetensors": LAR
 
 
 def failure(call) -> str:
-    """The one line that a call fails with."""
+    """The one-line message of a failing call."""
     with pytest.raises(hub.HubError) as caught:
         call()
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
-def test_a_pinned_model_is_downloaded_once_and_not_asked_for_again(hub_server, hub_offline):
+def test_a_pinned_model_is_downloaded_once(hub_server, hub_offline):
     commit = hub_server.add("models", "org/name", {**MODEL, "pytorch_model.bin": b"pickle", "onnx/model.onnx": LARGE})
     folder = hub.model("org/name", commit)
     assert sorted(path.name for path in folder.iterdir()) == sorted(MODEL)
@@ -69,7 +69,7 @@ def test_only_the_files_that_are_needed_are_downloaded(hub_server, files, weight
         (["model.safetensors"], "has no config.json"),
     ],
 )
-def test_a_repository_that_is_no_model_is_refused_before_the_download(hub_server, files, expected):
+def test_a_repository_without_a_model_is_refused_before_the_download(hub_server, files, expected):
     commit = hub_server.add("models", "org/name", dict.fromkeys(files, b"{}"))
     assert expected in failure(lambda: hub.model("org/name", commit))
     assert not any("/resolve/" in request for request in hub_server.requests)
@@ -87,7 +87,7 @@ TRANSIENT = [
 
 
 @pytest.mark.parametrize(("pattern", "fault"), TRANSIENT, ids=lambda value: str(value))
-def test_a_failure_that_passes_costs_only_time(hub_server, pattern, fault):
+def test_a_temporary_failure_is_retried(hub_server, pattern, fault):
     commit = hub_server.add("models", "org/name", MODEL)
     hub_server.fail(pattern, **fault, times=1)
     assert (hub.model("org/name", commit) / "model.safetensors").read_bytes() == LARGE
@@ -113,7 +113,7 @@ def test_a_failure_that_passes_costs_only_time(hub_server, pattern, fault):
     ],
     ids=lambda value: str(value),
 )
-def test_a_failure_that_stays_is_one_line_with_the_endpoint(hub_server, pattern, fault, expected):
+def test_a_permanent_failure_is_one_line_with_the_endpoint(hub_server, pattern, fault, expected):
     commit = hub_server.add("models", "org/name", MODEL)
     hub_server.fail(pattern, **fault)
     began = time.monotonic()
@@ -121,7 +121,7 @@ def test_a_failure_that_stays_is_one_line_with_the_endpoint(hub_server, pattern,
     assert time.monotonic() - began < 10
 
 
-def test_a_cache_that_is_complete_needs_no_hub(hub_server, capsys):
+def test_a_complete_cache_needs_no_hub(hub_server, capsys):
     commit = hub_server.add("models", "org/name", MODEL)
     assert hub.commit("model", "org/name", "main") == commit
     folder = hub.model("org/name", commit)
@@ -134,7 +134,7 @@ def test_a_cache_that_is_complete_needs_no_hub(hub_server, capsys):
     assert f"using the cached commit {commit[:12]} of org/name@main" in told
 
 
-def test_a_failure_between_two_questions_for_a_commit_is_one_line(hub_server):
+def test_a_failure_between_two_requests_for_a_commit_is_one_line(hub_server):
     commit = hub_server.add("models", "org/name", MODEL)
     hub_server.fail("GET /api/models/org/name$", status=429)
     assert "answered 429 Too Many Requests" in failure(lambda: hub.commit("model", "org/name"))
@@ -167,7 +167,7 @@ def test_an_interrupted_download_is_completed_or_named(hub_server, hub_offline):
     assert (hub.model("org/name", commit) / "model.safetensors").read_bytes() == LARGE
 
 
-def test_what_is_not_there_is_named(hub_server):
+def test_missing_names_are_reported(hub_server):
     commit, none = hub_server.add("models", "org/name", MODEL), "0" * 40
     assert f"{hub_server.address}/org/name has no revision {none}" in failure(lambda: hub.model("org/name", none))
     assert f"{hub_server.address}/org/name has no revision v9" in failure(lambda: hub.commit("model", "org/name", "v9"))
@@ -194,14 +194,14 @@ def test_a_gated_repository_says_how_to_get_access(hub_server, monkeypatch):
 
 
 def test_a_token_stays_with_the_hub(hub_server, monkeypatch):
-    """Large files come from another host, which must not see the token."""
+    """Large files come from another host, which must not receive the token."""
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     hub.model("org/name", hub_server.add("models", "org/name", MODEL))
     assert any("/api/" in path for path in hub_server.shown) and not any("/cdn/" in path for path in hub_server.shown)
 
 
 def test_a_mirror_without_xet_can_be_used(hub_server, monkeypatch):
-    """Its listing names xet hashes, but it lacks the interface behind them."""
+    """Its listing names xet hashes, but it does not serve xet."""
     monkeypatch.setattr("hub_server.XET", "ab" * 32)
     commit = hub_server.add("models", "org/name", MODEL)
     told = failure(lambda: hub.model("org/name", commit))
@@ -254,7 +254,7 @@ def test_a_cache_that_cannot_be_written_is_named(hub_server, tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOSPC])
-def test_each_reason_not_to_write_is_told(hub_server, number):
+def test_each_reason_for_a_failed_write_is_reported(hub_server, number):
     told = str(hub._explained(OSError(number, os.strerror(number), "/x"), "model", "org/name", None))
     assert f"cannot be written ({os.strerror(number)}); set HF_HOME" in told
 
@@ -327,7 +327,7 @@ def test_a_download_is_shown_by_the_client_on_a_terminal(hub_server, capsys, mon
     assert shown.out == "" and "Download complete" in shown.err
 
 
-def test_an_endpoint_that_nobody_answers_is_named(hub_server, monkeypatch):
+def test_an_endpoint_that_does_not_answer_is_named(hub_server, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     assert "http://127.0.0.1:9 cannot be reached" in failure(lambda: hub.commit("model", "org/name", "main"))
     assert "http://127.0.0.1:9 cannot be reached" in str(hub.unreachable())
@@ -344,7 +344,7 @@ def test_the_reason_why_a_hub_does_not_answer(hub_server, hub_offline):
 
 
 @pytest.mark.parametrize(("overrides", "needed"), [((), False), (("data=hub",), True), (("model=roberta_base",), True)])
-def test_only_a_run_that_needs_a_hub_may_ask_it(monkeypatch, overrides, needed):
+def test_only_a_run_that_needs_a_hub_contacts_it(monkeypatch, overrides, needed):
     monkeypatch.setattr(os, "environ", {})
     hub.prepare(composed("task=cola", *overrides).needs_hub)
     assert (os.environ.get("HF_HUB_OFFLINE") != "1") == needed

@@ -1,4 +1,4 @@
-"""Measurements are of the stretch they name."""
+"""Measurements cover exactly their period."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def test_saved_bytes_are_the_most_at_a_time():
     assert saved.bytes == 8 * 1000 and len(both) == 2
 
 
-def test_saved_bytes_count_what_checkpointing_computes_again():
-    """At most the inputs of all layers and the activations of one."""
+def test_saved_bytes_include_recomputed_activations():
+    """At most the inputs of all layers and the activations of one layer."""
     layers = torch.nn.ModuleList(
         torch.nn.Sequential(torch.nn.Linear(16, 64), torch.nn.ReLU(), torch.nn.Linear(64, 16)) for _ in range(6)
     )

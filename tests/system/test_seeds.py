@@ -1,4 +1,4 @@
-"""Seeds by purpose: pinned values, independence, and no touch on the global stream."""
+"""Seeds by purpose: pinned values, independence, and no effect on the global stream."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from rosa_bench.system.seeds import derive, generator, seeds
 
 
-def test_the_same_everywhere():
+def test_values_are_pinned():
     assert derive("a", 1) == derive("a/1") == 1436096827 != derive("a", 2)
     assert 0 <= derive("x") < 2**31
 

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT while a run works."""
+"""SIGTERM and SIGINT during a run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rosa_bench.system.signals import Signals
 
 @pytest.fixture
 def handled():
-    """Signals that are handled while a test runs, and how often the work was asked to end by itself."""
+    """Handles signals during a test and counts stop requests."""
     asked = []
     handler = Signals(lambda: not asked and not asked.append(1), lambda: None)
     handler.begin()
@@ -22,7 +22,7 @@ def handled():
     handler.end()
 
 
-def test_sigterm_from_several_senders_at_once_is_one_wish(handled, monkeypatch):
+def test_simultaneous_sigterms_are_one_request(handled, monkeypatch):
     for _ in range(3):
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(0.01)
@@ -33,7 +33,7 @@ def test_sigterm_from_several_senders_at_once_is_one_wish(handled, monkeypatch):
         time.sleep(1)
 
 
-def test_a_second_ctrl_c_means_at_once(handled):
+def test_a_second_ctrl_c_stops_immediately(handled):
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(0.01)
     with pytest.raises(KeyboardInterrupt):

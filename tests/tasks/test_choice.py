@@ -1,4 +1,4 @@
-"""Multiple choice: rows to prompts, likelihoods to answers, both accuracies, stored predictions, real rows."""
+"""Multiple choice: prompts, likelihoods, both accuracies, stored predictions, real rows."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_malformed_row_is_one_line(name, change, words):
 @pytest.mark.parametrize(
     "override", ["task.prompt='no field'", "task.prompt='{'", "task.prompt='{}'", "task.answers=[a]", "task.right=b"]
 )
-def test_a_task_that_cannot_be_is_refused(override):
+def test_an_invalid_task_is_refused(override):
     with pytest.raises(UsageError, match=r"task\.?"):
         composed("task=piqa", override)
 
@@ -118,8 +118,8 @@ def test_a_prompt_keeps_what_a_tokenizer_puts_in_front_of_it(backbone, kind, bef
     assert row.input_ids[: len(asked) - behind] == asked[: len(asked) - behind]
 
 
-def test_scored_choices_are_as_long_as_the_model_holds(tmp_path):
-    """A choice of 41 tokens after a prompt of 93, trained with 16: nothing of it is lost where it is scored."""
+def test_scored_choices_may_use_all_positions(tmp_path):
+    """A choice of 41 tokens after a prompt of 93 is scored completely, although training truncates to 16 tokens."""
     row = KEYED | {"question": "why " * 40, "choices": {"label": ["1", "2"], "text": ["cold " * 20, "ice"]}}
     run = small(tmp_path, "task=arc_easy", "train.max_length=16")
     model, tokenizer = load(run.model, run.task, 1)
@@ -133,7 +133,7 @@ def test_scored_choices_are_as_long_as_the_model_holds(tmp_path):
     assert record.facts["cut_choices"] == 0 and record.facts["cut_examples"] > 0
 
 
-def test_likelihoods_are_those_of_one_choice_at_a_time():
+def test_likelihoods_equal_those_of_single_choices():
     run, model, tokenizer, _ = prepared("lora", "gpt2_mini", "task=sciq")
     examples = load_split(run.task, run.data, "test", 5).examples
     rows = [item for e in examples for item in run.task.candidates(e, tokenizer, 128)]
@@ -220,7 +220,7 @@ def test_a_few_steps_on_real_rows(task, shared_data, tmp_path):
     ("task", "words"),
     [("piqa", "train.jsonl.*is missing; the folder has validation.jsonl"), ("sciq", "sciq is not a folder")],
 )
-def test_a_set_that_is_not_there_is_one_plain_line(task, words, shared_data):
+def test_a_missing_data_set_is_one_line(task, words, shared_data):
     run = composed(f"task={task}", "data=local", f"data.dir='{SHARED / 'data'}'")
     with pytest.raises(UsageError, match=words):
         load_split(run.task, run.data, "train")

@@ -1,4 +1,4 @@
-"""`task=synthetic`: what low-rank updates reach, against closed forms."""
+"""`task=synthetic`: errors of low-rank updates against closed forms."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RANK = 2
 
 
 def least_squares(task):
-    """Training vectors, labels without the bias, the start weight and the true one, all [.., I or O]."""
+    """Training vectors, labels minus the bias, the start weight and the true weight, each [.., I or O]."""
     drawn = world(task)
     start, true = (model.network["fc1"] for model in (drawn.start, drawn.true))
     X = drawn.vectors[: task.train_rows]
@@ -34,7 +34,7 @@ def trained(folder, *overrides):
     return run_experiment(composed(*TINY, f"output_dir={folder}", *overrides))
 
 
-def test_labels_are_the_true_model_and_the_start_is_a_matrix_of_known_rank_away():
+def test_labels_come_from_the_true_model_which_differs_by_a_known_rank():
     task = composed(*TINY, "task.layers=2").task
     drawn = world(task)
     for name, layer in drawn.true.network.items():
@@ -47,8 +47,8 @@ def test_labels_are_the_true_model_and_the_start_is_a_matrix_of_known_rank_away(
     assert abs(drawn.vectors.std() - 1) < 0.03
 
 
-def test_lora_stops_at_the_floor_of_its_rank_and_rosa_reaches_full_fine_tuning(tmp_path):
-    """The paper's claim, trained through the shared trainer."""
+def test_lora_reaches_the_floor_of_its_rank_and_rosa_that_of_full_fine_tuning(tmp_path):
+    """The paper's claim, with the actual trainer."""
     X, Y, W, true = least_squares(composed(*TINY).task)
     start, floor = float((X @ W - Y).square().mean()), theory.floor(X, true - W, RANK)
     errors = {
@@ -71,8 +71,8 @@ def test_the_optimum_is_reached_at_the_step_the_theorem_says(variant, rank):
     assert errors[-1] < 1e-9 * start and all(error > 1e-4 * start for error in errors[:-1])
 
 
-def test_the_method_itself_needs_more_steps_and_gets_there():
-    """`equal` takes directions of the weight out first; what it puts back costs rank."""
+def test_the_variant_equal_needs_more_steps():
+    """`equal` first removes directions of the weight; restoring them costs rank."""
     X, Y, W, _ = least_squares(composed(*TINY).task)
     found = theory.resampled(X, Y, W, Rosa(), RANK, torch.Generator().manual_seed(1))
     errors = list(itertools.islice(found, 40))
@@ -117,7 +117,7 @@ def test_the_world_is_the_same_for_every_seed_and_random_init_is_not():
         ("task=synthetic", "task.perturbation=40"),
     ],
 )
-def test_what_does_not_go_together_is_one_plain_line(overrides, tmp_path):
+def test_unsupported_combinations_are_one_line(overrides, tmp_path):
     with pytest.raises(UsageError) as error:
         run_experiment(composed(*overrides, "tracker=none", f"output_dir={tmp_path}"))
     assert "\n" not in str(error.value)

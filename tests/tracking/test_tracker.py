@@ -1,4 +1,4 @@
-"""The mirror: one wandb run per record, offline, finished also when the run fails, and never in the run's way."""
+"""The mirror: one offline wandb run per record, finished even if the run fails, without affecting the run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tracked import folder_with
 from rosa_bench.tracking import mirror, tracker
 
 
-def test_follows_whole_lines_until_the_record_is_final(tmp_path):
+def test_follows_complete_lines_until_the_record_is_final(tmp_path):
     folder = folder_with(tmp_path, "failed")
     assert [event["step"] for event in mirror.follow(folder, os.getpid())] == [1, 2]
 
@@ -44,7 +44,7 @@ def test_writes_an_offline_run_without_an_account(tmp_path, status):
 
 
 def test_a_mirror_that_cannot_start_changes_nothing(tmp_path):
-    """A broken wandb stands in for every way a tracker can fail."""
+    """A broken wandb represents all failures of a tracker."""
     (tmp_path / "path" / "wandb").mkdir(parents=True)
     (tmp_path / "path" / "wandb" / "__init__.py").write_text("raise RuntimeError('broken')")
     search = os.pathsep.join([str(tmp_path / "path"), os.environ["PYTHONPATH"]])

@@ -1,4 +1,4 @@
-"""Two processes on one machine (gloo) against one process, at equal effective batch."""
+"""Two processes on one machine (gloo) against one process with the same effective batch size."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from rosa_bench.run import run as run_experiment
 
 @pytest.fixture(scope="module")
 def undropped(backbone, tmp_path_factory):
-    """Backbones without dropout, whose masks differ between processes."""
+    """Backbones without dropout, since its masks differ between processes."""
 
     def get(kind: str) -> Path:
         folder = tmp_path_factory.mktemp(f"undropped-{kind}") / kind
@@ -74,9 +74,9 @@ sys.exit(cli.main())
 
 
 def changes(lines: Sequence[str], rank: int) -> set[str]:
-    """What a process created, changed or took away below the output folder, except its state of random numbers.
+    """What a process created, changed or deleted below the output folder, except its random state.
 
-    That state is each process's own, in a file of its own in the checkpoint, whose folder each makes if it is missing.
+    Each process stores its random state in its own file in the checkpoint, whose folder it creates if needed.
     """
     own = [line.partition(" ")[2] for line in lines if line.startswith(f"{rank} ")]
     return {
@@ -95,7 +95,7 @@ PAIRS = [
 
 
 @pytest.mark.parametrize(("method", "kind"), PAIRS)
-def test_two_processes_train_what_one_trains(method, kind, undropped, tmp_path):
+def test_two_processes_train_like_one(method, kind, undropped, tmp_path):
     skip_refused(method, f"{kind}_mini")
     overrides = overrides_of(method, kind, undropped(kind))
     one = run_experiment(small(tmp_path / "one", *overrides))
@@ -121,7 +121,7 @@ def test_two_processes_train_what_one_trains(method, kind, undropped, tmp_path):
 
 @pytest.mark.parametrize("kind", ["roberta", "gpt2"])
 @EACH
-def test_accumulated_gradients_train_what_one_batch_trains(method, kind, undropped, tmp_path):
+def test_accumulated_gradients_train_like_one_batch(method, kind, undropped, tmp_path):
     skip_refused(method, f"{kind}_mini")
     overrides = overrides_of(method, kind, undropped(kind))
     runs = [small(tmp_path / str(size), *overrides, f"train.micro_batch_size={size}") for size in (8, 2)]
@@ -133,7 +133,7 @@ def test_accumulated_gradients_train_what_one_batch_trains(method, kind, undropp
 
 
 @pytest.mark.slow
-def test_two_processes_go_on_from_a_checkpoint(undropped, tmp_path):
+def test_two_processes_resume_from_a_checkpoint(undropped, tmp_path):
     overrides = overrides_of("rosa", "roberta", undropped("roberta"))
     whole = two_processes(tmp_path / "whole", *overrides)
     assert whole.returncode == 0, whole.stderr[-3000:]
@@ -170,7 +170,7 @@ sys.exit(cli.main())
 
 @pytest.mark.slow
 @EACH
-def test_a_process_that_dies_ends_the_job_and_the_same_command_goes_on(method, undropped, tmp_path):
+def test_a_dead_process_ends_the_job_and_the_same_command_resumes(method, undropped, tmp_path):
     skip_refused(method, "roberta_mini")
     overrides = (*overrides_of(method, "roberta", undropped("roberta")), "train.checkpoint_steps=4")
     (tmp_path / "dying.py").write_text(DYING)

@@ -1,4 +1,4 @@
-"""Training steps recorded and replayed by stand-ins for CUDA graphs, against eager steps: equal in every bit."""
+"""Training steps recorded and replayed by stand-ins for CUDA graphs are bitwise equal to eager steps."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ RUNS = [
 
 
 def trained(run, record) -> tuple[list[float], dict[str, torch.Tensor]]:
-    """The losses of every step and the tensors that the run saved."""
+    """The losses of all steps and the tensors that the run saved."""
     folder = Path(run.output_dir) / record.run_id
     lines = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
     (path,) = folder.glob("adapter/*.safetensors")
@@ -66,7 +66,7 @@ def same(one, other) -> bool:
 
 @pytest.fixture
 def recording(monkeypatch):
-    """Let steps on the CPU be recorded by a stand-in; masks are built as in a capture, recorded or not."""
+    """Record steps on the CPU by a stand-in. Masks are always built as within a capture."""
 
     def use(backend: type) -> None:
         monkeypatch.setitem(graphs.BACKENDS, "cpu", backend)
@@ -85,7 +85,7 @@ def both(folder: Path, *overrides: str):
 
 
 @pytest.mark.parametrize(("method", "backend", "options"), RUNS)
-def test_a_whole_run_is_the_eager_one(method, backend, options, backbone, tmp_path, recording):
+def test_a_run_with_graphs_equals_the_eager_one(method, backend, options, backbone, tmp_path, recording):
     recording(backend)
     runs = both(tmp_path, f"method={method}", f"model.path={backbone('roberta')}", *options)
     (eager, other) = (trained(*one) for one in runs)
@@ -128,7 +128,7 @@ RANKS = ("method.rank_max=2",)
 @pytest.mark.parametrize(
     ("method", "backend", "more"), [("lora", Frozen, ()), ("dylora", Frozen, RANKS), ("meft", Again, ())]
 )
-def test_a_resumed_run_is_the_uninterrupted_one(method, backend, more, backbone, tmp_path, recording):
+def test_a_resumed_run_equals_an_uninterrupted_one(method, backend, more, backbone, tmp_path, recording):
     recording(backend)
     options = (*FEW, *more, "save=adapter", f"method={method}", f"model.path={backbone('roberta')}")
     whole = small(tmp_path / "whole", *options)
@@ -139,7 +139,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(method, backend, more, backbone,
 
 
 class Drawing(nn.Module):
-    """A map that leaves itself out at random, by a generator of the host."""
+    """A layer that skips itself at random, using a host generator."""
 
     def __init__(self, draw) -> None:
         super().__init__()
@@ -180,7 +180,7 @@ def test_a_step_that_reads_the_device_is_refused_before_it_is_recorded():
     assert made.refused == "a step reads the device on the host: called a synchronizing CUDA operation"
 
 
-def test_a_replay_that_is_not_the_eager_step_is_refused():
+def test_a_replay_that_differs_from_the_eager_step_is_refused():
     class Wrong(Again):
         def record(self, step):
             return lambda: (step(), made.shared[0].mul_(1.1))
@@ -219,7 +219,7 @@ def test_gradients_add_up_as_in_autograd(single):
     assert made.recorded == 1
 
 
-def test_a_step_leaves_the_generator_where_an_eager_one_does():
+def test_a_step_advances_the_generator_like_an_eager_one():
     model = nn.Sequential(nn.Linear(3, 3), nn.Dropout(0.5))
     made = graphs_of(model, Frozen(CPU))
     for seed in (3, 4):
@@ -242,19 +242,19 @@ def test_a_step_leaves_the_generator_where_an_eager_one_does():
         ({}, None),
     ],
 )
-def test_what_is_against_graphs_is_known_beforehand(changed, because, recording):
+def test_unsupported_settings_are_refused_in_advance(changed, because, recording):
     recording(Again)
     given = {"mode": "auto", "device": CPU, "precision": "bf16", "processes": 1, "shapes": MOST} | changed
     told = reason_against(**given)
     assert told is None if because is None else because in str(told)
 
 
-def test_insisting_on_graphs_without_a_gpu_is_one_line(tmp_path):
+def test_requiring_graphs_without_a_gpu_is_one_line(tmp_path):
     with pytest.raises(UsageError, match=r"train\.graphs=on needs a GPU"):
         refuse(small(tmp_path, "train.graphs=on"))
 
 
-def test_insisting_on_graphs_is_an_error_where_a_step_cannot_be_recorded(backbone, tmp_path, recording, monkeypatch):
+def test_requiring_graphs_is_an_error_if_a_step_cannot_be_recorded(backbone, tmp_path, recording, monkeypatch):
     class Strict(Again):
         def strict(self):
             raise RuntimeError("it reads")
@@ -270,7 +270,7 @@ def test_insisting_on_graphs_is_an_error_where_a_step_cannot_be_recorded(backbon
 
 def test_a_refusal_holds_for_a_resumed_run(backbone, tmp_path, recording):
     class Late(Again):
-        """Refuses the second recording, and fails the test at the third."""
+        """Refuses the second recording and fails the test on a third."""
 
         made = 0
 
@@ -288,7 +288,7 @@ def test_a_refusal_holds_for_a_resumed_run(backbone, tmp_path, recording):
     assert run_experiment(run).env["graphs"] == {"none": "the second"} and Late.made == 2
 
 
-def test_padding_is_the_smallest_that_leaves_few_shapes():
+def test_padding_is_minimal_for_few_shapes():
     lengths = range(1, 129)
     assert [padded_length(n, 8, 128) for n in (1, 8, 9, 128)] == [8, 8, 16, 128]
     assert padded_length(125, 8, 126) == 126 and padded_length(126, 8, 126) == 126
@@ -298,7 +298,7 @@ def test_padding_is_the_smallest_that_leaves_few_shapes():
 
 @pytest.mark.parametrize("name", ["roberta_mini", "gpt2_mini"])
 def test_padding_changes_no_loss(name):
-    """Without dropout, whose masks have another shape then."""
+    """Without dropout, because padding changes the shape of its masks."""
     _, model, _, rows = prepared("lora", name)
     model.eval()
     plain, padded = (collate(rows[:4], pad_id=1, multiple=m, limit=128) for m in (1, 24))
@@ -308,7 +308,7 @@ def test_padding_changes_no_loss(name):
 
 
 def scalars(model: nn.Module) -> list[tuple[str, str, object]]:
-    """What modules hold beside tensors and modules that a forward pass may decide by."""
+    """Attributes of modules, other than tensors and modules, on which a forward pass may depend."""
     kinds = (bool, int, float, str, type(None))
     return [
         (name, key, value)
@@ -319,8 +319,8 @@ def scalars(model: nn.Module) -> list[tuple[str, str, object]]:
 
 
 @EACH
-def test_what_steps_change_in_modules_is_their_phase(method):
-    """Attributes that are no tensors are frozen in a recording, so two steps of one phase may not differ in them."""
+def test_steps_of_one_phase_have_equal_attributes(method):
+    """Attributes other than tensors are frozen in a recording, so they must be equal for all steps of a phase."""
     run, model, _, _ = prepared(method, "roberta_mini")
     model.train()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)

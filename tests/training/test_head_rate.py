@@ -1,4 +1,4 @@
-"""A rate of its own for the task head: `train.head_lr`."""
+"""A separate learning rate for the task head: `train.head_lr`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rosa_bench.training import trainer
 
 
 def moves(monkeypatch, folder, *overrides: str) -> dict[str, float]:
-    """How far the first update takes the head and all else that trains: AdamW's is the rate, wherever there is any."""
+    """The size of the first update of the head and of all other parameters, which for AdamW is the learning rate."""
     begin, end, before, far = trainer.Loop.on_step_begin, trainer.Loop.on_step_end, {}, {}
 
     def on_step_begin(self, args, state, control, **kw):
@@ -36,15 +36,15 @@ def moves(monkeypatch, folder, *overrides: str) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("method", ["bitfit", "prompt_tuning", "full"])
-def test_the_head_moves_at_its_own_rate(method, monkeypatch, tmp_path):
-    """Also where a method's parameters stand beside the backbone, as the head does."""
+def test_the_head_has_its_own_rate(method, monkeypatch, tmp_path):
+    """Also if a method's parameters are outside the backbone, like the head."""
     if method == "prompt_tuning":
         pytest.importorskip("peft")
     far = moves(monkeypatch, tmp_path, f"method={method}", "train.head_lr=2e-2")
     assert far == pytest.approx({"head": 2e-2, "rest": 1e-3}, rel=1e-2)
 
 
-def test_the_same_rate_twice_is_one_rate(tmp_path):
+def test_equal_rates_are_one_rate(tmp_path):
     runs = [small(tmp_path, "train.lr=2e-3", *more) for more in ([], ["train.head_lr=2e-3"])]
     records = [run_experiment(run) for run in runs]
     assert records[0].key != records[1].key
@@ -54,13 +54,13 @@ def test_the_same_rate_twice_is_one_rate(tmp_path):
     assert first == second and json.loads(first[0])["logits"]
 
 
-def test_without_it_a_run_is_what_it_was_before():
+def test_without_it_a_run_is_unchanged():
     without = run_key.identity_parts(composed().to_dict())["train"]
     given = run_key.identity_parts(composed("train.head_lr=0.01").to_dict())["train"]
     assert "head_lr" not in without and given == without | {"head_lr": 0.01}
 
 
-def test_a_run_goes_on_with_both_rates(tmp_path):
+def test_a_run_resumes_with_both_rates(tmp_path):
     overrides = ("method=lora", "train.head_lr=2e-2", "save=adapter")
     whole = run_experiment(small(tmp_path / "whole", *overrides))
     interrupt(small(tmp_path / "parts", *overrides), 5)
@@ -72,6 +72,6 @@ def test_a_run_goes_on_with_both_rates(tmp_path):
 @pytest.mark.parametrize(
     "overrides", [("task=e2e", "method=lora"), ("method=lora", "method.train_head=false"), ("task=sciq",)]
 )
-def test_without_a_head_that_trains_it_is_refused(overrides, tmp_path):
+def test_it_is_refused_without_a_trained_head(overrides, tmp_path):
     with pytest.raises(UsageError, match=r"train\.head_lr=0\.01: task=\w+ and method=\w+ train no task head"):
         run_experiment(small(tmp_path, *overrides, "train.head_lr=0.01"))

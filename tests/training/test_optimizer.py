@@ -1,4 +1,4 @@
-"""The choice of optimizer: what each name means, what is refused and how, and that runs with it resume exactly."""
+"""Optimizers: names, refusals, and exact resuming."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rosa_bench.training import optimizer, trainer
 
 
 def groups_of(monkeypatch, folder, *overrides: str) -> dict[str, tuple[float, float]]:
-    """Peak rate and weight decay of every trained parameter, as the optimizer of a run has them at its start."""
+    """Peak learning rate and weight decay of every trained parameter at the start of a run."""
     found = {}
 
     def on_train_begin(self, args, state, control, **kw):
@@ -71,7 +71,7 @@ def test_names_are_those_of_transformers():
         (["method=bitfit", "train.lora_plus=16"], r"lora_plus=16\.0 needs trained factors A and B, but method=bitfit"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_is_refused_in_a_line(overrides, message, tmp_path, monkeypatch):
+def test_unsupported_options_are_one_line(overrides, message, tmp_path, monkeypatch):
     if "train.lora_plus=16" not in overrides:
         monkeypatch.setattr("rosa_bench.run.load_split", lambda *_: pytest.fail("rows were loaded"))
         monkeypatch.setattr("rosa_bench.run.load", lambda *_: pytest.fail("a model was loaded"))
@@ -104,8 +104,8 @@ def test_rates_and_weight_decay_are_the_runs(name, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("method", ["lora", "dylora", "rosa", "relora", "dora"])
-def test_lora_plus_is_of_every_method_with_factors(method, monkeypatch, tmp_path):
-    """The rates that peft's LoRA+ gives to lora_A and lora_B."""
+def test_lora_plus_applies_to_every_method_with_factors(method, monkeypatch, tmp_path):
+    """Learning rates of lora_A and lora_B as in peft's LoRA+."""
     if method == "dora":
         pytest.importorskip("peft")
     found = groups_of(monkeypatch, tmp_path, f"method={method}", "train.lr=1e-3", "train.lora_plus=8")
@@ -114,7 +114,7 @@ def test_lora_plus_is_of_every_method_with_factors(method, monkeypatch, tmp_path
     assert all(rate == pytest.approx(8e-3 if is_B[label] else 1e-3) for label, (rate, _) in found.items())
 
 
-def test_lora_plus_moves_as_with_pefts_optimizer():
+def test_lora_plus_equals_pefts_optimizer():
     """Two steps of our groups equal those of `peft.optimizers.create_loraplus_optimizer` on the same factors."""
     optimizers = pytest.importorskip("peft.optimizers")
     peft = pytest.importorskip("peft")
@@ -144,8 +144,8 @@ def test_lora_plus_moves_as_with_pefts_optimizer():
 
 
 @pytest.mark.parametrize("method", ["full", "lora"])
-def test_sgd_is_the_plain_rule(method, monkeypatch, tmp_path):
-    """p <- p - lr (g + decay p) without momentum: the first step of a run, from the gradients it had."""
+def test_sgd_follows_the_plain_rule(method, monkeypatch, tmp_path):
+    """The first step of a run from its gradients: p <- p - lr (g + decay p), without momentum."""
     seen = {}
     update, after = trainer.Loop.on_pre_optimizer_step, trainer.Loop.on_optimizer_step
 
@@ -172,7 +172,7 @@ def test_sgd_is_the_plain_rule(method, monkeypatch, tmp_path):
 
 
 def test_an_optimizer_that_projects_needs_trained_matrices():
-    """As with GaLore and a low-rank method whose backbone is frozen."""
+    """For example GaLore with a low-rank method and a frozen backbone."""
     weight, other = torch.nn.Parameter(torch.zeros(3, 3), requires_grad=False), torch.nn.Parameter(torch.zeros(3))
     groups = [{"params": [other]}, {"params": [weight], "update_proj_gap": 200}]
     with pytest.raises(UsageError, match=r"train\.optimizer=galore_adamw is not supported"):
@@ -217,8 +217,8 @@ def test_a_run_with_an_optional_package_resumes_exactly(method, name, package, t
     resumes(tmp_path, f"method={method}", f"train.optimizer={name}", "train.weight_decay=0.1", *more)
 
 
-def test_the_state_of_the_optimizer_is_measured_when_all_of_it_exists(tmp_path):
-    """Adafactor keeps a row and a column for a matrix, SGD without momentum keeps nothing."""
+def test_the_optimizer_state_is_measured_once_it_is_complete(tmp_path):
+    """Adafactor stores a row and a column per matrix, SGD without momentum nothing."""
     record = run_experiment(small(tmp_path, "method=full", "train.optimizer=sgd"))
     assert record.params["optimizer_elements"] == 0
     record = run_experiment(small(tmp_path, "method=full", "train.optimizer=adafactor"))

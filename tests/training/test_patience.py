@@ -1,4 +1,4 @@
-"""Early stopping by `train.patience`: where a run stops, what the record says, and that resuming changes nothing."""
+"""Early stopping by `train.patience`: the epoch of the stop, the record, and resuming."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CURVE = [10.0, 30.0, 30.0, 20.0, 5.0, 90.0, 95.0, 99.0]
 
 @pytest.fixture
 def curve(monkeypatch):
-    """Epoch ends score what `CURVE` says, by the number of the epoch; returns the epochs that were scored."""
+    """Replace the scores at epoch ends by `CURVE`; return the list of scored epochs."""
     scored = []
     evaluate = Scorer.epoch_scores
     score = trainer.Loop._score
@@ -37,7 +37,7 @@ def curve(monkeypatch):
 
 
 def run_of(folder, *overrides: str):
-    """Up to eight epochs of three steps."""
+    """A run of up to eight epochs of three steps."""
     short = ["train.max_steps=24", "train.limit_train=24", "train.limit_eval=8", "save=adapter"]
     return small(folder, "method=lora", *short, *overrides)
 
@@ -47,7 +47,7 @@ def rates(folder, record) -> list[float]:
     return [event["lr"] for event in map(json.loads, lines) if "lr" in event]
 
 
-def test_it_stops_when_patience_is_exhausted_and_says_so(curve, tmp_path):
+def test_a_run_stops_when_patience_is_exhausted(curve, tmp_path):
     whole = run_experiment(run_of(tmp_path / "whole"))
     assert curve == [1, 2, 3, 4, 5, 6, 7, 8] and "stopped_early" not in whole.facts
     curve.clear()
@@ -61,14 +61,14 @@ def test_it_stops_when_patience_is_exhausted_and_says_so(curve, tmp_path):
 
 
 @pytest.mark.parametrize("patience", [4, 8])
-def test_a_better_epoch_in_time_and_the_last_one_stop_nothing(patience, curve, tmp_path):
+def test_an_improvement_in_time_or_the_last_epoch_does_not_stop_a_run(patience, curve, tmp_path):
     record = run_experiment(run_of(tmp_path, f"train.patience={patience}"))
     assert len(curve) == 8 and "stopped_early" not in record.facts
 
 
 @pytest.mark.parametrize("step", [4, 15])
-def test_a_run_that_was_interrupted_stops_at_the_same_epoch(step, curve, tmp_path):
-    """Also at the last step before it stops (15), where the evaluation comes after the interruption."""
+def test_an_interrupted_run_stops_at_the_same_epoch(step, curve, tmp_path):
+    """Also if interrupted at the last step before the stop (15), where the evaluation follows the interruption."""
     overrides = ["train.patience=3"]
     whole = run_experiment(run_of(tmp_path / "whole", *overrides))
     interrupt(run_of(tmp_path / "parts", *overrides), step)
@@ -79,7 +79,7 @@ def test_a_run_that_was_interrupted_stops_at_the_same_epoch(step, curve, tmp_pat
     assert first.read_bytes() == second.read_bytes()
 
 
-def test_a_run_that_was_killed_after_it_stopped_does_not_train_on(curve, tmp_path, monkeypatch):
+def test_a_run_killed_after_its_stop_does_not_train_further(curve, tmp_path, monkeypatch):
     overrides = ["train.patience=3"]
     whole = run_experiment(run_of(tmp_path / "whole", *overrides))
     with pytest.MonkeyPatch.context() as patch:

@@ -1,4 +1,4 @@
-"""Configurations of every kind of nonsense: a run that is what was asked, or one plain line; nothing between."""
+"""Arbitrary configurations: either the requested run or a one-line error."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ABSENT = object()
 
 
 def judged(plain: dict[str, Any]) -> config.Run | None:
-    """The run of a configuration; None if it was refused, which has to be in words."""
+    """The run of a configuration; None if it was refused with a readable message."""
     try:
         run = config.resolve(copy.deepcopy(plain))
     except UsageError as error:
@@ -41,7 +41,7 @@ def judged(plain: dict[str, Any]) -> config.Run | None:
 
 
 def put(group: str, name: str, key: str, value: Any) -> dict[str, Any]:
-    """The usual configuration with one key of one choice changed or taken away."""
+    """The default configuration with one key of one choice changed or removed."""
     plain = copy.deepcopy(USUAL)
     node = plain
     if group:
@@ -54,7 +54,7 @@ def put(group: str, name: str, key: str, value: Any) -> dict[str, Any]:
 
 
 def same(asked: Any, got: Any) -> bool:
-    """Whether a value was taken as it was given: a whole number may become the nearest float, and nothing else."""
+    """Whether a value was taken unchanged, except that an integer may become the nearest float."""
     if isinstance(asked, float) and isinstance(got, float) and math.isnan(asked):
         return math.isnan(got)
     if type(asked) is int and isinstance(got, float):
@@ -101,7 +101,7 @@ def test_odd_groups_and_unknown_keys(examples):
 
 @odd.tried(40, 1_500)
 def test_odd_overrides_on_the_command_line(examples, monkeypatch):
-    """Through Hydra's own grammar, where texts need quotes and brackets have a meaning."""
+    """Through Hydra's grammar, in which texts need quotes and brackets have a meaning."""
     compose([])
     monkeypatch.setattr(cli, "register", lambda: None)  # done; reading all yamls again takes most of the time
     names = st.sampled_from([f"{group}.{key}" if group else key for group, _, key in KEYS])
@@ -143,18 +143,18 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("override", "said"), WRONG.items(), ids=[key[:30] for key in WRONG])
-def test_faults_that_were_found(override, said, capsys):
+def test_known_faults(override, said, capsys):
     assert cli.main([override]) == 2
     out, err = capsys.readouterr()
     assert not out and err.startswith("rosa_bench: ") and odd.is_plain(err.rstrip("\n")) and said in err, err
 
 
-def test_a_model_outside_of_the_package_is_no_embedded_one(capsys, tmp_path):
+def test_a_model_name_cannot_leave_the_package(capsys, tmp_path):
     assert cli.main(["model.name=../..", f"output_dir={tmp_path}", "tracker=none"]) == 2
     assert "is not an embedded model" in capsys.readouterr().err
 
 
-def test_a_folder_without_a_name_is_no_reason_to_fail():
+def test_a_folder_without_a_name():
     assert composed("model.path=/").model.name == "root"
 
 
@@ -182,7 +182,7 @@ NAMES = {
 
 
 @pytest.mark.parametrize(("key", "ours"), NAMES.items())
-def test_names_of_other_programs_are_answered_with_ours(key, ours, capsys):
+def test_names_of_other_programs_give_the_right_key(key, ours, capsys):
     assert cli.main([f"{key}=1"]) == 2
     assert f"use {ours}" in capsys.readouterr().err
 
@@ -206,7 +206,7 @@ BROKEN_FILES = {
 
 
 @pytest.mark.parametrize("name", BROKEN_FILES)
-def test_a_broken_configuration_file_is_one_plain_line(name, tmp_path, capsys):
+def test_a_broken_configuration_file_is_one_line(name, tmp_path, capsys):
     content, said = BROKEN_FILES[name]
     (tmp_path / "config.yaml").write_bytes(content)
     assert cli.main(["-cp", str(tmp_path), "-cn", "config"]) == 2

@@ -1,4 +1,4 @@
-"""Files that were cut off or of which a bit has flipped: noticed, named, and the last good one is used."""
+"""Truncated files and flipped bits are detected and named, and the last intact file is used."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OVERRIDES = ("method=lora", "save=adapter")
 
 
 def damages(content: bytes, every: int = 1) -> Iterator[bytes]:
-    """The content with a bit flipped in every n-th byte, and cut off at several lengths."""
+    """The content with a bit flipped in every n-th byte, and truncated at several lengths."""
     for place in range(0, len(content), every):
         yield content[:place] + bytes([content[place] ^ (1 << place % 8)]) + content[place + 1 :]
     yield from (content[:length] for length in (0, 1, len(content) // 2, len(content) - 2))
@@ -33,7 +33,7 @@ def damages(content: bytes, every: int = 1) -> Iterator[bytes]:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
-    """The same run twice: `whole` is done, `parts` was stopped after five steps and has two checkpoints."""
+    """The same run twice: `whole` is finished, `parts` was stopped after five steps and has two checkpoints."""
     folder = tmp_path_factory.mktemp("made")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ROSA_BENCH_CACHE", str(folder / "cache"))
@@ -44,7 +44,7 @@ def made(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def copied(made, tmp_path, monkeypatch) -> Path:
-    """A copy of both, to be damaged, in a process that has said and hashed nothing yet."""
+    """Copies of both for damaging, with caches of messages and hashes cleared."""
     console.warn_once.cache_clear()
     files._sha256.cache_clear()
     shutil.copytree(made, tmp_path / "copy")
@@ -56,7 +56,7 @@ def one(folder: Path, pattern: str) -> Path:
     return found
 
 
-def test_every_changed_byte_of_a_record_is_noticed(copied):
+def test_every_changed_byte_of_a_record_is_detected(copied):
     path = one(copied, "whole/*/record.json")
     path.with_name(COPY).unlink()
     content = path.read_bytes()
@@ -68,7 +68,7 @@ def test_every_changed_byte_of_a_record_is_noticed(copied):
     assert read_record(path).status == "done"
 
 
-def test_of_a_damaged_record_the_copy_is_used(copied, capsys):
+def test_the_copy_of_a_damaged_record_is_used(copied, capsys):
     path = one(copied, "whole/*/record.json")
     record, content = read_record(path), path.read_bytes()
     path.write_bytes(content.replace(b'"seed": ', b'"seed": 1', 1))  # a number that looks like any other
@@ -84,7 +84,7 @@ def test_of_a_damaged_record_the_copy_is_used(copied, capsys):
     assert without_cost(again) == without_cost(record) == without_cost(read_record(path))
 
 
-def test_every_changed_byte_of_a_checkpoint_is_noticed(copied):
+def test_every_changed_byte_of_a_checkpoint_is_detected(copied):
     newest, _ = checkpoints.checkpoints(one(copied, "parts/*/record.json").parent)
     assert checkpoints.read_mark(newest) is not None
     for path in sorted(newest.iterdir()):
@@ -102,7 +102,7 @@ def test_every_changed_byte_of_a_checkpoint_is_noticed(copied):
     assert checkpoints.read_mark(newest) is None
 
 
-def test_of_a_checkpoint_with_a_wrong_number_the_one_before_is_used(copied, capsys):
+def test_the_checkpoint_before_one_with_a_wrong_value_is_used(copied, capsys):
     newest, before = checkpoints.checkpoints(one(copied, "parts/*/record.json").parent)
     mark = newest / checkpoints.MARK
     mark.write_text(mark.read_text().replace('"examples": ', '"examples": 1'))  # what a rate would be made of
@@ -113,7 +113,7 @@ def test_of_a_checkpoint_with_a_wrong_number_the_one_before_is_used(copied, caps
     assert record.cost["padding_fraction"] == read_record(one(copied, "whole/*/record.json")).cost["padding_fraction"]
 
 
-def test_a_damaged_cache_of_tokens_is_named_and_made_anew(tmp_path, monkeypatch, capsys):
+def test_a_damaged_token_cache_is_named_and_rebuilt(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("ROSA_BENCH_CACHE", str(tmp_path))
     run = composed("task=cola")
     _, tokenizer = load(run.model, run.task, 1)
@@ -128,7 +128,7 @@ def test_a_damaged_cache_of_tokens_is_named_and_made_anew(tmp_path, monkeypatch,
     assert encode.encode_split(run.task, tokenizer, rows, 64) == encoded and not capsys.readouterr().err
 
 
-def test_what_is_damaged_of_a_decoding_is_decoded_again(tmp_path, capsys):
+def test_damaged_parts_of_a_decoding_are_decoded_again(tmp_path, capsys):
     path = tmp_path / "decoding.jsonl"
     right = {0: "one", 1: "two", 2: "three\nlines ü", 3: "four"}
     journal = Journal(path, "this state")
@@ -163,9 +163,7 @@ def test_a_damaged_adapter_is_refused(copied):
             checkpoints.load_adapter(model, run.method, folder, told)
 
 
-def test_the_score_of_a_best_epoch_whose_checkpoint_is_damaged_is_absent_and_that_is_said(
-    tmp_path, monkeypatch, capsys
-):
+def test_the_score_of_a_damaged_best_checkpoint_is_absent_with_a_message(tmp_path, monkeypatch, capsys):
     losses = itertools.count(1.0)  # the first epoch is the best
     monkeypatch.setattr("rosa_bench.evaluation.predict.Predictor.mean_losses", lambda *_: [next(losses)])
     original, damaged = checkpoints.read_mark, {"checkpoint-2"}

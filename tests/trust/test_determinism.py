@@ -1,4 +1,4 @@
-"""The same seed gives the same bytes, and nothing that should not matter does."""
+"""The same seed gives the same bytes, regardless of irrelevant settings."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ APART = 2e-5  # of outputs with other batches around them
 
 @pytest.mark.parametrize("workers", [2, pytest.param(0, marks=pytest.mark.slow)])
 def test_the_number_of_data_workers_changes_nothing(workers, tmp_path):
-    """With bucketing and dropout on, a last batch that is smaller, and two epochs."""
+    """With bucketing, dropout, a smaller last batch and two epochs."""
     steps = (
         "method=rosa",
         "train.bucket=true",
@@ -40,7 +40,7 @@ def test_the_number_of_data_workers_changes_nothing(workers, tmp_path):
 
 
 def trained(method: str, name: str, seed: int = 1) -> str:
-    """The hash of what a method trains, as a run of this seed begins."""
+    """The hash of the trained tensors at the start of a run with this seed."""
     run = composed(f"method={method}", *on(name), f"seed={seed}")
     model, _ = load(run.model, run.task, seeds(seed).init)
     run.method.attach(model, seeds(seed).method)
@@ -63,7 +63,7 @@ def test_another_adapter_before_changes_no_initialisation(method, name):
 
 
 def scored(task: str, sizes: tuple[int, ...]):
-    """The task, its examples, and a function that evaluates a little trained-on model at several batch sizes."""
+    """The task, its examples, and a function that evaluates a briefly trained model at a batch size."""
     run = composed("method=lora", f"task={task}")
     model, tokenizer = load(run.model, run.task, 1)
     run.method.attach(model, 1)

@@ -1,4 +1,4 @@
-"""SIGKILL, SIGTERM and Ctrl-C anywhere: the same command goes on and ends, to the last bit, as if nothing had been."""
+"""SIGKILL, SIGTERM and Ctrl-C anywhere: the same command resumes to bitwise the same result."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NAMES = list(MINIS)
 
 
 def stopped_everywhere(folder: Path, method: str, name: str, places: list[Place], number: int) -> None:
-    """One run stopped at every place, one after the other; then ended, and compared."""
+    """Stop one run at every place in sequence, complete it and compare the result."""
     expected, _ = killing.whole(folder / "whole", method, name)
     parts, log = arguments(folder / "parts", method, name), folder / "parts.log"
     for place in places:
@@ -99,7 +99,7 @@ def test_a_stop_between_the_last_step_and_its_evaluation_forgets_none(tmp_path):
     assert found["record"]["primary"] == expected["record"]["primary"] and found["files"] == expected["files"]
 
 
-def test_evaluating_again_after_a_kill_is_as_precise_as_training(tmp_path):
+def test_evaluating_again_after_a_kill_uses_the_same_precision(tmp_path):
     more = ("train.precision=bf16",)
     expected, _ = killing.whole(tmp_path / "whole", "lora", "roberta_mini", *more)
     parts, log = arguments(tmp_path / "parts", "lora", "roberta_mini", *more), tmp_path / "parts.log"
@@ -110,7 +110,7 @@ def test_evaluating_again_after_a_kill_is_as_precise_as_training(tmp_path):
 
 
 def deaf(place: Place, seconds: int, arguments: list[str]) -> int:
-    """The command line, with a call of a library at a place that does not come back and hears no signal."""
+    """The command line, with a library call at a place that never returns and blocks signals."""
 
     def call():
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGALRM})
@@ -120,7 +120,7 @@ def deaf(place: Place, seconds: int, arguments: list[str]) -> int:
     return command_line(arguments)
 
 
-def test_a_call_that_does_not_come_back_is_ended_within_ten_seconds(tmp_path):
+def test_a_call_that_never_returns_is_ended_within_ten_seconds(tmp_path):
     place = Place("training", "rosa_bench.training.trainer.BenchTrainer.training_step", 4)
     parts, log = arguments(tmp_path / "parts", "lora", "roberta_mini"), tmp_path / "parts.log"
     process = start(deaf, place, 120, parts, log=log)

@@ -1,4 +1,4 @@
-"""A loss that is no number ends the run as failed; its record names the step and the examples."""
+"""A loss that is not finite fails the run; its record names the step and the examples."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_step_and_examples_are_named(value, window, tmp_path, monkeypatch):
     assert all(name in told["error"] for name in expected(run, 2, 4))
 
 
-def test_a_batch_knows_its_rows():
+def test_a_batch_has_its_row_ids():
     rows = Rows([Encoded([i, i + 1], i % 2) for i in range(5)], list("abcde"))
     batch = collate_with_info([rows[3], rows[1]], 0)
     assert batch.pop("info") == BatchInfo(rows=[3, 1], tokens=4, cells=4)
@@ -65,7 +65,7 @@ def test_a_window_names_the_first_loss_that_is_not_finite():
     window.check()  # what was read is forgotten
 
 
-def test_a_window_is_read_when_it_is_full_and_no_sooner():
+def test_a_window_is_read_only_when_it_is_full():
     window = LossWindow(3)
     for step in range(2):
         window.add(torch.tensor(float("nan")), step, [step])
@@ -73,8 +73,8 @@ def test_a_window_is_read_when_it_is_full_and_no_sooner():
         window.add(torch.tensor(1.0), 2, [2])
 
 
-def test_no_curve_or_checkpoint_holds_a_loss_that_is_not_finite(tmp_path, monkeypatch):
-    """Even where losses are checked late, before a log line or a checkpoint they are."""
+def test_no_curve_or_checkpoint_contains_a_loss_that_is_not_finite(tmp_path, monkeypatch):
+    """Losses are checked late, but always before a log line or a checkpoint."""
 
     def spoil(self, step):
         if step.index == 2:

@@ -1,4 +1,4 @@
-"""Full disks, folders that may not be written, clocks, locales, names, users: a plain line, or it just works."""
+"""Full disks, read-only folders, clocks, locales, names and users: it works, or fails with one line."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from rosa_bench.system import console
 
 @pytest.fixture
 def disk(tmp_path) -> Iterator[Callable[[str], Path]]:
-    """A function that mounts a disk of its own in memory, or mounts it anew with other options."""
+    """A function that mounts a disk in memory, or remounts it with other options."""
     place = tmp_path / "disk"
     place.mkdir()
     mounted = []
@@ -54,15 +54,15 @@ def log(tmp_path) -> Path:
 
 
 def plain(log: Path) -> str:
-    """What was said, without a traceback."""
+    """The output, which must not contain a traceback."""
     text = log.read_text(errors="replace")
     assert "Traceback" not in text, text
     return text
 
 
 @pytest.mark.parametrize("size", ["2m", "50m"])
-def test_a_disk_that_becomes_full_ends_the_run_and_with_room_it_goes_on(size, disk, tmp_path, log):
-    """The small one in the first checkpoint of 34 MB, the other in a later one."""
+def test_a_full_disk_ends_the_run_which_resumes_with_more_space(size, disk, tmp_path, log):
+    """The small disk is full in the first checkpoint of 34 MB, the other in a later one."""
     expected, _ = killing.whole(tmp_path / "whole", "full", "roberta_mini")
     own = arguments(disk(f"size={size}") / "runs", "full", "roberta_mini")
     assert ended(start(command_line, own, log=log)) == 1
@@ -74,7 +74,7 @@ def test_a_disk_that_becomes_full_ends_the_run_and_with_room_it_goes_on(size, di
     assert not killing.differences(expected, result(tmp_path / "disk" / "runs"))
 
 
-def test_a_disk_that_is_full_from_the_start_is_one_line_and_what_was_finished_stays(disk, tmp_path, log):
+def test_a_disk_full_from_the_start_is_one_line_and_finished_runs_stay(disk, tmp_path, log):
     own = arguments(disk("size=64m") / "runs", "lora", "roberta_mini")
     assert ended(start(command_line, own, log=log)) == 0
     before = result(tmp_path / "disk" / "runs")
@@ -88,13 +88,13 @@ def test_a_disk_that_is_full_from_the_start_is_one_line_and_what_was_finished_st
     assert result(tmp_path / "disk" / "runs") == before
 
 
-def test_output_that_goes_nowhere_takes_no_run_with_it(tmp_path):
+def test_a_run_survives_the_loss_of_its_output(tmp_path):
     own = arguments(tmp_path / "runs", "lora", "roberta_mini")
     assert ended(start(command_line, own, log=Path("/dev/full"))) == 0
     assert result(tmp_path / "runs")["record"]["status"] == "done"
 
 
-def test_a_folder_that_can_only_be_read_still_tells_what_is_done(disk, tmp_path, log):
+def test_a_read_only_folder_still_shows_finished_runs(disk, tmp_path, log):
     own = arguments(disk("size=64m") / "runs", "lora", "roberta_mini")
     assert ended(start(command_line, own, log=log)) == 0
     disk("size=64m,ro")
@@ -107,7 +107,7 @@ def test_a_folder_that_can_only_be_read_still_tells_what_is_done(disk, tmp_path,
 
 
 def without_rights(folder: str, own: list[str]) -> int:
-    """The command line of a user without a home, whom no database knows and who may do what modes allow."""
+    """The command line of a user without a home, a database entry or special rights."""
     os.chdir(folder)
     os.environ.pop("HOME", None)
 
@@ -139,7 +139,7 @@ def test_a_user_without_rights_and_home(tmp_path, log, monkeypatch):
 
 
 def local_rows(folder: Path) -> Path:
-    """CoLA as somebody's own files."""
+    """CoLA as local files."""
     run = composed("task=cola")
     (folder / "glue" / "cola").mkdir(parents=True)
     for split in run.task.splits:
@@ -150,12 +150,12 @@ def local_rows(folder: Path) -> Path:
 
 
 def vanishing(place: Place, folder: str, own: list[str]) -> int:
-    """The command line, with a folder that is moved away at a place."""
+    """The command line, with a folder that disappears at a place."""
     place.reach(lambda: Path(folder).rename(folder + " away"))
     return command_line(own)
 
 
-def test_rows_and_weights_that_vanish_are_one_line_and_the_run_goes_on_when_they_are_back(tmp_path, log):
+def test_vanished_rows_and_weights_are_one_line_and_the_run_resumes_when_they_return(tmp_path, log):
     data = local_rows(tmp_path / "rows ü")
     model = tmp_path / "weights ü"
     shutil.copytree(Path(console.__file__).parent.parent / "embedded" / "models" / "roberta_mini", model)
@@ -178,13 +178,13 @@ def test_rows_and_weights_that_vanish_are_one_line_and_the_run_goes_on_when_they
 
 
 def with_a_clock_that_goes_back(own: list[str]) -> int:
-    """The command line, every look at the clock being an hour earlier than the last."""
+    """The command line with a clock that goes back an hour at every reading."""
     real, looks = time.time, iter(range(1, 1 << 30))
     time.time = lambda: real() - 3600 * next(looks)
     return command_line(own)
 
 
-def test_a_clock_that_goes_back_changes_nothing(tmp_path, log):
+def test_a_clock_that_goes_back_is_harmless(tmp_path, log):
     expected, _ = killing.whole(tmp_path / "whole", "rosa", "roberta_mini")
     own = arguments(tmp_path / "back", "rosa", "roberta_mini")
     assert ended(start(with_a_clock_that_goes_back, own, log=log)) == 0, log.read_text()
@@ -194,14 +194,14 @@ def test_a_clock_that_goes_back_changes_nothing(tmp_path, log):
 
 
 def in_ascii(own: list[str]) -> int:
-    """The command line before a terminal that knows no other signs."""
+    """The command line with an ASCII terminal."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         setattr(sys, name, io.TextIOWrapper(open(os.dup(stream.fileno()), "wb"), encoding="ascii"))  # noqa: PTH123, SIM115
     return command_line(own)
 
 
-def test_a_terminal_that_knows_ascii_only_gets_escapes(tmp_path, log):
+def test_an_ascii_terminal_gets_escapes(tmp_path, log):
     own = arguments(tmp_path / "läufe", "lora", "roberta_mini")
     assert ended(start(in_ascii, own, log=log)) == 0, log.read_text()
     assert "l\\xe4ufe" in plain(log) and (tmp_path / "läufe").is_dir()
@@ -219,7 +219,7 @@ def test_a_locale_without_utf_8(locale, tmp_path):
     assert result(tmp_path / "läufe")["record"]["status"] == "done"
 
 
-def test_names_with_spaces_signs_and_letters_from_anywhere(tmp_path, log, monkeypatch):
+def test_names_with_spaces_symbols_and_unicode(tmp_path, log, monkeypatch):
     home = tmp_path / "a folder, with (signs) & ümläuts 例"
     home.mkdir()
     monkeypatch.setenv("ROSA_BENCH_CACHE", str(home / "a cache"))
@@ -241,13 +241,13 @@ def elsewhere(folder: str, own: list[str]) -> int:
 
 
 def nowhere(folder: str, own: list[str]) -> int:
-    """The command line in a working directory that is no more."""
+    """The command line in a deleted working directory."""
     os.chdir(folder)
     Path(folder).rmdir()
     return command_line(own)
 
 
-def test_a_working_directory_that_is_no_more_is_one_line(tmp_path, log):
+def test_a_deleted_working_directory_is_one_line(tmp_path, log):
     (tmp_path / "gone").mkdir()
     assert ended(start(nowhere, str(tmp_path / "gone"), [*SMALL], log=log)) == 2
     assert "the working directory no longer exists" in plain(log)

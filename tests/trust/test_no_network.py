@@ -1,4 +1,4 @@
-"""Nothing leaves this machine unless it is asked to, and a hub that misbehaves is a plain line within half a minute."""
+"""Runs contact other machines only on request, and a misbehaving hub gives one line within half a minute."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def no_protocol(connection: socket.socket, asked: bytes) -> None:
 
 
 def half(connection: socket.socket, asked: bytes) -> None:
-    """Promises more than it sends, then says nothing."""
+    """Announces more bytes than it sends, then stays silent."""
     connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{")
     time.sleep(PATIENCE_S)
 
@@ -86,7 +86,7 @@ MISBEHAVED = [hang, reset, nonsense, no_protocol, half, alive_then_hangs]
 
 
 def request(connection: socket.socket) -> bytes:
-    """What a client asks, with the body, which may come in a packet of its own."""
+    """A client's request with its body, which may arrive in a separate packet."""
     told = b""
     while part := connection.recv(65536):
         told += part
@@ -99,7 +99,7 @@ def request(connection: socket.socket) -> bytes:
 
 @contextlib.contextmanager
 def server(manners: Manners) -> Iterator[tuple[str, list[bytes]]]:
-    """The address of a server of such manners on this machine, and what it was asked each time."""
+    """The address of a server with this behavior on this machine, and the requests it received."""
     asked: list[bytes] = []
 
     def serve(connection: socket.socket) -> None:
@@ -122,7 +122,7 @@ def server(manners: Manners) -> Iterator[tuple[str, list[bytes]]]:
 
 
 @pytest.mark.parametrize("manners", MISBEHAVED, ids=lambda manners: manners.__name__)
-def test_a_server_that_misbehaves_is_not_asked_to_take_runs(manners, monkeypatch):
+def test_a_misbehaving_server_gets_no_uploads(manners, monkeypatch):
     monkeypatch.setattr(sync, "TIMEOUT_S", 0.5)
     began = time.monotonic()
     with server(manners) as (address, _):
@@ -130,8 +130,8 @@ def test_a_server_that_misbehaves_is_not_asked_to_take_runs(manners, monkeypatch
     assert time.monotonic() - began < 10
 
 
-def test_a_server_that_never_stops_is_not_asked_either(monkeypatch):
-    """Each byte comes in time, and there is always one more."""
+def test_a_server_that_never_stops_sending_gets_no_uploads(monkeypatch):
+    """It keeps sending one more byte in time."""
 
     def drip(connection: socket.socket, asked: bytes) -> None:
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n[")
@@ -146,7 +146,7 @@ def test_a_server_that_never_stops_is_not_asked_either(monkeypatch):
     assert time.monotonic() - began < 8
 
 
-def test_a_server_that_speaks_json_is_asked():
+def test_a_server_that_responds_with_json_gets_uploads():
     with server(lambda connection, asked: answer(connection, b'{"data": {}}', "application/json")) as (address, asked):
         assert sync.refusal(address) is None
     assert asked[0].startswith(b"POST /graphql ")
@@ -175,7 +175,7 @@ print(waited + time.monotonic() - began, file=sys.stderr)
 
 
 def online(**more: str) -> dict[str, str]:
-    """An environment in which a hub may be asked."""
+    """An environment in which a hub may be contacted."""
     away = (
         "HF_HUB_OFFLINE",
         "HF_HUB_ETAG_TIMEOUT",
@@ -189,8 +189,8 @@ def online(**more: str) -> dict[str, str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("asked", ["data=hub", "model=roberta_base"])
 @pytest.mark.parametrize("manners", MISBEHAVED, ids=lambda manners: manners.__name__)
-def test_a_run_that_asks_such_a_hub_ends_in_a_line(manners, asked, tmp_path):
-    """What the hub's own clients do is part of it; loading them is not counted."""
+def test_a_run_with_such_a_hub_ends_with_one_line(manners, asked, tmp_path):
+    """Includes the hub's own clients, but not the time to import them."""
     with server(manners) as (address, _):
         limits = {} if manners is hang else {"HF_HUB_ETAG_TIMEOUT": "2", "HF_HUB_DOWNLOAD_TIMEOUT": "2"}
         environment = online(HF_ENDPOINT=address, HF_HOME=str(tmp_path), **limits)
@@ -201,7 +201,7 @@ def test_a_run_that_asks_such_a_hub_ends_in_a_line(manners, asked, tmp_path):
 
 
 @pytest.mark.parametrize("manners", [hang, nonsense, reset], ids=lambda manners: manners.__name__)
-def test_sending_to_such_a_wandb_ends_in_a_line(manners, tmp_path, monkeypatch, capsys):
+def test_uploading_to_such_a_wandb_ends_with_one_line(manners, tmp_path, monkeypatch, capsys):
     folder = tmp_path / "run" / "wandb" / "offline-run-1-a"
     folder.mkdir(parents=True)
     (folder / "run-a.wandb").write_bytes(b"")
@@ -214,8 +214,8 @@ def test_sending_to_such_a_wandb_ends_in_a_line(manners, tmp_path, monkeypatch, 
 
 
 @pytest.mark.slow
-def test_a_wandb_that_falls_silent_ends_in_a_line(tmp_path, monkeypatch, capsys):
-    """It answers what it is asked first, and the sending then waits for ever."""
+def test_a_silent_wandb_ends_with_one_line(tmp_path, monkeypatch, capsys):
+    """It answers the first request and then never responds."""
 
     def once(connection: socket.socket, asked: bytes) -> None:
         if asked.startswith(b"HEAD") or b"__typename" in asked:
@@ -235,14 +235,14 @@ def test_a_wandb_that_falls_silent_ends_in_a_line(tmp_path, monkeypatch, capsys)
 
 
 def run_with_mirror(folder: Path, environment: dict[str, str], *before: str) -> subprocess.CompletedProcess[str]:
-    """A small run, mirrored to wandb as it is by default."""
+    """A small run with the default wandb mirror."""
     overrides = [item for item in SMALL if not item.startswith("tracker")]
     command = [*before, sys.executable, "-m", "rosa_bench", *overrides, "train.max_steps=2", f"output_dir={folder}"]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=550)
 
 
 def mirrors(folder: Path) -> list[psutil.Process]:
-    """The processes that still mirror runs below a folder."""
+    """The processes that mirror runs below a folder."""
     found = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
@@ -253,8 +253,8 @@ def mirrors(folder: Path) -> list[psutil.Process]:
     return found
 
 
-def test_a_run_and_its_mirror_ask_nobody(tmp_path, attempts):
-    """Python's sockets are watched; programs that are no Python, such as wandb's own, would go through the proxy."""
+def test_a_run_and_its_mirror_contact_no_machine(tmp_path, attempts):
+    """Python's sockets are guarded; other programs, such as wandb's, would use the proxy."""
     with server(nonsense) as (address, asked):
         proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy"), address)
         done = run_with_mirror(tmp_path, online(HF_HOME=str(tmp_path / "hf"), HOME=str(tmp_path), **proxies))
@@ -268,7 +268,7 @@ def test_a_run_and_its_mirror_ask_nobody(tmp_path, attempts):
 
 @pytest.mark.slow
 def test_a_run_without_any_network(tmp_path):
-    """In a network namespace of its own, where there is not even a loopback; that holds for what is no Python too."""
+    """In a network namespace without even a loopback, which covers programs other than Python."""
     alone = ["unshare", "--map-root-user", "--net"]
     if shutil.which("unshare") is None or subprocess.run([*alone, "true"], capture_output=True).returncode:
         pytest.skip("no namespace may be made here")

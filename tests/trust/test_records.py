@@ -1,4 +1,4 @@
-"""Records of every kind of nonsense: left out and named, and whatever is shown of the others is true and only text."""
+"""Arbitrary records: invalid ones are skipped with a message; the rest is shown correctly and as plain text."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ RUN = composed("method=lora", "task=cola").to_dict()
 
 
 def record(seed: int = 1, score: float = 50.0) -> dict[str, Any]:
-    """A finished record as its file has it."""
+    """A finished record as in its file."""
     return Record(
         run_id=f"cola-roberta_mini-lora-s{seed}-0",
         key=f"{seed:064x}",
@@ -73,7 +73,7 @@ PLACES = sorted(paths(record()))
 
 
 def spoil(told: dict[str, Any], path: tuple[str, ...], value: Any, how: str) -> None:
-    """Change, take away or add something at a place."""
+    """Change, remove or add something at a place."""
     for name in path[:-1]:
         told = told[name]
     if how == "take away":
@@ -121,7 +121,7 @@ def test_one_odd_value_anywhere_in_a_record(examples, tmp_path):
 
 @odd.tried(120, 5_000)
 def test_records_of_bytes(examples, tmp_path):
-    """A file of which a part is missing, changed or doubled."""
+    """A file with a part missing, changed or duplicated."""
     content = json.dumps(record(), indent=1).encode()
     path = write(tmp_path, "bad", "")
 
@@ -150,7 +150,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_faults_that_were_found(name, tmp_path):
+def test_known_faults(name, tmp_path):
     path, value, said = FAULTS[name]
     told = record()
     spoil(told, path, value(), "change")
@@ -160,7 +160,7 @@ def test_faults_that_were_found(name, tmp_path):
 
 
 def test_no_file_is_written_outside_of_the_folder(tmp_path, capsys, monkeypatch):
-    """Names of models and data become names of files."""
+    """Names of models and data become file names."""
     monkeypatch.setattr("rosa_bench.config.choices", lambda group: [])  # the suites' own tables take seconds
     runs, out = tmp_path / "runs", tmp_path / "deep" / "er" / "out"
     for seed, (model, source) in enumerate([("../../../evil", "x"), ("/tmp/evil", "x"), ("a/b", "c"), ("..", "..")], 1):
@@ -174,7 +174,7 @@ def test_no_file_is_written_outside_of_the_folder(tmp_path, capsys, monkeypatch)
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_names_of_files_are_safe_and_do_not_meet():
+def test_file_names_are_safe_and_distinct():
     titles = ["m on embedded v1", "a/b on x", "a_b on x", "a\\b on x", "../../x on y", ".. on ..", "é on x", "a" * 300]
     names = [file_name(title) for title in titles]
     assert names[0] == "m_on_embedded_v1" and len(set(names)) == len(titles)
@@ -184,7 +184,7 @@ def test_names_of_files_are_safe_and_do_not_meet():
 HOSTILE = "<script>alert(1)</script>\"'&{}|\\input{x}$^_%"
 
 
-def test_what_comes_from_a_record_is_text_in_every_format(tmp_path):
+def test_content_of_records_is_escaped_in_every_format(tmp_path):
     told = record()
     told["model"] = told["config"]["model"]["name"] = HOSTILE
     told["config"]["method"]["init"] = HOSTILE + "\n\\end{tabular}\\write18{id}"
@@ -203,7 +203,7 @@ def test_what_comes_from_a_record_is_text_in_every_format(tmp_path):
         assert not any("<script" in line for line in body)
 
 
-def test_a_damaged_curve_is_left_out(tmp_path):
+def test_a_damaged_curve_is_skipped(tmp_path):
     write(tmp_path, "1", json.dumps(record()))
     lines = [b"[" * 5000, b"\xff", b"null", b"3", b'{"step": "x"}', b'{"step": NaN, "loss": 1}', b'{"step": 1e999}']
     lines += [b'{"step": 1, "loss": true}', b'{"step": 2, "loss": 10%s}' % (b"0" * 400), b'{"step": 3, "scores": 5}']

@@ -1,4 +1,4 @@
-"""Rows of every kind of nonsense: read, or refused with file, line and field; never half understood."""
+"""Arbitrary rows: read correctly, or refused with file, line and field."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SPOILED = st.one_of(odd.VALUES, st.recursive(odd.PLAIN, lambda inner: st.lists(i
 
 
 def whole(task: Any, example: Example) -> None:
-    """What every example that was taken must be."""
+    """Check an accepted example."""
     assert example.id and example.texts and all(isinstance(text, str) for text in example.texts)
     json.dumps([example.id, example.texts, example.references], ensure_ascii=False).encode()
     if task.kind.name == "generate":
@@ -71,7 +71,7 @@ def test_rows_with_spoiled_fields(examples, tmp_path):
 
 @odd.tried(150, 10_000)
 def test_files_of_bytes(examples, tmp_path):
-    """Whole files, as text and as archives, with bytes taken out, changed and put in."""
+    """Text files and archives with bytes removed, changed and inserted."""
     lines = b"".join(json.dumps({"sentence": f"A cat {i}.", "label": i % 2}).encode() + b"\n" for i in range(20))
 
     @examples
@@ -119,7 +119,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_faults_that_were_found(name, tmp_path):
+def test_known_faults(name, tmp_path):
     content, said = FAULTS[name]
     with pytest.raises(UsageError) as caught:
         local(tmp_path, content)
@@ -127,13 +127,13 @@ def test_faults_that_were_found(name, tmp_path):
 
 
 @pytest.mark.parametrize("label", ["1e999", "1" + "0" * 400, "-1e999", "1e308"])
-def test_a_score_that_is_no_number(label, tmp_path):
+def test_a_score_that_is_not_a_number(label, tmp_path):
     row = f'{{"sentence1": "a", "sentence2": "b", "label": {label}}}\n'
     with pytest.raises(UsageError, match=r"rows|train\.jsonl:1: field 'label'"):
         local(tmp_path, row.encode(), "stsb")
 
 
-def test_a_null_id_is_none(tmp_path):
+def test_a_null_id_counts_as_missing(tmp_path):
     assert local(tmp_path, ROW % b', "id": null').examples[0].id.endswith("train.jsonl:1")
 
 
@@ -154,14 +154,14 @@ def test_a_line_of_a_hundred_megabytes(suffix, tmp_path):
         local(tmp_path, packed, suffix=suffix)
 
 
-def test_odd_but_right_rows_are_taken(tmp_path):
-    """Control characters, other scripts, very long texts: what a text may hold is not for us to say."""
+def test_unusual_valid_rows_are_accepted(tmp_path):
+    """Control characters, other scripts and very long texts are valid."""
     texts = ["\x00\x01\x7f", "é" * 100_000, "\u202eabc", "🦊\u200d🦊", "a\tb\u2028c", "' OR 1=1 --", "${seed}", "nan"]
     rows = b"".join(json.dumps({"sentence": text, "label": 0}).encode() + b"\n" for text in texts)
     assert [example.texts[0] for example in local(tmp_path, rows).examples] == texts
 
 
-def test_every_embedded_row_is_whole():
+def test_every_embedded_row_is_valid():
     for run in RUNS.values():
         for row in list(run.task.embedded("train"))[:50]:
             whole(run.task, run.task.parse(row, "here"))

@@ -1,4 +1,4 @@
-"""Nothing that came from elsewhere is run: not a pickle, not a module, not a text of a configuration."""
+"""No untrusted content is executed: no pickle, no module, no text of a configuration."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ READERS = {"pickle", "dill", "cloudpickle", "shelve", "joblib"}
 
 
 class Payload:
-    """What makes a folder when it is unpickled."""
+    """Creates a folder when it is unpickled."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -41,7 +41,7 @@ class Payload:
 
 @pytest.fixture
 def mark(tmp_path):
-    """A folder that must not come into being."""
+    """A folder that must not be created."""
     yield tmp_path / "was run"
     assert not (tmp_path / "was run").exists()
 
@@ -52,7 +52,7 @@ def test_the_payload_works(tmp_path):
 
 
 def name_of(node: ast.AST) -> str:
-    """The dotted name that is called."""
+    """The dotted name of the called function."""
     if isinstance(node, ast.Attribute):
         return f"{name_of(node.value)}.{node.attr}"
     return node.id if isinstance(node, ast.Name) else ""
@@ -83,7 +83,7 @@ CODE = "from pathlib import Path\nPath({mark!r}).mkdir()\nclass Config: pass\ncl
 
 
 @pytest.mark.parametrize("known", [True, False], ids=["a class of ours", "a class of its own"])
-def test_code_beside_a_model_is_not_run_and_nobody_is_asked(known, tmp_path, backbone, mark, monkeypatch):
+def test_code_next_to_a_model_is_not_run_and_there_is_no_prompt(known, tmp_path, backbone, mark, monkeypatch):
     def ask(*_):
         raise AssertionError("the user was asked")
 
@@ -113,8 +113,8 @@ def test_pickled_weights_are_refused(name, tmp_path, backbone, mark):
         load(run.model, run.task, 1)
 
 
-def test_an_adapter_is_no_model(tmp_path, backbone):
-    """`transformers` would load the model that the adapter's configuration names in place of the folder's own."""
+def test_an_adapter_is_not_loaded_as_a_model(tmp_path, backbone):
+    """`transformers` would load the model named in the adapter's configuration instead of the folder's."""
     folder = copied(backbone, tmp_path / "model")
     (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "elsewhere/model"}')
     run = composed(f"model.path={folder}")
@@ -145,7 +145,7 @@ def test_a_pickle_in_place_of_an_adapter(tmp_path, mark):
 
 @pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
 def test_a_pickle_in_a_checkpoint(name, tmp_path, mark):
-    """Even one that says of itself that it is whole."""
+    """Even one that is marked as complete."""
     run = small(tmp_path, "method=bitfit", "train.max_steps=2", "train.limit_train=16", "train.limit_eval=8")
     interrupt(run, 1)
     (folder,) = tmp_path.glob("*/checkpoint-1")
@@ -169,7 +169,7 @@ def test_a_pickle_in_the_token_cache(tmp_path, mark):
 
 @pytest.fixture
 def module(tmp_path, mark, monkeypatch):
-    """A module that can be imported and that leaves a mark when it is."""
+    """A module that creates the folder `mark` when it is imported."""
     (tmp_path / "a_module_that_acts.py").write_text(CODE.format(mark=str(mark)))
     monkeypatch.syspath_prepend(tmp_path)
     return "a_module_that_acts"
@@ -222,8 +222,8 @@ def test_texts_of_a_configuration_stay_texts(tmp_path):
             composed("task=sciq", f"task.prompt='{prompt}'")
 
 
-def test_the_command_line_asks_nothing_when_nobody_is_there(tmp_path, backbone):
-    """With code beside the model and standard input closed: a plain line at once, not a prompt of 15 seconds."""
+def test_the_command_line_never_prompts(tmp_path, backbone):
+    """With code next to the model and standard input closed: one line at once, instead of a prompt for 15 seconds."""
     folder = copied(backbone, tmp_path / "model")
     told = json.loads((folder / "config.json").read_text())
     told |= {"auto_map": {"AutoConfig": "code.Config"}, "model_type": "foreign"}

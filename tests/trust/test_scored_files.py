@@ -1,4 +1,4 @@
-"""Files for `python -m rosa_bench.score`, spoiled: the right number, or one plain line; never a plausible one."""
+"""Damaged files for `python -m rosa_bench.score`: the right number or a one-line error, never a wrong number."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ composed = functools.cache(lambda overrides: compose(list(overrides)))
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    """Configurations are composed once. METEOR, a Java program, is reached by the odd texts of a test of their own."""
+    """Compose configurations once, and skip METEOR, which has its own test of odd texts."""
     monkeypatch.setattr("rosa_bench.score.compose", lambda overrides: composed(tuple(overrides)))
     monkeypatch.setattr("rosa_bench.metrics.meteor.missing", lambda: "left out here")
 
@@ -127,7 +127,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_faults_that_were_found(name, tmp_path, capsys):
+def test_known_faults(name, tmp_path, capsys):
     task, line, row, said = FAULTS[name]
     (tmp_path / "out.txt").write_text(line + "\n", encoding="utf-8")
     (tmp_path / "refs.jsonl").write_text(json.dumps(row) + "\n")
@@ -144,7 +144,7 @@ def test_empty_files_have_no_score(task, tmp_path, capsys):
 
 
 def test_odd_texts_reach_meteor_one_line_each(tmp_path, capsys, monkeypatch):
-    """METEOR's program reads lines and fields: a text that holds their ends must not become two."""
+    """METEOR's program reads lines and fields; a text that contains separators must remain one text."""
     monkeypatch.undo()
     if meteor.missing():
         pytest.skip("METEOR is not here")

@@ -1,4 +1,4 @@
-"""Two processes on one cell, eight on one suite, and locks that the dead have left, here and on other machines."""
+"""Two processes on one cell, eight on one suite, and stale locks of dead processes here and on other machines."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def folder(tmp_path) -> Path:
 
 @pytest.fixture
 def gone() -> int:
-    """The number of a process that is no more."""
+    """The id of a process that no longer exists."""
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     return process.pid
 
 
 def left_by(folder: Path, holder: dict, age_s: float) -> Path:
-    """The file of a holder that gave its last sign of life so many seconds ago."""
+    """The lock file of a holder whose last heartbeat was this many seconds ago."""
     path = folder.with_name(f".{folder.name}.holder")
     path.write_text(json.dumps(holder))
     now = time.time()
@@ -64,7 +64,7 @@ def taken(folder: Path) -> bool:
     return True
 
 
-def test_one_at_a_time_and_the_other_is_told_by_whom(folder, monkeypatch):
+def test_one_process_at_a_time_and_the_other_learns_by_whom(folder, monkeypatch):
     monkeypatch.setattr(locks, "PATIENCE_S", 0.1)
     with claimed(folder):
         assert held(folder) and not taken(folder)
@@ -74,7 +74,7 @@ def test_one_at_a_time_and_the_other_is_told_by_whom(folder, monkeypatch):
     assert not held(folder) and taken(folder) and not list(folder.parent.glob(".*.holder"))
 
 
-def test_who_only_looks_keeps_nobody_out(folder):
+def test_checking_a_lock_does_not_take_it(folder):
     with claimed(folder):
         pass
     descriptor = os.open(locks.lock_path(folder), os.O_RDONLY)
@@ -83,7 +83,7 @@ def test_who_only_looks_keeps_nobody_out(folder):
     assert taken(folder)
 
 
-def test_a_dead_process_of_this_machine_is_forgotten_at_once(folder, gone):
+def test_the_lock_of_a_dead_process_of_this_machine_is_taken_over_at_once(folder, gone):
     left_by(folder, ELSEWHERE | {"machine": locks.machine(), "pid": gone}, 0)
     assert not held(folder) and taken(folder)
 
@@ -93,14 +93,14 @@ def test_a_dead_process_of_this_machine_is_forgotten_at_once(folder, gone):
     [(5, False), (locks.SILENT_S + 60, True), (-365 * 86400, True)],
     ids=["alive", "silent", "clock set back by a year"],
 )
-def test_a_process_of_another_machine_counts_as_long_as_it_gives_signs_of_life(folder, age_s, free, monkeypatch):
+def test_a_process_of_another_machine_holds_its_lock_while_its_heartbeat_lasts(folder, age_s, free, monkeypatch):
     monkeypatch.setattr(locks, "SETTLE_S", 0.01)
     left_by(folder, ELSEWHERE, age_s)
     assert held(folder) != free and taken(folder) == free
 
 
 @pytest.mark.parametrize(("age_s", "code"), [(5, 2), (locks.SILENT_S + 60, 0)], ids=["alive", "dead"])
-def test_a_command_runs_where_a_dead_machine_has_left_its_lock(age_s, code, tmp_path, monkeypatch, capsys):
+def test_a_command_runs_despite_the_lock_of_a_dead_machine(age_s, code, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(locks, "SETTLE_S", 0.01)
     run = small(tmp_path, "method=lora")
     folder = tmp_path / run_id(run, config_key(run))
@@ -128,13 +128,13 @@ def test_on_a_file_system_without_locks_the_named_holder_counts(folder, reason, 
     assert not held(folder) and taken(folder)
 
 
-def test_another_fault_of_the_lock_is_one_plain_line(folder, monkeypatch):
+def test_another_fault_of_the_lock_is_one_line(folder, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
     with pytest.raises(UsageError, match=r"cannot be written \(Input/output error\)"), claimed(folder):
         pass
 
 
-def test_of_two_that_claim_at_once_without_locks_one_has_it(folder, monkeypatch):
+def test_of_two_simultaneous_claims_without_locks_one_succeeds(folder, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOLCK, "no locks")))
     monkeypatch.setattr(locks, "SETTLE_S", 0.3)
     folder.mkdir()
@@ -168,7 +168,7 @@ def test_children_of_a_dead_process_are_waited_for(folder, gone):
     assert child.poll() is None and held(folder) and taken(folder) and child.wait() == 0
 
 
-def test_who_was_silent_too_long_learns_that_the_folder_is_anothers(folder, monkeypatch):
+def test_a_process_that_missed_its_heartbeats_learns_that_it_lost_the_folder(folder, monkeypatch):
     monkeypatch.setattr(locks, "BEAT_S", 0.01)
     with claimed(folder) as own:
         own.check()
@@ -181,7 +181,7 @@ def test_who_was_silent_too_long_learns_that_the_folder_is_anothers(folder, monk
     assert json.loads(path.read_text()) == ELSEWHERE  # it is theirs, also after the end
 
 
-def test_signs_of_life_are_given(folder, monkeypatch):
+def test_heartbeats_are_written(folder, monkeypatch):
     monkeypatch.setattr(locks, "BEAT_S", 0.01)
     with claimed(folder):
         path = folder.with_name(f".{folder.name}.holder")
@@ -192,7 +192,7 @@ def test_signs_of_life_are_given(folder, monkeypatch):
         assert time.time() - path.stat().st_mtime < 60
 
 
-def test_a_cell_that_another_process_has_just_finished_is_not_done_again(tmp_path, monkeypatch):
+def test_a_cell_that_another_process_just_finished_is_not_run_again(tmp_path, monkeypatch):
     run = small(tmp_path, "method=lora")
     done = run_experiment(run)
     seen = []
@@ -206,7 +206,7 @@ def test_a_cell_that_another_process_has_just_finished_is_not_done_again(tmp_pat
     assert run_experiment(run) is done and len(seen) == 2
 
 
-def test_two_started_at_once_leave_one_whole_result(tmp_path):
+def test_two_simultaneous_starts_leave_one_complete_result(tmp_path):
     expected, _ = killing.whole(tmp_path / "whole", "lora", "roberta_mini")
     own = arguments(tmp_path / "both", "lora", "roberta_mini")
     both = [start(command_line, own, log=tmp_path / f"{i}.log") for i in range(2)]
@@ -218,7 +218,7 @@ def test_two_started_at_once_leave_one_whole_result(tmp_path):
 
 
 class Inline:
-    """An executor that runs a cell at once, in this process."""
+    """An executor that runs cells immediately in this process."""
 
     cluster = "local"
 
@@ -229,7 +229,7 @@ class Inline:
 
 
 def shared_suite(folder: str, log: str) -> int:
-    """A suite whose cells run in this process, each start of a training being written down."""
+    """A suite whose cells run in this process, with a log of training starts."""
     from rosa_bench import run
     from rosa_bench.suite import __main__ as suite
 
@@ -286,8 +286,8 @@ def test_eight_commands_finish_a_suite_with_every_cell_done_once(tmp_path):
     assert trained == {record.run_id: 1 for record in records} and len(records) > 3
 
 
-def test_marking_a_killed_cell_leaves_one_that_runs_again_alone(tmp_path):
-    """What marks a killed cell holds its lock, so it never writes over a run that has begun meanwhile."""
+def test_marking_a_killed_cell_does_not_affect_one_that_runs_again(tmp_path):
+    """Marking a killed cell takes its lock, so it never overwrites a run that has started again."""
     suite = plan.Suite(title="one", cells=[plan.Block(run={"task": "cola"})])
     (cell,) = plan.plan(suite, [*SMALL, f"output_dir={tmp_path}"])
     record = run_experiment(cell.run)
