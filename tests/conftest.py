@@ -52,8 +52,8 @@ def _no_network(request) -> Iterator[None]:
     """Fail a test that tries to reach another machine, itself or in a process it starts."""
     ATTEMPTS.write_text("")
     yield
-    if told := ATTEMPTS.read_text():
-        pytest.fail(f"the network was asked for: {told}")
+    if output := ATTEMPTS.read_text():
+        pytest.fail(f"the network was asked for: {output}")
 
 
 @pytest.fixture(autouse=True)

@@ -58,7 +58,7 @@ def test_training_preserves_the_callers_random_state(tmp_path):
     assert record.status == "done" and states() == before
     rosa_bench.attach(model := roberta(), "pissa")
     assert any(p.requires_grad for p in model.parameters())
-    assert [found.run_id for found in rosa_bench.load_records(tmp_path)] == [record.run_id]
+    assert [result.run_id for result in rosa_bench.load_records(tmp_path)] == [record.run_id]
 
 
 def test_a_second_run_at_the_same_time_is_refused(tmp_path, monkeypatch):
@@ -100,17 +100,17 @@ def test_attach_and_merge_preserve_the_models_function():
 
 
 @pytest.mark.parametrize(
-    ("method", "options", "said"),
+    ("method", "options", "message"),
     [
         ("lorra", {}, "method=lorra is not a choice: did you mean lora"),
         ("lora", {"rnk": 3}, "method.rnk is not a key: did you mean method.rank"),
         ("lora", {"rank": 0}, "method.rank=0"),
     ],
 )
-def test_wrong_methods_and_options_are_one_line(method, options, said):
+def test_wrong_methods_and_options_are_one_line(method, options, message):
     with pytest.raises(UsageError) as error:
         rosa_bench.attach(roberta(), method, **options)
-    assert said in str(error.value) and "\n" not in str(error.value)
+    assert message in str(error.value) and "\n" not in str(error.value)
 
 
 def test_the_console_script_is_the_module():

@@ -46,8 +46,8 @@ def test_decoding_again_gives_the_scores_of_the_run(method, tmp_path, capsys):
     record = run_experiment(small(tmp_path, "task=e2e", f"method={method}", *TRAINED))
     folder, out = tmp_path / record.run_id, tmp_path / "out.jsonl.gz"
     code, printed, _ = told(capsys, folder, "--json", "--out", out)
-    found = json.loads(printed)
-    assert code == EXIT_DONE and found["rows"] == 6 and found["scores"] == {"test": record.scores["test"]}
+    content = json.loads(printed)
+    assert code == EXIT_DONE and content["rows"] == 6 and content["scores"] == {"test": record.scores["test"]}
     paths = [folder / f"predictions-test{f'-{name}' if name else ''}.jsonl.gz" for name in record.variant_names]
     assert texts(out) == [text for path in paths for text in texts(path)]
 
@@ -63,8 +63,8 @@ def test_ranks_that_were_not_scored(dylora, tmp_path, capsys):
     assert list(scores["test"]) == ["r2", "r4"]
     arguments = ("--variant", "r4", "r3", "task.max_new_tokens=8", "--out", tmp_path / "out.jsonl", "--json")
     code, printed, _ = told(capsys, folder, *arguments)
-    found = json.loads(printed)["scores"]["test"]
-    assert code == EXIT_DONE and list(found) == ["r4", "r3"] and found["r4"] == scores["test"]["r4"]
+    content = json.loads(printed)["scores"]["test"]
+    assert code == EXIT_DONE and list(content) == ["r4", "r3"] and content["r4"] == scores["test"]["r4"]
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [row["variant"] for row in rows] == ["r4"] * 6 + ["r3"] * 6 and rows[0]["references"]
 
@@ -103,7 +103,7 @@ def test_rows_from_a_folder(dylora, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("--variant", "r9"), "--variant r9"),
         (("--variant", ""), "choose from r1, r2, r3, r4"),
@@ -121,9 +121,9 @@ def test_rows_from_a_folder(dylora, tmp_path, capsys):
         (("--out", "x.txt"), "several variants"),
     ],
 )
-def test_unsupported_options_are_one_line(dylora, capsys, arguments, said):
+def test_unsupported_options_are_one_line(dylora, capsys, arguments, message):
     code, out, err = told(capsys, dylora[0], *arguments)
-    assert code == EXIT_USAGE and said in err and not out and len(err.splitlines()) == 1
+    assert code == EXIT_USAGE and message in err and not out and len(err.splitlines()) == 1
 
 
 def test_folders_without_a_run_or_weights(dylora, tmp_path, capsys):

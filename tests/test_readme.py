@@ -100,8 +100,8 @@ def test_names_in_the_readme_exist():
 
 
 def test_the_table_matches_the_records(tmp_path, capsys):
-    told = README.partition("<!-- embedded: begin -->")[2].partition("<!-- embedded: end -->")[0].strip()
+    output = README.partition("<!-- embedded: begin -->")[2].partition("<!-- embedded: end -->")[0].strip()
     arguments = ["--runs", str(ROOT / "results" / "embedded.jsonl.gz"), "--suite", "embedded", "--no-plots"]
     assert tables.main([*arguments, "--out", str(tmp_path)]) == 0
-    assert told == (tmp_path / "embedded.md").read_text(encoding="utf-8").partition("\n\n")[2].strip()
-    assert told in capsys.readouterr().out
+    assert output == (tmp_path / "embedded.md").read_text(encoding="utf-8").partition("\n\n")[2].strip()
+    assert output in capsys.readouterr().out

@@ -44,13 +44,17 @@ def test_files_and_record_of_a_run(tmp_path):
         "predictions-validation_matched.jsonl.gz",
         "predictions-validation_mismatched.jsonl.gz",
     }
-    told = json.loads((folder / "record.json").read_text())
-    assert told["status"] == "done" and told["run_id"] == folder.name and told["key"].startswith(folder.name[-8:])
-    assert told["data"]["source"] == "embedded v1" and set(told["data"]["sha256"]) == set(run.task.splits)
-    assert set(told["scores"]) == {"validation_matched", "validation_mismatched"} and told["variant_names"] == [""]
-    assert {"metric", "split", "best_epoch", "best", "last"} <= set(told["primary"])
-    assert set(told["primary"]["best_scores"]) == set(told["scores"])
-    assert told["params"]["trainable"] < told["params"]["total"]
+    content = json.loads((folder / "record.json").read_text())
+    assert (
+        content["status"] == "done" and content["run_id"] == folder.name and content["key"].startswith(folder.name[-8:])
+    )
+    assert content["data"]["source"] == "embedded v1" and set(content["data"]["sha256"]) == set(run.task.splits)
+    assert set(content["scores"]) == {"validation_matched", "validation_mismatched"} and content["variant_names"] == [
+        ""
+    ]
+    assert {"metric", "split", "best_epoch", "best", "last"} <= set(content["primary"])
+    assert set(content["primary"]["best_scores"]) == set(content["scores"])
+    assert content["params"]["trainable"] < content["params"]["total"]
     assert {
         "train_s",
         "method_s",
@@ -59,10 +63,10 @@ def test_files_and_record_of_a_run(tmp_path):
         "tokens_per_s",
         "padding_fraction",
         "peak_rss_bytes",
-    } <= set(told["cost"])
-    assert {"weights", "gradients", "optimizer", "activations"} <= set(told["cost"]["memory"])
-    assert {"init_hash", "backbone_hash"} <= set(told["facts"]) and "torch" in told["env"]["packages"]
-    assert {"python", "device", "threads", "dtype", "platform"} <= set(told["env"])
+    } <= set(content["cost"])
+    assert {"weights", "gradients", "optimizer", "activations"} <= set(content["cost"]["memory"])
+    assert {"init_hash", "backbone_hash"} <= set(content["facts"]) and "torch" in content["env"]["packages"]
+    assert {"python", "device", "threads", "dtype", "platform"} <= set(content["env"])
     rows = [
         json.loads(line)
         for line in gzip.decompress((folder / "predictions-validation_matched.jsonl.gz").read_bytes()).splitlines()
@@ -306,13 +310,13 @@ def test_a_llama_generates_and_a_bert_cannot(backbone, tmp_path):
         run_experiment(small(tmp_path, "task=e2e", f"model.path={backbone('bert')}"))
 
 
-@pytest.mark.parametrize(("content", "said"), [(None, "cannot be loaded"), ("{", "cannot be loaded")])
-def test_a_folder_without_a_model_is_one_line(tmp_path, content, said):
+@pytest.mark.parametrize(("content", "message"), [(None, "cannot be loaded"), ("{", "cannot be loaded")])
+def test_a_folder_without_a_model_is_one_line(tmp_path, content, message):
     folder = tmp_path / "model"
     folder.mkdir()
     if content is not None:
         (folder / "config.json").write_text(content)
-    with pytest.raises(UsageError, match=said) as caught:
+    with pytest.raises(UsageError, match=message) as caught:
         run_experiment(small(tmp_path, f"model.path={folder}"))
     assert "\n" not in str(caught.value)
 
@@ -320,9 +324,12 @@ def test_a_folder_without_a_model_is_one_line(tmp_path, content, said):
 def test_an_unreachable_hub_model_is_one_line_with_alternatives(tmp_path):
     with pytest.raises(UsageError) as caught:
         run_experiment(small(tmp_path, "model=roberta_base"))
-    said = str(caught.value)
+    message = str(caught.value)
     assert (
-        "FacebookAI/roberta-base" in said and "model=auto" in said and "model.path=FOLDER" in said and "\n" not in said
+        "FacebookAI/roberta-base" in message
+        and "model=auto" in message
+        and "model.path=FOLDER" in message
+        and "\n" not in message
     )
 
 

@@ -34,12 +34,12 @@ def told(capsys, folder, *arguments):
 @pytest.mark.parametrize("references", ["refs.jsonl", "refs.txt"])
 def test_e2e_with_references_in_both_formats(files, capsys, references):
     code, out, _ = told(capsys, files, "--task", "e2e", "--references", str(files / references), "--json")
-    found = json.loads(out)
-    assert code == EXIT_DONE and found["rows"] == 2
-    assert found["scores"]["test"]["bleu"] == pytest.approx(100.0)
-    assert {"bleu", "nist", "rouge_l", "cider"} <= set(found["scores"]["test"])
-    assert set(found["scores"]["test"]) | set(found["absent"]) == {"bleu", "nist", "meteor", "rouge_l", "cider"}
-    assert found["scoring"]["convention"] == "official" and "mteval" in found["scoring"]["metrics"]["bleu"]
+    content = json.loads(out)
+    assert code == EXIT_DONE and content["rows"] == 2
+    assert content["scores"]["test"]["bleu"] == pytest.approx(100.0)
+    assert {"bleu", "nist", "rouge_l", "cider"} <= set(content["scores"]["test"])
+    assert set(content["scores"]["test"]) | set(content["absent"]) == {"bleu", "nist", "meteor", "rouge_l", "cider"}
+    assert content["scoring"]["convention"] == "official" and "mteval" in content["scoring"]["metrics"]["bleu"]
 
 
 def test_webnlg_as_text_with_its_subsets(files, capsys):
@@ -47,10 +47,10 @@ def test_webnlg_as_text_with_its_subsets(files, capsys):
     code, out, _ = told(capsys, files, *arguments)
     assert code == EXIT_DONE and "convention webnlg2017, raw references" in out
     rows = [line.split() for line in out.split("\n\n")[0].splitlines()]
-    found = {split: float(value) for split, name, value in (row for row in rows if len(row) == 3) if name == "bleu"}
-    assert found.pop("test_seen") == 100.0
+    result = {split: float(value) for split, name, value in (row for row in rows if len(row) == 3) if name == "bleu"}
+    assert result.pop("test_seen") == 100.0
     # these scripts turn outputs into ASCII before they split them, references after: outside of ASCII a copy is none
-    assert set(found) == {"test", "test_unseen"} and all(value < 100 for value in found.values())
+    assert set(result) == {"test", "test_unseen"} and all(value < 100 for value in result.values())
 
 
 def test_predictions_are_compared_with_a_split_of_the_task(tmp_path, capsys):
@@ -71,7 +71,7 @@ def test_glue_predictions_are_numbers(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("--task", "e3e"), "did you mean"),
         (("--task", "e2e", "--scoring", "best"), "task.scoring"),
@@ -84,7 +84,7 @@ def test_glue_predictions_are_numbers(tmp_path, capsys):
         (("--task", "e2e", "data=local", "data.dir={}"), "e2e_nlg"),
     ],
 )
-def test_invalid_files_are_one_line(files, capsys, arguments, said):
+def test_invalid_files_are_one_line(files, capsys, arguments, message):
     for name, text in {
         "broken": "{",
         "empty": "",
@@ -93,7 +93,7 @@ def test_invalid_files_are_one_line(files, capsys, arguments, said):
     }.items():
         (files / f"{name}.jsonl").write_text(text)
     code, out, err = told(capsys, files, *(argument.format(files) for argument in arguments))
-    assert code == EXIT_USAGE and said in err and not out and len(err.splitlines()) == 1
+    assert code == EXIT_USAGE and message in err and not out and len(err.splitlines()) == 1
 
 
 def test_bytes_that_are_not_utf8(files, capsys):

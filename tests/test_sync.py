@@ -56,7 +56,7 @@ def runs(tmp_path):
 def test_uploaded_runs_are_skipped(runs, capsys):
     assert [folder.parent.parent.name for folder in sync.waiting(runs)] == ["second"]
     assert sync.main(["--runs", str(runs), "--dry-run"]) == EXIT_DONE
-    assert "second" in (said := capsys.readouterr().out) and "first" not in said
+    assert "second" in (message := capsys.readouterr().out) and "first" not in message
 
 
 def test_each_run_is_uploaded_once(runs, monkeypatch, capsys):
@@ -96,9 +96,9 @@ def test_a_real_offline_run_with_a_server_of_nonsense(tmp_path, monkeypatch, cap
 
 def test_an_online_mirror_without_a_server_is_kept_offline(tmp_path):
     folder = folder_with(tmp_path / "run", "done")
-    told = json.loads((folder / "record.json").read_text())
-    told["config"]["tracker"]["mode"] = "online"
-    (folder / "record.json").write_text(json.dumps(told))
+    content = json.loads((folder / "record.json").read_text())
+    content["config"]["tracker"]["mode"] = "online"
+    (folder / "record.json").write_text(json.dumps(content))
     environment = os.environ | {"WANDB_API_KEY": KEY, "HOME": str(tmp_path)}
     with server() as address:
         environment["WANDB_BASE_URL"] = address

@@ -49,12 +49,12 @@ def test_info_may_have_a_value():
 
 
 @pytest.mark.parametrize(
-    ("line", "said"), [("--multirn", "did you mean --multirun"), ("task=cola -cn", "needs a value")]
+    ("line", "message"), [("--multirn", "did you mean --multirun"), ("task=cola -cn", "needs a value")]
 )
-def test_wrong_flags_are_one_line(line, said, capfd):
+def test_wrong_flags_are_one_line(line, message, capfd):
     assert cli.main(line.split()) == 2
     printed = capfd.readouterr().err
-    assert said in printed and printed.count("\n") == 1
+    assert message in printed and printed.count("\n") == 1
 
 
 @pytest.mark.parametrize("quote", ["", "'", '"'])
@@ -90,16 +90,16 @@ def test_references_in_the_output_folder():
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "message"),
     [
         ("output_dir=/r/${method.nme}", "output_dir: ${method.nme} is not a key: did you mean method.name"),
         ("train.lr=${train.warmupp}", "train.lr: ${train.warmupp} is not a key: did you mean train.warmup"),
     ],
 )
-def test_references_to_unknown_keys(override, said):
+def test_references_to_unknown_keys(override, message):
     with pytest.raises(UsageError) as error:
         compose([override])
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 @pytest.mark.parametrize(

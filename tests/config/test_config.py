@@ -68,11 +68,11 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize(("override", "said"), WRONG.items())
-def test_a_fault_is_one_line(override, said, capsys):
+@pytest.mark.parametrize(("override", "message"), WRONG.items())
+def test_a_fault_is_one_line(override, message, capsys):
     assert cli.main([override]) == 2
     err = capsys.readouterr().err
-    assert err.startswith("rosa_bench: ") and err.count("\n") == 1 and said in err, err
+    assert err.startswith("rosa_bench: ") and err.count("\n") == 1 and message in err, err
 
 
 def test_all_faults_are_reported_at_once(capsys):

@@ -33,9 +33,9 @@ def test_runs_equal_those_of_hydra(overrides):
     try:
         expected = compose(overrides)
     except UsageError as error:
-        with pytest.raises(UsageError) as found:
+        with pytest.raises(UsageError) as result:
             composer()(overrides)
-        assert str(found.value) == str(error)
+        assert str(result.value) == str(error)
     else:
         assert composer()(overrides) == expected
 
@@ -50,9 +50,9 @@ def test_overrides_of_suites_need_no_hydra(monkeypatch):
 def test_faults_equal_those_of_hydra(wrong):
     with pytest.raises(UsageError) as expected:
         compose(["method=lora", wrong])
-    with pytest.raises(UsageError) as found:
+    with pytest.raises(UsageError) as result:
         composer()(["method=lora", wrong])
-    assert str(found.value) == str(expected.value)
+    assert str(result.value) == str(expected.value)
 
 
 def test_runs_share_no_values():

@@ -74,9 +74,9 @@ def test_valid_values_pass(values):
     check(Outer, values, "at")
 
 
-@pytest.mark.parametrize(("values", "said"), WRONG)
-def test_an_invalid_value_is_one_line(values, said):
+@pytest.mark.parametrize(("values", "message"), WRONG)
+def test_an_invalid_value_is_one_line(values, message):
     kept = ["free"] if "free" in values else []
     with pytest.raises(UsageError) as error:
         check(Outer, values, "at", kept)
-    assert said in str(error.value) and "\n" not in str(error.value)
+    assert message in str(error.value) and "\n" not in str(error.value)

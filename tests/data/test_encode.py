@@ -91,9 +91,9 @@ def test_inputs_are_truncated_before_targets_and_both_are_counted(backbone):
     target = [*tokenizer(f" {text}")["input_ids"], tokenizer.eos_token_id]
     counted = {}
     for room in (100, len(target) + 3, len(target), len(target) - 1):
-        found = task.encode(task.parse(row, "here"), tokenizer, room)
-        assert found.input_ids[-len(target) :] == target[:room] and len(found.input_ids) <= room
-        counted[room - len(target)] = (found.cut, found.cut_target)
+        result = task.encode(task.parse(row, "here"), tokenizer, room)
+        assert result.input_ids[-len(target) :] == target[:room] and len(result.input_ids) <= room
+        counted[room - len(target)] = (result.cut, result.cut_target)
     assert list(counted.values()) == [(False, False), (True, False), (True, False), (True, True)]
 
 

@@ -27,13 +27,13 @@ def local(task: str, *overrides: str):
 @pytest.mark.parametrize(("task", "split", "count", "balance"), ROWS)
 def test_glue_files_match_the_manifest(task, split, count, balance):
     run = local(task)
-    found = load_split(run.task, run.data, split)
-    assert found.rows == len(found.examples) == int(count)
-    told = dict(re.findall(r"(\d+): (\d+)", balance))
-    if told:
-        assert Counter(example.label for example in found.examples) == {int(k): int(v) for k, v in told.items()}
+    loaded = load_split(run.task, run.data, split)
+    assert loaded.rows == len(loaded.examples) == int(count)
+    output = dict(re.findall(r"(\d+): (\d+)", balance))
+    if output:
+        assert Counter(example.label for example in loaded.examples) == {int(k): int(v) for k, v in output.items()}
     else:
-        assert run.task.kind.name == "regress" and all(0 <= example.label <= 5 for example in found.examples)
+        assert run.task.kind.name == "regress" and all(0 <= example.label <= 5 for example in loaded.examples)
 
 
 def test_matthews_of_the_majority_class_is_undefined(shared_data):
@@ -72,5 +72,5 @@ def _there(run, split: str) -> bool:
 )
 def test_data_to_text_rows_load(task, split, rows, shared_data):
     run = local(task)
-    found = load_split(run.task, run.data, split)
-    assert found.rows == rows and all(example.references for example in found.examples)
+    loaded = load_split(run.task, run.data, split)
+    assert loaded.rows == rows and all(example.references for example in loaded.examples)

@@ -79,10 +79,10 @@ BROKEN = {
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_malformed_row_is_named_with_file_and_line(tmp_path, name):
-    content, said = BROKEN[name]
+    content, message = BROKEN[name]
     with pytest.raises(UsageError) as caught:
         local(tmp_path, content)
-    assert said in str(caught.value) and "\n" not in str(caught.value)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("cut", [-6, 12, 20])
@@ -281,10 +281,10 @@ def served_upstream(task: str, hub_server, monkeypatch):
 @pytest.mark.parametrize("task", ["e2e", "dart", "webnlg"])
 def test_a_set_missing_on_the_hub_is_read_from_upstream(task, hub_server, hub_offline, monkeypatch):
     run, path = served_upstream(task, hub_server, monkeypatch)
-    found = load_split(run.task, run.data, "test")
-    assert found.upstream == f"org/set@{'c' * 40}" and hub_server.requests.count(f"GET {path}") == 1
-    assert task == "webnlg" or found.examples[0].id == "org/hub/test row 0"
-    texts = [(example.texts[0], example.references, example.subset) for example in found.examples]
+    loaded = load_split(run.task, run.data, "test")
+    assert loaded.upstream == f"org/set@{'c' * 40}" and hub_server.requests.count(f"GET {path}") == 1
+    assert task == "webnlg" or loaded.examples[0].id == "org/hub/test row 0"
+    texts = [(example.texts[0], example.references, example.subset) for example in loaded.examples]
     assert (
         texts
         == {
@@ -294,7 +294,7 @@ def test_a_set_missing_on_the_hub_is_read_from_upstream(task, hub_server, hub_of
         }[task]
     )
     hub_offline()
-    assert load_split(run.task, run.data, "test") == found and hub_server.requests.count(f"GET {path}") == 1
+    assert load_split(run.task, run.data, "test") == loaded and hub_server.requests.count(f"GET {path}") == 1
 
 
 def test_an_upstream_file_that_was_changed_is_refused(hub_server, hub_offline, monkeypatch):
@@ -323,10 +323,10 @@ def test_a_temporary_failure_of_the_hub_does_not_use_upstream_files(hub_server, 
 
 def test_a_damaged_upstream_file_in_the_cache_is_downloaded_again(hub_server, monkeypatch):
     run, path = served_upstream("webnlg", hub_server, monkeypatch)
-    found = load_split(run.task, run.data, "test")
+    loaded = load_split(run.task, run.data, "test")
     (kept,) = (cache_dir() / "upstream").glob(upstream.blob_id(hub_server.raw[path]))
     kept.write_bytes(b"{}")
-    assert load_split(run.task, run.data, "test") == found and hub_server.requests.count(f"GET {path}") == 2
+    assert load_split(run.task, run.data, "test") == loaded and hub_server.requests.count(f"GET {path}") == 2
 
 
 def test_an_invalid_parquet_file_is_named(hub_server):

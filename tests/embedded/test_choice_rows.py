@@ -48,9 +48,9 @@ def test_rows_have_the_fields_of_the_real_set(task, split):
 
 @pytest.mark.parametrize(("task", "split"), [s for s in SPLITS if s[0] != "sciq"])
 def test_right_answers_are_uniform_over_positions(task, split):
-    found = Counter(e.label for e in examples(task, split))
-    share = 1 / len(found)
-    assert all(count / found.total() == pytest.approx(share, abs=0.06) for count in found.values())
+    result = Counter(e.label for e in examples(task, split))
+    share = 1 / len(result)
+    assert all(count / result.total() == pytest.approx(share, abs=0.06) for count in result.values())
 
 
 @pytest.mark.parametrize("task", embedded.CHOICE_TASKS)
@@ -63,35 +63,35 @@ def test_no_question_is_in_two_splits(task):
 def test_sentences_respect_the_reservation(task):
     """Right answers of scored splits are reserved; answers of training rows are not."""
     for split in embedded.splits(task):
-        found = examples(task, split)
+        result = examples(task, split)
         if split == "train":
-            assert not any(reserved(text) for e in found for text in e.texts[1:])
+            assert not any(reserved(text) for e in result for text in e.texts[1:])
         else:
-            assert all(reserved(e.texts[1 + e.label]) for e in found)
+            assert all(reserved(e.texts[1 + e.label]) for e in result)
 
 
 @pytest.mark.parametrize("task", embedded.CHOICE_TASKS)
 def test_the_reservation_covers_the_text_of_a_row(task):
-    g, found = Grammar(f"test-{task}"), []
-    while len(found) < 50:
+    g, result = Grammar(f"test-{task}"), []
+    while len(result) < 50:
         q = choices.DRAWS[task](g, True)
         if q is not None:
-            found.append(q)
-    for q in found:
+            result.append(q)
+    for q in result:
         whole = " ".join([q.support, q.question, *q.answers, f"{q.question} {q.answers[0]}"]).lower()
         assert q.sentences and all(text.lower() in whole for text in (*q.sentences, *q.others))
 
 
 @pytest.mark.parametrize("task", ["openbookqa", "arc_challenge", "piqa"])
 def test_length_does_not_reveal_the_right_answer(task):
-    found = [e for split in embedded.splits(task) for e in examples(task, split)]
-    chance = 1 / (len(found[0].texts) - 1)
+    result = [e for split in embedded.splits(task) for e in examples(task, split)]
+    chance = 1 / (len(result[0].texts) - 1)
     for choose in (min, max):
-        right = sum(choose(e.texts[1:], key=len) == e.texts[1 + e.label] for e in found) / len(found)
+        right = sum(choose(e.texts[1:], key=len) == e.texts[1 + e.label] for e in result) / len(result)
         assert right < chance + 0.15, (choose.__name__, right)
 
 
 @pytest.mark.parametrize("task", sorted(DIGESTS))
 def test_rows_never_change(task):
-    told = json.dumps([embedded.rows(task, split) for split in embedded.splits(task)], sort_keys=True)
-    assert sha256(told.encode()).hexdigest() == DIGESTS[task]
+    output = json.dumps([embedded.rows(task, split) for split in embedded.splits(task)], sort_keys=True)
+    assert sha256(output.encode()).hexdigest() == DIGESTS[task]

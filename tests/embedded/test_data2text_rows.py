@@ -130,8 +130,8 @@ def test_splits_share_neither_an_input_nor_a_reference(task: str) -> None:
 
 def test_most_names_of_the_scored_e2e_splits_are_new() -> None:
     def names(split: str, key: str) -> list[str]:
-        found = [parse_meaning(row["meaning_representation"]) for row in data2text.rows("e2e", split)]
-        return [meaning[key] for meaning in found if key in meaning]
+        meanings = [parse_meaning(row["meaning_representation"]) for row in data2text.rows("e2e", split)]
+        return [meaning[key] for meaning in meanings if key in meaning]
 
     for split in SCORED:
         for key in ("name", "near"):

@@ -57,10 +57,10 @@ def test_claims_follow_as_labelled(label: int) -> None:
     for _ in range(80):
         claim = inference.draw_hypothesis(g)
         premise = inference.find_premise(g, claim, label)
-        told = [holds(w, claim[1], claim[2]) for w in worlds if holds(w, *premise)]
-        assert told, (premise, claim)
+        output = [holds(w, claim[1], claim[2]) for w in worlds if holds(w, *premise)]
+        assert output, (premise, claim)
         seen = {inference.ENTAILED: {True}, inference.NEUTRAL: {True, False}, inference.CONTRADICTED: {False}}[label]
-        assert set(told) == seen, (premise, claim)
+        assert set(output) == seen, (premise, claim)
 
 
 def test_hypothesis_is_drawn_before_the_label() -> None:
@@ -93,9 +93,9 @@ def test_every_style_mentions_every_part() -> None:
     for _ in range(500):
         e = events.draw_event(g, 3)
         for style in events.STYLES:
-            told = events.tell(e, style)
+            output = events.tell(e, style)
             for part in (e.agent.text(), e.patient.text(), e.place, e.time, e.manner):
-                assert part in told, (told, part)
+                assert part in output, (output, part)
 
 
 def test_a_cause_names_the_referent_of_the_pronoun() -> None:

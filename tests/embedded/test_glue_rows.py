@@ -93,8 +93,8 @@ def test_scored_texts_are_reserved_and_train_texts_are_not(task: str, split: str
 
 @pytest.mark.parametrize(("task", "split"), SPLITS)
 def test_rows_are_unique(task: str, split: str) -> None:
-    told = [tuple(normalise(row[field]) for field in FIELDS[task]) for row in embedded.rows(task, split)]
-    assert len(set(told)) == len(told)
+    output = [tuple(normalise(row[field]) for field in FIELDS[task]) for row in embedded.rows(task, split)]
+    assert len(set(output)) == len(output)
 
 
 def test_scored_splits_share_no_text() -> None:
@@ -155,8 +155,8 @@ def test_word_counts_do_not_reveal_acceptability() -> None:
         counts = CountVectorizer(ngram_range=(1, longest), token_pattern=r"[\w'-]+|[?.,]")
         model = LogisticRegression(C=0.3, solver="liblinear", class_weight="balanced")
         model.fit(counts.fit_transform([r["sentence"] for r in train]), [r["label"] for r in train])
-        told = model.predict(counts.transform([r["sentence"] for r in scored]))
-        assert 100 * matthews_corrcoef([r["label"] for r in scored], told) < 15
+        output = model.predict(counts.transform([r["sentence"] for r in scored]))
+        assert 100 * matthews_corrcoef([r["label"] for r in scored], output) < 15
 
 
 def test_writing_is_fast(seconds: float) -> None:
@@ -165,8 +165,8 @@ def test_writing_is_fast(seconds: float) -> None:
 
 @pytest.mark.parametrize("task", sorted(DIGESTS))
 def test_rows_never_change(task: str) -> None:
-    told = json.dumps([embedded.rows(task, split) for split in embedded.splits(task)], sort_keys=True)
-    assert sha256(told.encode()).hexdigest() == DIGESTS[task]
+    output = json.dumps([embedded.rows(task, split) for split in embedded.splits(task)], sort_keys=True)
+    assert sha256(output.encode()).hexdigest() == DIGESTS[task]
 
 
 def test_unknown_names_are_refused() -> None:

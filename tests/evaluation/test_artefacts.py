@@ -23,13 +23,13 @@ def test_a_later_artefact_equals_that_of_a_run_that_saved_it(tmp_path, method, f
     run_experiment(small(expected, *common, "save=merged"))
     run_experiment(small(later, *common, first))
     before = (folder_of(later) / "record.json").read_bytes()
-    asked = small(later, *common, "save=merged")
-    assert report_if_done(asked) is None
-    run_experiment(asked)
+    record = small(later, *common, "save=merged")
+    assert report_if_done(record) is None
+    run_experiment(record)
     assert (folder_of(later) / "record.json").read_bytes() == before
     ours, theirs = (load_file(folder_of(f) / "merged" / "model.safetensors") for f in (later, expected))
     assert ours.keys() == theirs.keys() and all(ours[name].equal(theirs[name]) for name in ours)
-    assert report_if_done(asked) == 0
+    assert report_if_done(record) == 0
 
 
 def test_an_adapter_of_kept_checkpoints(tmp_path):
@@ -43,9 +43,9 @@ def test_an_adapter_of_kept_checkpoints(tmp_path):
 
 def test_without_weights_the_message_says_what_to_do(tmp_path, capfd):
     run_experiment(small(tmp_path, "method=lora", "train.max_steps=2"))
-    for asked in ("save=merged", "save=adapter", "train.keep_checkpoints=true"):
-        again = small(tmp_path, "method=lora", "train.max_steps=2", asked)
-        with pytest.raises(UsageError, match=f"train it again with force=true {asked}$"):
+    for requested in ("save=merged", "save=adapter", "train.keep_checkpoints=true"):
+        again = small(tmp_path, "method=lora", "train.max_steps=2", requested)
+        with pytest.raises(UsageError, match=f"train it again with force=true {requested}$"):
             run_experiment(again)
         assert cell_code(again) == 2 and "kept no trained weights" in capfd.readouterr().err
 

@@ -97,9 +97,9 @@ def test_peft_computes_the_logits_of_every_variant(method, task, tmp_path):
     for name, folder in folders.items():
         loaded = peft.PeftModel.from_pretrained(fresh(one), folder).eval()
         with torch.no_grad(), one.run.method.active(one.model, name):
-            expected, found = one.model(**batch).logits, loaded(**batch).logits
-        found = found[:, -expected.shape[1] :] if task == "e2e" else found
-        assert torch.allclose(found, expected, atol=2e-4)
+            expected, result = one.model(**batch).logits, loaded(**batch).logits
+        result = result[:, -expected.shape[1] :] if task == "e2e" else result
+        assert torch.allclose(result, expected, atol=2e-4)
         assert (expected - plain).abs().max() > 2e-3
         assert transformers.AutoTokenizer.from_pretrained(folder).get_vocab() == one.tokenizer.get_vocab()
 
@@ -200,8 +200,8 @@ def test_a_merged_model_keeps_its_cache_and_generation_defaults(use_cache, tmp_p
     (merged,) = (tmp_path / "runs").glob("*/merged")
     assert f"saved: {merged} (epoch 1, the last)" in out
     assert json.loads((merged / "config.json").read_text())["use_cache"] is use_cache
-    found = json.loads((merged / "generation_config.json").read_text())
-    assert {name: found.get(name, False) for name in defaults} == defaults
+    content = json.loads((merged / "generation_config.json").read_text())
+    assert {name: content.get(name, False) for name in defaults} == defaults
     text = transformers.pipeline("text-generation", model=str(merged))("name : fox", max_new_tokens=3)
     assert text[0]["generated_text"].startswith("name : fox")
 

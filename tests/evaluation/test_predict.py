@@ -60,8 +60,8 @@ def test_the_search_of_lora_with_virtual_tokens(method):
     steps(run, model, rows, 2, 1e-2)
     examples = load_split(run.task, run.data, "test", 4).examples
     plain = dataclasses.replace(run, task=dataclasses.replace(run.task, search="transformers"))
-    found = decoded(run, model, tokenizer, examples, 4)
-    assert found == decoded(plain, model, tokenizer, examples, 4)
+    result = decoded(run, model, tokenizer, examples, 4)
+    assert result == decoded(plain, model, tokenizer, examples, 4)
     assert predict.decoder_of(run.task, model) == "rosa_bench.evaluation.search.search"
     assert (predict.decoder_of(plain.task, model) == "transformers.generate") == (method != "lora")
     beams = dataclasses.replace(run, task=dataclasses.replace(run.task, num_beams=5, no_repeat_ngram=2))
@@ -85,9 +85,9 @@ def test_equal_inputs_are_decoded_once(monkeypatch):
     sizes = []
     original = predict._generated
     monkeypatch.setattr(predict, "_generated", lambda *a: sizes.append(len(a[3])) or original(*a))
-    found = decoded(run, model, tokenizer, [*examples, *again], 9)
-    assert sizes == [3] and found[3].value == found[0].value
-    assert (found[3].id, found[3].references) == ("again", ("other",))
+    result = decoded(run, model, tokenizer, [*examples, *again], 9)
+    assert sizes == [3] and result[3].value == result[0].value
+    assert (result[3].id, result[3].references) == ("again", ("other",))
 
 
 def test_a_journal_keeps_complete_batches_of_the_same_decoding(tmp_path):

@@ -123,9 +123,9 @@ def test_texts_that_end_never_early_or_immediately(beams, bias):
     model.lm_head.bias = nn.Parameter(torch.zeros(len(embeddings)))
     model.lm_head.bias.data[END] = bias
     prompts = inputs(*range(1, 24))
-    found = together(model, prompts, options(num_beams=beams, length_penalty=0.8))
-    assert found == one_by_one(model, prompts, options(num_beams=beams, length_penalty=0.8))
-    lengths = {len(text) for text in found}
+    result = together(model, prompts, options(num_beams=beams, length_penalty=0.8))
+    assert result == one_by_one(model, prompts, options(num_beams=beams, length_penalty=0.8))
+    lengths = {len(text) for text in result}
     assert {-30.0: lengths == {16}, 1.0: True, 6.0: min(lengths) < 16, 12.0: max(lengths) < 3}[bias]
 
 
@@ -141,14 +141,14 @@ def ending(bias, seed=5):
 @pytest.mark.parametrize("ngram", [0, 2, 4])
 def test_the_search_of_lora(beams, ngram):
     """Rare, medium and frequent ends; repetitive texts, so that bans and penalties have an effect."""
-    prompts, found = inputs(7, 1, 12, 5), []
+    prompts, result = inputs(7, 1, 12, 5), []
     for penalty, repetition, new in itertools.product((0.0, 0.8, 1.0, 2.0, -1.0), (1.0, 1.3), (1, 14)):
         model = ending({0.0: 2.0, 0.8: 0.0, 1.0: 3.0, 2.0: 1.0, -1.0: 2.0}[penalty])
         how = options(num_beams=beams, no_repeat_ngram=ngram, length_penalty=penalty, max_new_tokens=new)
         how = dataclasses.replace(how, repetition_penalty=repetition, rules="lora")
-        found.append(together(model, prompts, how))
-        assert found[-1] == [lora_search(model, prompt, how) for prompt in prompts], how
-    lengths = {len(text) for texts in found for text in texts}
+        result.append(together(model, prompts, how))
+        assert result[-1] == [lora_search(model, prompt, how) for prompt in prompts], how
+    lengths = {len(text) for texts in result for text in texts}
     assert {1, 14} < lengths and min(lengths) < 8
 
 
@@ -181,16 +181,16 @@ def test_ngrams_of_the_input_are_banned_or_not(kind, beams):
 def test_maximum_length_of_a_text(gpt2, new):
     prompts = inputs(3, 9, 4)
     how = options(max_new_tokens=new, no_repeat_ngram=3)
-    found = together(gpt2, prompts, how)
-    assert found == one_by_one(gpt2, prompts, how) and max(map(len, found)) == new
+    result = together(gpt2, prompts, how)
+    assert result == one_by_one(gpt2, prompts, how) and max(map(len, result)) == new
 
 
 def test_one_input_and_many(gpt2):
     prompts = inputs(*[1 + i % 20 for i in range(80)])
     how = options(no_repeat_ngram=4, length_penalty=0.8)
-    found = together(gpt2, prompts, how)
-    assert found[:12] == [together(gpt2, [prompt], how)[0] for prompt in prompts[:12]]
-    assert found[40:52] == one_by_one(gpt2, prompts[40:52], how)
+    result = together(gpt2, prompts, how)
+    assert result[:12] == [together(gpt2, [prompt], how)[0] for prompt in prompts[:12]]
+    assert result[40:52] == one_by_one(gpt2, prompts[40:52], how)
 
 
 @pytest.mark.parametrize("kind", tree_cache.KINDS)
@@ -264,8 +264,8 @@ def test_the_largest_of_sums(words):
     draw = torch.Generator().manual_seed(words)
     values, offsets = (torch.randn(*shape, generator=draw) for shape in ((3, 4, words), (3, 4)))
     wanted = (values + offsets[..., None]).flatten(1).topk(8)
-    found, index = largest(values, offsets, 8)
-    assert torch.equal(found, wanted.values) and torch.equal(index, wanted.indices)
+    result, index = largest(values, offsets, 8)
+    assert torch.equal(result, wanted.values) and torch.equal(index, wanted.indices)
 
 
 @pytest.mark.skipif(not onednn.available(), reason="this torch has no oneDNN operator")
@@ -277,10 +277,10 @@ def test_onednn_products_are_correct():
         usual = model(ids).logits
         with onednn.forward_only(model):
             assert "forward" in model.lm_head.__dict__
-            found = model(ids).logits
+            result = model(ids).logits
             with torch.autocast("cpu", torch.bfloat16):
                 half = model(ids).logits
         with torch.autocast("cpu", torch.bfloat16):
             assert torch.equal(half, model(ids).logits)
-    torch.testing.assert_close(found, usual, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(result, usual, rtol=1e-4, atol=1e-4)
     assert "forward" not in model.lm_head.__dict__

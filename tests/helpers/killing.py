@@ -243,8 +243,8 @@ def killed_at_random(folder: Path, method: str, name: str, kills: int, seed: str
             tally.kills += 1
             continue
         assert code == 0, log.read_text()
-        found = result(parts)
-        assert not differences(expected, found), (tally, differences(expected, found), log.read_text())
+        actual = result(parts)
+        assert not differences(expected, actual), (tally, differences(expected, actual), log.read_text())
         tally.finished += 1
         shutil.rmtree(parts)
     return tally

@@ -25,9 +25,9 @@ Group = list[Statistic]
 POSITIVE = {"matthews": 0.7, "f1": 0.68, "accuracy": 0.5}  # share of the class 1, as in CoLA and MRPC
 
 
-def score_of(found: Statistic) -> Statistic:
+def score_of(result: Statistic) -> Statistic:
     """The statistic, with its score on all examples in place of an official score."""
-    return Statistic(float(found.resampled(np.ones((1, found.examples)))[0]), *list(vars(found).values())[1:])
+    return Statistic(float(result.resampled(np.ones((1, result.examples)))[0]), *list(vars(result).values())[1:])
 
 
 def classes(metric: str, drawn: np.random.Generator, examples: int, runs: tuple[int, int], effect: float):
@@ -44,8 +44,8 @@ def scores(metric: str, drawn: np.random.Generator, examples: int, runs: tuple[i
     labels = drawn.integers(0, 26, examples) / 5
     common = labels + 0.7 * drawn.standard_normal(examples)
     for count, better in zip(runs, (effect, 0.0), strict=True):
-        said = common + 0.7 * math.exp(-better) * drawn.standard_normal((count, examples))
-        yield [score_of(metrics.find(metric).statistic(row, labels)) for row in said]
+        message = common + 0.7 * math.exp(-better) * drawn.standard_normal((count, examples))
+        yield [score_of(metrics.find(metric).statistic(row, labels)) for row in message]
 
 
 WORDS = [f"w{i}" for i in range(40)]
@@ -90,12 +90,12 @@ def p_values(
 ) -> np.ndarray:
     """The p value of every data set."""
     maker = Texts() if metric == "bleu" else MAKERS[metric]
-    found = []
+    results = []
     for number in range(datasets):
         ours, theirs = maker(metric, np.random.default_rng([seed, number]), examples, runs, effect)
         difference = np.mean([run.score for run in ours]) - np.mean([run.score for run in theirs])
-        found.append(examples_test(metrics.traits(metric)[0], float(difference), ours, theirs, resamples)[2])
-    return np.array(found, float)
+        results.append(examples_test(metrics.traits(metric)[0], float(difference), ours, theirs, resamples)[2])
+    return np.array(results, float)
 
 
 def families(tests: int, examples: int, datasets: int, seed: int = 1) -> int:
@@ -128,11 +128,11 @@ def covered(shape: str, n: int, samples: int, seed: int = 1) -> tuple[int, int, 
     make, mean, median = SHAPES[shape]
     drawn = np.random.default_rng(seed)
     values = make(drawn, (samples, n))
-    found = [summary(row) for row in values.tolist()]
-    means = sum(s.low is not None and s.high is not None and s.low <= mean <= s.high for s in found)
+    result = [summary(row) for row in values.tolist()]
+    means = sum(s.low is not None and s.high is not None and s.low <= mean <= s.high for s in result)
     medians = sum(
         s.median_low is not None and s.median_high is not None and s.median_low <= median <= s.median_high
-        for s in found
+        for s in result
     )
     resampled = values[:, drawn.integers(0, n, (400, n))].mean(2)
     low, high = np.quantile(resampled, [0.025, 0.975], axis=1)
@@ -158,8 +158,8 @@ def holding(examples: int, seeds: int, spread: float, datasets: int, seed: int =
                 ]
             )
         p = examples_test("signs", 0.0, *groups, 20)[2]
-        found = seed_interval(*({i: run.score for i, run in enumerate(group)} for group in groups))
-        apart = found.low is not None and found.high is not None and (found.low > 0 or found.high < 0)
+        result = seed_interval(*({i: run.score for i, run in enumerate(group)} for group in groups))
+        apart = result.low is not None and result.high is not None and (result.low > 0 or result.high < 0)
         by_examples += (differs := p is not None and p < ALPHA)
         by_seeds += apart
         by_both += differs and apart
@@ -171,7 +171,7 @@ def lines(datasets: int, resamples: int) -> Iterator[str]:
     yield "| values | seeds | mean, Student | median | mean, percentile bootstrap |\n|---|---|---|---|---|"
     for shape in SHAPES:
         for n in (3, 5, 10):
-            shares = (f"{100 * found / datasets:.1f} %" for found in covered(shape, n, datasets))
+            shares = (f"{100 * result / datasets:.1f} %" for result in covered(shape, n, datasets))
             yield f"| {shape} | {n} | {' | '.join(shares)} |"
     sizes = [(runs, examples) for runs in ((1, 1), (5, 5)) for examples in (50, 200, 500)]
     yield "\n| runs | " + " | ".join(f"{ours} + {theirs}, {examples}" for (ours, theirs), examples in sizes) + " |"
@@ -185,7 +185,7 @@ def lines(datasets: int, resamples: int) -> Iterator[str]:
     yield f"\nany of 5 methods, by accuracy on 200 examples, after Holm's correction: {100 * share:.1f} %"
     yield "\n| sd between seeds | p < 0.05 | seeds' interval without 0 | both |\n|---|---|---|---|"
     for spread in (0.0, 0.1, 0.3):
-        shares = (f"{100 * found / datasets:.1f} %" for found in holding(500, 5, spread, datasets))
+        shares = (f"{100 * result / datasets:.1f} %" for result in holding(500, 5, spread, datasets))
         yield f"| {spread:g} logits | {' | '.join(shares)} |"
 
 

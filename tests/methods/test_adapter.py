@@ -48,14 +48,14 @@ def closed_form(kind: str, variant: str, bottleneck: int) -> int:
     ],
 )
 def test_counts_of_the_papers(kind, variant, bottleneck, printed):
-    found = count(kind, variant=variant, bottleneck=bottleneck)
-    assert found == closed_form(kind, variant, bottleneck)
-    assert round(found / 1e6, 2) == printed
+    result = count(kind, variant=variant, bottleneck=bottleneck)
+    assert result == closed_form(kind, variant, bottleneck)
+    assert round(result / 1e6, 2) == printed
 
 
 def test_no_bottleneck_gives_the_count_printed_for_adapter_h():
-    found = {round(closed_form("gpt2_medium", "houlsby", b) / 1e6, 2) for b in range(1, 300)}
-    assert 11.06 in found and 11.09 not in found
+    result = {round(closed_form("gpt2_medium", "houlsby", b) / 1e6, 2) for b in range(1, 300)}
+    assert 11.06 in result and 11.09 not in result
 
 
 def loaded(folder) -> transformers.PreTrainedModel:

@@ -62,9 +62,9 @@ def _what_the_method_does(request):
 
 @EACH
 def test_refusals_are_one_line_and_at_least_one_mini_is_supported(method):
-    found = [refusal(method, mini) for mini in MINIS]
-    assert "" in found
-    assert all(not why or (method in why and "\n" not in why) for why in found)
+    result = [refusal(method, mini) for mini in MINIS]
+    assert "" in result
+    assert all(not why or (method in why and "\n" not in why) for why in result)
 
 
 def rate(run, name: str) -> float:
@@ -129,9 +129,9 @@ def other_process():
 def load_and_score(overrides: tuple[str, ...], folder: Path, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     run = composed(*overrides)
     model, _ = load(run.model, run.task, 3)
-    told = hashing.tensor_hash(dict(model.base_model.named_parameters()))
+    digest = hashing.tensor_hash(dict(model.base_model.named_parameters()))
     run.method.attach(model, 3)
-    checkpoints.load_adapter(model, run.method, folder, told)
+    checkpoints.load_adapter(model, run.method, folder, digest)
     with predict.evaluating(model):
         return model(**batch).logits.clone()
 
@@ -141,12 +141,12 @@ def load_and_score(overrides: tuple[str, ...], folder: Path, batch: dict[str, to
 def test_saves_loads_and_merges(method, name, tmp_path, other_process):
     overrides = (f"method={method}", *on(name))
     run, model, _, rows = prepared(method, name)
-    told = hashing.tensor_hash(dict(load(run.model, run.task, 3)[0].base_model.named_parameters()))
+    digest = hashing.tensor_hash(dict(load(run.model, run.task, 3)[0].base_model.named_parameters()))
     steps(run, model, rows, 3 if name in BASES else 12, rate(run, name))
     batch = {name: value for name, value in collate(rows, pad_id=1).items() if name != "labels"}
     with predict.evaluating(model):
         expected = model(**batch).logits.clone()
-    checkpoints.save_adapters(model, run.method, tmp_path, told)
+    checkpoints.save_adapters(model, run.method, tmp_path, digest)
     assert torch.equal(
         other_process.submit(load_and_score, overrides, tmp_path / "adapter", batch).result(600), expected
     )
@@ -170,16 +170,16 @@ def test_learns_the_same_under_bf16_and_with_gradient_checkpointing(method, mini
     """bf16 changes losses slightly; gradient checkpointing changes only memory."""
     overrides = (f"method={method}", *on(mini), "train.limit_eval=4")
     expected, plain = losses_of(tmp_path / "plain", *overrides)
-    found, record = losses_of(tmp_path / "bf16", *overrides, "train.precision=bf16")
-    assert found == pytest.approx(expected, rel=0.05) and found != expected
+    result, record = losses_of(tmp_path / "bf16", *overrides, "train.precision=bf16")
+    assert result == pytest.approx(expected, rel=0.05) and result != expected
     assert record.facts.get("merge_within_bound", True)  # the check is made in fp32
     saving = (*overrides, "train.gradient_checkpointing=true")
     if not composed(*overrides).method.checkpointable:
         with pytest.raises(UsageError, match="gradient_checkpointing"):
             losses_of(tmp_path / "saving", *saving)
         return
-    found, record = losses_of(tmp_path / "saving", *saving)
-    assert found == pytest.approx(expected, rel=1e-6)
+    result, record = losses_of(tmp_path / "saving", *saving)
+    assert result == pytest.approx(expected, rel=1e-6)
     assert record.cost["memory"]["activations"] < 0.7 * plain.cost["memory"]["activations"]
 
 
@@ -191,13 +191,13 @@ def test_gradients_under_autocast(method, name, dtype):
     run, model, _, rows = prepared(method, name)
     steps(run, model, rows, 2, rate(run, name))
     trained = [p for p in model.parameters() if p.requires_grad]
-    found = []
+    results = []
     for enabled in (False, True):
         with torch.autocast("cpu", dtype, enabled=enabled):
             loss = model.eval()(**collate(rows, pad_id=1)).loss
         grads = torch.autograd.grad(loss, trained, allow_unused=True)
-        found.append((loss.item(), torch.cat([g.flatten().double() for g in grads if g is not None])))
-    (loss, gradient), (loss_low, gradient_low) = found
+        results.append((loss.item(), torch.cat([g.flatten().double() for g in grads if g is not None])))
+    (loss, gradient), (loss_low, gradient_low) = results
     assert loss_low == pytest.approx(loss, rel=0.02) and not torch.equal(gradient_low, gradient)
     assert torch.cosine_similarity(gradient, gradient_low, dim=0) > 0.99
 

@@ -334,7 +334,7 @@ def test_the_summed_loss_sums_over_all_ranks(mini, frozen, tmp_path, monkeypatch
 
     def on_pre_optimizer_step(self, args, state, control, **kw):
         model, named = kw["model"], [(n, p) for n, p in kw["model"].named_parameters() if p.requires_grad]
-        found = {name: p.grad.clone() for name, p in named}
+        result = {name: p.grad.clone() for name, p in named}
         losses = []
         for inputs, items in seen["batches"]:
             for rank in range(1, 5):
@@ -348,7 +348,7 @@ def test_the_summed_loss_sums_over_all_ranks(mini, frozen, tmp_path, monkeypatch
                     losses.append(torch.nn.functional.cross_entropy(logits, labels, reduction="sum") / items)
         grads = torch.autograd.grad(sum(losses), [p for _, p in named])
         for (name, _), grad in zip(named, grads, strict=True):
-            assert torch.allclose(found[name], grad, rtol=1e-3, atol=1e-5), name
+            assert torch.allclose(result[name], grad, rtol=1e-3, atol=1e-5), name
         seen["batches"].clear()
         seen["checked"] += 1
         before = {name: p.detach().clone() for name, p in named}

@@ -255,7 +255,7 @@ def test_an_adapter_from_before_a_field_existed_loads(tmp_path):
     run, model, _, _ = prepared("lora", "roberta_mini")
     checkpoints.save_adapters(model, run.method, tmp_path, "told")
     path = tmp_path / "adapter" / "adapter.json"
-    told = json.loads(path.read_text())
-    assert told["method"].pop("score_ranks", 0) is None and told["method"].pop("score_scale")
-    path.write_text(json.dumps(told))
+    content = json.loads(path.read_text())
+    assert content["method"].pop("score_ranks", 0) is None and content["method"].pop("score_scale")
+    path.write_text(json.dumps(content))
     checkpoints.load_adapter(model, run.method, tmp_path / "adapter", "told")

@@ -93,8 +93,8 @@ def gradients(model, batch, **autocast) -> torch.Tensor:
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bool(autocast)):
         loss = model(**batch).loss
     trained = [p for p in model.parameters() if p.requires_grad]
-    found = torch.autograd.grad(loss, trained)
-    return torch.cat([g.flatten().double() for g in found])
+    grads = torch.autograd.grad(loss, trained)
+    return torch.cat([g.flatten().double() for g in grads])
 
 
 def plain_forward(self, hidden, *args, **kwargs):
@@ -292,11 +292,11 @@ def test_the_two_halves_equal_the_layer(kind):
             layer.do_layer_norm_before = before
         spelled = FAMILIES[kind].adapt_feed_forward(layer, lambda x: 0.0)
         h = torch.randn(2, 5, 32)
-        found = []
+        results = []
         for run in (layer, spelled):
             torch.manual_seed(3)
-            found.append(run(h, attention_mask=None))
-        assert torch.allclose(found[0], found[1], atol=1e-6)
+            results.append(run(h, attention_mask=None))
+        assert torch.allclose(results[0], results[1], atol=1e-6)
 
 
 def test_the_published_settings_of_opt(monkeypatch):

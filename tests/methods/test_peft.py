@@ -58,11 +58,11 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize(("overrides", "said"), WRONG.items())
-def test_unsupported_options_are_one_line(overrides, said, capsys, tmp_path):
+@pytest.mark.parametrize(("overrides", "message"), WRONG.items())
+def test_unsupported_options_are_one_line(overrides, message, capsys, tmp_path):
     assert cli.main([*overrides.split(), "tracker=none", f"output_dir={tmp_path}"]) == 2
     err = capsys.readouterr().err
-    assert err.startswith("rosa_bench: ") and err.count("\n") == 1 and said in err, err
+    assert err.startswith("rosa_bench: ") and err.count("\n") == 1 and message in err, err
 
 
 def test_a_missing_library_is_one_line(monkeypatch, tmp_path, capsys):
@@ -228,14 +228,14 @@ def bridged() -> list[str]:
     """Every type of the installed library that the bridge supports."""
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
-    found = []
+    results = []
     for key in PEFT_TYPE_TO_CONFIG_MAPPING:
         try:
             Peft(type=key.value, config=NARROW.get(key.value, {})).configuration()
         except UsageError:
             continue
-        found.append(str(key.value))
-    return found
+        results.append(str(key.value))
+    return results
 
 
 @pytest.mark.slow
@@ -325,9 +325,9 @@ def test_a_regulariser_that_peft_leaves_to_the_training_loop_is_added(backbone):
     model.zero_grad()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
     method.before_update(Step(model, optimizer, 0, per_epoch=10, seed=3, total=10))
-    found = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    assert found.keys() == wanted.keys() and any("lora_diag" in name for name in found)
-    assert all(torch.equal(found[name], wanted[name]) for name in found)
+    result = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    assert result.keys() == wanted.keys() and any("lora_diag" in name for name in result)
+    assert all(torch.equal(result[name], wanted[name]) for name in result)
 
 
 def test_the_regulariser_equals_that_of_peft(backbone):

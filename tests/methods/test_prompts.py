@@ -44,8 +44,8 @@ def test_kept_positions_equal_those_without_a_prompt(backbone, kind):
         ids = torch.arange(5, 12)[None]
         for each in (model, plain):
             each(input_ids=ids, attention_mask=torch.ones_like(ids))
-    shifted, told, kept, again = seen
-    assert kept == told == again and shifted == [position + 4 for position in told]
+    shifted, output, kept, again = seen
+    assert kept == output == again and shifted == [position + 4 for position in output]
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "opt"])

@@ -34,8 +34,8 @@ def cosine(step: int, warmup: int, total: int) -> float:
 def test_the_learning_rate_restarts_with_the_update(option, warmup):
     method = composed("method=relora", "method.every_steps=10", f"method.restart_warmup={option}").method
     for step in range(1, 60):
-        found = method.lr_factor(step, lambda index: cosine(index, 5, 60), per_epoch=7)
-        assert found == pytest.approx(jagged(step, 10, warmup, lambda index: cosine(index, 5, 60)))
+        result = method.lr_factor(step, lambda index: cosine(index, 5, 60), per_epoch=7)
+        assert result == pytest.approx(jagged(step, 10, warmup, lambda index: cosine(index, 5, 60)))
 
 
 @pytest.mark.parametrize("share", [0.5, 0.9, 0.99])

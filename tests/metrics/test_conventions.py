@@ -36,8 +36,8 @@ def listed(kind: str) -> list[str]:
     """The cases of a data set; empty without an oracle."""
     from beside import SHARED
 
-    found = sorted(path.parent.name for path in (SHARED / "oracle" / "cases").glob("*/official.json"))
-    return [name for name in found if kind in name] or [f"no case of {kind}"]
+    result = sorted(path.parent.name for path in (SHARED / "oracle" / "cases").glob("*/official.json"))
+    return [name for name in result if kind in name] or [f"no case of {kind}"]
 
 
 ALIKE = {"e2e_test_slug", "e2e_test_sheff2"}  # as long as another system's outputs, which are compared in any case
@@ -50,13 +50,13 @@ ALIKE = {"e2e_test_slug", "e2e_test_sheff2"}  # as long as another system's outp
 def test_e2e_equals_the_challenge_and_its_python_port(name, cases):
     official, outputs, rows = read(cases / name)
     references = [row["refs"] for row in rows]
-    found = score("e2e", "official", outputs, references)
+    result = score("e2e", "official", outputs, references)
     exact, printed = official["full_precision"], official["cli_default"]
     for theirs, ours in NAMES.items():
         points = 100 if ours in ("bleu", "meteor", "rouge_l") else 1
-        assert found[ours] / points == pytest.approx(float(printed[theirs]), abs=5.1e-5), ours
+        assert result[ours] / points == pytest.approx(float(printed[theirs]), abs=5.1e-5), ours
         if theirs in exact:
-            assert found[ours] / points == pytest.approx(exact[theirs], rel=1e-12), ours
+            assert result[ours] / points == pytest.approx(exact[theirs], rel=1e-12), ours
     port = score("e2e", "lora", outputs, references, ["bleu", "nist"])
     if "pymteval_error" in exact:
         assert "nist" not in port and "divides by zero" in port.absent["nist"]
@@ -90,16 +90,16 @@ def compare_triples(folder: Path, key: str, convention: str) -> None:
     parts = {"all": official[key]} if key == "dart" else official[key]
     for part, expected in parts.items():
         kept = [i for i, row in enumerate(rows) if part == "all" or row["seen"] == (part == "seen")]
-        found = score("triples", convention, [outputs[i] for i in kept], [rows[i]["refs"] for i in kept])
-        told = {
+        result = score("triples", convention, [outputs[i] for i in kept], [rows[i]["refs"] for i in kept])
+        output = {
             NAMES.get(name, name): float(value)
             for name, value in expected.items()
             if name in {*NAMES, "bleu", "meteor", "ter"}
         }
-        assert found["bleu"] == pytest.approx(told["bleu"], abs=5.1e-3)
+        assert result["bleu"] == pytest.approx(output["bleu"], abs=5.1e-3)
         for name in ("meteor", "ter"):
-            if told.get(name, -1) >= 0:  # -1 is how the tool says that METEOR failed
-                assert found[name] == pytest.approx(told[name], rel=1e-12), name
+            if output.get(name, -1) >= 0:  # -1 is how the tool says that METEOR failed
+                assert result[name] == pytest.approx(output[name], rel=1e-12), name
 
 
 def test_every_metric_has_a_signature():
@@ -119,9 +119,9 @@ def test_invalid_inputs_are_refused(family, outputs, references):
 def test_without_java_meteor_is_absent_with_a_reason(monkeypatch):
     meteor.shared().close()
     monkeypatch.setattr(meteor.shutil, "which", lambda _: None)
-    found = score("e2e", "official", OUTPUTS, REFERENCES)
-    assert set(found) == {"bleu", "nist", "rouge_l", "cider"}
-    assert "java not found" in found.absent["meteor"] and "nlg" in found.absent["meteor"]
+    result = score("e2e", "official", OUTPUTS, REFERENCES)
+    assert set(result) == {"bleu", "nist", "rouge_l", "cider"}
+    assert "java not found" in result.absent["meteor"] and "nlg" in result.absent["meteor"]
 
 
 @JAVA
@@ -146,8 +146,8 @@ def test_meteor_that_dies_twice_is_absent(monkeypatch):
 
 def test_a_copy_is_perfect_and_an_empty_output_counts():
     for text in ("a pub called the mill", "Crème brûlée costs £20 — “cheap”, isn't it?"):
-        found = score("e2e", "official", [text] * 2, [[text], [text, "another one"]], ["bleu", "rouge_l"])
-        assert found == pytest.approx({"bleu": 100.0, "rouge_l": 100.0})
+        result = score("e2e", "official", [text] * 2, [[text], [text, "another one"]], ["bleu", "rouge_l"])
+        assert result == pytest.approx({"bleu": 100.0, "rouge_l": 100.0})
         assert score("triples", "dart", [text], [[text]], ["bleu", "ter"]) == pytest.approx({"bleu": 100.0, "ter": 0.0})
     half = score("e2e", "official", ["a pub called the mill", ""], [["a pub called the mill"]] * 2, ["rouge_l"])
     assert half["rouge_l"] == pytest.approx(50.0)
@@ -172,11 +172,11 @@ def test_rouge_and_cider_equal_the_published_code():
     outputs, references = rouge_cider.tokenized(
         [*OUTPUTS, "", "the the the"], [*REFERENCES, ["empty"], ["the", "the the"]]
     )
-    told = [{i: [text] for i, text in enumerate(outputs)}, dict(enumerate(references))]
+    output = [{i: [text] for i, text in enumerate(outputs)}, dict(enumerate(references))]
     assert rouge_cider.rouge_l(outputs, references) == pytest.approx(
-        100 * rouge.Rouge().compute_score(told[1], told[0])[0]
+        100 * rouge.Rouge().compute_score(output[1], output[0])[0]
     )
-    assert rouge_cider.cider(outputs, references) == pytest.approx(cider.Cider().compute_score(told[1], told[0])[0])
+    assert rouge_cider.cider(outputs, references) == pytest.approx(cider.Cider().compute_score(output[1], output[0])[0])
 
 
 def test_an_empty_last_line():

@@ -40,8 +40,8 @@ CONSTANT = {  # predictions, labels, and why there is no correlation
 def test_a_correlation_with_a_constant_is_absent(metric, case):
     """Its formula divides by the standard deviation of both sides: 0 / 0."""
     predictions, labels, reason = CONSTANT[case]
-    found = scores([metric, "accuracy"], predictions, labels)
-    assert set(found) == {"accuracy"} and found.absent == {metric: f"undefined: {reason}"}
+    result = scores([metric, "accuracy"], predictions, labels)
+    assert set(result) == {"accuracy"} and result.absent == {metric: f"undefined: {reason}"}
 
 
 @pytest.mark.parametrize(
@@ -51,16 +51,16 @@ def test_a_correlation_with_a_constant_is_absent(metric, case):
 @pytest.mark.filterwarnings("error")
 def test_f1_is_absent_only_without_a_positive_prediction_and_label(predictions, labels, value):
     """2 tp / (2 tp + fp + fn) is 0 / 0 if nothing is positive, and 0 if only one side has positives."""
-    found = scores(["accuracy", "f1"], predictions, labels)
-    assert found.get("f1") == pytest.approx(value)
-    assert ("f1" in found.absent) == (value is None)
+    result = scores(["accuracy", "f1"], predictions, labels)
+    assert result.get("f1") == pytest.approx(value)
+    assert ("f1" in result.absent) == (value is None)
     if value is None:
-        assert found["accuracy"] == 100 and "no prediction and no label is positive" in found.absent["f1"]
+        assert result["accuracy"] == 100 and "no prediction and no label is positive" in result.absent["f1"]
 
 
 def test_cider_of_one_example_is_absent():
-    found = score("e2e", "official", ["a pub"], [["a pub", "a nice pub"]], ["cider", "bleu"])
-    assert set(found) == {"bleu"} and "one example" in found.absent["cider"]
+    result = score("e2e", "official", ["a pub"], [["a pub", "a nice pub"]], ["cider", "bleu"])
+    assert set(result) == {"bleu"} and "one example" in result.absent["cider"]
     assert score("e2e", "official", ["a pub", "an inn"], [["a pub"], ["an inn"]], ["cider"])["cider"] > 0
 
 
@@ -79,9 +79,9 @@ def test_f1_is_of_the_positive_class():
 
 def test_correlations():
     predictions, labels = [1.0, 2.0, 4.0, 8.0], [0.0, 1.0, 2.0, 3.0]
-    found = scores(["pearson", "spearman"], predictions, labels)
-    assert found["spearman"] == pytest.approx(100.0)
-    assert found["pearson"] == pytest.approx(100 * 11.5 / math.sqrt(28.75 * 5))
+    result = scores(["pearson", "spearman"], predictions, labels)
+    assert result["spearman"] == pytest.approx(100.0)
+    assert result["pearson"] == pytest.approx(100 * 11.5 / math.sqrt(28.75 * 5))
 
 
 @pytest.mark.parametrize(("predictions", "labels"), [([1], [1, 0]), ([], []), ([math.nan], [1.0]), ([math.inf], [1.0])])
@@ -101,6 +101,6 @@ def test_modules_load_offline_by_path_and_agree(tmp_path):
     outputs, references = ["the cat sat on the mat"], [["the cat sat on a mat", "a cat was on the mat"]]
     for name, family, convention in ((None, "e2e", "official"), ("triples-lora", "triples", "lora")):
         text = evaluate.load(str(MODULES / "rosa_bench_text"), name, cache_dir=str(tmp_path))
-        found = text.compute(predictions=outputs, references=references)
-        found.pop("absent", None)
-        assert found == pytest.approx(score(family, convention, outputs, references))
+        result = text.compute(predictions=outputs, references=references)
+        result.pop("absent", None)
+        assert result == pytest.approx(score(family, convention, outputs, references))

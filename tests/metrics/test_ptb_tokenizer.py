@@ -322,8 +322,8 @@ def test_agrees_with_java_on_mixtures_of_the_golden_lines():
     captions = lines + [
         chance.choice(["", " "]).join(chance.choices(pieces, k=chance.randrange(1, 7))) for _ in range(3000)
     ]
-    found = PTBTokenizer().tokenize({"call": [{"caption": caption} for caption in captions]})["call"]
-    assert tokenize_captions(captions) == found
+    result = PTBTokenizer().tokenize({"call": [{"caption": caption} for caption in captions]})["call"]
+    assert tokenize_captions(captions) == result
 
 
 @given(st.text())

@@ -63,16 +63,16 @@ def test_the_whole_set_has_the_official_score(family, name, metric, count):
             segments.statistic(family, name, metric, outputs, references)
         return
     official = conventions.score(family, name, outputs, references, [metric])[metric]
-    found = segments.statistic(family, name, metric, outputs, references)
-    assert found.score == official and found.examples == count
-    assert found.resampled(np.ones((2, count))) == pytest.approx([official] * 2, rel=1e-12, abs=1e-15)
+    statistic = segments.statistic(family, name, metric, outputs, references)
+    assert statistic.score == official and statistic.examples == count
+    assert statistic.resampled(np.ones((2, count))) == pytest.approx([official] * 2, rel=1e-12, abs=1e-15)
 
 
 @pytest.mark.parametrize(("family", "name", "metric"), [c for c in CONVENTIONS if c[2] not in FIXED])
 def test_a_resample_has_the_score_of_the_resampled_texts(family, name, metric):
     have(metric)
     outputs, references = texts(8, 25)
-    found = segments.statistic(family, name, metric, outputs, references)
+    statistic = segments.statistic(family, name, metric, outputs, references)
     drawn = np.random.default_rng(0).integers(0, 25, (6, 25))
     counts = np.stack([np.bincount(row, minlength=25) for row in drawn]).astype(float)
     afresh = []
@@ -83,13 +83,13 @@ def test_a_resample_has_the_score_of_the_resampled_texts(family, name, metric):
         chosen = [outputs[i] for i in rows], [references[i] for i in rows]
         afresh.append(conventions.score(family, name, *chosen, [metric])[metric])
     assert len(set(afresh)) > 1
-    assert found.resampled(counts) == pytest.approx(afresh, rel=1e-9)
+    assert statistic.resampled(counts) == pytest.approx(afresh, rel=1e-9)
 
 
 @pytest.mark.parametrize("convention", ["official", "lora"])
 def test_nist_keeps_the_information_of_the_whole_set(convention, monkeypatch):
     outputs, references = texts(9, 20)
-    found = segments.statistic("e2e", convention, "nist", outputs, references)
+    statistic = segments.statistic("e2e", convention, "nist", outputs, references)
     perl = convention == "official"
     read = mteval.perl_segments if perl else mteval.python_segments
     whole = mteval.information_of(read(outputs, references), perl)
@@ -104,32 +104,32 @@ def test_nist_keeps_the_information_of_the_whole_set(convention, monkeypatch):
     counts = np.stack([np.bincount(row, minlength=20) for row in drawn]).astype(float)
     chosen = [([outputs[i] for i in row], [references[i] for i in row]) for row in drawn]
     afresh = [conventions.score("e2e", convention, *texts, ["nist"])["nist"] for texts in chosen]
-    assert found.resampled(counts) == pytest.approx(afresh, rel=1e-9)
+    assert statistic.resampled(counts) == pytest.approx(afresh, rel=1e-9)
 
 
 def test_cider_keeps_the_document_frequencies_of_the_whole_set():
     outputs, references = texts(10, 20)
     each = np.array(rouge_cider.cider_each(*rouge_cider.tokenized(outputs, references)))
     counts = np.random.default_rng(2).multinomial(20, [1 / 20] * 20, 5).astype(float)
-    found = segments.statistic("e2e", "official", "cider", outputs, references)
-    assert found.resampled(counts) == pytest.approx(10 * counts @ each / 20)
+    statistic = segments.statistic("e2e", "official", "cider", outputs, references)
+    assert statistic.resampled(counts) == pytest.approx(10 * counts @ each / 20)
 
 
 @pytest.mark.parametrize("metric", ["bleu", "ter"])
 def test_an_empty_last_line_is_skipped_by_the_bleu_of_lora_only(metric):
     outputs, references = ["the mill is a cheap pub", ""], [["the mill is a cheap pub ."], ["a pub"]]
-    found = segments.statistic("triples", "lora", metric, outputs, references)
+    statistic = segments.statistic("triples", "lora", metric, outputs, references)
     official = conventions.score("triples", "lora", outputs, references, [metric])[metric]
-    assert found.score == official
-    assert found.resampled(np.array([[1.0, 1.0], [2.0, 0.0]]))[0] == pytest.approx(official)
+    assert statistic.score == official
+    assert statistic.resampled(np.array([[1.0, 1.0], [2.0, 0.0]]))[0] == pytest.approx(official)
 
 
 @pytest.mark.parametrize("convention", ["official", "lora"])
 def test_bleu_without_matches_is_smoothed_as_in_the_programs(convention):
     outputs, references = ["one two three", "four five six seven"], [["one three two"], ["four six five eight"]]
-    found = segments.statistic("e2e", convention, "bleu", outputs, references)
-    assert found.resampled(np.ones((1, 2))) == pytest.approx([found.score], rel=1e-12)
-    assert found.score == conventions.score("e2e", convention, outputs, references, ["bleu"])["bleu"]
+    statistic = segments.statistic("e2e", convention, "bleu", outputs, references)
+    assert statistic.resampled(np.ones((1, 2))) == pytest.approx([statistic.score], rel=1e-12)
+    assert statistic.score == conventions.score("e2e", convention, outputs, references, ["bleu"])["bleu"]
 
 
 def test_undefined_statistics_have_a_reason(monkeypatch):

@@ -164,12 +164,12 @@ WORDS = st.lists(st.sampled_from("abcdef"), max_size=15)
 @example([], [[]])
 @settings(deadline=None)
 def test_bounds(hypothesis, references):
-    found = tercom(hypothesis, references)
-    assert (found.edits == 0) == (hypothesis in references)
-    assert found == tercom(hypothesis, references[::-1])
-    assert found.edits == min(tercom(hypothesis, [reference]).edits for reference in references)
+    result = tercom(hypothesis, references)
+    assert (result.edits == 0) == (hypothesis in references)
+    assert result == tercom(hypothesis, references[::-1])
+    assert result.edits == min(tercom(hypothesis, [reference]).edits for reference in references)
     for reference in references:
-        assert found.edits <= max(len(hypothesis), len(reference))
+        assert result.edits <= max(len(hypothesis), len(reference))
     rate = segment_mean_ter([hypothesis], [references])
     assert rate == min(segment_mean_ter([hypothesis], [[reference]]) for reference in references)
     assert (rate == 0) == (hypothesis in [reference for reference in references if reference])
@@ -210,11 +210,11 @@ def test_webnlg_2017_equals_the_official_script(cases, case):
         for output, row in zip(outputs, rows, strict=True)
     ]
     for split, expected in official["webnlg2017"].items():
-        found = length = 0.0
+        result = length = 0.0
         for i in in_split(rows, split):
-            found, length = found + segments[i].edits, length + segments[i].reference_length
-        assert (found, length) == (float(expected["TER_edits"]), float(expected["TER_ref_len"])), split
-        assert found / length == float(expected["TER"])
+            result, length = result + segments[i].edits, length + segments[i].reference_length
+        assert (result, length) == (float(expected["TER_edits"]), float(expected["TER_ref_len"])), split
+        assert result / length == float(expected["TER"])
 
 
 @pytest.mark.parametrize("case", ["dart_sub250_degraded", pytest.param("dart_sub250_bart", marks=pytest.mark.slow)])
@@ -222,8 +222,8 @@ def test_dart_equals_the_official_script(cases, case):
     official, outputs, rows = load(cases / case)
     hypotheses = [dart(output) for output in outputs]
     references = [[dart(text) for text in row["refs"][:3]] for row in rows]
-    found, expected = corpus_edits(hypotheses, references), official["dart"]
-    assert found == Edits(float(expected["TER_edits"]), float(expected["TER_ref_len"]))
+    result, expected = corpus_edits(hypotheses, references), official["dart"]
+    assert result == Edits(float(expected["TER_edits"]), float(expected["TER_ref_len"]))
     assert corpus_ter(hypotheses, references) == float(expected["TER"])
 
 
@@ -233,5 +233,5 @@ def test_the_segment_mean_equals_generation_eval(cases, case):
     for split, expected in official["geneval_lora"].items():
         chosen = in_split(rows, split)
         references = [[geneval(text) for text in rows[i]["refs"][:6]] for i in chosen]
-        found = segment_mean_ter([geneval(outputs[i]) for i in chosen], references)
-        assert found == pytest.approx(expected["ter"], rel=0, abs=1e-12), split
+        result = segment_mean_ter([geneval(outputs[i]) for i in chosen], references)
+        assert result == pytest.approx(expected["ter"], rel=0, abs=1e-12), split

@@ -41,8 +41,8 @@ def gradients(model, batch, casts: Casts, changing: bool):
     with casts.in_place(changing):
         with torch.autocast("cpu", torch.bfloat16):
             loss = model(**batch).loss
-        found = torch.autograd.grad(loss, [casts.leaf(p) if changing else p for p in trained], allow_unused=True)
-    gradients = [g if g is None else g.to(p.dtype) for g, p in zip(found, trained, strict=True)]
+        grads = torch.autograd.grad(loss, [casts.leaf(p) if changing else p for p in trained], allow_unused=True)
+    gradients = [g if g is None else g.to(p.dtype) for g, p in zip(grads, trained, strict=True)]
     return loss.detach(), gradients, torch.get_rng_state()
 
 
@@ -120,14 +120,14 @@ KEPT = ("train.precision=bf16", "train.max_steps=4", "train.limit_train=24", "tr
 def test_a_backbone_kept_in_bf16_trains_as_one_in_fp32(options, backbone, tmp_path):
     """Bitwise, since autocast rounds the same matrices to bf16."""
     kind = "gpt2" if "task=e2e" in options else "roberta"
-    found = []
+    results = []
     for dtype in ("fp32", "bf16"):
         run = small(tmp_path / dtype, *KEPT, *options, f"model.path={backbone(kind)}", f"model.dtype={dtype}")
         record = run_experiment(run)
         folder = tmp_path / dtype / record.run_id
         losses = [json.loads(line).get("loss") for line in (folder / "events.jsonl").read_text().splitlines()]
-        found.append((record, losses, load_file(next(folder.glob("adapter/*.safetensors")))))
-    (fp32, losses, tensors), (bf16, losses_bf16, tensors_bf16) = found
+        results.append((record, losses, load_file(next(folder.glob("adapter/*.safetensors")))))
+    (fp32, losses, tensors), (bf16, losses_bf16, tensors_bf16) = results
     assert fp32.key == bf16.key and losses == losses_bf16 and fp32.scores == bf16.scores
     assert all(torch.equal(tensors[name], tensors_bf16[name]) for name in tensors | tensors_bf16)
     assert bf16.cost["memory"]["weights"] < fp32.cost["memory"]["weights"]

@@ -39,10 +39,10 @@ def copied(folder: Path, to: Path, form: str) -> Path:
 def test_every_format_gives_the_same_weights(backbone, tmp_path, form, kind, task):
     folder = copied(backbone(kind), tmp_path / "model", form)
     plain, other = (composed(f"model.path={path}", f"task={task}") for path in (backbone(kind), folder))
-    expected, found = (load(run.model, run.task, 1)[0] for run in (plain, other))
-    for (name, p), (_, q) in zip(expected.named_parameters(), found.named_parameters(), strict=True):
+    expected, result = (load(run.model, run.task, 1)[0] for run in (plain, other))
+    for (name, p), (_, q) in zip(expected.named_parameters(), result.named_parameters(), strict=True):
         assert torch.equal(p, q), name
-    pickled = loading_facts(found).get("pickled_weights", [])
+    pickled = loading_facts(result).get("pickled_weights", [])
     assert bool(pickled) == form.startswith("pickle") and all((folder / name).is_file() for name in pickled)
 
 

@@ -46,5 +46,5 @@ def test_smoothing_mixes_in_the_mean_over_the_vocabulary():
 def test_the_sum_over_micro_batches_is_the_mean_of_the_step(cuts):
     logits, labels = torch.randn(8, 3), torch.randint(0, 3, (8,))
     parts = zip(logits.split(cuts), labels.split(cuts), strict=True)
-    total = sum(StepLoss(KINDS["classify"], 0.0)(SimpleNamespace(logits=part), told, 8) for part, told in parts)
+    total = sum(StepLoss(KINDS["classify"], 0.0)(SimpleNamespace(logits=part), output, 8) for part, output in parts)
     assert torch.allclose(total, torch.nn.functional.cross_entropy(logits, labels))

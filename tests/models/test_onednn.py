@@ -47,11 +47,11 @@ def test_values_and_gradients_are_torchs(layer, frozen, shape):
     x = torch.randn(shape)
     expected = gradients(layer, x)
     with onednn.training(layer):
-        found = gradients(layer, x)
+        result = gradients(layer, x)
         with torch.no_grad():
             torch.testing.assert_close(layer(x), expected[0])
-    assert "forward" not in layer.__dict__ and len(found) == len(expected)
-    for a, b in zip(found, expected, strict=True):
+    assert "forward" not in layer.__dict__ and len(result) == len(expected)
+    for a, b in zip(result, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
 
 
@@ -86,11 +86,11 @@ def test_a_models_gradients_are_torchs(method, name):
 
     loss, expected = step()
     with onednn.training(model):
-        found_loss, found = step()
-    assert found_loss == pytest.approx(loss, rel=1e-5) and found.keys() == expected.keys()
+        found_loss, result = step()
+    assert found_loss == pytest.approx(loss, rel=1e-5) and result.keys() == expected.keys()
     for key, gradient in expected.items():
         scale = float(gradient.abs().max()) + 1e-4
-        assert float((found[key] - gradient).abs().max()) < 2e-4 * scale, key  # a key's bias has none but rounding
+        assert float((result[key] - gradient).abs().max()) < 2e-4 * scale, key  # a key's bias has none but rounding
 
 
 def test_decoding_within_training_restores_the_forward_methods():

@@ -36,8 +36,8 @@ def gradient(model: nn.Module, module: nn.Module, tokens: int) -> torch.Tensor:
     last = model.base_model(input_ids=torch.arange(7, 7 + tokens)[None]).last_hidden_state[0, -1]
     handle.remove()
     weights = torch.randn(len(last), generator=torch.Generator().manual_seed(1), dtype=last.dtype)
-    (found,) = torch.autograd.grad(last @ weights, outputs)
-    return found.reshape(tokens, -1)[0] != 0
+    (result,) = torch.autograd.grad(last @ weights, outputs)
+    return result.reshape(tokens, -1)[0] != 0
 
 
 @pytest.mark.parametrize("kind", FUSED)

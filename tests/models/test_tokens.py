@@ -113,8 +113,8 @@ def test_every_task_reads_special_tokens_as_text(task_name, maker):
             with pytest.raises(UsageError, match=rf"{task_name}: row 5: the text contains '</s>'"):
                 part()
             continue
-        found = part()
-        for row in found if isinstance(found, list) and not isinstance(found[0], int) else [found]:
+        result = part()
+        for row in result if isinstance(result, list) and not isinstance(result[0], int) else [result]:
             ids = row if isinstance(row, list) else row.input_ids
             if task.num_labels:
                 own = [0, 2] + [2] * (len(example.texts) == 2)
@@ -146,11 +146,11 @@ def test_an_unreadable_row_ends_a_run_before_training(tmp_path, capsys):
     ]
     options.append(f"output_dir={tmp_path / 'runs'}")
     assert doctor.main(options) == 2
-    told = "cola: row 9: the text contains '</s>', which "
-    assert told in capsys.readouterr().out
+    output = "cola: row 9: the text contains '</s>', which "
+    assert output in capsys.readouterr().out
     assert cli.main(options) == 2
     out = capsys.readouterr()
-    assert told in out.err and "loss" not in out.out
+    assert output in out.err and "loss" not in out.out
     byte_level = zoo.saved("roberta", tmp_path / "bytes", tokenizer=zoo.framed(zoo.byte_level(**zoo.FRAMED)))
     run = small(tmp_path / "fine", *options[1:3], f"model.path={byte_level}", "train.max_steps=1")
     assert run_experiment(run).status == "done"
@@ -173,13 +173,13 @@ def test_choices_are_encoded_as_in_the_harness(maker, task_name):
     tokenizer = zoo.started(MAKERS[maker](**zoo.SPECIAL))
     run = composed(f"task={task_name}")
     for example in load_split(run.task, run.data, "validation", 60).examples:
-        found = run.task.candidates(example, tokenizer, 10_000)
-        for row, choice in zip(found, example.texts[1:], strict=True):
+        result = run.task.candidates(example, tokenizer, 10_000)
+        for row, choice in zip(result, example.texts[1:], strict=True):
             before, added = harness(tokenizer, example.texts[0], f" {choice}")
             assert row.input_ids == before + added and row.input_ids[0] == 0
             assert row.labels == [IGNORED] * len(before) + added
         right = run.task.encode(example, tokenizer, 10_000)
-        assert right.input_ids == found[example.label].input_ids
+        assert right.input_ids == result[example.label].input_ids
 
 
 def test_a_metaspace_choice_has_no_extra_space():
@@ -224,8 +224,8 @@ def test_the_cache_depends_on_the_inputs_of_a_model(tmp_path):
     """Two models may share a vocabulary while only one uses token types."""
     run = composed("task=mnli")
     split = load_split(run.task, run.data, "train", 3)
-    found = []
+    results = []
     for names in (["input_ids"], ["input_ids", "token_type_ids"]):
         tokenizer = zoo.framed(zoo.byte_level(**zoo.FRAMED, model_input_names=names))
-        found.append(encode_split(run.task, tokenizer, split, 40)[0].token_type_ids is None)
-    assert found == [True, False]
+        results.append(encode_split(run.task, tokenizer, split, 40)[0].token_type_ids is None)
+    assert results == [True, False]

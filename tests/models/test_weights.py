@@ -112,8 +112,8 @@ def test_a_missing_weight_of_the_backbone_is_named(kind, lost, tmp_path):
     zoo.write_tensors(folder, {name: t for name, t in tensors.items() if name not in gone} | {"other": torch.ones(1)})
     with pytest.raises(UsageError, match=r"lacks \d+ of \d+ weights of \w+: ") as error:
         loaded(folder)
-    told = str(error.value)
-    assert "\n" not in told and any(name.rpartition("layer")[2] in told for name in gone)
+    output = str(error.value)
+    assert "\n" not in output and any(name.rpartition("layer")[2] in output for name in gone)
 
 
 def test_doctor_and_run_give_the_same_message_for_a_partial_checkpoint(tmp_path, capsys):
@@ -250,12 +250,12 @@ def test_a_pipeline_returns_our_labels_and_scores(kind, task, tmp_path):
     from rosa_bench.data.source import load_split
 
     for example, line in list(zip(load_split(run.task, run.data, split, 24).examples, lines, strict=True))[:8]:
-        told = json.loads(line)
+        content = json.loads(line)
         inputs = dict(zip(("text", "text_pair"), example.texts, strict=False))
-        found = pipe(inputs, truncation=True, max_length=48, top_k=None)
+        result = pipe(inputs, truncation=True, max_length=48, top_k=None)
         if run.task.labels:
-            assert found[0]["label"] == names[told["prediction"]]
-            wanted = torch.tensor(told["logits"]).softmax(0).max().item()
-            assert found[0]["score"] == pytest.approx(wanted, abs=1e-4)
+            assert result[0]["label"] == names[content["prediction"]]
+            wanted = torch.tensor(content["logits"]).softmax(0).max().item()
+            assert result[0]["score"] == pytest.approx(wanted, abs=1e-4)
         else:
-            assert found[0]["score"] == pytest.approx(told["prediction"], abs=1e-4)
+            assert result[0]["score"] == pytest.approx(content["prediction"], abs=1e-4)

@@ -44,15 +44,15 @@ def test_training_curves_are_archived_with_their_run(folder, tmp_path):
     one = archived(folder, path)[0]
     curve = [{"step": 1, "loss": 0.5}]
     archived(folder, path, **{one.run_id: curve})
-    found = collect([path])
-    assert [found.events[id(r)] for r in found.records if r.run_id == one.run_id] == [curve]
+    collection = collect([path])
+    assert [collection.events[id(r)] for r in collection.records if r.run_id == one.run_id] == [curve]
 
 
 def test_a_run_in_two_places_is_read_from_the_first(folder, tmp_path):
     path = tmp_path / "runs.jsonl.gz"
     archived(folder, path)
-    found = collect([folder, path])
-    assert len(found.records) == 2 and all(found.folder(r).parent == folder for r in found.records)
+    collection = collect([folder, path])
+    assert len(collection.records) == 2 and all(collection.folder(r).parent == folder for r in collection.records)
 
 
 def test_a_damaged_archive_is_named(folder, tmp_path):

@@ -74,8 +74,8 @@ def test_a_damaged_record_without_an_intact_copy_is_skipped_with_a_message(keep,
     content = damaged(first)
     (cells[0].folder / COPY).write_bytes(content)
     assert keep("small", []) == 0
-    told = capsys.readouterr()
-    assert f"skipped: {first} is not a record" in told.err and "3 records of small" in told.out
+    output = capsys.readouterr()
+    assert f"skipped: {first} is not a record" in output.err and "3 records of small" in output.out
     assert cells[0].key not in {record.key for record in read_archive(ARCHIVE).records}
     assert "52.00 (n=1) |" in Path("README.md").read_text()
 
@@ -85,5 +85,5 @@ def test_without_an_intact_record_nothing_is_archived(keep, cells, capsys):
         damaged(cell.folder / "record.json")
         (cell.folder / COPY).unlink()
     assert keep("small", []) == 2 and not ARCHIVE.exists()
-    told = capsys.readouterr().err
-    assert told.count("skipped: ") == 4 and "no cell of small is done" in told
+    output = capsys.readouterr().err
+    assert output.count("skipped: ") == 4 and "no cell of small is done" in output

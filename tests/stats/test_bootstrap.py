@@ -36,8 +36,8 @@ def official(metric: str, predictions: np.ndarray, labels: np.ndarray) -> float 
     if metric not in ("mse", "r2"):  # by the task's own `score`
         return score_all([metrics.find(metric)], predictions, labels).get(metric)
     pairs = zip(predictions.tolist(), labels.tolist(), strict=True)
-    found = SYNTHETIC.score("validation", [Prediction("", v, label) for v, label in pairs])
-    return found[metric]
+    result = SYNTHETIC.score("validation", [Prediction("", v, label) for v, label in pairs])
+    return result[metric]
 
 
 def statistic(metric: str, predictions: np.ndarray, labels: np.ndarray) -> Statistic:
@@ -48,12 +48,12 @@ def statistic(metric: str, predictions: np.ndarray, labels: np.ndarray) -> Stati
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_resample_has_the_score_of_the_resampled_rows(metric, seed):
     predictions, labels = rows(metric, seed)
-    found = statistic(metric, predictions, labels)
+    result = statistic(metric, predictions, labels)
     drawn = np.random.default_rng(5).integers(0, E, (20, E))
     counts = np.stack([np.bincount(row, minlength=E) for row in drawn]).astype(float)
     afresh = [official(metric, predictions[row], labels[row]) for row in drawn]
-    assert found.resampled(counts) == pytest.approx(afresh, rel=1e-9)
-    assert found.resampled(np.ones((1, E))) == pytest.approx([found.score], rel=1e-12)
+    assert result.resampled(counts) == pytest.approx(afresh, rel=1e-9)
+    assert result.resampled(np.ones((1, E))) == pytest.approx([result.score], rel=1e-12)
     assert np.std(afresh) > 0
 
 
@@ -61,10 +61,10 @@ def test_a_resample_has_the_score_of_the_resampled_rows(metric, seed):
 def test_a_correlation_with_one_value_is_undefined(metric):
     predictions, labels = rows(metric)
     predictions[3:] = predictions[3] + 1e3
-    found = statistic(metric, predictions, labels)
+    result = statistic(metric, predictions, labels)
     counts = np.ones((3, E))
     counts[0, :3], counts[0, 9], counts[1, :], counts[1, 5] = 0, 4, 0, E
-    assert np.isnan(found.resampled(counts)).tolist() == [True, True, False]
+    assert np.isnan(result.resampled(counts)).tolist() == [True, True, False]
     with pytest.raises(NoStatisticError, match="undefined"):
         statistic(metric, np.full(E, 2.5), labels)
 
@@ -74,10 +74,10 @@ def test_r2_of_equal_labels_is_undefined():
     same = [Prediction("", [1.0] * 3, [2.0] * 3)] * 2
     scores = SYNTHETIC.score("validation", same)
     assert scores == {"mse": 1.0} and "same label" in scores.absent["r2"]
-    found = statistic("r2", predictions, labels)
+    result = statistic("r2", predictions, labels)
     counts = np.zeros((1, E))
     counts[0, 7] = E
-    assert np.isnan(found.resampled(counts)).all()
+    assert np.isnan(result.resampled(counts)).all()
 
 
 @pytest.mark.parametrize("metric", ["matthews", "f1"])

@@ -29,21 +29,21 @@ def wrong(metric: str, examples: int, runs: tuple[int, int], datasets: int, resa
 
 @pytest.mark.parametrize("metric", ["matthews", "f1", "pearson", "bleu"])
 def test_the_false_positive_rate_of_the_bootstrap_is_nominal(metric):
-    found = wrong(metric, 200, (1, 1), 300, 300)
-    assert at_least(ALPHA, 300) <= found <= at_most(ALPHA, 300)
+    result = wrong(metric, 200, (1, 1), 300, 300)
+    assert at_least(ALPHA, 300) <= result <= at_most(ALPHA, 300)
 
 
 @pytest.mark.parametrize("runs", [(1, 1), (3, 3), (3, 2)])
 def test_the_false_positive_rate_of_exact_tests_is_at_most_nominal(runs):
-    found = wrong("accuracy", 100, runs, 500, 20)
-    assert 0 < found <= at_most(ALPHA, 500)
+    result = wrong("accuracy", 100, runs, 500, 20)
+    assert 0 < result <= at_most(ALPHA, 500)
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "matthews", "pearson"])
 def test_power_grows_with_the_effect(metric):
     effects = (0.0, 0.3, 0.8)
-    found = [np.sum(rates.p_values(metric, 200, (2, 2), 60, 200, effect) < ALPHA) for effect in effects]
-    assert found[0] <= at_most(ALPHA, 60) < found[1] < found[2] and found[2] > 50
+    result = [np.sum(rates.p_values(metric, 200, (2, 2), 60, 200, effect) < ALPHA) for effect in effects]
+    assert result[0] <= at_most(ALPHA, 60) < result[1] < result[2] and result[2] > 50
 
 
 def test_holm_controls_the_rate_of_a_family():
@@ -53,8 +53,8 @@ def test_holm_controls_the_rate_of_a_family():
 @pytest.mark.parametrize("n", [2, 3, 5])
 def test_intervals_of_few_normal_values_have_nominal_coverage_and_percentiles_do_not(n):
     mean, median, percentile = rates.covered("normal", n, 1500)
-    for found in (mean, median):
-        assert at_least(LEVEL, 1500) <= found <= at_most(LEVEL, 1500)
+    for result in (mean, median):
+        assert at_least(LEVEL, 1500) <= result <= at_most(LEVEL, 1500)
     assert percentile < at_least(0.87, 1500)
 
 
@@ -75,9 +75,9 @@ def test_a_difference_on_examples_need_not_hold_for_new_seeds():
 @pytest.mark.parametrize("examples", [200, 500])
 def test_rates_of_many_data_sets(metric, examples):
     for runs in ((1, 1), (5, 5)) if metric != "bleu" else ((1, 1),):
-        found = wrong(metric, examples, runs, 2000, 1000)
-        assert found <= at_most(ALPHA, 2000)
-        assert metric == "accuracy" or found >= at_least(ALPHA, 2000)
+        result = wrong(metric, examples, runs, 2000, 1000)
+        assert result <= at_most(ALPHA, 2000)
+        assert metric == "accuracy" or result >= at_least(ALPHA, 2000)
 
 
 @pytest.mark.slow

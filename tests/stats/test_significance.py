@@ -20,35 +20,35 @@ def test_summary_of_one_value_has_no_spread_and_no_interval():
 
 @pytest.mark.parametrize("value", [0.0, 56.34, 0.1])
 def test_equal_values_have_no_interval(value):
-    found = summary([value] * 6)
-    assert found.sd == pytest.approx(0, abs=1e-12) and found.mean == pytest.approx(value)
-    assert (found.low, found.high, found.median_low, found.median_high) == (None,) * 4
+    result = summary([value] * 6)
+    assert result.sd == pytest.approx(0, abs=1e-12) and result.mean == pytest.approx(value)
+    assert (result.low, result.high, result.median_low, result.median_high) == (None,) * 4
 
 
 @pytest.mark.parametrize("values", [[3.0, 1.0], [60.1, 61.9, 58.7], [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0]])
 def test_the_means_interval_equals_scipys_student(values):
-    found, oracle = summary(values), scipy_stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    assert (found.low, found.high) == pytest.approx((oracle.low, oracle.high), rel=1e-12)
-    assert found.sd == pytest.approx(np.std(values, ddof=1)) and found.median == np.median(values)
-    assert found == summary(values)
+    result, oracle = summary(values), scipy_stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert (result.low, result.high) == pytest.approx((oracle.low, oracle.high), rel=1e-12)
+    assert result.sd == pytest.approx(np.std(values, ddof=1)) and result.median == np.median(values)
+    assert result == summary(values)
 
 
 @pytest.mark.parametrize("n", [6, 7, 9, 12, 25, 60])
 def test_the_medians_interval_is_the_shortest_of_order_statistics_that_covers(n):
-    found = summary([float(i) for i in range(n)])
-    assert found.median_low is not None and found.median_high is not None
-    below = int(found.median_low)  # values outside on each side
-    assert found.median_high == n - 1 - below
+    result = summary([float(i) for i in range(n)])
+    assert result.median_low is not None and result.median_high is not None
+    below = int(result.median_low)  # values outside on each side
+    assert result.median_high == n - 1 - below
     coverage = 1 - 2 * scipy_stats.binom.cdf(below, n, 0.5)
     narrower = 1 - 2 * scipy_stats.binom.cdf(below + 1, n, 0.5)
     assert coverage >= 0.95 > narrower
 
 
 def test_few_values_enclose_the_median_by_a_simulated_factor():
-    found = summary([1.0, 2.0, 3.0])
-    assert found.median_high is not None and found.median_low is not None
-    assert found.median_high - 2.0 == pytest.approx(2.0 - found.median_low)
-    assert (found.median_high - 2.0) * math.sqrt(3) == pytest.approx(4.41, abs=0.06)
+    result = summary([1.0, 2.0, 3.0])
+    assert result.median_high is not None and result.median_low is not None
+    assert result.median_high - 2.0 == pytest.approx(2.0 - result.median_low)
+    assert (result.median_high - 2.0) * math.sqrt(3) == pytest.approx(4.41, abs=0.06)
 
 
 @pytest.mark.parametrize("values", [[], [1.0, math.nan], [math.inf]])
@@ -128,24 +128,24 @@ def test_holm_equals_the_step_down_procedure(seed):
 
 def test_equal_seeds_are_paired():
     ours, theirs = {1: 60.0, 2: 62.5, 3: 61.0}, {3: 59.0, 1: 58.5, 2: 60.0}
-    found = seed_interval(ours, theirs)
+    result = seed_interval(ours, theirs)
     oracle = scipy_stats.ttest_rel([60.0, 62.5, 61.0], [58.5, 60.0, 59.0]).confidence_interval(0.95)
-    assert (found.low, found.high) == pytest.approx((oracle.low, oracle.high), rel=1e-9)
-    assert found.test == "Student, paired by seed"
+    assert (result.low, result.high) == pytest.approx((oracle.low, oracle.high), rel=1e-9)
+    assert result.test == "Student, paired by seed"
 
 
 def test_different_seeds_are_compared_by_welch():
     ours, theirs = {1: 60.0, 2: 62.5, 3: 61.0, 4: 63.0}, {1: 59.0, 2: 58.5, 9: 60.0}
-    found = seed_interval(ours, theirs)
+    result = seed_interval(ours, theirs)
     oracle = scipy_stats.ttest_ind(list(ours.values()), list(theirs.values()), equal_var=False).confidence_interval(
         0.95
     )
-    assert (found.low, found.high) == pytest.approx((oracle.low, oracle.high), rel=1e-9)
-    assert found.test == "Welch"
+    assert (result.low, result.high) == pytest.approx((oracle.low, oracle.high), rel=1e-9)
+    assert result.test == "Welch"
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs", "said"),
+    ("ours", "theirs", "message"),
     [
         ({1: 60.0}, {1: 59.0}, "one seed"),
         ({1: 60.0, 2: 61.0}, {1: 59.0}, "one seed"),
@@ -153,9 +153,9 @@ def test_different_seeds_are_compared_by_welch():
         ({1: 70.1, 2: 70.1}, {1: 68.1, 3: 68.1}, "no spread"),
     ],
 )
-def test_seeds_without_an_interval_have_a_reason(ours, theirs, said):
-    found = seed_interval(ours, theirs)
-    assert found.low is None and found.high is None and said in found.test
+def test_seeds_without_an_interval_have_a_reason(ours, theirs, message):
+    result = seed_interval(ours, theirs)
+    assert result.low is None and result.high is None and message in result.test
 
 
 def test_interval_and_p_of_a_bootstrap_agree():

@@ -129,9 +129,9 @@ def test_a_complete_cache_needs_no_hub(hub_server, capsys):
     forget_hubs()
     assert hub.model("org/name", commit) == folder
     assert hub.commit("model", "org/name", "main") == commit  # the last one that is known
-    told = capsys.readouterr().err
-    assert f"{hub_server.address} answered 503 Service Unavailable" in told
-    assert f"using the cached commit {commit[:12]} of org/name@main" in told
+    output = capsys.readouterr().err
+    assert f"{hub_server.address} answered 503 Service Unavailable" in output
+    assert f"using the cached commit {commit[:12]} of org/name@main" in output
 
 
 def test_a_failure_between_two_requests_for_a_commit_is_one_line(hub_server):
@@ -171,8 +171,8 @@ def test_missing_names_are_reported(hub_server):
     commit, none = hub_server.add("models", "org/name", MODEL), "0" * 40
     assert f"{hub_server.address}/org/name has no revision {none}" in failure(lambda: hub.model("org/name", none))
     assert f"{hub_server.address}/org/name has no revision v9" in failure(lambda: hub.commit("model", "org/name", "v9"))
-    told = failure(lambda: hub.model("org/none", commit))
-    assert f"{hub_server.address}/org/none does not exist or is private (401); check the name" in told
+    message = failure(lambda: hub.model("org/none", commit))
+    assert f"{hub_server.address}/org/none does not exist or is private (401); check the name" in message
     assert "'a/b/c' is not a valid repository name" in failure(lambda: hub.model("a/b/c", commit))
     assert "'a/b/c' is not a valid repository name" in failure(lambda: hub.commit("model", "a/b/c", "main"))
     rows = hub_server.add("datasets", "org/rows", {"x/train.parquet": b"1"})
@@ -183,14 +183,14 @@ def test_a_gated_repository_says_how_to_get_access(hub_server, monkeypatch):
     commit = hub_server.add("models", "org/name", MODEL)
     repository = hub_server.repositories["models", "org/name"]
     repository.gate = 401
-    told = failure(lambda: hub.model("org/name", commit))
-    assert "org/name is gated (401): set HF_TOKEN" in told and f"{hub_server.address}/org/name" in told
+    message = failure(lambda: hub.model("org/name", commit))
+    assert "org/name is gated (401): set HF_TOKEN" in message and f"{hub_server.address}/org/name" in message
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     assert hub.model("org/name", commit).is_dir()
     other = hub_server.add("models", "org/other", MODEL)
     hub_server.repositories["models", "org/other"].gate = 403
-    told = failure(lambda: hub.model("org/other", other))
-    assert "org/other is gated (403): the account of HF_TOKEN has no access" in told and "hf_secret" not in told
+    message = failure(lambda: hub.model("org/other", other))
+    assert "org/other is gated (403): the account of HF_TOKEN has no access" in message and "hf_secret" not in message
 
 
 def test_a_token_stays_with_the_hub(hub_server, monkeypatch):
@@ -204,8 +204,8 @@ def test_a_mirror_without_xet_can_be_used(hub_server, monkeypatch):
     """Its listing names xet hashes, but it does not serve xet."""
     monkeypatch.setattr("hub_server.XET", "ab" * 32)
     commit = hub_server.add("models", "org/name", MODEL)
-    told = failure(lambda: hub.model("org/name", commit))
-    assert "answered 404 Not Found to a request for org/name; HF_HUB_DISABLE_XET=1" in told
+    message = failure(lambda: hub.model("org/name", commit))
+    assert "answered 404 Not Found to a request for org/name; HF_HUB_DISABLE_XET=1" in message
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     assert (hub.model("org/name", commit) / "model.safetensors").read_bytes() == LARGE
 
@@ -223,8 +223,8 @@ def test_a_damaged_file_in_the_cache_is_named_and_can_be_downloaded_again(hub_se
     damaged[77] ^= 1
     file.resolve().write_bytes(damaged)
     forget_hubs()
-    told = failure(lambda: hub.model("org/name", commit))
-    assert f"Delete {file.resolve()} and run the command again" in told
+    message = failure(lambda: hub.model("org/name", commit))
+    assert f"Delete {file.resolve()} and run the command again" in message
     file.resolve().unlink()
     assert (hub.model("org/name", commit) / "model.safetensors").read_bytes() == LARGE
 
@@ -249,14 +249,14 @@ def test_a_cache_that_cannot_be_written_is_named(hub_server, tmp_path, monkeypat
     commit = hub_server.add("models", "org/name", MODEL)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "file" / "hub"))
     (tmp_path / "file").write_text("")
-    told = failure(lambda: hub.model("org/name", commit))
-    assert f"the cache {tmp_path / 'file' / 'hub'} cannot be written (Not a directory); set HF_HOME" in told
+    message = failure(lambda: hub.model("org/name", commit))
+    assert f"the cache {tmp_path / 'file' / 'hub'} cannot be written (Not a directory); set HF_HOME" in message
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOSPC])
 def test_each_reason_for_a_failed_write_is_reported(hub_server, number):
-    told = str(hub._explained(OSError(number, os.strerror(number), "/x"), "model", "org/name", None))
-    assert f"cannot be written ({os.strerror(number)}); set HF_HOME" in told
+    output = str(hub._explained(OSError(number, os.strerror(number), "/x"), "model", "org/name", None))
+    assert f"cannot be written ({os.strerror(number)}); set HF_HOME" in output
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write everywhere")

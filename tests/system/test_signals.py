@@ -15,10 +15,10 @@ from rosa_bench.system.signals import Signals
 @pytest.fixture
 def handled():
     """Handles signals during a test and counts stop requests."""
-    asked = []
-    handler = Signals(lambda: not asked and not asked.append(1), lambda: None)
+    results = []
+    handler = Signals(lambda: not results and not results.append(1), lambda: None)
     handler.begin()
-    yield asked
+    yield results
     handler.end()
 
 

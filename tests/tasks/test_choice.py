@@ -70,8 +70,8 @@ def test_an_invalid_task_is_refused(override):
 def test_a_hub_s_fields_get_the_names_of_the_files():
     task = composed("task=openbookqa").task
     row = KEYED | {"question_stem": "Ice is"}
-    (found,) = task.from_hub([{k: v for k, v in row.items() if k != "question"}], "train")
-    assert task.parse(found, "here").texts[0] == "Ice is" and task.hub.repository == "allenai/openbookqa"
+    (result,) = task.from_hub([{k: v for k, v in row.items() if k != "question"}], "train")
+    assert task.parse(result, "here").texts[0] == "Ice is" and task.hub.repository == "allenai/openbookqa"
     with pytest.raises(UsageError, match="has no hub repository"):
         _ = composed("task=openbookqa", "task.hub_repository=null").task.hub
 
@@ -100,9 +100,9 @@ def test_a_special_token_in_a_prompt_is_plain_text():
     target = tokenizer(" a bird")["input_ids"]
     for question in (end, f"What is it?{end}"):
         (row, _) = run.task.candidates(Example("1", (question, "a bird", "a cow"), 0), tokenizer, 64)
-        asked = tokenizer(question, split_special_tokens=True)["input_ids"]
-        assert row.input_ids == asked + target and tokenizer.eos_token_id not in asked
-        assert row.labels == [IGNORED] * len(asked) + target
+        requested = tokenizer(question, split_special_tokens=True)["input_ids"]
+        assert row.input_ids == requested + target and tokenizer.eos_token_id not in requested
+        assert row.labels == [IGNORED] * len(requested) + target
 
 
 @pytest.mark.parametrize(("kind", "before", "behind"), [("roberta", 1, 1), ("gpt2", 0, 0)])
@@ -110,12 +110,12 @@ def test_a_prompt_keeps_what_a_tokenizer_puts_in_front_of_it(backbone, kind, bef
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(backbone(kind))
-    asked = tokenizer("the cat")["input_ids"]
-    assert len(asked) == len(tokenizer("the cat", add_special_tokens=False)["input_ids"]) + before + behind
+    requested = tokenizer("the cat")["input_ids"]
+    assert len(requested) == len(tokenizer("the cat", add_special_tokens=False)["input_ids"]) + before + behind
     task = composed("task=openbookqa").task
     (row, _) = task.candidates(Example("1", ("the cat", "a dog", "a fox"), 0), tokenizer, 64)
-    assert row.labels.count(IGNORED) == len(asked) - behind
-    assert row.input_ids[: len(asked) - behind] == asked[: len(asked) - behind]
+    assert row.labels.count(IGNORED) == len(requested) - behind
+    assert row.input_ids[: len(requested) - behind] == requested[: len(requested) - behind]
 
 
 def test_scored_choices_may_use_all_positions(tmp_path):
@@ -138,11 +138,11 @@ def test_likelihoods_equal_those_of_single_choices():
     examples = load_split(run.task, run.data, "test", 5).examples
     rows = [item for e in examples for item in run.task.candidates(e, tokenizer, 128)]
     (together,) = Predictor(model, 7, tokenizer.pad_token_id).likelihoods(rows)
-    for row, found in zip(rows, together, strict=True):
+    for row, result in zip(rows, together, strict=True):
         with evaluating(model):
             scores = model(input_ids=torch.tensor([row.input_ids])).logits[0].log_softmax(-1)
         wanted = sum(scores[i - 1, t] for i, t in enumerate(row.labels) if t != IGNORED)
-        assert found == pytest.approx(float(wanted), abs=1e-3)
+        assert result == pytest.approx(float(wanted), abs=1e-3)
     predictions = run.task.kind.predictions(run.task, examples, together)
     assert [len(p.logits) for p in predictions] == [4] * 5
     assert all(p.logits[p.value] == max(p.logits) for p in predictions)
@@ -151,15 +151,15 @@ def test_likelihoods_equal_those_of_single_choices():
 
 def test_both_accuracies_by_hand():
     task = composed("task=piqa").task
-    told = [
+    output = [
         Prediction("1", 0, 0, logits=(-2.0, -3.0), lengths=(2, 6)),  # per character -1 and -0.5: the second
         Prediction("2", 0, 0, logits=(-2.0, -3.0), lengths=(4, 4)),
         Prediction("3", 1, 0, logits=(-9.0, -3.0), lengths=(9, 3)),  # equal per character: the first
         Prediction("4", 1, 0, logits=(-9.0, -3.0), lengths=(4, 3)),
     ]
-    assert task.score("", told) == {"accuracy": 50.0, "accuracy_norm": 50.0}
+    assert task.score("", output) == {"accuracy": 50.0, "accuracy_norm": 50.0}
     for metric, correct in (("accuracy", [1, 1, 0, 0]), ("accuracy_norm", [0, 1, 1, 0])):
-        statistic = task.statistic(metric, told)
+        statistic = task.statistic(metric, output)
         assert statistic.score == 50.0 and statistic.correct.tolist() == correct
     assert task.score("", [Prediction("1", 0, 0)]) == {"accuracy": 100.0}  # from a file of answers alone
 
@@ -179,9 +179,9 @@ def test_a_run_scores_stores_and_can_be_compared(tmp_path):
     assert all(len(row["logits"]) == len(row["lengths"]) == 4 for row in rows)
     first, second = (predictions.read_predictions(path, 1) for path in paths)
     for metric in ("accuracy", "accuracy_norm"):
-        found = paired_tests.compare(run.task, metric, [first], [second])
+        comparison = paired_tests.compare(run.task, metric, [first], [second])
         expected = [record.scores["test"][""][metric] for record in records]
-        assert found.test == "exact McNemar" and found.difference == pytest.approx(expected[0] - expected[1])
+        assert comparison.test == "exact McNemar" and comparison.difference == pytest.approx(expected[0] - expected[1])
     rows[0]["lengths"] = [1, 2]
     (tmp_path / "bad.jsonl").write_text(json.dumps(rows[0]) + "\n")
     with pytest.raises(UsageError, match="as many log-likelihoods as lengths"):
@@ -228,5 +228,5 @@ def test_a_missing_data_set_is_one_line(task, words, shared_data):
 
 def test_the_real_piqa_rows_are_read(shared_data):
     run = composed("task=piqa", "data=local", f"data.dir='{shared_data}'")
-    found = load_split(run.task, run.data, "validation").examples
-    assert [sum(e.label == i for e in found) for i in (0, 1)] == [910, 928]
+    loaded = load_split(run.task, run.data, "validation").examples
+    assert [sum(e.label == i for e in loaded) for i in (0, 1)] == [910, 928]

@@ -65,8 +65,8 @@ def test_lora_reaches_the_floor_of_its_rank_and_rosa_that_of_full_fine_tuning(tm
 def test_the_optimum_is_reached_at_the_step_the_theorem_says(variant, rank):
     X, Y, W, _ = least_squares(composed(*TINY).task)
     steps = math.ceil(6 / rank)
-    found = theory.resampled(X, Y, W, Rosa(variant=variant), rank, torch.Generator().manual_seed(1))
-    errors = list(itertools.islice(found, steps))
+    result = theory.resampled(X, Y, W, Rosa(variant=variant), rank, torch.Generator().manual_seed(1))
+    errors = list(itertools.islice(result, steps))
     start = float((X @ W - Y).square().mean())
     assert errors[-1] < 1e-9 * start and all(error > 1e-4 * start for error in errors[:-1])
 
@@ -74,8 +74,8 @@ def test_the_optimum_is_reached_at_the_step_the_theorem_says(variant, rank):
 def test_the_variant_equal_needs_more_steps():
     """`equal` first removes directions of the weight; restoring them costs rank."""
     X, Y, W, _ = least_squares(composed(*TINY).task)
-    found = theory.resampled(X, Y, W, Rosa(), RANK, torch.Generator().manual_seed(1))
-    errors = list(itertools.islice(found, 40))
+    result = theory.resampled(X, Y, W, Rosa(), RANK, torch.Generator().manual_seed(1))
+    errors = list(itertools.islice(result, 40))
     start = float((X @ W - Y).square().mean())
     assert errors[2] > 1e-3 * start > errors[-1]
     assert all(later <= earlier * (1 + 1e-9) for earlier, later in itertools.pairwise(errors))

@@ -29,9 +29,9 @@ def undropped(backbone, tmp_path_factory):
     def get(kind: str) -> Path:
         folder = tmp_path_factory.mktemp(f"undropped-{kind}") / kind
         shutil.copytree(backbone(kind), folder)
-        told = json.loads((folder / "config.json").read_text())
-        names = [name for name in told if name.endswith(("_dropout_prob", "_pdrop"))]
-        (folder / "config.json").write_text(json.dumps(told | dict.fromkeys(names, 0.0)))
+        content = json.loads((folder / "config.json").read_text())
+        names = [name for name in content if name.endswith(("_dropout_prob", "_pdrop"))]
+        (folder / "config.json").write_text(json.dumps(content | dict.fromkeys(names, 0.0)))
         return folder
 
     return get

@@ -245,8 +245,8 @@ def test_a_step_advances_the_generator_like_an_eager_one():
 def test_unsupported_settings_are_refused_in_advance(changed, because, recording):
     recording(Again)
     given = {"mode": "auto", "device": CPU, "precision": "bf16", "processes": 1, "shapes": MOST} | changed
-    told = reason_against(**given)
-    assert told is None if because is None else because in str(told)
+    output = reason_against(**given)
+    assert output is None if because is None else because in str(output)
 
 
 def test_requiring_graphs_without_a_gpu_is_one_line(tmp_path):

@@ -18,21 +18,21 @@ from rosa_bench.training import optimizer, trainer
 
 def groups_of(monkeypatch, folder, *overrides: str) -> dict[str, tuple[float, float]]:
     """Peak learning rate and weight decay of every trained parameter at the start of a run."""
-    found = {}
+    results = {}
 
     def on_train_begin(self, args, state, control, **kw):
         named = {id(p): name for name, p in kw["model"].named_parameters()}
         for group in kw["optimizer"].param_groups:
             for p in group["params"]:
                 if p.requires_grad and id(p) in named:
-                    assert named[id(p)] not in found
-                    found[named[id(p)]] = (group["initial_lr"], group["weight_decay"])
+                    assert named[id(p)] not in results
+                    results[named[id(p)]] = (group["initial_lr"], group["weight_decay"])
         raise KeyboardInterrupt
 
     monkeypatch.setattr(trainer.Loop, "on_train_begin", on_train_begin)
     with pytest.raises(KeyboardInterrupt):
         run_experiment(small(folder, *overrides))
-    return found
+    return results
 
 
 def test_adamw_has_one_name_and_old_runs_keep_their_key():
@@ -88,19 +88,19 @@ def test_a_missing_package_is_named(name, package, tmp_path, capsys):
     if importlib.util.find_spec(package):
         pytest.skip(f"{package} is installed")
     code = cli.main(["task=cola", "tracker=none", f"output_dir={tmp_path}", f"train.optimizer={name}"])
-    told = capsys.readouterr().err.splitlines()
-    assert code == 2 and len(told) == 1 and package in told[0] and "nstall" in told[0]
+    output = capsys.readouterr().err.splitlines()
+    assert code == 2 and len(output) == 1 and package in output[0] and "nstall" in output[0]
 
 
 @pytest.mark.parametrize("name", ["sgd", "adafactor", "rmsprop", "adagrad"])
 def test_rates_and_weight_decay_are_the_runs(name, monkeypatch, tmp_path):
     settings = ["train.lr=1e-3", "train.head_lr=5e-3", "train.lora_plus=16", "train.weight_decay=0.1"]
-    found = groups_of(monkeypatch, tmp_path, "method=lora", f"train.optimizer={name}", *settings)
-    for label, (rate, decay) in found.items():
+    groups = groups_of(monkeypatch, tmp_path, "method=lora", f"train.optimizer={name}", *settings)
+    for label, (rate, decay) in groups.items():
         head = label.startswith("classifier.")
         assert rate == pytest.approx(5e-3 if head else 16e-3 if ".B." in label else 1e-3), label
         assert decay == (0.0 if label.endswith("bias") else 0.1), label
-    assert len({rate for rate, _ in found.values()}) == 3
+    assert len({rate for rate, _ in groups.values()}) == 3
 
 
 @pytest.mark.parametrize("method", ["lora", "dylora", "rosa", "relora", "dora"])
@@ -108,10 +108,10 @@ def test_lora_plus_applies_to_every_method_with_factors(method, monkeypatch, tmp
     """Learning rates of lora_A and lora_B as in peft's LoRA+."""
     if method == "dora":
         pytest.importorskip("peft")
-    found = groups_of(monkeypatch, tmp_path, f"method={method}", "train.lr=1e-3", "train.lora_plus=8")
-    is_B = {label: ".B." in label or "lora_B" in label for label in found}
+    groups = groups_of(monkeypatch, tmp_path, f"method={method}", "train.lr=1e-3", "train.lora_plus=8")
+    is_B = {label: ".B." in label or "lora_B" in label for label in groups}
     assert any(is_B.values()) and not all(is_B.values())
-    assert all(rate == pytest.approx(8e-3 if is_B[label] else 1e-3) for label, (rate, _) in found.items())
+    assert all(rate == pytest.approx(8e-3 if is_B[label] else 1e-3) for label, (rate, _) in groups.items())
 
 
 def test_lora_plus_equals_pefts_optimizer():

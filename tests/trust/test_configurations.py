@@ -35,8 +35,8 @@ def judged(plain: dict[str, Any]) -> config.Run | None:
     except UsageError as error:
         assert odd.is_plain(str(error).replace("\n", "")), str(error)
         return None
-    told = json.loads(json.dumps(run.to_dict(), allow_nan=False, ensure_ascii=False).encode())
-    assert config.resolve(told) == run  # what the record will say is what was understood
+    content = json.loads(json.dumps(run.to_dict(), allow_nan=False, ensure_ascii=False).encode())
+    assert config.resolve(content) == run  # what the record will say is what was understood
     return run
 
 
@@ -53,13 +53,13 @@ def put(group: str, name: str, key: str, value: Any) -> dict[str, Any]:
     return plain
 
 
-def same(asked: Any, got: Any) -> bool:
+def same(requested: Any, got: Any) -> bool:
     """Whether a value was taken unchanged, except that an integer may become the nearest float."""
-    if isinstance(asked, float) and isinstance(got, float) and math.isnan(asked):
+    if isinstance(requested, float) and isinstance(got, float) and math.isnan(requested):
         return math.isnan(got)
-    if type(asked) is int and isinstance(got, float):
-        return float(asked) == got
-    return asked == got and type(asked) is type(got)
+    if type(requested) is int and isinstance(got, float):
+        return float(requested) == got
+    return requested == got and type(requested) is type(got)
 
 
 @odd.tried(600, 30_000)
@@ -142,11 +142,11 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize(("override", "said"), WRONG.items(), ids=[key[:30] for key in WRONG])
-def test_known_faults(override, said, capsys):
+@pytest.mark.parametrize(("override", "message"), WRONG.items(), ids=[key[:30] for key in WRONG])
+def test_known_faults(override, message, capsys):
     assert cli.main([override]) == 2
     out, err = capsys.readouterr()
-    assert not out and err.startswith("rosa_bench: ") and odd.is_plain(err.rstrip("\n")) and said in err, err
+    assert not out and err.startswith("rosa_bench: ") and odd.is_plain(err.rstrip("\n")) and message in err, err
 
 
 def test_a_model_name_cannot_leave_the_package(capsys, tmp_path):
@@ -207,8 +207,8 @@ BROKEN_FILES = {
 
 @pytest.mark.parametrize("name", BROKEN_FILES)
 def test_a_broken_configuration_file_is_one_line(name, tmp_path, capsys):
-    content, said = BROKEN_FILES[name]
+    content, message = BROKEN_FILES[name]
     (tmp_path / "config.yaml").write_bytes(content)
     assert cli.main(["-cp", str(tmp_path), "-cn", "config"]) == 2
     out, err = capsys.readouterr()
-    assert said in err and not out and odd.is_plain(err.rstrip("\n")), err
+    assert message in err and not out and odd.is_plain(err.rstrip("\n")), err

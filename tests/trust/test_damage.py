@@ -52,8 +52,8 @@ def copied(made, tmp_path, monkeypatch) -> Path:
 
 
 def one(folder: Path, pattern: str) -> Path:
-    (found,) = folder.glob(pattern)
-    return found
+    (result,) = folder.glob(pattern)
+    return result
 
 
 def test_every_changed_byte_of_a_record_is_detected(copied):
@@ -73,8 +73,8 @@ def test_the_copy_of_a_damaged_record_is_used(copied, capsys):
     record, content = read_record(path), path.read_bytes()
     path.write_bytes(content.replace(b'"seed": ', b'"seed": 1', 1))  # a number that looks like any other
     assert read_record(path) == record == read_record(path)
-    said = capsys.readouterr().err
-    assert said.count("its checksum does not match") == 1 and f"using its copy {COPY}" in said
+    message = capsys.readouterr().err
+    assert message.count("its checksum does not match") == 1 and f"using its copy {COPY}" in message
     run = small(copied / "whole", *OVERRIDES)
     assert finished(run, path.parent, record.key) == record
     path.with_name(COPY).write_bytes(b"{")
@@ -107,8 +107,8 @@ def test_the_checkpoint_before_one_with_a_wrong_value_is_used(copied, capsys):
     mark = newest / checkpoints.MARK
     mark.write_text(mark.read_text().replace('"examples": ', '"examples": 1'))  # what a rate would be made of
     record = run_experiment(small(copied / "parts", *OVERRIDES))
-    told = capsys.readouterr().out
-    assert f"{newest.name} is damaged" in told and f"resuming from step {before.name.rpartition('-')[2]}" in told
+    output = capsys.readouterr().out
+    assert f"{newest.name} is damaged" in output and f"resuming from step {before.name.rpartition('-')[2]}" in output
     assert without_cost(record) == without_cost(read_record(one(copied, "whole/*/record.json")))
     assert record.cost["padding_fraction"] == read_record(one(copied, "whole/*/record.json")).cost["padding_fraction"]
 
@@ -151,16 +151,16 @@ def test_a_damaged_adapter_is_refused(copied):
     run = small(copied / "whole", *OVERRIDES)
     folder = one(copied, "whole/*/adapter")
     model, _ = load(run.model, run.task, 1)
-    told = hashing.backbone_hash(model)
+    digest = hashing.backbone_hash(model)
     run.method.attach(model, 1)
-    checkpoints.load_adapter(model, run.method, folder, told)
+    checkpoints.load_adapter(model, run.method, folder, digest)
     path = folder / "adapter.safetensors"
     content = path.read_bytes()
     for damaged in damages(content, len(content) // 11):
         path.write_bytes(damaged)
         files._sha256.cache_clear()
         with pytest.raises(UsageError, match="is damaged: its checksum"):
-            checkpoints.load_adapter(model, run.method, folder, told)
+            checkpoints.load_adapter(model, run.method, folder, digest)
 
 
 def test_the_score_of_a_damaged_best_checkpoint_is_absent_with_a_message(tmp_path, monkeypatch, capsys):

@@ -86,9 +86,9 @@ def test_the_evaluation_batch_changes_no_file_of_predictions_beyond_ties(tmp_pat
     assert sum(clear) > 20
     for rows in others:
         assert [row["id"] for row in rows] == [row["id"] for row in first]
-        for mine, row, told in zip(first, rows, clear, strict=True):
+        for mine, row, output in zip(first, rows, clear, strict=True):
             assert row["logits"] == pytest.approx(mine["logits"], abs=APART) and row["label"] == mine["label"]
-            assert row["prediction"] == mine["prediction"] or not told
+            assert row["prediction"] == mine["prediction"] or not output
 
 
 @pytest.mark.parametrize("task", ["mnli", "stsb"])

@@ -73,9 +73,9 @@ def test_interrupted_at_every_kind_of_place(number, name, tmp_path):
             (path,) = (tmp_path / "parts").glob("*/record.json")
             assert read_record(path).status == "interrupted" and checkpoints.checkpoints(path.parent), place.name
     assert ended(start(command_line, parts, log=log)) == 0, log.read_text()
-    found = result(tmp_path / "parts")
-    found["curve"], expected["curve"] = ([e for e in r["curve"] if e["scores"]] for r in (found, expected))
-    assert not differences(expected, found), log.read_text()  # a stop writes a line of the curve of its own
+    actual = result(tmp_path / "parts")
+    actual["curve"], expected["curve"] = ([e for e in r["curve"] if e["scores"]] for r in (actual, expected))
+    assert not differences(expected, actual), log.read_text()  # a stop writes a line of the curve of its own
 
 
 def test_a_stop_at_the_last_step_of_an_epoch_forgets_no_evaluation(tmp_path):
@@ -95,8 +95,8 @@ def test_a_stop_between_the_last_step_and_its_evaluation_forgets_none(tmp_path):
         place = Place("end of an epoch", "rosa_bench.training.trainer.Loop.on_epoch_end", count)
         assert ended(start(at, place, signal.SIGTERM, parts, log=log)) == 130, log.read_text()
     assert ended(start(command_line, parts, log=log)) == 0
-    found = result(tmp_path / "parts")
-    assert found["record"]["primary"] == expected["record"]["primary"] and found["files"] == expected["files"]
+    actual = result(tmp_path / "parts")
+    assert actual["record"]["primary"] == expected["record"]["primary"] and actual["files"] == expected["files"]
 
 
 def test_evaluating_again_after_a_kill_uses_the_same_precision(tmp_path):

@@ -41,10 +41,10 @@ def test_step_and_examples_are_named(value, window, tmp_path, monkeypatch):
     with pytest.raises(LossNotFiniteError, match="at step 2; the examples of the batch: "):
         run_experiment(run)
     (path,) = tmp_path.glob("*/record.json")
-    told = json.loads(path.read_text())
-    assert told["status"] == "failed" and not told.get("scores") and not told.get("primary")
-    assert told["facts"]["loss_not_finite"] == {"step": 2, "examples": expected(run, 2, 4)}
-    assert all(name in told["error"] for name in expected(run, 2, 4))
+    content = json.loads(path.read_text())
+    assert content["status"] == "failed" and not content.get("scores") and not content.get("primary")
+    assert content["facts"]["loss_not_finite"] == {"step": 2, "examples": expected(run, 2, 4)}
+    assert all(name in content["error"] for name in expected(run, 2, 4))
 
 
 def test_a_batch_has_its_row_ids():

@@ -72,27 +72,27 @@ def paths(value: Any, before: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
 PLACES = sorted(paths(record()))
 
 
-def spoil(told: dict[str, Any], path: tuple[str, ...], value: Any, how: str) -> None:
+def spoil(output: dict[str, Any], path: tuple[str, ...], value: Any, how: str) -> None:
     """Change, remove or add something at a place."""
     for name in path[:-1]:
-        told = told[name]
+        output = output[name]
     if how == "take away":
-        del told[path[-1]]
+        del output[path[-1]]
     else:
-        told[path[-1] if how == "change" else f"{path[-1]} too"] = value
+        output[path[-1] if how == "change" else f"{path[-1]} too"] = value
 
 
 def rendered(folder: Path) -> tuple[list[Any], list[str]]:
     """Every format of the tables of a folder's records, in memory."""
-    found = collect([folder])
-    grids = building.build(found, {})
+    collection = collect([folder])
+    grids = building.build(collection, {})
     for grid in grids:
         texts = markdown(grid), comma_separated(grid), long_csv(grid), latex(grid)
         "".join(texts).encode()
         assert "/" not in grid.name and not grid.name.startswith(".") and len(grid.name.encode()) < 240
-    html = page(grids, (), found.broken).encode().decode()
+    html = page(grids, (), collection.broken).encode().decode()
     assert "<script>alert" not in html and html.count("<script") == 2
-    return [record for group in found.groups for record in group.records.values()], found.broken
+    return [record for group in collection.groups for record in group.records.values()], collection.broken
 
 
 @odd.tried(120, 8_000)
@@ -106,15 +106,15 @@ def test_one_odd_value_anywhere_in_a_record(examples, tmp_path):
         how=st.sampled_from(["change", "change", "change", "take away", "add"]),
     )
     def check(path, value, how):
-        told = record()
-        spoil(told, path, value, how)
-        write(tmp_path, "bad", json.dumps(told))
+        content = record()
+        spoil(content, path, value, how)
+        write(tmp_path, "bad", json.dumps(content))
         records, broken = rendered(tmp_path)
         assert len(broken) <= 1 and all(odd.is_plain(line) and "bad/record.json" in line for line in broken)
         assert [r.primary["last"] for r in records if r.run_id.endswith("s2-0")] == [50.0]
-        for found in (r for r in records if not r.run_id.endswith("s2-0")):
-            scores = [v for by in found.scores.values() for s in by.values() for v in s.values()]
-            assert all(map(is_number, scores)) and found.primary.get("last", 50.0) in (50.0, *scores)
+        for result in (r for r in records if not r.run_id.endswith("s2-0")):
+            scores = [v for by in result.scores.values() for s in by.values() for v in s.values()]
+            assert all(map(is_number, scores)) and result.primary.get("last", 50.0) in (50.0, *scores)
 
     check()
 
@@ -151,12 +151,12 @@ FAULTS = {
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_known_faults(name, tmp_path):
-    path, value, said = FAULTS[name]
-    told = record()
-    spoil(told, path, value(), "change")
-    write(tmp_path, "bad", json.dumps(told))
+    path, value, message = FAULTS[name]
+    content = record()
+    spoil(content, path, value(), "change")
+    write(tmp_path, "bad", json.dumps(content))
     records, broken = rendered(tmp_path)
-    assert not records and len(broken) == 1 and said in broken[0] and odd.is_plain(broken[0])
+    assert not records and len(broken) == 1 and message in broken[0] and odd.is_plain(broken[0])
 
 
 def test_no_file_is_written_outside_of_the_folder(tmp_path, capsys, monkeypatch):
@@ -164,10 +164,10 @@ def test_no_file_is_written_outside_of_the_folder(tmp_path, capsys, monkeypatch)
     monkeypatch.setattr("rosa_bench.config.choices", lambda group: [])  # the suites' own tables take seconds
     runs, out = tmp_path / "runs", tmp_path / "deep" / "er" / "out"
     for seed, (model, source) in enumerate([("../../../evil", "x"), ("/tmp/evil", "x"), ("a/b", "c"), ("..", "..")], 1):
-        told = record(seed)
-        told["model"] = told["config"]["model"]["name"] = model
-        told["data"]["source"] = source
-        write(runs, str(seed), json.dumps(told))
+        content = record(seed)
+        content["model"] = content["config"]["model"]["name"] = model
+        content["data"]["source"] = source
+        write(runs, str(seed), json.dumps(content))
     assert tables.main(["--runs", str(runs), "--out", str(out), "--no-plots"]) == 0
     written = {path for path in tmp_path.rglob("*") if path.is_file() and runs not in path.parents}
     assert written and all(path.parent == out for path in written) and not Path("/tmp/evil_on_x.md").exists()
@@ -185,11 +185,11 @@ HOSTILE = "<script>alert(1)</script>\"'&{}|\\input{x}$^_%"
 
 
 def test_content_of_records_is_escaped_in_every_format(tmp_path):
-    told = record()
-    told["model"] = told["config"]["model"]["name"] = HOSTILE
-    told["config"]["method"]["init"] = HOSTILE + "\n\\end{tabular}\\write18{id}"
-    told["env"]["device"] = told["data"]["source"] = told["config"]["task"]["scoring"] = HOSTILE
-    write(tmp_path, "1", json.dumps(told))
+    content = record()
+    content["model"] = content["config"]["model"]["name"] = HOSTILE
+    content["config"]["method"]["init"] = HOSTILE + "\n\\end{tabular}\\write18{id}"
+    content["env"]["device"] = content["data"]["source"] = content["config"]["task"]["scoring"] = HOSTILE
+    write(tmp_path, "1", json.dumps(content))
     write(tmp_path, "2", json.dumps(record(2)))
     assert rendered(tmp_path)[1] == []
     for grid in building.build(collect([tmp_path]), {}):
@@ -208,8 +208,8 @@ def test_a_damaged_curve_is_skipped(tmp_path):
     lines = [b"[" * 5000, b"\xff", b"null", b"3", b'{"step": "x"}', b'{"step": NaN, "loss": 1}', b'{"step": 1e999}']
     lines += [b'{"step": 1, "loss": true}', b'{"step": 2, "loss": 10%s}' % (b"0" * 400), b'{"step": 3, "scores": 5}']
     (tmp_path / "1" / "events.jsonl").write_bytes(b"\n".join([*lines, b'{"step": 4, "loss": 0.5}', b'{"step": 5, "lo']))
-    found = collect([tmp_path])
-    _, losses = curve_panels(found.groups, reader(found))
+    collection = collect([tmp_path])
+    _, losses = curve_panels(collection.groups, reader(collection))
     assert losses is not None and [(p.x, p.values) for line in losses.lines for p in line.points] == [(4, (0.5,))]
 
 
@@ -226,11 +226,11 @@ def test_stored_predictions(examples, tmp_path):
     def check(key, value):
         path.write_bytes(gzip.compress((json.dumps(row | {key: value}) + "\n").encode(), 1))
         try:
-            found = predictions.read_predictions(path, 1)
+            result = predictions.read_predictions(path, 1)
         except UsageError as error:
             assert odd.is_plain(str(error))
         else:
-            ((one,),) = (found.rows,)
+            ((one,),) = (result.rows,)
             assert isinstance(one.value, str) or is_number(one.value) or all(map(is_number, one.value))
 
     check()

@@ -57,8 +57,8 @@ def test_rows_with_spoiled_fields(examples, tmp_path):
                 row.pop(key, None)
         path.write_text(json.dumps(row) + "\n")  # with NaN and Infinity, as many programs write them
         try:
-            ((found, where),) = json_lines(path)
-            example = task.parse(found, where)
+            ((result, where),) = json_lines(path)
+            example = task.parse(result, where)
             for target in task.targets(example):
                 whole(task, target)
         except UsageError as error:
@@ -120,10 +120,10 @@ FAULTS = {
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_known_faults(name, tmp_path):
-    content, said = FAULTS[name]
+    content, message = FAULTS[name]
     with pytest.raises(UsageError) as caught:
         local(tmp_path, content)
-    assert said in str(caught.value) and odd.is_plain(str(caught.value))
+    assert message in str(caught.value) and odd.is_plain(str(caught.value))
 
 
 @pytest.mark.parametrize("label", ["1e999", "1" + "0" * 400, "-1e999", "1e308"])
@@ -139,8 +139,8 @@ def test_a_null_id_counts_as_missing(tmp_path):
 
 def test_a_row_of_the_drawn_task_is_one_of_the_drawn(tmp_path):
     label = [0.0] * RUNS["synthetic"].task.outputs
-    for row, said in [({"label": label}, "'id' is missing"), ({"id": 10**9, "label": label}, "not one of 0..5999")]:
-        with pytest.raises(UsageError, match=said):
+    for row, message in [({"label": label}, "'id' is missing"), ({"id": 10**9, "label": label}, "not one of 0..5999")]:
+        with pytest.raises(UsageError, match=message):
             local(tmp_path, json.dumps(row).encode(), "synthetic")
     with pytest.raises(UsageError, match="list of 32 finite numbers"):
         local(tmp_path, json.dumps({"id": 1, "label": [*label[1:], None]}).encode(), "synthetic")

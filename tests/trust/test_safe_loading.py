@@ -90,10 +90,10 @@ def test_code_next_to_a_model_is_not_run_and_there_is_no_prompt(known, tmp_path,
     monkeypatch.setattr("builtins.input", ask)
     folder = copied(backbone, tmp_path / "model")
     (folder / "code.py").write_text(CODE.format(mark=str(mark)))
-    told = json.loads((folder / "config.json").read_text())
-    told["auto_map"] = {"AutoConfig": "code.Config", "AutoModelForSequenceClassification": "code.Model"}
-    told["model_type"] = told["model_type"] if known else "foreign"
-    (folder / "config.json").write_text(json.dumps(told))
+    content = json.loads((folder / "config.json").read_text())
+    content["auto_map"] = {"AutoConfig": "code.Config", "AutoModelForSequenceClassification": "code.Model"}
+    content["model_type"] = content["model_type"] if known else "foreign"
+    (folder / "config.json").write_text(json.dumps(content))
     run = composed(f"model.path={folder}")
     if known:
         assert type(load(run.model, run.task, 1)[0]).__module__.startswith("transformers.")
@@ -124,8 +124,8 @@ def test_an_adapter_is_not_loaded_as_a_model(tmp_path, backbone):
 
 def test_attention_of_a_hub_is_not_fetched(tmp_path, backbone):
     folder = copied(backbone, tmp_path / "model")
-    told = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(told | {"attn_implementation": "elsewhere/attention"}))
+    content = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(content | {"attn_implementation": "elsewhere/attention"}))
     run = composed(f"model.path={folder}")
     with pytest.raises(UsageError, match=r"code from a hub|cannot be loaded"):
         load(run.model, run.task, 1)
@@ -136,9 +136,9 @@ def test_a_pickle_in_place_of_an_adapter(tmp_path, mark):
     model, _ = load(run.model, run.task, 1)
     run.method.attach(model, 1)
     checkpoints.save_adapters(model, run.method, tmp_path, "a hash")
-    tensors, told = (tmp_path / "adapter" / name for name in ("adapter.safetensors", "adapter.json"))
+    tensors, output = (tmp_path / "adapter" / name for name in ("adapter.safetensors", "adapter.json"))
     tensors.write_bytes(pickle.dumps(Payload(mark)))
-    told.write_text(json.dumps(json.loads(told.read_text()) | {"sha256": file_sha256(tensors)}))
+    output.write_text(json.dumps(json.loads(output.read_text()) | {"sha256": file_sha256(tensors)}))
     with pytest.raises(UsageError, match="cannot be read"):
         checkpoints.load_adapter(model, run.method, tmp_path / "adapter", "a hash")
 
@@ -149,10 +149,10 @@ def test_a_pickle_in_a_checkpoint(name, tmp_path, mark):
     run = small(tmp_path, "method=bitfit", "train.max_steps=2", "train.limit_train=16", "train.limit_eval=8")
     interrupt(run, 1)
     (folder,) = tmp_path.glob("*/checkpoint-1")
-    told = json.loads((folder / "complete.json").read_text())
+    content = json.loads((folder / "complete.json").read_text())
     (folder / "complete.json").unlink()
     torch.save({"state": Payload(mark)}, folder / name)
-    checkpoints.mark_complete(folder, {key: value for key, value in told.items() if key != "files"})
+    checkpoints.mark_complete(folder, {key: value for key, value in content.items() if key != "files"})
     assert checkpoints.read_mark(folder)
     with pytest.raises(pickle.UnpicklingError, match="Weights only"):
         run_experiment(run)
@@ -225,9 +225,9 @@ def test_texts_of_a_configuration_stay_texts(tmp_path):
 def test_the_command_line_never_prompts(tmp_path, backbone):
     """With code next to the model and standard input closed: one line at once, instead of a prompt for 15 seconds."""
     folder = copied(backbone, tmp_path / "model")
-    told = json.loads((folder / "config.json").read_text())
-    told |= {"auto_map": {"AutoConfig": "code.Config"}, "model_type": "foreign"}
-    (folder / "config.json").write_text(json.dumps(told))
+    content = json.loads((folder / "config.json").read_text())
+    content |= {"auto_map": {"AutoConfig": "code.Config"}, "model_type": "foreign"}
+    (folder / "config.json").write_text(json.dumps(content))
     command = [
         sys.executable,
         "-m",

@@ -128,11 +128,11 @@ FAULTS = {
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_known_faults(name, tmp_path, capsys):
-    task, line, row, said = FAULTS[name]
+    task, line, row, message = FAULTS[name]
     (tmp_path / "out.txt").write_text(line + "\n", encoding="utf-8")
     (tmp_path / "refs.jsonl").write_text(json.dumps(row) + "\n")
     scores, err = told(capsys, task, tmp_path)
-    assert scores is None and said in err, err
+    assert scores is None and message in err, err
 
 
 @pytest.mark.parametrize("task", sorted(KINDS))

@@ -106,12 +106,12 @@ def test_a_command_runs_despite_the_lock_of_a_dead_machine(age_s, code, tmp_path
     folder = tmp_path / run_id(run, config_key(run))
     holder = left_by(folder, ELSEWHERE, age_s)
     assert cli.main([*SMALL, f"output_dir={tmp_path}", "method=lora"]) == code
-    told = capsys.readouterr().err
+    output = capsys.readouterr().err
     if code:
-        assert "process 1 on another" in told and told.count("\n") == 1
+        assert "process 1 on another" in output and output.count("\n") == 1
         assert holder.exists() and not list(folder.glob("*"))
     else:
-        assert read_record(folder / "record.json").status == "done" and not holder.exists() and not told
+        assert read_record(folder / "record.json").status == "done" and not holder.exists() and not output
 
 
 @pytest.mark.parametrize("reason", sorted(locks.NO_FLOCK))
@@ -211,9 +211,9 @@ def test_two_simultaneous_starts_leave_one_complete_result(tmp_path):
     own = arguments(tmp_path / "both", "lora", "roberta_mini")
     both = [start(command_line, own, log=tmp_path / f"{i}.log") for i in range(2)]
     codes = sorted(ended(process) for process in both)
-    told = "".join((tmp_path / f"{i}.log").read_text() for i in range(2))
-    assert codes in ([0, 2], [0, 0]) and "Traceback" not in told
-    assert codes == [0, 0] or "is being written by another process (process " in told
+    output = "".join((tmp_path / f"{i}.log").read_text() for i in range(2))
+    assert codes in ([0, 2], [0, 0]) and "Traceback" not in output
+    assert codes == [0, 0] or "is being written by another process (process " in output
     assert not killing.differences(expected, killing.result(tmp_path / "both"))
 
 
@@ -279,8 +279,8 @@ def test_eight_commands_finish_a_suite_with_every_cell_done_once(tmp_path):
     command += ["train.max_steps=3", "train.threads=1", f"output_dir={tmp_path / 'runs'}"]
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "env": environment}
     processes = [subprocess.Popen(command, **options) for _ in range(8)]
-    told = [process.communicate(timeout=3000)[0] for process in processes]
-    assert [process.returncode for process in processes] == [EXIT_DONE] * 8, told
+    output = [process.communicate(timeout=3000)[0] for process in processes]
+    assert [process.returncode for process in processes] == [EXIT_DONE] * 8, output
     records = [read_record(path) for path in (tmp_path / "runs").glob("*/record.json")]
     trained = collections.Counter((tmp_path / "trained").read_text().split())
     assert trained == {record.run_id: 1 for record in records} and len(records) > 3
