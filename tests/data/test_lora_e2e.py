@@ -27,7 +27,7 @@ def test_converted_rows_load(tmp_path):
     assert convert(tmp_path, tmp_path / "out").returncode == 0
     run = composed("task=e2e", "data=local", f"data.dir={tmp_path / 'out'}")
     rows = {split: load_split(run.task, run.data, split, None).examples for split in run.task.splits}
-    assert [len(result) for result in rows.values()] == [3, 2, 2]
+    assert [len(split) for split in rows.values()] == [3, 2, 2]
     assert [row.texts[0] for row in rows["test"]] == [
         "name : Blue Spice | Type : pub",
         "name : The Mill | price : £ 20 - 25",
