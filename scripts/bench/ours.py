@@ -130,7 +130,7 @@ class Ours:
         per_epoch = math.ceil(len(self.rows) / self.run.train.batch_size)
         run = replace(self.run, train=replace(self.run.train, epochs=1, max_steps=steps or per_epoch))
         clock, pad = clock or Clock(), int(self.experiment.tokenizer.pad_token_id)
-        with self.recorder, _quiet(), self.experiment.matmul():
+        with self.recorder, _quiet(), self.experiment.matmul(self.model):
             rows = Rows(self.rows, [str(number) for number in range(len(self.rows))])
             trainer = make_trainer(run, self.model, rows, pad, self.recorder, lambda: {run.task.select_split: {}})
             trainer.add_callback(clock)
