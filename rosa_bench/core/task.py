@@ -174,6 +174,10 @@ class Task(Tunable, ABC):
         """The rows in an `Upstream` file, with the field names of `data=local`."""
         raise NotImplementedError
 
+    def row_name(self, example: Example) -> str:
+        """The name of an example's row in messages."""
+        return f"{self.name}: row {example.id}"
+
     def released_fields(self, row: Mapping[str, Any]) -> list[Any]:
         """The values of a `data=local` row that are compared with the public release."""
         return [value for name, value in sorted(row.items()) if name not in ("id", "idx")]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -53,6 +53,9 @@ class Choice(Task):
     version: Count = 1
     loss_on: Literal["target", "sequence"] = "target"  # loss on the text or answer alone, or on all tokens
 
+    kind: ClassVar[Kind] = KIND
+    num_labels: ClassVar[int] = 0  # the task uses the language model's own head
+
     def __post_init__(self) -> None:
         try:
             names = self._fields
@@ -69,16 +72,6 @@ class Choice(Task):
     @property
     def _fields(self) -> list[str]:
         return [name for _, name, _, _ in string.Formatter().parse(self.prompt) if name is not None]
-
-    @property
-    def kind(self) -> Kind:
-        """Always multiple choice."""
-        return KIND
-
-    @property
-    def num_labels(self) -> int:
-        """0, because the task uses the language model's own head."""
-        return 0
 
     @property
     def classes(self) -> int | None:
@@ -132,7 +125,7 @@ class Choice(Task):
         self, example: Example, choice: str, tokenizer: PreTrainedTokenizerBase, max_length: int, prompt_loss: bool
     ) -> Encoded:
         """Truncate the start of the prompt first, then the end of the choice. At least one prompt token remains."""
-        prompt, answer = pair_ids(tokenizer, example.texts[0], f" {choice}", f"{self.name}: row {example.id}")
+        prompt, answer = pair_ids(tokenizer, example.texts[0], f" {choice}", self.row_name(example))
         target = answer[: max_length - 1]
         context = prompt[max(0, len(prompt) + len(target) - max_length) :]
         prompt_labels = [IGNORED, *context[1:]] if prompt_loss else [IGNORED] * len(context)

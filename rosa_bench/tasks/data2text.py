@@ -60,20 +60,12 @@ class DataToText(Task):
     repetition_penalty: float = Field(default=1.0, gt=0)  # on tokens that occurred; 1: off
 
     family: ClassVar[Family]
+    kind: ClassVar[Kind] = KIND
+    num_labels: ClassVar[int] = 0  # the task uses the language model's own head
 
     def __post_init__(self) -> None:
         if self.search == "lora" and self.no_repeat_ngram_over == "all":
             raise ValueError("no_repeat_ngram_over=all is not supported with search=lora, which sees only new text")
-
-    @property
-    def kind(self) -> Kind:
-        """Always text generation."""
-        return KIND
-
-    @property
-    def num_labels(self) -> int:
-        """0, because the task uses the language model's own head."""
-        return 0
 
     @abstractmethod
     def linearize(self, row: Mapping[str, Any], where: str) -> str:
@@ -102,16 +94,13 @@ class DataToText(Task):
 
         Raises UsageError if the input contains a special token that the tokenizer does not read as plain text.
         """
-        return self._parted(context_ids(tokenizer, self._context(example), self._where(example)), tokenizer)
+        return self._parted(context_ids(tokenizer, self._context(example), self.row_name(example)), tokenizer)
 
     def _parted(self, ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
         return [*ids, end_id(tokenizer)] if self.linearization == "lora" else ids
 
     def _context(self, example: Example) -> str:
         return example.texts[0] if self.linearization == "lora" else f"Input: {example.texts[0]} Output:"
-
-    def _where(self, example: Example) -> str:
-        return f"{self.name}: row {example.id}"
 
     def encode(self, example: Example, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
         """Token ids of input, separator, first reference and end of text. Truncates the start of the input first.
@@ -120,7 +109,7 @@ class DataToText(Task):
         target longer than `max_length` is truncated and counted.
         """
         text = " " + example.references[0].strip()
-        prompt, reference = pair_ids(tokenizer, self._context(example), text, self._where(example))
+        prompt, reference = pair_ids(tokenizer, self._context(example), text, self.row_name(example))
         reference.append(end_id(tokenizer))
         target = reference[:max_length]
         prompt = self._parted(prompt, tokenizer)

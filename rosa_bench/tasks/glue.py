@@ -98,7 +98,7 @@ class Glue(Task):
 
     def encode(self, example: Example, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
         """Token ids of the text or pair with the model's special tokens; the longer text of a pair is cut first."""
-        tokens = text_inputs(tokenizer, example.texts, max_length, f"{self.name}: row {example.id}")
+        tokens = text_inputs(tokenizer, example.texts, max_length, self.row_name(example))
         full = len(tokens["input_ids"]) >= max_length
         return Encoded(tokens["input_ids"], example.label, tokens.get("token_type_ids"), cut=full)
 

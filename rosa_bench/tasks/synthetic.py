@@ -49,16 +49,12 @@ class Synthetic(Task):
     higher_is_better: ClassVar[bool] = False
     lr: ClassVar[float | None] = 0.02
     builds_model: ClassVar[bool] = True
+    kind: ClassVar[Kind] = KIND  # regression with several outputs
 
     def __post_init__(self) -> None:
         limit = min(self.inputs, self.outputs, *([self.hidden] if self.layers == 2 else []))
         if self.perturbation > limit:
             raise ValueError(f"perturbation={self.perturbation} is more than the full rank of a weight, {limit}")
-
-    @property
-    def kind(self) -> Kind:
-        """Always regression, with several outputs."""
-        return KIND
 
     @property
     def num_labels(self) -> int:
