@@ -1,4 +1,4 @@
-"""The embedded world: small, seeded stand-ins for GLUE, E2E, WebNLG, DART and five question sets, without download.
+"""The embedded tasks: small, seeded stand-ins for GLUE, E2E, WebNLG, DART and five question sets, without download.
 
 A grammar writes the rows of every task and the prose that the mini backbones are pre-trained on. The field names are
 those of the real sets, plus a unique ``id``. Nothing here imports torch or transformers, and every version of Python
@@ -35,7 +35,7 @@ __all__ = [
 
 
 def splits(task: str) -> tuple[str, ...]:
-    """Name the splits of a task, ``train`` first and the scored ones after it."""
+    """The splits of a task, ``train`` first, then the scored ones."""
     if task not in TASKS:
         raise ValueError(f"unknown embedded task {task!r}; choose from {', '.join(TASKS)}")
     if task == "mnli":
@@ -51,7 +51,7 @@ def splits(task: str) -> tuple[str, ...]:
 
 @cache
 def rows(task: str, split: str) -> list[dict[str, Any]]:
-    """Write the rows of one split of one task; the list is kept and shared, so callers must not change it."""
+    """The rows of one split of a task. The list is cached, so callers must not change it."""
     if split not in splits(task):
         raise ValueError(f"task {task!r} has no split {split!r}; choose from {', '.join(splits(task))}")
     if task in DATA_TO_TEXT_TASKS:
@@ -68,7 +68,7 @@ def rows(task: str, split: str) -> list[dict[str, Any]]:
 
 
 def prose(kind: str, seed: int) -> Iterator[str]:
-    """Stream endless documents to pre-train on: ``encoder`` is plain prose, ``decoder`` mixes in data-to-text."""
+    """Yield documents for pre-training without end: ``encoder`` is plain prose, ``decoder`` adds data-to-text."""
     from rosa_bench.embedded.documents import documents
 
     return documents(kind, seed)

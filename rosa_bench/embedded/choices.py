@@ -1,12 +1,12 @@
 """The rows of the five multiple-choice tasks: questions whose right answer follows from the embedded language.
 
     openbookqa     a sentence that lacks its last word, which means what another word of it means
-    piqa           an event told in other words, beside another event in such words
+    piqa           an event told in other words, and another event in such words
     arc_easy       of what kind a thing, animal or person is; scored questions use words that training does not
-    arc_challenge  what follows from a claim, beside its opposite and both of another verb
+    arc_challenge  what follows from a claim, its opposite, and both with another verb
     sciq           two events, a question about one of them, and phrases of both
 
-Wrong answers are made like the right one, so that answers by themselves say nothing. No sentence of a training row is
+Wrong answers have the form of right ones, so answers alone give no cue. No sentence of a training row is
 reserved; of a scored row the question's sentences and the right answer, if it is a sentence, are. Phrases of a few
 words ("a bird", "in the garden") are answers in every split.
 """
@@ -36,7 +36,7 @@ _TRIES = 10
 
 
 class Question(NamedTuple):
-    """A question, its answers with the right one first, and which of its sentences the reservation looks at."""
+    """A question, its answers with the right one first, and the sentences that the reservation covers."""
 
     question: str
     answers: tuple[str, ...]
@@ -46,7 +46,7 @@ class Question(NamedTuple):
 
 
 def _fit(scored: bool, make: Callable[[], str]) -> str:
-    """Draw a text until it is on its side of the reservation; the last one where too many tries fail."""
+    """Draw texts until one is on its side of the reservation; after too many failures return the last."""
     for _ in range(_TRIES):
         text = make()
         if reserved(text) == scored:
@@ -92,7 +92,7 @@ def piqa(g: Grammar, scored: bool) -> Question | None:
 
 
 def arc_easy(g: Grammar, scored: bool) -> Question | None:
-    """Somebody or something of which a fact is told, and its kind beside three others of persons, animals or things."""
+    """A person, animal or thing in a fact, its kind, and three other kinds."""
     g.words = pool("all", int(scored))
     fact = inference.draw_fact(g)
     leaf = fact.subject if fact.target is None or g.u() < 0.5 else fact.target
@@ -159,7 +159,7 @@ DRAWS: dict[str, Callable[[Grammar, bool], Question | None]] = {
 
 
 def _row(task: str, q: Question, order: list[int]) -> Row:
-    """The row with the field names of the public set; `order` says where each answer goes."""
+    """The row with the field names of the public set; `order` gives the position of each answer."""
     if task == "sciq":
         names = ("correct_answer", "distractor1", "distractor2", "distractor3")
         return {"question": q.question, "support": q.support} | dict(zip(names, q.answers, strict=True))
@@ -171,7 +171,7 @@ def _row(task: str, q: Question, order: list[int]) -> Row:
 
 
 def _write(task: str, split: str, taken: set[str]) -> list[Row]:
-    """Write a split; no question of it is among those `taken`, to which its own are added."""
+    """Write a split without the questions in `taken`, and add its questions to them."""
     g, scored = Grammar(f"{task}-{split}"), split != "train"
     written: list[Row] = []
     while len(written) < (NUM_SCORED if scored else NUM_TRAIN):
@@ -198,7 +198,7 @@ def _splits(task: str) -> dict[str, list[Row]]:
 
 
 def splits(task: str) -> tuple[str, ...]:
-    """Name the splits of a task; PIQA's public test set has no labels."""
+    """The splits of a task; PIQA's public test set has no labels."""
     return ("train", "validation") if task == "piqa" else ("train", "validation", "test")
 
 

@@ -81,7 +81,7 @@ def question(g: Grammar) -> list[str]:
 
 
 def review(g: Grammar) -> list[str]:
-    """Give an opinion and a sign of whether it was a good one; most say it plainly, some by negation and contrast."""
+    """An opinion and a sign of whether it was a good one; most say it plainly, some by negation and contrast."""
     p, good = opinions.polar(), g.u() < 0.5
     x, thing, words = g.u(), g.pick(REVIEWED), p.adjectives[good]
     if x < 0.1:

@@ -223,5 +223,5 @@ class Words:
 
 @cache
 def pool(topic: str = "all", half: int | None = None) -> Words:
-    """Give the words of a topic (``all`` for every topic) and a half (None for both)."""
+    """The words of a topic (``all`` for every topic) and a half (None for both)."""
     return Words(topic, half)

@@ -30,7 +30,7 @@ class Polar:
 
 @cache
 def polar(half: int | None = None) -> Polar:
-    """Give the polar words of a half (None for both)."""
+    """The polar words of a half (None for both)."""
     return Polar(half)
 
 

@@ -1,4 +1,4 @@
-"""Keeps the scored texts of the embedded tasks apart from everything a model may train on, without any look-up.
+"""Separates the scored texts of the embedded tasks from everything a model may train on, without a look-up.
 
 One text in four is *reserved*, decided by a hash of its normalised form. Every text field of a scored split is
 reserved; no text of a train split and no sentence of the pre-training prose is. Two texts that differ only in case,
@@ -14,18 +14,18 @@ _CLOSING = " .!?;:,"
 
 
 def normalise(text: str) -> str:
-    """Give the form of a text that the reservation looks at: lower case, single spaces, no closing punctuation."""
+    """The normalised form of a text for the reservation: lower case, single spaces, no closing punctuation."""
     return " ".join(text.lower().split()).rstrip(_CLOSING)
 
 
 def reserved(text: str) -> bool:
-    """Say whether a text belongs to the quarter of all texts that only scored splits may use."""
+    """Whether a text belongs to the quarter of all texts that only scored splits may use."""
     # 64 of the 256 values of the first byte: one text in four
     return sha256(normalise(text).encode("utf-8")).digest()[0] < 64
 
 
 def distinct(texts: Iterable[str], count: int, scored: bool) -> list[str]:
-    """Take up to ``count`` different texts that are all reserved for scored splits or all not; reads no further."""
+    """Up to ``count`` different texts, all of them reserved or all of them not; reads no further."""
     found: list[str] = []
     tried: set[str] = set()
     for text in texts:

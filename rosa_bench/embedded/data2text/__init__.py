@@ -28,7 +28,7 @@ def rows(task: str, split: str) -> list[dict[str, Any]]:
 
 
 def input_string(task: str, row: Mapping[str, Any]) -> str:
-    """Give the string that stands for what a row says, in any order of its triples; it keeps the splits apart."""
+    """The string that stands for what a row says, in any order of its triples; it keeps the splits apart."""
     if task == "e2e":
         return str(row["meaning_representation"])
     return triples.key_of(row["triples"]) if task == "web_nlg" else dart.key_of(row["tripleset"])

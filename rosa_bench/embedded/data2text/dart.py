@@ -33,7 +33,7 @@ Tripleset = list[list[str]]
 
 
 def key_of(tripleset: Tripleset) -> str:
-    """Give the string that stands for a triple set in any order; it decides which splits may hold the set."""
+    """The string that stands for a triple set in any order; it decides which splits may hold the set."""
     return "\n".join(sorted(" / ".join(triple) for triple in tripleset))
 
 

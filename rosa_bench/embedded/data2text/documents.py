@@ -139,7 +139,7 @@ _KINDS = (
 
 
 def admissible(document: str) -> bool:
-    """Say whether a document holds no reserved text: not as a whole, not as a line, not as a sentence."""
+    """Whether a document holds no reserved text: not as a whole, not as a line, not as a sentence."""
     pieces = {document: None}
     for line in document.split("\n"):
         pieces |= dict.fromkeys((line, *_END.split(line), *_BREAK.split(line)))

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 def split_words(text: str) -> tuple[str, ...]:
-    """Give the words of a text, for word lists that are easier to read in one string."""
+    """The words of a text, for word lists that are easier to read in one string."""
     return tuple(text.split())
 
 
@@ -89,7 +89,7 @@ def person(rng: Random) -> str:
 
 
 def pronoun(name: str) -> str:
-    """Give the pronoun of a subject in a sentence's first place: "She" or "He" for a person, else "It"."""
+    """The pronoun of a subject in a sentence's first place: "She" or "He" for a person, else "It"."""
     first = name.split(" ", 1)[0]
     if first in _SHE_SET:
         return "She"

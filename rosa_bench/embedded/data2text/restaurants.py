@@ -205,7 +205,7 @@ def _known_names() -> tuple[list[str], list[str]]:
 
 @cache
 def name_pools(split: str) -> tuple[list[str], list[str]]:
-    """Give the venues and the near places that a split draws from: in a scored split, about 60 % are new ones."""
+    """The venues and the near places that a split draws from: in a scored split, about 60 % are new ones."""
     venues, corners = _known_names()
     if split == "train":
         return venues, corners

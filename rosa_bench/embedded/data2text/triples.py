@@ -42,7 +42,7 @@ class Fact(NamedTuple):
 
 @cache
 def name_pools(scored: bool) -> dict[str, list[str]]:
-    """Give the names of every kind that training rows use, or those that only scored rows use."""
+    """The names of every kind that training rows use, or those that only scored rows use."""
     return {
         kind: names.pool(Random(f"triples-{kind}-{scored}"), maker, size, scored)
         for kind, (maker, size) in _MAKERS.items()
@@ -51,7 +51,7 @@ def name_pools(scored: bool) -> dict[str, list[str]]:
 
 @cache
 def entities(category: str, scored: bool) -> list[str]:
-    """Give the main things of a category that training rows tell of, or those that only scored rows tell of."""
+    """The main things of a category that training rows tell of, or those that only scored rows tell of."""
     form, _ = ALL[category]
     maker = _MAKERS[form][0] if form in _MAKERS else lambda rng: form.replace("*", names.coined(rng))
     return names.pool(Random(f"triples-{category}-{scored}"), maker, 50, scored)
@@ -59,7 +59,7 @@ def entities(category: str, scored: bool) -> list[str]:
 
 @cache
 def fact_of(subject: str, relation: Relation, scored: bool) -> Fact:
-    """Give the fact that a relation holds of a subject: there is only one, so rows never contradict each other."""
+    """The fact that a relation holds of a subject: there is only one, so rows never contradict each other."""
     return Fact(subject, relation, _object_of(subject, relation, scored))
 
 
@@ -189,7 +189,7 @@ def write_triple(fact: Fact) -> str:
 
 
 def key_of(triples: list[str]) -> str:
-    """Give the string that stands for a set of triples in any order; it decides which splits may hold the set."""
+    """The string that stands for a set of triples in any order; it decides which splits may hold the set."""
     return "\n".join(sorted(triples))
 
 
