@@ -58,10 +58,10 @@ def exported(args: argparse.Namespace) -> Path:
     record = read_record(args.run / "record.json")
     if record.status != "done":
         raise UsageError(f"{args.run} is not finished (status: {record.status}); run its command again to finish it")
-    known = run.method.every_variant()
+    variants = run.method.every_variant()
     variant = run.method.variants()[-1] if args.variant is None else args.variant
-    if args.variant is not None and variant not in known:
-        raise UsageError(f"--variant {variant}: {nearest(variant, [name for name in known if name])}")
+    if args.variant is not None and variant not in variants:
+        raise UsageError(f"--variant {variant}: {nearest(variant, [name for name in variants if name])}")
     if args.out is not None and args.out.exists():
         raise UsageError(f"--out {args.out} already exists; choose another folder")
     if (blocked := unwritable((args.out or args.run).absolute().parent)) is not None:

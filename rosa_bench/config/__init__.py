@@ -394,9 +394,9 @@ def resolve(cfg: DictConfig | Mapping[str, Any], overrides: Sequence[str] = ()) 
         run, faults = constructed("", Run, {**plain, **nodes}, typed)
     else:
         placeholders = dict.fromkeys(GROUPS)
-        known = {field.name for field in dataclasses.fields(Run)}
-        others = [key[:80] for key in plain if key not in known | placeholders.keys()]
-        faults += [f"{key} is not a key: {meant(key, known)}" for key in others]
+        fields = {field.name for field in dataclasses.fields(Run)}
+        others = [key[:80] for key in plain if key not in fields | placeholders.keys()]
+        faults += [f"{key} is not a key: {meant(key, fields)}" for key in others]
     if faults:
         raise UsageError("; ".join(faults))
     return filled(run)
@@ -421,9 +421,9 @@ def _unknown_reference(error: InterpolationKeyError, cfg: DictConfig) -> str:
     """Message for a `${...}` that refers to an unknown key."""
     match = re.search(r"'(.+?)'", str(error))
     groups = {f"{group}.{key}" for group in GROUPS if isinstance(cfg.get(group), DictConfig) for key in cfg[group]}
-    known = {"method.name", *groups, *map(str, cfg)} - set(GROUPS)
+    keys = {"method.name", *groups, *map(str, cfg)} - set(GROUPS)
     name = match.group(1) if match else ""
-    return f"{error.full_key}: ${{{name}}} is not a key: {nearest(name, known)}"
+    return f"{error.full_key}: ${{{name}}} is not a key: {nearest(name, keys)}"
 
 
 def filled(run: Run) -> Run:

@@ -153,12 +153,12 @@ class Rosa(LowRankMethod):
         for (inputs, rank, outputs), group in alike.items():
             size = singular.stack_size(inputs, outputs)
             for block in (group[i : i + size] for i in range(0, len(group), size)):
-                held = [(m.weight_of(s).data, m.A[s.role].data, m.B[s.role].data) for m, s in block]
+                tensors = [(m.weight_of(s).data, m.A[s.role].data, m.B[s.role].data) for m, s in block]
                 draws = [generator(seed, index, site.label) for _, site in block]
                 chosen = torch.stack([choose(min(inputs, outputs), rank, draw, self.sample) for draw in draws])
-                W, A, B = (torch.stack(parts) for parts in zip(*held, strict=True))
+                W, A, B = (torch.stack(parts) for parts in zip(*tensors, strict=True))
                 split = self._split_stack(W, A, B, chosen)
-                for (module, site), (_, A, B), parts in zip(block, held, zip(*split, strict=True), strict=True):
+                for (module, site), (_, A, B), parts in zip(block, tensors, zip(*split, strict=True), strict=True):
                     copy_from_first(parts)
                     module.set_weight(site, parts[0])
                     A.copy_(parts[1])

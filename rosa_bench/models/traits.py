@@ -135,9 +135,9 @@ def _traits(model: PreTrainedModel, ids: list[int]) -> Traits:
     if limits:
         return Traits(*min(limits, key=lambda limit: limit[0]), types)
     config = model.config.get_text_config()
-    named = (getattr(config, name, None) for name in ("max_position_embeddings", "n_positions", "max_seq_len"))
-    known = [int(value) for value in named if isinstance(value, int) and value > 0]
-    return Traits(known[0] if known else None, token_types=types)
+    values = (getattr(config, name, None) for name in ("max_position_embeddings", "n_positions", "max_seq_len"))
+    lengths = [int(value) for value in values if isinstance(value, int) and value > 0]
+    return Traits(lengths[0] if lengths else None, token_types=types)
 
 
 def _start(indices: torch.Tensor, count: int) -> int | None:

@@ -68,8 +68,8 @@ def differences(
     """Differences [R] between the mean scores of two groups of runs, all scored on the same resampled examples."""
     chunks = []
     for counts in draws(method[0].examples, resamples, seed):
-        ours, theirs = ([run.resampled(counts) for run in group] for group in (method, baseline))
-        chunks.append(np.mean(ours, axis=0) - np.mean(theirs, axis=0))
+        method_scores, baseline_scores = ([run.resampled(counts) for run in group] for group in (method, baseline))
+        chunks.append(np.mean(method_scores, axis=0) - np.mean(baseline_scores, axis=0))
     return np.concatenate(chunks)
 
 

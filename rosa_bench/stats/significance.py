@@ -47,12 +47,12 @@ def sign_flip(differences: Sequence[int] | NDArray[np.int64], resamples: int = R
     convolution would take too long (thousands of examples and unequal numbers of runs), signs are sampled `resamples`
     times, and p counts the observed signs as one more draw.
     """
-    whole = np.asarray(differences, dtype=np.int64)
-    sizes, counts = np.unique(np.abs(whole[whole != 0]), return_counts=True)
+    values = np.asarray(differences, dtype=np.int64)
+    sizes, counts = np.unique(np.abs(values[values != 0]), return_counts=True)
     if not len(sizes):
         return 1.0
     unit = int(np.gcd.reduce(sizes))
-    sizes, observed = sizes // unit, abs(int(whole.sum())) // unit
+    sizes, observed = sizes // unit, abs(int(values.sum())) // unit
     if len(sizes) == 1:
         discordant = int(counts[0])
         return mcnemar_exact((discordant - observed) // 2, (discordant + observed) // 2)
@@ -128,14 +128,14 @@ def seed_interval(method: Mapping[int, float], baseline: Mapping[int, float]) ->
     Raises:
         ValueError: if a group has no score or a score is not finite.
     """
-    ours, theirs = list(method.values()), list(baseline.values())
-    if not ours or not theirs or not all(map(math.isfinite, [*ours, *theirs])):
+    first, second = list(method.values()), list(baseline.values())
+    if not first or not second or not all(map(math.isfinite, [*first, *second])):
         raise ValueError("cannot compare seeds: both groups need finite scores")
-    if min(len(ours), len(theirs)) < 2:
+    if min(len(first), len(second)) < 2:
         return SeedInterval(None, None, "absent: one seed")
     if method.keys() == baseline.keys():
-        return _paired([method[seed] - baseline[seed] for seed in method], [*ours, *theirs])
-    return _welch(ours, theirs)
+        return _paired([method[seed] - baseline[seed] for seed in method], [*first, *second])
+    return _welch(first, second)
 
 
 def _paired(differences: Sequence[float], scale: Sequence[float]) -> SeedInterval:
@@ -146,13 +146,13 @@ def _paired(differences: Sequence[float], scale: Sequence[float]) -> SeedInterva
     return SeedInterval(centre - half, centre + half, "Student, paired by seed")
 
 
-def _welch(ours: Sequence[float], theirs: Sequence[float]) -> SeedInterval:
-    errors = [statistics.variance(group) / len(group) for group in (ours, theirs)]
-    if no_spread(math.sqrt(sum(errors)), [*ours, *theirs]):
+def _welch(first: Sequence[float], second: Sequence[float]) -> SeedInterval:
+    errors = [statistics.variance(group) / len(group) for group in (first, second)]
+    if no_spread(math.sqrt(sum(errors)), [*first, *second]):
         return SeedInterval(None, None, "absent: no spread between seeds")
-    parts = zip(errors, (ours, theirs), strict=True)
+    parts = zip(errors, (first, second), strict=True)
     freedom = sum(errors) ** 2 / sum(error**2 / (len(group) - 1) for error, group in parts)
-    centre, half = statistics.fmean(ours) - statistics.fmean(theirs), student(freedom) * math.sqrt(sum(errors))
+    centre, half = statistics.fmean(first) - statistics.fmean(second), student(freedom) * math.sqrt(sum(errors))
     return SeedInterval(centre - half, centre + half, "Welch")
 
 

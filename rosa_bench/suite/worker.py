@@ -52,10 +52,10 @@ def as_job(work: Callable[[], int]) -> int:
     requeue: Any = signal.getsignal(signal.SIGUSR2)
     if os.environ.get("SUBMITIT_EXECUTOR") is None or not callable(requeue):
         return work()
-    asked = []
+    signals = []
 
     def end(number: int, frame: Any) -> None:
-        asked.append(number)
+        signals.append(number)
         os.kill(os.getpid(), signal.SIGTERM)
 
     signal.signal(signal.SIGUSR2, end)
@@ -65,7 +65,7 @@ def as_job(work: Callable[[], int]) -> int:
         signal.signal(signal.SIGUSR2, requeue)
     in_worker = os.environ["SUBMITIT_EXECUTOR"] == "local" and "SLURM_JOB_ID" in os.environ
     if code == EXIT_INTERRUPTED and not in_worker:
-        if asked:
+        if signals:
             requeue(signal.SIGUSR2, None)  # ends the process
         if os.environ["SUBMITIT_EXECUTOR"] == "slurm":
             sys.exit(EXIT_INTERRUPTED)

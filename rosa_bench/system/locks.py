@@ -92,7 +92,7 @@ class Lock:
                 return True
             except BlockingIOError:
                 holder = read_holder(self.holder_path)
-                patience = ORPHANS_S if holder is not None and _gone(holder) else PATIENCE_S
+                patience = ORPHANS_S if holder is not None and _is_dead(holder) else PATIENCE_S
                 if time.monotonic() - start > patience:
                     raise HeldError(_name(holder)) from None
                 time.sleep(0.05)
@@ -181,7 +181,7 @@ def read_holder(path: Path) -> Holder | None:
 
 def lives(holder: Holder, lock: Path, sign: Path, native: bool) -> bool:
     """Whether the holder is alive, by its heartbeat file `sign`; `native`: flock works and was free."""
-    if holder.get("machine") == machine() and (native or _gone(holder)):
+    if holder.get("machine") == machine() and (native or _is_dead(holder)):
         return False
     try:
         return abs(_now(lock) - sign.stat().st_mtime) < SILENT_S
@@ -198,7 +198,7 @@ def _now(lock: Path) -> float:
         return time.time()
 
 
-def _gone(holder: Holder) -> bool:
+def _is_dead(holder: Holder) -> bool:
     """Whether the holder was a process on this machine that no longer exists."""
     if holder.get("machine") != machine():
         return False

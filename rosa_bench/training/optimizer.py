@@ -45,7 +45,7 @@ def names() -> list[str]:
 
 
 def _refusal(name: str) -> str:
-    return next((why for part, why in REFUSED.items() if part in name), "")
+    return next((reason for name_part, reason in REFUSED.items() if name_part in name), "")
 
 
 def settings(train: Train) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def check(train: Train, arguments: TrainingArguments) -> None:
     with torch.random.fork_rng():
         matrices = [torch.nn.Sequential(torch.nn.Linear(8, 8, device=arguments.device)) for _ in range(2)]
         try:
-            first, second = (_made(train, arguments, matrix) for matrix in matrices)
+            first, second = (_created(train, arguments, matrix) for matrix in matrices)
             _update(first, matrices[0], range(3))
             matrices[1].load_state_dict(matrices[0].state_dict())
             saved = io.BytesIO()
@@ -101,7 +101,7 @@ def check(train: Train, arguments: TrainingArguments) -> None:
             raise UsageError(f"train.{key}={getattr(train, key)} has no effect with {name}")
 
 
-def _made(train: Train, arguments: TrainingArguments, model: torch.nn.Module) -> torch.optim.Optimizer:
+def _created(train: Train, arguments: TrainingArguments, model: torch.nn.Module) -> torch.optim.Optimizer:
     cls, options = recipe(train, arguments, model)
     return cast(torch.optim.Optimizer, cls(options.pop("params", None) or [*model.parameters()], **options))
 
