@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from rosa_bench.system.console import counted
 from rosa_bench.tables.costs import cost_notes
 from rosa_bench.tables.grid import DASH, Column, Grid, Place, Score
 from rosa_bench.tables.layout import usual_n
@@ -138,11 +139,11 @@ def _improving(grid: Grid) -> list[str]:
     if not judged:
         return []
     unknown = len(places) - len(judged)
-    cells = "1 cell cannot be judged, without" if unknown == 1 else f"{unknown} cells cannot be judged, without"
-    more = f" {cells} two seeds that have two evaluations." if unknown else ""
+    cells = f"{counted(unknown, 'cell')} cannot be judged: fewer than two seeds with two evaluations"
+    more = f" {cells}." if unknown else ""
     return [
         f"{IMPROVING} still improving: the last epoch gained more than the standard deviation over seeds "
-        f"({marked} of {len(judged)} cells).{more}"
+        f"({marked} of {counted(len(judged), 'cell')}).{more}"
     ]
 
 
@@ -156,7 +157,7 @@ def _absent(grid: Grid) -> list[str]:
                 scored = record.scores.get(column.split, {}).get(place.variant, {})
                 if reason is not None and column.metric not in scored:
                     counts[grid.head(column), str(reason)] += 1
-    return [f"{head} is absent in {n} {'run' if n == 1 else 'runs'}: {why}." for (head, why), n in counts.items()]
+    return [f"{head} is absent in {counted(n, 'run')}: {reason}." for (head, reason), n in counts.items()]
 
 
 def _scoring(place: Place) -> str:

@@ -25,10 +25,10 @@ def constant(monkeypatch):
         original, count = Classify.predictions, iter(range(99))
 
         def classify(kind, task, examples, values):
-            found, now = original(kind, task, examples, values), next(count)
+            result, now = original(kind, task, examples, values), next(count)
             if now in evaluations:
-                return [dataclasses.replace(p, value=1) for p in found]
-            return [dataclasses.replace(p, value=i % 2) for i, p in enumerate(found)]  # never constant
+                return [dataclasses.replace(p, value=1) for p in result]
+            return [dataclasses.replace(p, value=i % 2) for i, p in enumerate(result)]  # never constant
 
         monkeypatch.setattr(Classify, "predictions", classify)
 
@@ -37,23 +37,23 @@ def constant(monkeypatch):
 
 def test_an_epoch_without_the_primary_metric_is_not_the_best(tmp_path, constant):
     constant(0, 2)
-    found = run_experiment(small(tmp_path, *EPOCHS))
-    assert found.status == "done" and found.primary["best_epoch"] == 2.0
-    assert found.scores["validation"][""] == {} and "last" not in found.primary
-    assert found.primary["best"] == found.primary["best_scores"]["validation"]["matthews"]
-    assert found.facts["absent_metrics"] == {"matthews": "undefined: every prediction is 1 (validation)"}
-    assert score_text(found).startswith("matthews – (validation), best epoch ")
-    assert "matthews is absent: undefined" in result_table([found], [tmp_path])
-    assert read_record(tmp_path / found.run_id / "record.json").primary == found.primary
+    result = run_experiment(small(tmp_path, *EPOCHS))
+    assert result.status == "done" and result.primary["best_epoch"] == 2.0
+    assert result.scores["validation"][""] == {} and "last" not in result.primary
+    assert result.primary["best"] == result.primary["best_scores"]["validation"]["matthews"]
+    assert result.facts["absent_metrics"] == {"matthews": "undefined: every prediction is 1 (validation)"}
+    assert score_text(result).startswith("matthews – (validation), best epoch ")
+    assert "matthews is absent: undefined" in result_table([result], [tmp_path])
+    assert read_record(tmp_path / result.run_id / "record.json").primary == result.primary
     grid = built(tmp_path)[0]
     assert "cola matthews is absent in 1 run: undefined: every prediction is 1 (validation)." in markdown(grid)
 
 
 def test_a_run_without_the_primary_metric(tmp_path, constant):
     constant(*range(9))
-    found = run_experiment(small(tmp_path, *EPOCHS))
-    assert found.status == "done" and not {"best", "last", "best_epoch"} & set(found.primary)
-    assert score_text(found) == "–"
+    result = run_experiment(small(tmp_path, *EPOCHS))
+    assert result.status == "done" and not {"best", "last", "best_epoch"} & set(result.primary)
+    assert score_text(result) == "–"
     assert " – |" in markdown(built(tmp_path)[0])
 
 
@@ -69,11 +69,11 @@ def test_a_run_that_is_stopped_before_a_defined_epoch(tmp_path, constant):
 
 def test_variants_with_and_without_the_metric(tmp_path, constant):
     constant(3, 4)
-    found = run_experiment(small(tmp_path, "task=cola", "method=dylora", "method.rank_max=4", "train.max_steps=18"))
-    scores = found.scores["validation"]
+    result = run_experiment(small(tmp_path, "task=cola", "method=dylora", "method.rank_max=4", "train.max_steps=18"))
+    scores = result.scores["validation"]
     without = [name for name, values in scores.items() if "matthews" not in values]
-    assert without == ["r1", "r2"] and {"last", "best"} <= set(found.primary)
-    assert found.facts["absent_metrics"]["matthews"].endswith("(validation r1, validation r2)")
+    assert without == ["r1", "r2"] and {"last", "best"} <= set(result.primary)
+    assert result.facts["absent_metrics"]["matthews"].endswith("(validation r1, validation r2)")
 
 
 def test_seeds_without_the_metric_are_not_averaged(tmp_path):

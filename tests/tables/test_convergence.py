@@ -68,9 +68,7 @@ def test_every_format_has_the_mark_and_says_what_it_means():
     table = with_gains(grid(("rising", place(50.0, 51.0)), ("unknown", alone)), read)
     text = markdown(table)
     assert "50.50 ± 0.71 ↗ |" in text and text.count("↗ |") == 1
-    assert (
-        "↗ still improving: the last epoch gained more than the standard deviation over seeds (1 of 1 cells)." in text
-    )
+    assert "↗ still improving: the last epoch gained more than the standard deviation over seeds (1 of 1 cell)." in text
     assert "1 cell cannot be judged" in text
     assert r"50.50 $\pm$ 0.71 $\nearrow$" in latex(table) and "still improving" in latex(table)
     lines = [line for line in csv.DictReader(long_csv(table).splitlines()) if line["epoch"] == "last"]

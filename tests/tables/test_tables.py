@@ -232,7 +232,7 @@ def test_written_files_hold_the_same_places(tmp_path, capsys):
     assert 'lora r=8,"1,000",51.00 (n=1)' in (out / f"{name}.csv").read_text(encoding="utf-8")
     assert "| lora r=8 |         51.00 |" in (out / f"{name}.md").read_text(encoding="utf-8")
     assert r"lora r=8 & 51.00 \\" in (out / f"{name}.tex").read_text(encoding="utf-8")
-    assert "1 tables of 1 records" in capsys.readouterr().out
+    assert "1 table of 1 record" in capsys.readouterr().out
 
 
 def test_without_records_it_says_what_to_do(tmp_path, capsys):

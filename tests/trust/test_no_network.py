@@ -53,30 +53,30 @@ def answer(connection: socket.socket, body: bytes, kind: str = "text/html") -> N
     connection.sendall(head.encode() + body)
 
 
-def hang(connection: socket.socket, asked: bytes) -> None:
+def hang(connection: socket.socket, requested: bytes) -> None:
     time.sleep(PATIENCE_S)
 
 
-def reset(connection: socket.socket, asked: bytes) -> None:
+def reset(connection: socket.socket, requested: bytes) -> None:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
-def nonsense(connection: socket.socket, asked: bytes) -> None:
-    answer(connection, b"" if asked.startswith(b"HEAD") else b"<html>nonsense</html>")
+def nonsense(connection: socket.socket, requested: bytes) -> None:
+    answer(connection, b"" if requested.startswith(b"HEAD") else b"<html>nonsense</html>")
 
 
-def no_protocol(connection: socket.socket, asked: bytes) -> None:
+def no_protocol(connection: socket.socket, requested: bytes) -> None:
     connection.sendall(b"\x00\xff SSH-2.0 hello\r\n\r\n")
 
 
-def half(connection: socket.socket, asked: bytes) -> None:
+def half(connection: socket.socket, requested: bytes) -> None:
     """Announces more bytes than it sends, then stays silent."""
     connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{")
     time.sleep(PATIENCE_S)
 
 
-def alive_then_hangs(connection: socket.socket, asked: bytes) -> None:
-    if asked.startswith(b"HEAD / "):
+def alive_then_hangs(connection: socket.socket, requested: bytes) -> None:
+    if requested.startswith(b"HEAD / "):
         answer(connection, b"")
     else:
         time.sleep(PATIENCE_S)
@@ -87,26 +87,26 @@ MISBEHAVED = [hang, reset, nonsense, no_protocol, half, alive_then_hangs]
 
 def request(connection: socket.socket) -> bytes:
     """A client's request with its body, which may arrive in a separate packet."""
-    told = b""
+    output = b""
     while part := connection.recv(65536):
-        told += part
-        head, _, body = told.partition(b"\r\n\r\n")
+        output += part
+        head, _, body = output.partition(b"\r\n\r\n")
         length = re.search(rb"(?i)^content-length: *(\d+)", head, re.MULTILINE)
-        if b"\r\n\r\n" in told and len(body) >= (int(length[1]) if length else 0):
+        if b"\r\n\r\n" in output and len(body) >= (int(length[1]) if length else 0):
             break
-    return told
+    return output
 
 
 @contextlib.contextmanager
 def server(manners: Manners) -> Iterator[tuple[str, list[bytes]]]:
     """The address of a server with this behavior on this machine, and the requests it received."""
-    asked: list[bytes] = []
+    requested: list[bytes] = []
 
     def serve(connection: socket.socket) -> None:
         with contextlib.suppress(OSError), connection:
             connection.settimeout(5)
-            asked.append(request(connection))
-            manners(connection, asked[-1])
+            requested.append(request(connection))
+            manners(connection, requested[-1])
 
     def accept() -> None:
         with contextlib.suppress(OSError):
@@ -117,7 +117,7 @@ def server(manners: Manners) -> Iterator[tuple[str, list[bytes]]]:
         listener.bind(("127.0.0.1", 0))
         listener.listen(16)
         threading.Thread(target=accept, daemon=True).start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}", asked
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}", requested
         listener.shutdown(socket.SHUT_RDWR)
 
 
@@ -133,7 +133,7 @@ def test_a_misbehaving_server_gets_no_uploads(manners, monkeypatch):
 def test_a_server_that_never_stops_sending_gets_no_uploads(monkeypatch):
     """It keeps sending one more byte in time."""
 
-    def drip(connection: socket.socket, asked: bytes) -> None:
+    def drip(connection: socket.socket, requested: bytes) -> None:
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n[")
         for _ in range(200):
             connection.sendall(b" ")
@@ -147,9 +147,12 @@ def test_a_server_that_never_stops_sending_gets_no_uploads(monkeypatch):
 
 
 def test_a_server_that_responds_with_json_gets_uploads():
-    with server(lambda connection, asked: answer(connection, b'{"data": {}}', "application/json")) as (address, asked):
+    with server(lambda connection, requested: answer(connection, b'{"data": {}}', "application/json")) as (
+        address,
+        requested,
+    ):
         assert sync.refusal(address) is None
-    assert asked[0].startswith(b"POST /graphql ")
+    assert requested[0].startswith(b"POST /graphql ")
 
 
 ASKING = """
@@ -187,14 +190,14 @@ def online(**more: str) -> dict[str, str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("asked", ["data=hub", "model=roberta_base"])
+@pytest.mark.parametrize("requested", ["data=hub", "model=roberta_base"])
 @pytest.mark.parametrize("manners", MISBEHAVED, ids=lambda manners: manners.__name__)
-def test_a_run_with_such_a_hub_ends_with_one_line(manners, asked, tmp_path):
+def test_a_run_with_such_a_hub_ends_with_one_line(manners, requested, tmp_path):
     """Includes the hub's own clients, but not the time to import them."""
     with server(manners) as (address, _):
         limits = {} if manners is hang else {"HF_HUB_ETAG_TIMEOUT": "2", "HF_HUB_DOWNLOAD_TIMEOUT": "2"}
         environment = online(HF_ENDPOINT=address, HF_HOME=str(tmp_path), **limits)
-        command = [sys.executable, "-c", ASKING, asked]
+        command = [sys.executable, "-c", ASKING, requested]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.stdout.count("\n") == 1 and "=FOLDER" in done.stdout, done.stdout + done.stderr
     assert float(done.stderr.splitlines()[-1]) < PATIENCE_S
@@ -217,9 +220,9 @@ def test_uploading_to_such_a_wandb_ends_with_one_line(manners, tmp_path, monkeyp
 def test_a_silent_wandb_ends_with_one_line(tmp_path, monkeypatch, capsys):
     """It answers the first request and then never responds."""
 
-    def once(connection: socket.socket, asked: bytes) -> None:
-        if asked.startswith(b"HEAD") or b"__typename" in asked:
-            answer(connection, b"" if asked.startswith(b"HEAD") else b"{}", "application/json")
+    def once(connection: socket.socket, requested: bytes) -> None:
+        if requested.startswith(b"HEAD") or b"__typename" in requested:
+            answer(connection, b"" if requested.startswith(b"HEAD") else b"{}", "application/json")
         else:
             time.sleep(60)
 
@@ -243,26 +246,26 @@ def run_with_mirror(folder: Path, environment: dict[str, str], *before: str) -> 
 
 def mirrors(folder: Path) -> list[psutil.Process]:
     """The processes that mirror runs below a folder."""
-    found = []
+    results = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             if "rosa_bench.tracking.mirror" in process.cmdline() and any(
                 str(folder) in word for word in process.cmdline()
             ):
-                found.append(process)
-    return found
+                results.append(process)
+    return results
 
 
 def test_a_run_and_its_mirror_contact_no_machine(tmp_path, attempts):
     """Python's sockets are guarded; other programs, such as wandb's, would use the proxy."""
-    with server(nonsense) as (address, asked):
+    with server(nonsense) as (address, requested):
         proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy"), address)
         done = run_with_mirror(tmp_path, online(HF_HOME=str(tmp_path / "hf"), HOME=str(tmp_path), **proxies))
         ends = time.monotonic() + 120
         while mirrors(tmp_path) and time.monotonic() < ends:
             time.sleep(0.2)
     assert done.returncode == 0, done.stderr
-    assert not asked and not attempts.read_text()
+    assert not requested and not attempts.read_text()
     assert list(tmp_path.glob("*/wandb/offline-run-*/*.wandb")), "there was no mirror to watch"
 
 

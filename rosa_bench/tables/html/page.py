@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
+from rosa_bench.system.console import counted
 from rosa_bench.tables.cells import Footnotes, digits, elsewhere_text, notes, printed_text, signed
 from rosa_bench.tables.figures.figures import Plot
 from rosa_bench.tables.grid import DASH, Column, Epoch, Grid, Place, Row, Score
@@ -65,10 +66,7 @@ def _remarks(lines: Sequence[str]) -> str:
 
 
 def _summary(grids: Sequence[Grid], panels: Panels) -> str:
-    tables = "1 table" if len(grids) == 1 else f"{len(grids)} tables"
-    count = sum(panels.environments.values())
-    runs = "1 run" if count == 1 else f"{count:,} runs"
-    return f"{tables} from {runs}."
+    return f"{counted(len(grids), 'table')} from {counted(sum(panels.environments.values()), 'run')}."
 
 
 def _plots(plots: Sequence[Plot]) -> str:
