@@ -112,6 +112,8 @@ def value_of(value: Any) -> str:
     """A default as on the command line."""
     if value == "???":
         return "required"
+    if dataclasses.is_dataclass(value):
+        return "its own"
     text = json.dumps(value, ensure_ascii=False) if not isinstance(value, str) else value
     return f"`{text}`" if text else "empty"
 
@@ -277,7 +279,7 @@ def fields() -> str:
 BLOCKS = {
     "configuration.md": {"keys": configuration, "outside": outside},
     "commands.md": {name: partial(command, name) for name in COMMANDS} | {"make": targets},
-    "record.md": {"fields": fields},
+    "records.md": {"fields": fields},
 }
 
 

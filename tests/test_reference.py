@@ -12,7 +12,7 @@ from support import small
 from rosa_bench.run import run as run_experiment
 
 ROOT = Path(__file__).parent.parent
-RECORD = (ROOT / "docs" / "reference" / "record.md").read_text(encoding="utf-8")
+RECORD = (ROOT / "docs" / "reference" / "records.md").read_text(encoding="utf-8")
 SECTIONS = ("data", "primary", "params", "cost", "facts", "env")
 
 

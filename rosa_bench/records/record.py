@@ -21,7 +21,7 @@ Status = Literal["running", "done", "failed", "oom", "interrupted"]
 
 @dataclass
 class Record:
-    """The fields of `record.json`, described in docs/reference/record.md. A value that was not measured is absent."""
+    """The fields of `record.json`, described in docs/reference/records.md. A value that was not measured is absent."""
 
     run_id: str  # name of the folder: task, model, method, seed and the first 8 digits of the key
     key: str  # SHA-256 of everything that can change the result

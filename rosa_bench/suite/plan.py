@@ -97,7 +97,7 @@ class Suite:
     hardware: str | None = None  # hardware used in the paper
     incomparable: str | None = None  # why no run can be compared with the paper's numbers
     notes: list[str] = Field(default_factory=list)  # notes for readers of the table
-    tuning: Tuning = Field(default_factory=Tuning)
+    tuning: Tuning = Field(default_factory=Tuning)  # of the learning rates that blocks search
 
 
 @dataclass(frozen=True)
