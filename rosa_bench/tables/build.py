@@ -10,6 +10,7 @@ from rosa_bench.suite.plan import Suite
 from rosa_bench.tables.backbone_table import others
 from rosa_bench.tables.elsewhere import Described, with_elsewhere
 from rosa_bench.tables.grid import Epoch, Grid
+from rosa_bench.tables.searches import search_notes
 from rosa_bench.tables.suite_table import SuiteTable
 
 
@@ -26,13 +27,21 @@ def build(
     Runs of a search over settings are in no table: they are scored on rows held out of the training split.
     """
     groups = [group for group in collection.groups if not is_search(group)]
+    searched = [
+        record
+        for group in collection.groups
+        if is_search(group)
+        for record in (*group.records.values(), *group.unfinished.values())
+    ]
     grids, used = [], set()
     described: dict[str, Mapping[tuple[str, str], Described]] = {}
     for name, suite in suites.items():
         table = SuiteTable(name, suite, epoch or suite.epoch)
         group_ids = table.take(groups)
         if group_ids:
-            grids.append(table.grid())
+            grid = table.grid()
+            notes = [*grid.notes, *search_notes(searched, name, suite.epoch)]
+            grids.append(dataclasses.replace(grid, notes=notes))
             described[name] = table.described()
             used |= group_ids
     grids += others([group for group in groups if id(group) not in used], epoch or "last")
