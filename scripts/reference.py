@@ -76,16 +76,16 @@ def constrained(annotation: Any, marks: tuple[Any, ...]) -> str:
 
 def comments(cls: type) -> dict[str, str]:
     """The comment next to each field of a class, or next to the field that it overrides."""
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         if "__annotations__" in vars(base) and base.__module__.startswith("rosa_bench"):
-            found |= own_comments(base)
-    return found
+            texts |= own_comments(base)
+    return texts
 
 
 def own_comments(cls: type) -> dict[str, str]:
     """The comments next to the fields that a class itself declares, or on the lines above."""
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     name, depth, above = "", 0, []
     for token in tokenize.generate_tokens(io.StringIO(inspect.getsource(cls)).readline):
         depth += (token.type == tokenize.INDENT) - (token.type == tokenize.DEDENT)
@@ -94,13 +94,13 @@ def own_comments(cls: type) -> dict[str, str]:
         if token.type == tokenize.COMMENT and token.start[1] == 4:
             above.append(token.string.lstrip("# "))
         elif token.type == tokenize.COMMENT and name in cls.__annotations__:
-            found.setdefault(name, token.string.lstrip("# "))
+            texts.setdefault(name, token.string.lstrip("# "))
         elif token.type == tokenize.NAME and token.start[1] == 4:
             name = token.string
             if above:
-                found[name] = " ".join(above)
+                texts[name] = " ".join(above)
             above = []
-    return found
+    return texts
 
 
 def cell(text: str) -> str:
@@ -151,10 +151,10 @@ def by_class(group: str) -> dict[type, list[str]]:
     """The choices of a group by the class that their yaml names, in the order of their names."""
     from omegaconf import OmegaConf
 
-    found: dict[type, list[str]] = {}
+    names_by_class: dict[type, list[str]] = {}
     for name, path in choice_files(group).items():
-        found.setdefault(target_class(group, OmegaConf.load(path)["_target_"]), []).append(name)
-    return found
+        names_by_class.setdefault(target_class(group, OmegaConf.load(path)["_target_"]), []).append(name)
+    return names_by_class
 
 
 def choices(group: str, names: list[str]) -> Iterator[str]:
@@ -215,10 +215,10 @@ def suite_parts() -> list[type]:
 
 def parser_of(module: str) -> tuple[Any, argparse.ArgumentParser]:
     """A command's module and its parser, taken at the moment it would parse."""
-    found: list[argparse.ArgumentParser] = []
+    parsers: list[argparse.ArgumentParser] = []
 
     def take(self: argparse.ArgumentParser, *args: Any) -> None:
-        found.append(self)
+        parsers.append(self)
         raise SystemExit
 
     command = importlib.import_module(f"rosa_bench.{module}" + (".__main__" if module in ("suite", "tables") else ""))
@@ -229,7 +229,7 @@ def parser_of(module: str) -> tuple[Any, argparse.ArgumentParser]:
         try:
             command.main([])
         except SystemExit:
-            return command, found[0]
+            return command, parsers[0]
     raise ValueError(f"rosa_bench.{module} has no parser")
 
 
@@ -258,15 +258,15 @@ def code(text: str) -> str:
 
 def command(module: str) -> str:
     """What a command does, and its arguments."""
-    found, parser = parser_of(module)
-    text = (inspect.getdoc(found) or "").partition(":")[2].strip()
+    module_object, parser = parser_of(module)
+    text = (inspect.getdoc(module_object) or "").partition(":")[2].strip()
     return "\n".join([text[0].upper() + text[1:], "", *options(parser)])
 
 
 def targets() -> str:
     """The targets of the Makefile."""
-    found = re.findall(r"^([a-z-]+):.*?## (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
-    return "\n".join(["| target | does |", "|---|---|", *(f"| `make {name}` | {text} |" for name, text in found)])
+    documented = re.findall(r"^([a-z-]+):.*?## (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    return "\n".join(["| target | does |", "|---|---|", *(f"| `make {name}` | {text} |" for name, text in documented)])
 
 
 def fields() -> str:
