@@ -55,6 +55,9 @@ format: setup ## rewrite the code in the house format
 tables: setup ## results/tables/ from all records
 	@$(BIN)/python -m rosa_bench.tables
 
+claims: setup ## judge the papers' claims by the committed records and by results/runs
+	@$(BIN)/python -m rosa_bench.tables.claims
+
 bench: setup ## time and memory against peers, nine parts (more than an hour; --part NAME of scripts/benchmark.py for one)
 	@$(BIN)/python scripts/benchmark.py
 

@@ -3,32 +3,37 @@
     python -m rosa_bench.suite embedded --jobs 2
     python scripts/keep_records.py embedded [output_dir=DIR]
 
-The archive holds records, training curves and the paired tests computed from the runs' predictions; predictions stay in
-the runs. A damaged record is skipped with a message, unless its copy is intact. The suite's table replaces the lines
-between <!-- NAME: begin --> and <!-- NAME: end --> in README.md.
+The archive holds records, training curves and what tables compute from predictions: paired tests, and scores on
+resampled examples for a suite with claims. Predictions stay in the runs. A damaged record is skipped with a message,
+unless its copy is intact. The suite's table replaces the lines between <!-- NAME: begin --> and <!-- NAME: end --> in
+README.md, the verdicts on claims those between <!-- verdicts: begin --> and <!-- verdicts: end -->.
 """
 
 from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rosa_bench.errors import EXIT_DONE, EXIT_USAGE, UsageError
 from rosa_bench.records.archive import SUFFIX, read_archive, write_archive
+from rosa_bench.records.collect import collect
 from rosa_bench.records.record import Record, read_record
 from rosa_bench.records.validate import checked
 from rosa_bench.suite import plan
 from rosa_bench.system.files import write_bytes
 from rosa_bench.system.strict_json import loads
 from rosa_bench.tables import __main__ as tables
+from rosa_bench.tables.claims.__main__ import report
 from rosa_bench.tables.comparison_cache import load_tests, plain_tests
+from rosa_bench.tables.resampled import all_resampled
 
 
 def main(name: str, overrides: list[str]) -> int:
     """Archive the runs and write their table."""
-    cells = plan.plan(plan.load(name), overrides)
+    suite = plan.load(name)
+    cells = plan.plan(suite, overrides)
     finished = dict(finished_runs(cells))
     if not finished:
         print(f"no cell of {name} is done; run: python -m rosa_bench.suite {name}", file=sys.stderr)
@@ -40,14 +45,18 @@ def main(name: str, overrides: list[str]) -> int:
     records = {record.key: record for record in archive.records if record.key in keys}
     records |= {record.key: record for record in finished.values()}
     events = archive.events | {folder.name: curve(folder) for folder in finished}
-    write_archive(target, records.values(), events, archive.comparisons)
+    resampled = archive.resampled | (resampled_scores(runs, finished.values()) if suite.claims else {})
+    write_archive(target, records.values(), events, archive.comparisons, resampled)
     with tempfile.TemporaryDirectory() as out:
         code = tables.main(["--runs", str(runs), "--runs", str(target), "--out", out, "--suite", name, "--no-plots"])
         if code != EXIT_DONE:
             return code
         tests = load_tests(target) | load_tests(Path(out))
-        write_archive(target, records.values(), events, plain_tests(tests))
-        put_into_readme(name, (Path(out) / f"{name}.md").read_text(encoding="utf-8"))
+        write_archive(target, records.values(), events, plain_tests(tests), resampled)
+        table = (Path(out) / f"{name}.md").read_text(encoding="utf-8")
+        put_into_readme(name, table.partition("\n\n")[2])
+    if suite.claims:
+        put_into_readme("verdicts", report(collect(sorted(Path("results").glob(f"*{SUFFIX}"))), []))
     print(f"{len(records)} records of {name}: {target}")
     return EXIT_DONE
 
@@ -67,6 +76,13 @@ def finished_runs(cells: Sequence[plan.Cell]) -> Iterator[tuple[Path, Record]]:
             yield cell.folder, record
 
 
+def resampled_scores(runs: Path, finished: Iterable[Record]) -> dict[str, Mapping[str, list[float]]]:
+    """Scores on resampled examples, from the predictions of finished runs."""
+    keys = {record.key for record in finished}
+    collection = collect([runs])
+    return all_resampled(collection, [record for record in collection.records if record.key in keys])
+
+
 def curve(folder: Path) -> list[dict[str, object]]:
     """The training curve of a run; empty if it has none."""
     path = folder / "events.jsonl"
@@ -74,14 +90,13 @@ def curve(folder: Path) -> list[dict[str, object]]:
 
 
 def put_into_readme(name: str, table: str) -> None:
-    """Replace the table of README.md, without its title."""
+    """Replace the text between a pair of lines of README.md, if it has them."""
     path = Path("README.md")
     text = path.read_text(encoding="utf-8")
     begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
     if begin in text and end in text:
         before, after = text.partition(begin)[0], text.partition(end)[2]
-        body = table.partition("\n\n")[2].strip()
-        write_bytes(path, f"{before}{begin}{body}\n{end}{after}".encode())
+        write_bytes(path, f"{before}{begin}{table.strip()}\n{end}{after}".encode())
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Finished runs in one compressed file, such as `results/embedded.jsonl.gz`, which ships with a checkout.
 
-One JSON object per line: `{"record": ..., "events": [...]}` for a run, and as the last line `{"comparisons": ...}`, the
-paired tests computed from the runs' predictions. Equal content gives equal bytes.
+One JSON object per line: `{"record": ..., "events": [...], "resampled": {...}}` for a run, and as the last line
+`{"comparisons": ...}`, the paired tests computed from the runs' predictions. `resampled` holds the scores of each
+variant on resampled examples, if a suite's claims need them. Equal content gives equal bytes.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 from rosa_bench.errors import UsageError
 from rosa_bench.records.record import Record, parse_record
 from rosa_bench.system.files import write_json_lines_gz
-from rosa_bench.system.strict_json import loads
+from rosa_bench.system.strict_json import is_number, loads
 
 SUFFIX = ".jsonl.gz"
 
@@ -27,6 +28,7 @@ class Archive:
 
     records: list[Record] = field(default_factory=list)
     events: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # training curves by run id
+    resampled: dict[str, dict[str, list[float]]] = field(default_factory=dict)  # by run id and variant
     comparisons: dict[str, Any] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)
 
@@ -69,6 +71,16 @@ def _read_line(archive: Archive, entry: Any, where: str) -> None:
     archive.records.append(record)
     if entry.get("events"):
         archive.events[record.run_id] = entry["events"]
+    if entry.get("resampled"):
+        archive.resampled[record.run_id] = _numbers(entry["resampled"], where)
+
+
+def _numbers(by_variant: Any, where: str) -> dict[str, list[float]]:
+    if not isinstance(by_variant, dict) or not all(
+        isinstance(values, list) and all(map(is_number, values)) for values in by_variant.values()
+    ):
+        raise ValueError(f"{where}: resampled is not a list of numbers for each variant")
+    return by_variant
 
 
 def write_archive(
@@ -76,10 +88,14 @@ def write_archive(
     records: Iterable[Record],
     events: Mapping[str, list[dict[str, Any]]],
     comparisons: Mapping[str, Any],
+    resampled: Mapping[str, Mapping[str, list[float]]] | None = None,
 ) -> None:
-    """Write records ordered by run id, with their training curves if present, and comparisons."""
+    """Write records ordered by run id, each with its training curve and resampled scores if present; comparisons last.
+
+    `events` and `resampled` are by run id.
+    """
     lines: list[dict[str, Any]] = []
     for record in sorted(records, key=lambda record: record.run_id):
-        curve = events.get(record.run_id)
-        lines.append({"record": record.to_dict()} | ({"events": curve} if curve else {}))
+        also = {"events": events.get(record.run_id), "resampled": (resampled or {}).get(record.run_id)}
+        lines.append({"record": record.to_dict()} | {name: value for name, value in also.items() if value})
     write_json_lines_gz(path, [*lines, {"comparisons": comparisons}])

@@ -48,12 +48,16 @@ class Group:
 
 @dataclass
 class Collection:
-    """Groups of records, the folder of each record (by `id` of the object), and messages about skipped records."""
+    """Groups of records, messages about skipped ones, and by `id` of a record its folder and what archives hold of it.
+
+    `resampled` maps a variant to its scores on resampled examples.
+    """
 
     groups: list[Group]
     folders: dict[int, Path]
     broken: list[str]
     events: dict[int, list[dict[str, Any]]] = field(default_factory=dict)  # training curves that archives hold
+    resampled: dict[int, dict[str, list[float]]] = field(default_factory=dict)
 
     @property
     def records(self) -> list[Record]:
@@ -115,6 +119,8 @@ def _read(root: Path, collection: Collection) -> Iterator[tuple[Record, Path]]:
                 continue
             if record.run_id in archive.events:
                 collection.events[id(record)] = archive.events[record.run_id]
+            if record.run_id in archive.resampled:
+                collection.resampled[id(record)] = archive.resampled[record.run_id]
             yield record, folder
         return
     for path in record_files(root):

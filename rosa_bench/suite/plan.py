@@ -24,6 +24,7 @@ from rosa_bench.records.labels import cell_name
 from rosa_bench.records.record import Record, read_record, seconds
 from rosa_bench.records.run_key import config_key, identity_parts, method_name, run_id, run_name
 from rosa_bench.records.start import kept_weights
+from rosa_bench.suite.claims import Claim
 from rosa_bench.suite.search import TAG, Search, beyond
 from rosa_bench.suite.worker import as_job, cell_code
 from rosa_bench.system.locks import held
@@ -96,6 +97,7 @@ class Suite:
     table: str | None = None  # of the paper, as in results/papers/reported.csv
     hardware: str | None = None  # hardware used in the paper
     incomparable: str | None = None  # why no run can be compared with the paper's numbers
+    claims: list[Claim] | Name = Field(default_factory=list)  # what the runs decide; or the suite whose list it shares
     notes: list[str] = Field(default_factory=list)  # notes for readers of the table
     tuning: Tuning = Field(default_factory=Tuning)  # of the learning rates that blocks search
 

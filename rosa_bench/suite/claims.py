@@ -1,0 +1,72 @@
+"""What a suite's yaml says about a claim of a paper: the runs that decide it, the test, and the margin."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from rosa_bench.config import GROUPS
+from rosa_bench.core.schema import Name, configured
+from rosa_bench.stats.effects import Region
+
+Measured = Literal[
+    "score", "loss", "seconds", "memory", "activations", "update_rank", "start_cosine", "latency", "batch_latency"
+]
+
+
+@configured
+class Comparison:
+    """Runs of a suite whose measure decides a claim, and the region in which the effect must lie.
+
+    `ours` and `theirs` select cells by overrides, such as `{method: lora, method.rank: [1, 2]}`. `rank` selects by the
+    rank at which a model is scored, and `variant: any` selects every variant of a model, not only its main one. The
+    effect is a difference of scores or a ratio of other measures; without `theirs` it is the value itself.
+    """
+
+    ours: dict[str, Any] = Field(min_length=1)
+    theirs: dict[str, Any] | None = None
+    by: Literal["rank"] | None = None  # compare models of equal rank
+    each: bool = False  # every rank is a test of its own; else their mean
+    measure: Measured = "score"
+    above: float | None = None
+    below: float | None = None
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Comparison:
+        if self.above is None and self.below is None:
+            raise ValueError("needs above or below")
+        if self.region.above >= self.region.below:
+            raise ValueError(f"above={self.above} is not less than below={self.below}")
+        if self.each and self.by is None:
+            raise ValueError("each needs by")
+        for key in {**self.ours, **(self.theirs or {})}:
+            if key not in ("rank", "variant") and key.partition(".")[0] not in GROUPS:
+                raise ValueError(f"{key} selects no runs; write rank, variant, or an override such as method.rank")
+        return self
+
+    @property
+    def region(self) -> Region:
+        """The region of the effect for which the claim holds."""
+        above, below = self.above, self.below
+        return Region(-math.inf if above is None else above, math.inf if below is None else below)
+
+
+@configured
+class Claim:
+    """A statement of a paper and what decides it.
+
+    The claim holds if every comparison of `tests` lies in its region. It stays undecided unless every one of `given`
+    does, such as that the tasks tell good methods from bad ones at all.
+    """
+
+    id: Name
+    claim: Name
+    paper: Name
+    place: Name  # in the paper
+    tests: list[Comparison] = Field(min_length=1)
+    given: list[Comparison] = Field(default_factory=list)
+    printed: Name  # the paper's numbers; {name} is filled from `numbers`
+    numbers: dict[str, str | dict[str, str]] = Field(default_factory=dict)  # where: results/papers
+    limits: str | None = None  # what the verdict does not say

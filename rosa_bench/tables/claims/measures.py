@@ -1,0 +1,145 @@
+"""What a claim measures on a finished run."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from rosa_bench.records.record import Record
+from rosa_bench.system.strict_json import is_number
+from rosa_bench.tables import costs
+
+Events = Sequence[Mapping[str, Any]]
+
+
+class UnmeasuredError(Exception):
+    """A run has no value of a measure; the message says why."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A value of a run and what may be done with it.
+
+    `read(record, variant, events)` returns the value or raises `UnmeasuredError`. An `exact` measure repeats itself, so
+    that equal values of all seeds are no accident. Several runs on one side of a comparison are added up if `additive`,
+    else averaged.
+    """
+
+    read: Callable[[Record, str, Events], float]
+    name: str
+    unit: Literal["points", "times", ""]
+    exact: bool = False
+    additive: bool = False
+
+
+def score(record: Record, variant: str, events: Events = ()) -> float:
+    """The primary score at the last epoch, signed so that more is better.
+
+    A correlation of predictions that are all the same is undefined. As a claim still has to be judged, it counts as 0
+    here, as in scikit-learn and in GLUE's own program for CoLA; a model with such predictions knows nothing.
+    """
+    metric, split = record.primary["metric"], record.primary.get("split", "")
+    value = record.scores.get(split, {}).get(variant, {}).get(metric)
+    if value is None and constant(record, variant):
+        return 0.0
+    if value is None:
+        raise UnmeasuredError(f"no {metric} on {split} {variant}".rstrip())
+    return float(value if record.primary.get("higher_is_better", True) else -value)
+
+
+def constant(record: Record, variant: str) -> bool:
+    """Whether the primary score is undefined because all predictions of a variant are the same."""
+    reasons = str(record.facts.get("absent_metrics", {}).get(record.primary["metric"], ""))
+    place = f"{record.primary.get('split', '')} {variant}".strip()
+    found = re.findall(r"undefined: every prediction is [^(;]*\(([^)]*)\)", reasons)
+    return any(place in places.split(", ") for places in found)
+
+
+def loss(record: Record, variant: str, events: Events) -> float:
+    """Area under the curve of the training loss, per step: the mean loss over all steps."""
+    area, steps = 0.0, 0
+    for event in events:
+        if is_number(event.get("loss")) and isinstance(step := event.get("step"), int) and step > steps:
+            area += event["loss"] * (step - steps)
+            steps = step
+    if not steps:
+        raise UnmeasuredError("no training curve")
+    return area / steps
+
+
+def memory(record: Record, variant: str, events: Events) -> float:
+    """Bytes that training needs: weights, gradients, optimizer state, activations, and the method's own state."""
+    value = costs.memory(record)
+    if value is None:
+        raise UnmeasuredError("no memory of training")
+    return value
+
+
+def activations(record: Record, variant: str, events: Events) -> float:
+    """Bytes that autograd keeps between forward and backward pass."""
+    value = record.cost.get("memory", {}).get("activations")
+    if not is_number(value):
+        raise UnmeasuredError("no bytes of activations")
+    return float(value)
+
+
+def update_rank(record: Record, variant: str, events: Events) -> float:
+    """Rank of the whole update over the method's rank, of the adapted weight where it is least."""
+    ranks, rank = record.facts.get("update_rank"), record.config["method"].get("rank")
+    if not isinstance(ranks, dict) or not ranks or not is_number(rank) or rank < 1:
+        raise UnmeasuredError("no rank of the update")
+    return float(min(ranks.values()) / rank)
+
+
+def start_cosine(record: Record, variant: str, events: Events) -> float:
+    """Mean cosine of the final hidden states before training and those of the backbone."""
+    value = record.facts.get("start_cosine")
+    if not is_number(value):
+        raise UnmeasuredError("no start_cosine")
+    return float(value)
+
+
+def seconds(record: Record, variant: str, events: Events) -> float:
+    """Seconds of training, including the method's own work."""
+    values = [record.cost.get(name) for name in ("train_s", "method_s")]
+    if not is_number(values[0]):
+        raise UnmeasuredError("no time of training")
+    return float(sum(value for value in values if is_number(value)))
+
+
+def _latency(batch: str) -> Callable[[Record, str, Events], float]:
+    def read(record: Record, variant: str, events: Events) -> float:
+        value = costs.latency(record, batch)
+        if value is None:
+            raise UnmeasuredError("no inference latency")
+        return value
+
+    return read
+
+
+MEASURES: Mapping[str, Measure] = {
+    "score": Measure(score, "score", "points"),
+    "loss": Measure(loss, "mean training loss", "times"),
+    "seconds": Measure(seconds, "seconds of training", "times", additive=True),
+    "memory": Measure(memory, "memory of training", "times", exact=True),
+    "activations": Measure(activations, "bytes of activations", "times", exact=True),
+    "update_rank": Measure(update_rank, "rank of the update over the method's rank", "times", exact=True),
+    "start_cosine": Measure(start_cosine, "cosine with the backbone's hidden states", "", exact=True),
+    "latency": Measure(_latency("batch_1"), "latency over the backbone's, one input", "times"),
+    "batch_latency": Measure(_latency("batch_eval"), "latency over the backbone's, a batch", "times"),
+}
+
+
+def last_step(events: Events) -> int:
+    """The last optimizer step of a training curve; 0 without one."""
+    return max((event["step"] for event in events if isinstance(event.get("step"), int)), default=0)
+
+
+def ratio_of(ours: float, theirs: float) -> float:
+    """The logarithm of a quotient of positive values."""
+    if ours <= 0 or theirs <= 0:
+        raise UnmeasuredError("a value that is not positive has no ratio")
+    return math.log(ours / theirs)

@@ -1,0 +1,201 @@
+"""Verdicts on records made by hand: what is compared, what is missing, and what can not be decided."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+from simulated import World, claim
+
+from rosa_bench.errors import UsageError
+from rosa_bench.records.collect import Collection
+from rosa_bench.stats.effects import Region
+from rosa_bench.suite import plan
+from rosa_bench.suite.claims import Claim, Comparison
+from rosa_bench.tables.claims.judge import Judge, Result, Verdict, claims_of, judged
+
+FULL, LORA, DYLORA = {"method": "full"}, {"method": "lora"}, {"method": "dylora", "variant": "any"}
+SUITE = plan.Suite(
+    title="small",
+    name="small",
+    seeds=[1, 2, 3],
+    cells=[
+        plan.Block(run={"method": "full"}, tasks={"cola": {}, "rte": {}}),
+        plan.Block(run={"method": "lora", "method.rank": [2, 4]}, tasks={"cola": {}, "rte": {}}),
+        plan.Block(run={"method": "dylora", "method.rank_max": 4}, tasks={"cola": {}}),
+    ],
+)
+WORLD = World(SUITE, [], {"full": 10}, examples=1000)
+
+
+@pytest.fixture
+def runs() -> Collection:
+    return WORLD.collection(0)
+
+
+def results(runs: Collection, comparison: Comparison) -> list[Result]:
+    return Judge(runs, WORLD.planned).results(comparison)
+
+
+def verdict(runs: Collection, *tests: Comparison, given: tuple[Comparison, ...] = ()) -> Verdict:
+    (found,) = judged(Judge(runs, WORLD.planned), [claim("it", *tests, given=given)])
+    return found
+
+
+def score(record, variant: str = "") -> float:
+    return record.scores["validation"][variant]["accuracy"]
+
+
+def of(runs: Collection, method: str, task: str, **options) -> dict[int, float]:
+    return {
+        r.seed: score(r)
+        for r in runs.records
+        if (r.method, r.task) == (method, task) and options.items() <= r.config["method"].items()
+    }
+
+
+def test_scores_are_subtracted_by_seed_and_averaged_over_ranks_and_tasks(runs):
+    (found,) = results(runs, Comparison(ours=FULL, theirs=LORA, above=0))
+    tasks = [
+        np.mean(
+            [
+                of(runs, "full", task)[s] - np.mean([of(runs, "lora", task, rank=r)[s] for r in (2, 4)])
+                for s in (1, 2, 3)
+            ]
+        )
+        for task in ("cola", "rte")
+    ]
+    assert found.effect.value == pytest.approx(np.mean(tasks)) and len(found.records) == 18
+    assert [e.value for e in found.tasks.values()] == pytest.approx(tasks)
+
+
+def test_models_are_compared_at_equal_ranks_on_tasks_that_both_have(runs):
+    each = results(runs, Comparison(ours=DYLORA, theirs=LORA, by="rank", each=True, above=0))
+    dylora = [r for r in runs.records if r.method == "dylora"]
+    assert [r.rank for r in each] == [2, 4] and all([*r.tasks] == ["cola"] for r in each)
+    expected = [np.mean([score(r, f"r{k}") - of(runs, "lora", "cola", rank=k)[r.seed] for r in dylora]) for k in (2, 4)]
+    assert [r.effect.value for r in each] == pytest.approx(expected)
+    (mean,) = results(runs, Comparison(ours=DYLORA, theirs=LORA, by="rank", above=0))
+    assert mean.effect.value == pytest.approx(np.mean(expected))
+
+
+def test_the_variance_over_examples_is_that_of_the_mean_difference(runs):
+    (found,) = results(runs, Comparison(ours={**FULL, "task": "cola"}, theirs={**LORA, "rank": 4}, above=0))
+    groups = [
+        np.mean(
+            [runs.resampled[id(r)][""] for r in runs.records if r.task == "cola" and r.method == m and rank(r) == k], 0
+        )
+        for m, k in (("full", None), ("lora", 4))
+    ]
+    assert found.effect.examples == pytest.approx(np.var(groups[0] - groups[1], ddof=1))
+
+
+def rank(record) -> int | None:
+    return record.config["method"].get("rank")
+
+
+def test_times_of_a_side_are_added_up_and_divided(runs):
+    (found,) = results(runs, Comparison(ours=LORA, theirs=FULL, measure="seconds", above=1))
+    times = {(r.method, rank(r), r.task, r.seed): r.cost["train_s"] for r in runs.records}
+    ratios = [
+        np.log((times["lora", 2, task, s] + times["lora", 4, task, s]) / times["full", None, task, s])
+        for task in ("cola", "rte")
+        for s in (1, 2, 3)
+    ]
+    assert found.effect.value == pytest.approx(np.mean(ratios)) and found.region == Region(above=0.0)
+    assert found.effect.examples == 0
+
+
+def test_a_missing_run_leaves_a_claim_undecided_and_is_counted_once(runs):
+    tests = (Comparison(ours=FULL, theirs=LORA, above=0), Comparison(ours=LORA, theirs=FULL, below=0))
+    runs.groups = [g for g in runs.groups if (g.first.method, g.first.task, g.first.seed) != ("full", "rte", 2)]
+    found = verdict(runs, *tests)
+    assert (found.word, found.reason) == ("undecided", "1 of 18 runs missing")
+    assert all(r.effect is None for r in found.results)
+
+
+def test_a_suite_without_the_cells_of_a_claim_says_so(runs):
+    found = verdict(runs, Comparison(ours={"method": "rosa"}, theirs={"method": "lora", "method.rank": 4}, above=0))
+    assert found.reason == "the suite has no cells for rosa and lora method.rank 4"
+
+
+def test_a_claim_holds_if_all_its_comparisons_do_and_fails_with_one(runs):
+    better, worse = Comparison(ours=FULL, theirs=LORA, above=0), Comparison(ours=LORA, theirs=FULL, above=0)
+    assert verdict(runs, better).word == "holds" and verdict(runs, worse).word == "does not hold"
+    both = verdict(runs, better, worse)
+    assert both.word == "does not hold" and both.deciding.comparison == worse
+    given = verdict(runs, better, given=(worse,))
+    assert given.word == "undecided" and "do not show that the score of lora − full is above 0" in given.reason
+
+
+def test_more_claims_need_more_evidence(runs):
+    (found,) = results(runs, Comparison(ours=FULL, theirs=LORA, above=0))
+    one = Comparison(ours=FULL, theirs=LORA, above=found.effect.value - found.effect.half_width(0.02))
+    alone = judged(Judge(runs, WORLD.planned), [claim("it", one)])[0]
+    among = judged(
+        Judge(runs, WORLD.planned), [claim("it", one), *[claim("no", Comparison(ours=FULL, above=90))] * 19]
+    )[0]
+    assert (alone.p_holds, among.p_holds) == pytest.approx((0.02, 0.4), rel=1e-4)
+    assert (alone.word, among.reason) == ("holds", "only without Holm's correction")
+
+
+def test_runs_on_different_rows_are_not_compared(runs):
+    next(r for r in runs.records if r.task == "rte").data = {"sha256": {"validation": "other"}}
+    assert verdict(runs, Comparison(ours=FULL, theirs=LORA, above=0)).reason == "rte: runs on different rows"
+
+
+def test_equal_scores_of_all_seeds_decide_nothing(runs):
+    for record in runs.records:
+        record.scores["validation"][""] = {"accuracy": 55.0}
+    found = verdict(runs, Comparison(ours=FULL, theirs=LORA, above=-2))
+    assert found.reason == "cola: every seed has the same score"
+
+
+def test_a_model_that_says_one_thing_has_a_correlation_of_zero(runs):
+    for record in runs.records:
+        record.primary = {"metric": "matthews", "split": "validation"}
+        record.scores["validation"] = {
+            name: {"matthews": s["accuracy"]} for name, s in record.scores["validation"].items()
+        }
+    cut = [r for r in runs.records if r.method == "dylora"]
+    for record in cut:
+        del record.scores["validation"]["r2"]["matthews"], runs.resampled[id(record)]["r2"]
+        record.facts["absent_metrics"] = {"matthews": "undefined: every prediction is 1 (validation r1, validation r2)"}
+    (found,) = results(runs, Comparison(ours={**DYLORA, "rank": 2}, theirs=LORA, by="rank", above=0))
+    lora = [r.scores["validation"][""]["matthews"] for r in runs.records if r.task == "cola" and rank(r) == 2]
+    assert found.effect.value == pytest.approx(-np.mean(lora))
+    cut[0].facts["absent_metrics"] = {"matthews": "undefined: every prediction is 1 (validation r1)"}
+    (found,) = results(runs, Comparison(ours={**DYLORA, "rank": 2}, theirs=LORA, by="rank", above=0))
+    assert found.absent == "cola: no matthews on validation r2"
+
+
+def test_less_is_better_turns_the_sign(runs):
+    turned = copy.deepcopy(runs)
+    for record, old in zip(turned.records, runs.records, strict=True):
+        record.primary["higher_is_better"] = False
+        turned.resampled[id(record)] = runs.resampled[id(old)]
+    one, other = (results(c, Comparison(ours=FULL, theirs=LORA, above=0))[0].effect for c in (runs, turned))
+    assert other.value == pytest.approx(-one.value) and other.examples == pytest.approx(one.examples)
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"above": 1, "below": 0}, "is not less than"),
+        ({}, "above or below"),
+        ({"above": 0, "each": True}, "each needs by"),
+        ({"above": 0, "ours": {"methd": "lora"}}, "selects no runs"),
+        ({"above": 0, "measure": "speed"}, "measure"),
+    ],
+)
+def test_a_comparison_that_means_nothing_is_refused(values, reason):
+    with pytest.raises(ValueError, match=reason):
+        Comparison(**{"ours": LORA} | values)
+
+
+def test_claims_can_be_those_of_another_suite():
+    shared, own = claims_of(plan.load("embedded")), claims_of(plan.load("claims"))
+    assert shared == own and all(isinstance(c, Claim) for c in own) and len(own) == 13
+    with pytest.raises(UsageError, match="must name a suite with a list"):
+        claims_of(plan.Suite(title="t", name="t", cells=SUITE.cells, claims="embedded"))
