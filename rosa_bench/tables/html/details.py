@@ -51,6 +51,14 @@ class Panels:
         self._places.append(dumped(value))
         return len(self._places) - 1
 
+    def add_runs(self, records: Sequence[Record], lines: Sequence[str]) -> int:
+        """Add runs of several cells, with their primary scores, and return the number of their panel."""
+        runs = [[*_run(record, {})[:3], record.primary.get("last"), record.primary.get("best")] for record in records]
+        value = {"lines": list(lines), "runs": runs, "config": {}, "differs": {}, "data": [], "env": []}
+        self._count(records)
+        self._places.append(dumped(value))
+        return len(self._places) - 1
+
     def _number(self, value: Any) -> int:
         number = self._numbers.setdefault(dumped(value), len(self.parts))
         if number == len(self.parts):

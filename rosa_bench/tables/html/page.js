@@ -14,9 +14,11 @@
   const status = document.getElementById("status");
   tools.addEventListener("submit", (event) => event.preventDefault());
 
-  // Sorting: by the number of the shown epoch. Rows without a value come last in both directions.
+  // Sorting: by the number of the shown epoch. Rows without a value come last in both directions. A third click gives
+  // the groups of methods back.
 
   const words = new Intl.Collator("en", { numeric: true });
+  const groups = new Map(all(".scroll tbody").map((body) => [body, [...body.rows]]));
   const value = (row, index, epoch) => {
     const cell = row.cells[index];
     if (cell.dataset.text !== undefined) return cell.dataset.text;
@@ -25,9 +27,12 @@
   };
   const order = (head) => {
     const body = head.closest("table").tBodies[0];
+    const direction = head.getAttribute("aria-sort");
+    body.classList.toggle("sorted", direction !== "none");
+    if (direction === "none") return body.append(...groups.get(body));
     const epoch = head.closest("section").dataset.epoch;
-    const sign = head.getAttribute("aria-sort") === "descending" ? -1 : 1;
-    const rows = [...body.rows].map((row) => [value(row, head.cellIndex, epoch), row]);
+    const sign = direction === "descending" ? -1 : 1;
+    const rows = groups.get(body).filter((row) => !row.matches(".group")).map((row) => [value(row, head.cellIndex, epoch), row]);
     rows.sort(([a], [b]) => {
       if (a === null || b === null) return (a === null) - (b === null);
       return sign * (typeof a === "string" ? words.compare(a, b) : a - b);
@@ -35,12 +40,13 @@
     body.append(...rows.map(([, row]) => row));
   };
   const sort = (head) => {
-    const current = head.getAttribute("aria-sort");
-    const opposite = { ascending: "descending", descending: "ascending" };
+    const first = head.dataset.first;
+    const next = { none: first, [first]: first === "ascending" ? "descending" : "ascending" };
+    const direction = next[head.getAttribute("aria-sort")] ?? "none";
     for (const other of head.parentElement.cells) other.setAttribute("aria-sort", "none");
-    head.setAttribute("aria-sort", opposite[current] ?? head.dataset.first);
+    head.setAttribute("aria-sort", direction);
     order(head);
-    status.textContent = `Sorted by ${head.dataset.name}, ${head.getAttribute("aria-sort")}`;
+    status.textContent = direction === "none" ? "Sorted by group" : `Sorted by ${head.dataset.name}, ${direction}`;
   };
 
   // Epoch and filter.
@@ -57,7 +63,11 @@
     for (const section of sections) {
       const title = section.querySelector("h2").textContent.toLowerCase();
       let here = 0;
-      for (const row of section.querySelector("tbody").rows) {
+      for (const row of all(".scroll tbody tr", section)) {
+        if (row.matches(".group")) {
+          row.hidden = terms.length > 0;
+          continue;
+        }
         const content = `${row.cells[0].textContent.toLowerCase()} ${title}`;
         row.hidden = !terms.every((word) => content.includes(word));
         here += row.hidden ? 0 : 1;
@@ -89,12 +99,24 @@
   const rounded = (number) => number === null ? null : Number(number.toPrecision(8));
   const preformatted = (object) => make("pre", JSON.stringify(object, null, 2));
   const grouped = (title, entries) => [
-    make("h3", title),
+    ...(entries.length ? [make("h4", title)] : []),
     ...entries.flatMap(([part, seeds]) => [
       ...(entries.length > 1 ? [make("p", `Seeds ${seeds.join(", ")}:`)] : []), preformatted(details().parts[part]),
     ]),
   ];
+  const panel = document.getElementById("panel");
+  let opened = null;
+  const close = (focus = true) => {
+    if (opened === null) return;
+    opened.setAttribute("aria-expanded", "false");
+    panel.hidden = true;
+    document.body.append(panel);
+    if (focus) opened.focus();
+    opened = null;
+  };
   const open = (button) => {
+    if (button === opened) return close();
+    close(false);
     const place = details().places[Number(button.dataset.place)];
     const heads = button.closest("table").tHead.rows[0].cells;
     const column = heads[button.closest("td").cellIndex].dataset.name;
@@ -111,27 +133,54 @@
     ]);
     const body = place.lines.map((line) => make("p", line));
     if (runs.length) {
-      body.push(make("h3", runs.length === 1 ? "1 run" : `${runs.length} runs`));
+      body.push(make("h4", runs.length === 1 ? "1 run" : `${runs.length} runs`));
       body.push(table(["seed", "last epoch", "best epoch", "run", "key", ...(failed ? ["error"] : [])], rows));
       const differing = Object.entries(place.differs);
       if (differing.length) {
-        body.push(make("h3", "Differences between the runs, besides the seed"));
+        body.push(make("h4", "Differences between the runs, besides the seed"));
         body.push(table(["seed", ...differing.map(([path]) => path)], runs.map((run, i) => [
           run[0], ...differing.map(([, values]) => make("code", JSON.stringify(values[i]))),
         ])));
       }
-      body.push(make("h3", runs.length === 1 ? "Configuration" : "Configuration shared by all runs"), preformatted(config));
+      if (Object.keys(config).length) {
+        body.push(make("h4", runs.length === 1 ? "Configuration" : "Configuration shared by all runs"), preformatted(config));
+      }
       body.push(...grouped("Data", place.data), ...grouped("Environment", place.env));
     }
     document.getElementById("panel-title").textContent = `${label} · ${column}`;
     document.getElementById("panel-body").replaceChildren(...body);
-    const panel = document.getElementById("panel");
-    panel.showModal();
+    button.closest(".beside").append(panel);
+    panel.hidden = false;
     panel.scrollTop = 0;
+    button.setAttribute("aria-expanded", "true");
+    opened = button;
+    button.scrollIntoView({ block: "nearest", inline: "nearest" });
   };
-  document.getElementById("close").addEventListener("click", () => document.getElementById("panel").close());
-  document.getElementById("panel").addEventListener("click", (event) => {
-    if (event.target === event.currentTarget) event.currentTarget.close(); // the backdrop
+  document.getElementById("close").addEventListener("click", () => close());
+  document.addEventListener("keydown", (event) => event.key === "Escape" && close());
+
+  // Arrow keys: one cell of a table is in the tab order, the others are reached from it.
+
+  const cells = (table) => all(".place", table);
+  for (const table of all(".scroll table")) cells(table).forEach((cell, i) => (cell.tabIndex = i ? -1 : 0));
+  const step = (button, rows, columns) => {
+    const table = button.closest("table");
+    const shown = [...table.tBodies[0].rows].filter((row) => !row.hidden && row.querySelector(".place"));
+    const place = (row, index) => row?.cells[index]?.querySelector(".place");
+    let row = shown.indexOf(button.closest("tr")) + rows, index = button.closest("td").cellIndex + columns;
+    while (shown[row]?.cells[index] && !place(shown[row], index)) [row, index] = [row + rows, index + columns];
+    return place(shown[row], index);
+  };
+  const arrows = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+  document.querySelector("main").addEventListener("keydown", (event) => {
+    const move = arrows[event.key];
+    if (!move || !event.target.matches(".place")) return;
+    event.preventDefault();
+    step(event.target, ...move)?.focus();
+  });
+  document.querySelector("main").addEventListener("focusin", (event) => {
+    if (!event.target.matches(".place")) return;
+    cells(event.target.closest("table")).forEach((cell) => (cell.tabIndex = cell === event.target ? 0 : -1));
   });
   document.querySelector("main").addEventListener("click", (event) => {
     const button = event.target.closest("button");

@@ -1,4 +1,4 @@
-"""Renders the tables as a self-contained HTML file: sortable, with details of each cell, and the plots.
+"""Renders the tables as a self-contained HTML file: sortable, with the runs of each cell next to it, and the plots.
 
 The page loads nothing: a content security policy forbids that and any script but its own. Without JavaScript it shows
 static tables. Values from records are always text, never markup.
@@ -9,31 +9,72 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
+from rosa_bench.records.record import Record
 from rosa_bench.system.console import counted
-from rosa_bench.tables.cells import Footnotes, digits, elsewhere_text, notes, printed_text, signed
+from rosa_bench.tables.against_baseline import is_baseline
+from rosa_bench.tables.cells import (
+    IMPROVING,
+    Footnotes,
+    digits,
+    elsewhere_text,
+    improving,
+    notes,
+    printed_text,
+    signed,
+)
+from rosa_bench.tables.costs import CostColumn, cost_columns
 from rosa_bench.tables.figures.figures import Plot
 from rosa_bench.tables.grid import DASH, Column, Epoch, Grid, Place, Row, Score
 from rosa_bench.tables.html.details import EPOCHS, Panels
+from rosa_bench.tables.layout import headed, kinds, rows_with, usual_n
 
 SHOWN = 20  # most remarks on the page
 CLASSES = {"matched": "matched", "off": "off", "not comparable": "other"}
 
 
-def page(grids: Sequence[Grid], plots: Sequence[Plot] = (), remarks: Sequence[str] = ()) -> str:
+@dataclass(frozen=True)
+class Claim:
+    """A claim of a paper and what the runs say about it, as text."""
+
+    number: int
+    sentence: str
+    paper: str  # its numbers, and where they are printed
+    ours: str  # the effect that decides, with its interval
+    verdict: str
+    word: str  # of the verdict, without its reason
+    lines: Sequence[str]  # every comparison
+    records: Sequence[Record]
+
+
+WORDS = {"holds": "matched", "does not hold": "off"}  # classes of verdicts
+
+
+def page(
+    grids: Sequence[Grid],
+    plots: Sequence[Plot] = (),
+    remarks: Sequence[str] = (),
+    claims: Mapping[str, Sequence[Claim]] | None = None,
+) -> str:
     """Render the page. `remarks` are general notes, such as which records were omitted.
+
+    `claims` maps the title of a suite to its verdicts; the page opens with them.
 
     Raises:
         OSError: if the PNG of a plot cannot be read.
     """
     panels = Panels()
+    opening = _claims(claims or {}, panels)
     tables = [Table(grid, f"table-{i}", panels).html() for i, grid in enumerate(grids)]
     here = Path(__file__).parent
     style, script = (here.joinpath(f"page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
-    links = [(f"table-{i}", grid.title) for i, grid in enumerate(grids)]
+    links = [("claims", "Claims")] if opening else []
+    links += [(f"table-{i}", grid.title) for i, grid in enumerate(grids)]
     links += [("plots", "Plots")] if plots else []
     links += [("provenance", "Provenance")] if panels.environments else []
     parts = {
@@ -44,6 +85,7 @@ def page(grids: Sequence[Grid], plots: Sequence[Plot] = (), remarks: Sequence[st
         "summary": _summary(grids, panels),
         "remarks": _remarks(remarks),
         "contents": "\n".join(f'<li><a href="#{target}">{escape(title)}</a></li>' for target, title in links),
+        "claims": opening,
         "tables": "\n".join(tables),
         "plots": _plots(plots),
         "provenance": _provenance(panels),
@@ -67,6 +109,30 @@ def _remarks(lines: Sequence[str]) -> str:
 
 def _summary(grids: Sequence[Grid], panels: Panels) -> str:
     return f"{counted(len(grids), 'table')} from {counted(sum(panels.environments.values()), 'run')}."
+
+
+def _claims(claims: Mapping[str, Sequence[Claim]], panels: Panels) -> str:
+    """The verdicts of each suite, linked to the runs behind them."""
+    tables = []
+    heads = "".join(f'<th scope="col" data-name="{name}">{name}</th>' for name in ("claim", "paper", "ours", "verdict"))
+    for title, judged in claims.items():
+        rows = []
+        for claim in judged:
+            number = panels.add_runs(claim.records, [claim.sentence, *claim.lines])
+            verdict = f'<span class="{WORDS.get(claim.word, "other")}">{escape(claim.verdict)}</span>'
+            button = (
+                f'<button type="button" class="place" aria-expanded="false" data-place="{number}">{verdict}</button>'
+            )
+            cells = f"<td>{escape(claim.paper)}</td><td>{escape(claim.ours)}</td><td>{button}</td>"
+            sentence = f"{claim.number}. {escape(claim.sentence)}"
+            rows.append(f'<tr><th scope="row" data-text="claim {claim.number}">{sentence}</th>{cells}</tr>')
+        tables.append(
+            f'<h3>{escape(title)}</h3>\n<div class="beside"><div class="scroll claims" role="region" tabindex="0" '
+            f'aria-label="Claims, {escape(title)}">\n<table><thead><tr>{heads}</tr></thead>\n<tbody>\n'
+            + "\n".join(rows)
+            + "\n</tbody></table>\n</div></div>"
+        )
+    return f'<section id="claims"><h2>Do the papers’ claims hold?</h2>\n{"".join(tables)}</section>' if tables else ""
 
 
 def _plots(plots: Sequence[Plot]) -> str:
@@ -117,11 +183,13 @@ def _plain(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 class Table:
-    """A grid as a section of the page."""
+    """A grid as a section of the page, with a table for each kind of task."""
 
     def __init__(self, grid: Grid, identity: str, panels: Panels) -> None:
         self.grid, self.identity, self.panels = grid, identity, panels
         self.footnotes = Footnotes()
+        self.usual = usual_n(grid)
+        self.base = next((row for row in grid.rows if is_baseline(row, grid.baseline)), None)
         self.decimals = {column: digits(grid, column) for column in grid.columns}
         self.styles = {column: self._style(column) for column in grid.columns}
 
@@ -132,52 +200,96 @@ class Table:
         return ".2e" if 0 < largest < 0.01 else f".{self.decimals[column]}f"
 
     def html(self) -> str:
-        """Render the section: title, table and legend."""
+        """Render the section: title, tables and legend."""
         grid = self.grid
-        rows = "\n".join(map(self._row, grid.rows))  # first, as it collects the footnotes
+        titled = kinds(grid)
+        tables = "\n".join(
+            self._table(columns, title if len(titled) > 1 else "") for title, columns in titled.items()
+        )  # first, as they collect the footnotes
         return (
             f'<section id="{self.identity}" data-own="{grid.epoch}" data-epoch="{grid.epoch}">\n'
-            f'<h2>{escape(grid.title)}</h2>\n<div class="scroll" role="region" tabindex="0" '
-            f'aria-label="{escape(grid.title)}">\n<table>\n<thead><tr>{self._heads()}</tr></thead>\n'
-            f"<tbody>\n{rows}\n</tbody>\n</table>\n</div>\n{self._legend()}\n</section>"
+            f"<h2>{escape(grid.title)}</h2>\n{tables}\n{self._legend()}\n</section>"
         )
 
-    def _heads(self) -> str:
-        fixed = [(f"{name}</button>", name, "ascending") for name in ("method", "trainable")]
-        measured = [
-            (
-                f"{escape(c.head)}</button><br><small>{escape(c.split)}</small>",
-                self.grid.head(c),
-                "descending" if c.higher_is_better else "ascending",
-            )
-            for c in self.grid.columns
-        ]
+    def _table(self, columns: Sequence[Column], title: str) -> str:
+        """The table of some columns, next to which the runs of a cell open."""
+        costs = cost_columns(self.grid, columns)
+        rows = []
+        for heading, members in headed(rows_with(self.grid, columns)):
+            if heading:
+                width = 1 + len(costs) + len(columns)
+                head = f'<th scope="rowgroup" colspan="{width}"><span>{escape(heading)}</span></th>'
+                rows.append(f'<tr class="group">{head}</tr>')
+            rows += [self._row(row, costs, columns) for row in members]
+        caption = f"{self.grid.title}: {title}" if title else self.grid.title
+        return (
+            (f"<h3>{escape(title)}</h3>\n" if title else "")
+            + f'<div class="beside"><div class="scroll" role="region" tabindex="0" aria-label="{escape(caption)}">\n'
+            + f"<table>\n<thead><tr>{self._heads(costs, columns)}</tr></thead>\n<tbody>\n"
+            + "\n".join(rows)
+            + "\n</tbody>\n</table>\n</div></div>"
+        )
+
+    def _heads(self, costs: Sequence[CostColumn], columns: Sequence[Column]) -> str:
+        heads = [("method", "method", "", "ascending")]
+        heads += [(cost.measure.name, cost.head, cost.head.partition(", ")[2], "ascending") for cost in costs]
+        for c in columns:
+            first = "descending" if c.higher_is_better else "ascending"
+            heads.append((c.task, self.grid.head(c), f"{c.metric} {c.split}".strip(), first))
         return "".join(
             f'<th scope="col" aria-sort="none" data-first="{first}" data-name="{escape(name)}">'
-            f'<button type="button" class="sort">{shown}</th>'
-            for shown, name, first in [*fixed, *measured]
+            f'<button type="button" class="sort">{escape(shown)}</button>'
+            + "".join(f"<br><small>{escape(word)}</small>" for word in small.split())
+            + "</th>"
+            for shown, name, small, first in heads
         )
 
-    def _row(self, row: Row) -> str:
-        sizes = " / ".join(f"{size:,}" for size in row.trainable) or DASH
-        value = f' data-value="{min(row.trainable)}"' if row.trainable else ""
-        paper = f'<span class="paper">paper {escape(row.printed_trainable)}</span>' if row.printed_trainable else ""
-        cells = "".join(self._cell(row.places.get(column), column) for column in self.grid.columns)
+    def _row(self, row: Row, costs: Sequence[CostColumn], columns: Sequence[Column]) -> str:
+        values = (cost.values[row.label] for cost in costs)
+        sorts = (f' data-value="{statistics.fmean(own)!r}"' if own else "" for own in values)
+        cells = "".join(
+            f'<td class="cost"{sort}>{escape(cost.cell(row))}</td>' for cost, sort in zip(costs, sorts, strict=True)
+        )
+        cells += "".join(self._cell(row, column) for column in columns)
         label = escape(row.label)
-        return f'<tr><th scope="row" data-text="{label}">{label}</th><td{value}>{sizes}{paper}</td>{cells}</tr>'
+        return f'<tr><th scope="row" data-text="{label}">{label}</th>{cells}</tr>'
 
-    def _cell(self, place: Place | None, column: Column) -> str:
+    def _cell(self, row: Row, column: Column) -> str:
+        place = row.places.get(column)
         if place is None:
             return f'<td class="dash">{DASH}</td>'
         values = "".join(f' data-{epoch}="{self._centre(score)!r}"' for epoch, score in place.scores.items())
+        shades = " ".join(filter(None, (self._shade(row, column, epoch) for epoch in EPOCHS)))
         shown = "".join(f'<span class="at-{epoch}">{self._score(place, column, epoch)}</span>' for epoch in EPOCHS)
         if place.records or place.ended or place.scores or (place.printed is not None and place.printed.note):
-            number = self.panels.add(place, self._lines(place, column))
-            shown = f'<button type="button" class="place" aria-haspopup="dialog" data-place="{number}">{shown}</button>'
+            number = self.panels.add(place, self._lines(row, column))
+            shown = f'<button type="button" class="place" aria-expanded="false" data-place="{number}">{shown}</button>'
         ended = "".join(
             f'<span class="paper">{escape(status)} (n={n})</span>' for status, n in place.unfinished.items()
         )
-        return f"<td{values}>{shown}{ended}{self._paper(place, column)}{_elsewhere(place)}</td>"
+        shade = f' class="{shades}"' if shades else ""
+        return f"<td{shade}{values}>{shown}{ended}{self._paper(place, column)}{_elsewhere(place)}</td>"
+
+    def _difference(self, row: Row, column: Column, epoch: Epoch) -> float | None:
+        """A cell's score minus the baseline's; None without either, and for the baseline itself."""
+        if self.base is None or row is self.base:
+            return None
+        own, other = (r.places[column].scores.get(epoch) if column in r.places else None for r in (row, self.base))
+        return None if own is None or other is None else self._centre(own) - self._centre(other)
+
+    def _shade(self, row: Row, column: Column, epoch: Epoch) -> str:
+        """The class of a cell that differs from the baseline: better or worse, in three strengths.
+
+        1: the difference was not tested or does not hold; 2: it holds; 3: it also exceeds half the column's largest.
+        """
+        difference = self._difference(row, column, epoch)
+        if not difference:
+            return ""
+        against = row.places[column].against if epoch == "last" else None
+        others = (self._difference(other, column, epoch) or 0.0 for other in self.grid.rows)
+        strength = 1 if against is None or not against.holds else 2 + (2 * abs(difference) > max(map(abs, others)))
+        direction = "better" if (difference > 0) == column.higher_is_better else "worse"
+        return f"{epoch}-{direction}-{strength}"
 
     def _centre(self, score: Score) -> float:
         return score.median if self.grid.aggregate == "median" else score.mean
@@ -191,9 +303,11 @@ class Table:
         if against is not None and against.holds:
             value = f"<strong>{value}</strong>" if against.better else f"{value} †"
         spread = "" if score.sd is None else f' <span class="sd">± {number(score.sd, self.styles[column])}</span>'
+        n = "" if score.n == self.usual else f' <span class="n">(n={score.n})</span>'
+        mark = f' <abbr title="still improving">{IMPROVING}</abbr>' if improving(place) else ""
         tip = interval(score, self.styles[column])
         tip = f'<span class="tip">{tip}</span>' if tip else ""
-        return f'{value}{spread} <span class="n">(n={score.n})</span>{tip}'
+        return f"{value}{spread}{n}{mark}{tip}"
 
     def _paper(self, place: Place, column: Column) -> str:
         """The printed number, and at the table's own epoch the verdict."""
@@ -207,9 +321,9 @@ class Table:
             text += f'<span class="own">{signed(verdict.difference, self.decimals[column])} {mark}</span>'
         return f'<span class="paper">{text}</span>'
 
-    def _lines(self, place: Place, column: Column) -> list[str]:
+    def _lines(self, row: Row, column: Column) -> list[str]:
         """The first lines of a cell's panel."""
-        style, decimals, lines = self.styles[column], self.decimals[column], []
+        place, style, decimals, lines = row.places[column], self.styles[column], self.decimals[column], []
         for epoch, score in ((epoch, place.scores.get(epoch)) for epoch in EPOCHS):
             if score is not None:
                 spread = "" if score.sd is None else f" ± {number(score.sd, style)}"
@@ -229,6 +343,18 @@ class Table:
             holds = "holds" if against.holds else "does not hold"
             gap = signed(against.difference, decimals)
             lines.append(f"Against {against.baseline}: {gap}, {against.test}{p}; the difference {holds}.")
+        elif (difference := self._difference(row, column, self.grid.epoch)) is not None and self.base is not None:
+            lines.append(f"Against {self.base.label}: {signed(difference, decimals)}, not tested.")
+        if (gain := place.gain) is not None:
+            words = "still improving" if gain.improving else "within the spread"
+            lines.append(
+                f"The last epoch gained {gain.gain:.3g} ({gain.metric} on {gain.split}); the standard deviation over "
+                f"seeds is {gain.sd:.3g}: {words}."
+            )
+        costs = [
+            f"{cost.head} {cost.cell(row)}" for cost in cost_columns(self.grid, [column]) if cost.values[row.label]
+        ]
+        lines += [f"Cost: {'; '.join(costs)}."] if costs else []
         lines += [f"Runs that ended with status {status}: {count}." for status, count in place.unfinished.items()]
         if place.other_settings:
             lines.append(f"Runs with other settings, not included: {place.other_settings}.")
@@ -238,7 +364,19 @@ class Table:
         lines = "".join(f"<li>{escape(line)}</li>" for line in notes(self.grid, Footnotes()))
         for line in self.footnotes.lines():
             lines += f'<li id="{self.identity}-{line[1 : line.index("]")]}">{escape(line)}</li>'
-        return f'<ul class="note">{lines}</ul>' if lines else ""
+        return f'{self._key()}<ul class="note">{lines}</ul>' if lines else self._key()
+
+    def _key(self) -> str:
+        """What the shades mean; empty without a baseline."""
+        if self.base is None:
+            return ""
+        steps = [*(f"last-worse-{i}" for i in (3, 2, 1)), *(f"last-better-{i}" for i in (1, 2, 3))]
+        swatches = "".join(f'<i class="swatch {step}"></i>' for step in steps)
+        return (
+            f'<p class="key"><span>worse</span> {swatches} <span>better than {escape(self.base.label)}</span>; '
+            "faint: the difference does not hold or was not tested; strong: it holds; strongest: it also exceeds half "
+            "of the largest in its column</p>"
+        )
 
 
 def _elsewhere(place: Place) -> str:
