@@ -291,8 +291,11 @@ class Experiment:
             export.save_merged(trained, self.recorder.folder / "merged", run.method.variants()[-1], backbone)
 
     def measure_inference(self) -> None:
-        """Record latency and throughput of the finished model, merged if its method can be, beside the backbone's."""
-        if self.steps < inference.FEWEST_STEPS:
+        """Record latency and throughput of the finished model, merged if its method can be, beside the backbone's.
+
+        Runs of few steps and runs that search a learning rate are not measured.
+        """
+        if self.steps < inference.FEWEST_STEPS or self.run.task.tune_share is not None:
             return
         seconds = inference.budget(self.recorder.clocks()["train_s"])
         with self.recorder.optional("cost.inference"), preserved_random_state():

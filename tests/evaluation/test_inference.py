@@ -162,6 +162,12 @@ def test_a_failed_measurement_is_absent(measured, tmp_path, monkeypatch, capsys)
     assert "cost.inference is absent (OutOfMemoryError: CUDA out of memory.)\n" in capsys.readouterr().out
 
 
+def test_a_search_for_a_learning_rate_is_not_measured(measured, tmp_path, monkeypatch):
+    monkeypatch.setattr(inference.Inference, "compare", lambda *_: {"compared": True})
+    plain, search = (run_experiment(small(tmp_path, *TINY, *more)) for more in ((), ("task.tune_share=0.2",)))
+    assert plain.cost["inference"] == {"merged": True, "compared": True} and "inference" not in search.cost
+
+
 def batch(**more):
     values = {"size": 1, "pairs": 3, "model_ms": 2.0, "backbone_ms": 1.0, "model_per_s": 500.0, "backbone_per_s": 1e3}
     return values | {"ratio": 2.0, "ratio_quartiles": [1.9, 2.1]} | more
