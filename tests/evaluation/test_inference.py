@@ -65,6 +65,29 @@ def test_the_ratio_is_the_median_over_pairs_in_alternating_order(monkeypatch):
     assert more["pairs"] > 12
 
 
+def test_a_gpu_is_timed_by_its_events_after_queued_work(monkeypatch):
+    calls = []
+
+    class Event:
+        def __init__(self, enable_timing):
+            self.made = len([call for call in calls if call == "event"])
+            calls.append("event")
+
+        def record(self):
+            calls.append(f"record {self.made}")
+
+        def synchronize(self):
+            calls.append(f"wait for {self.made}")
+
+        def elapsed_time(self, other):
+            return 250.0 * (other.made - self.made)
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: calls.append("synchronize"))
+    assert inference.timed(lambda: calls.append("run"), torch.device("cuda")) == 0.25
+    assert calls[2:] == ["synchronize", "record 0", "run", "record 1", "wait for 1"]
+
+
 def test_a_module_that_sleeps_is_as_much_slower_as_it_sleeps():
     task, model, backbone = task_of("roberta_mini")
     model.base_model.register_forward_pre_hook(lambda *_: time.sleep(0.1))
