@@ -37,7 +37,8 @@ def test_lists_are_swept_and_texts_are_not():
 def test_every_suite_is_made_of_valid_cells(name):
     cells = plan.plan(plan.load(name))
     assert len(cells) == len({cell.id for cell in cells}) > 1
-    known = [cell.folder for cell in cells if cell.source is None]  # others have a key once their start is there
+    # Others have a key once the cells they depend on are done, or where the model of a package is installed.
+    known = [cell.folder for cell in cells if cell.source is None and not cell.rates and not cell.run.model.package]
     assert len(known) == len(set(known))
     assert config.describe("suite", name)
 
