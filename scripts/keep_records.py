@@ -2,6 +2,9 @@
 
     python -m rosa_bench.suite embedded --jobs 2
     python scripts/keep_records.py embedded [output_dir=DIR]
+    python scripts/keep_records.py embedded --restore [output_dir=DIR]
+
+With --restore, archived records go back to the output folder, where the suite continues from them.
 
 The archive holds records, training curves and what tables compute from predictions: paired tests, and scores on
 resampled examples for a suite with claims. Predictions stay in the runs. A damaged record is skipped with a message,
@@ -11,6 +14,7 @@ README.md, the verdicts on claims those between <!-- verdicts: begin --> and <!-
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,7 +23,7 @@ from pathlib import Path
 from rosa_bench.errors import EXIT_DONE, EXIT_USAGE, UsageError
 from rosa_bench.records.archive import SUFFIX, read_archive, write_archive
 from rosa_bench.records.collect import collect
-from rosa_bench.records.record import Record, read_record
+from rosa_bench.records.record import Record, read_record, write_record
 from rosa_bench.records.validate import checked
 from rosa_bench.suite import plan
 from rosa_bench.system.files import write_bytes
@@ -41,8 +45,9 @@ def main(name: str, overrides: list[str]) -> int:
     target = Path("results") / f"{name}{SUFFIX}"
     runs = next(iter(finished)).parent
     archive = read_archive(target)
-    keys = {cell.key for cell in cells}
-    records = {record.key: record for record in archive.records if record.key in keys}
+    unknown = any(cell.state == "waiting" for cell in cells)  # their keys depend on runs that are not done
+    keys = {cell.key for cell in cells if cell.state not in ("waiting", "skipped")}
+    records = {record.key: record for record in archive.records if unknown or record.key in keys}
     records |= {record.key: record for record in finished.values()}
     events = archive.events | {folder.name: curve(folder) for folder in finished}
     resampled = archive.resampled | (resampled_scores(runs, finished.values()) if suite.claims else {})
@@ -61,12 +66,28 @@ def main(name: str, overrides: list[str]) -> int:
     return EXIT_DONE
 
 
+def restore(name: str, overrides: list[str]) -> int:
+    """Write the archived records to the suite's output folder, where the suite continues from them."""
+    target = Path("results") / f"{name}{SUFFIX}"
+    archive = read_archive(target)
+    output = Path(plan.plan(plan.load(name), overrides)[0].run.output_dir)
+    missing = [record for record in archive.records if not (output / record.run_id / "record.json").exists()]
+    for record in missing:
+        folder = output / record.run_id
+        folder.mkdir(parents=True, exist_ok=True)
+        lines = (json.dumps(event) + "\n" for event in archive.events.get(record.run_id, []))
+        write_bytes(folder / "events.jsonl", "".join(lines).encode())
+        write_record(folder, record)
+    print(f"{len(missing)} of {len(archive.records)} records of {target} written to {output}")
+    return EXIT_DONE
+
+
 def finished_runs(cells: Sequence[plan.Cell]) -> Iterator[tuple[Path, Record]]:
     """Yield folder and record of each finished cell; damaged records are skipped with a message."""
     for cell in cells:
-        path = cell.folder / "record.json"
-        if not path.is_file():
+        if cell.state in ("waiting", "skipped"):
             continue
+        path = cell.folder / "record.json"
         try:
             record = checked(read_record(path), path)
         except UsageError as error:
@@ -100,4 +121,6 @@ def put_into_readme(name: str, table: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], sys.argv[2:]))
+    command = restore if "--restore" in sys.argv else main
+    name, *options = [argument for argument in sys.argv[1:] if argument != "--restore"]
+    sys.exit(command(name, options))

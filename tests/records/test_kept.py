@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,15 @@ def test_without_an_intact_record_nothing_is_archived(keep, cells, capsys):
     assert keep("small", []) == 2 and not ARCHIVE.exists()
     output = capsys.readouterr().err
     assert output.count("skipped: ") == 4 and "no cell of small is done" in output
+
+
+def test_a_suite_continues_from_restored_records(keep, cells, capsys):
+    assert keep("small", []) == 0
+    expected = {cell.key: cell.record for cell in cells}
+    for cell in cells:
+        shutil.rmtree(cell.folder)
+    assert {cell.state for cell in cells} == {"pending"}
+    restore = keep.__globals__["restore"]
+    assert restore("small", []) == 0 and "4 of 4 records" in capsys.readouterr().out
+    assert {cell.key: cell.record for cell in cells} == expected and {cell.state for cell in cells} == {"done"}
+    assert restore("small", []) == 0 and "0 of 4 records" in capsys.readouterr().out
