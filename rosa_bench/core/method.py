@@ -43,7 +43,7 @@ class Method(ABC):
     """Turns a backbone into a trainable model. A frozen dataclass: fields are its yaml; state lives in the model.
 
     `look` is the index of its color and marker in figures (`rosa_bench.tables.figures.styles`); None picks a free one.
-    `group` is the part of a table in which its rows stand.
+    `group` is the part of a table in which its rows stand. Figures over rank show a `reference` as a horizontal line.
 
     The trainer calls the hooks at fixed points of an optimizer step. A hook may depend only on
     `(step.seed, step.index, step.total)` and the model's tensors; then a resumed run and every process of a
@@ -52,6 +52,7 @@ class Method(ABC):
 
     look: ClassVar[int | None] = None
     group: ClassVar[Group] = "other"
+    reference: ClassVar[bool] = False
 
     @property
     @abstractmethod

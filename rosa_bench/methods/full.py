@@ -20,6 +20,7 @@ class Full(Method):
     lr: ClassVar[Mapping[str, float]] = {"mini": 3e-4, "full_size": 2e-5}
     look: ClassVar[int | None] = 0
     group: ClassVar[Group] = "baseline"
+    reference: ClassVar[bool] = True
 
     def attach(self, model: PreTrainedModel, seed: int = 0) -> None:
         """Set `requires_grad` on every parameter."""

@@ -23,6 +23,7 @@ class Head(Method):
     lr: ClassVar[Mapping[str, float]] = {"mini": 5e-3, "full_size": 1e-3}
     look: ClassVar[int | None] = 7
     group: ClassVar[Group] = "baseline"
+    reference: ClassVar[bool] = True
     checkpointable: ClassVar[bool] = False  # no layer stores activations
 
     def check(self, task: Task) -> None:

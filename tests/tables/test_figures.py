@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import itertools
 import json
 import os
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 from made import MEMORY, record
 
 from rosa_bench.records.collect import Collection, collect
+from rosa_bench.suite.search import TAG
 from rosa_bench.tables.convergence import reader
 from rosa_bench.tables.figures import axes, figures
 from rosa_bench.tables.figures.curves import curve_panels
@@ -49,6 +51,9 @@ def lines(panel: Panel) -> dict[str, list[tuple[float, tuple[float, ...]]]]:
     return {line.label: [(point.x, point.values) for point in line.points] for line in panel.lines}
 
 
+FULL = {"_target_": "rosa_bench.methods.full.Full"}
+
+
 def variants(last, **scores):
     """A record of one run that can be cut to several ranks."""
     own = {name: {"matthews": value} for name, value in scores.items()}
@@ -82,7 +87,9 @@ def test_rank_curves_of_runs_and_of_variants_and_levels_without_rank(tmp_path):
             record(rank=4, last=44.0),
             record(rank=4, seed=2, last=46.0),
             variants(43.0, r1=41.0, r2=43.0),
-            record(method="full", rank=None, last=60.0),
+            record(method="full", rank=None, last=60.0, settings=FULL),
+            record(method="bitfit", rank=None, last=55.0),
+            record(method="meft", rank=8, last=54.0),
         )
     )
     assert lines(panel) == {
@@ -91,6 +98,45 @@ def test_rank_curves_of_runs_and_of_variants_and_levels_without_rank(tmp_path):
         "full": [(0, (60.0,))],
     }
     assert {line.label for line in panel.lines if line.level} == {"full"} and figures.seeds(panel) == "n=1 to 2"
+
+
+def truncated(seed, last, rank=8, **scores):
+    """A run of LoRA that was also scored at lower ranks."""
+    own = {name: {"matthews": value} for name, value in {**scores, f"r{rank}": last}.items()}
+    more = {"variant_names": list(own), "scores": {"validation": own}, "settings": {"score_ranks": [1, 2]}}
+    return record(seed=seed, last=last, rank=rank, **more)
+
+
+def test_a_model_that_was_truncated_has_a_line_of_its_own(tmp_path):
+    ranks = [record(seed=s, rank=r, last=40.0 + r + s) for s in (1, 2) for r in (1, 2)]
+    cut = [truncated(s, 50.0 + s, r1=30.0, r2=35.0) for s in (1, 2)]
+    panel = rank_panel(groups(tmp_path, *ranks, *cut))
+    assert lines(panel) == {
+        "lora": [(1, (42.0, 43.0)), (2, (43.0, 44.0)), (8, (51.0, 52.0))],
+        "lora truncated": [(1, (30.0, 30.0)), (2, (35.0, 35.0)), (8, (51.0, 52.0))],
+    }
+    assert [line.cut for line in panel.lines] == [False, True] and panel.left_out == 0
+
+
+def test_ranks_whose_learning_rate_a_search_chose_share_a_curve(tmp_path):
+    runs = [record(rank=rank, last=40.0 + rank) for rank in (1, 4)]
+    for rate, run in zip((0.1, 0.2), runs, strict=True):
+        run.config["train"]["lr"] = rate
+    assert rank_panel(groups(tmp_path / "untuned", *runs)) is None
+    for run in runs:
+        run.config["tracker"] = {"tags": [f"{TAG}abc"]}
+    assert lines(rank_panel(groups(tmp_path / "tuned", *runs))) == {"lora": [(1, (41.0,)), (4, (44.0,))]}
+
+
+def test_runs_of_a_search_are_in_no_figure(tmp_path):
+    run = record()
+    run.config["task"]["tune_share"] = 0.1
+    assert sheets(found(tmp_path, run)) == []
+
+
+def test_the_spread_is_one_standard_deviation_on_both_sides():
+    assert Point(1, (50.0, 52.0, 57.0)).spread == pytest.approx((53 - 13**0.5, 53 + 13**0.5))
+    assert Point(1, (50.0,)).spread is None
 
 
 def test_there_is_no_rank_curve_of_one_rank(tmp_path):
@@ -213,6 +259,33 @@ def test_a_method_looks_the_same_beside_any_others():
 # Drawings.
 
 
+def test_names_that_meet_are_moved_apart():
+    assert axes.apart([0.1, 0.5, 0.9], gap=0.1) == [0.1, 0.5, 0.9]
+    moved = axes.apart([0.5, 0.5, 0.55, 0.99, 1.0], gap=0.1)
+    assert moved[-1] == 1.0 and all(b - a >= 0.1 - 1e-9 for a, b in itertools.pairwise(moved))
+    assert axes.apart([]) == []
+
+
+def panel_of(*names):
+    return Panel("t", "score", tuple(Line(name, name, (Point(1, (1.0,)), Point(2, (2.0,)))) for name in names))
+
+
+def test_few_lines_are_named_at_their_ends_and_many_in_a_legend_by_group():
+    kind = figures.kinds(None)["rank"]
+    few, many = panel_of("a", "b"), panel_of(*(f"m{i}" for i in range(figures.DIRECT + 1)))
+    assert figures.named_directly(kind, [few]) and not figures.named_directly(kind, [few, many])
+    groups = {line.method: "other" for line in many.lines} | {"m0": "paper", "m1": "baseline"}
+    columns = figures.legend_columns([many], groups)
+    assert [column[0] for column in columns] == [
+        ("", "Methods of the papers"), ("", "Baselines"), ("", "Other methods"), ("", "")
+    ]  # fmt: skip
+    assert [name for column in columns for name, _ in column if name] == [line.method for line in many.lines]
+    assert max(map(len, columns)) <= figures.LEGEND + 1
+    axis = Recorded()
+    axes.name_lines(axis, many, {}, False)
+    assert not axis.calls
+
+
 class Recorded:
     """Stands for matplotlib's axes and keeps what is drawn."""
 
@@ -269,7 +342,7 @@ def many(folder):
         for s in (1, 2, 3)
         for r in (1, 4)
     ]
-    made += [variants(43.0, r1=41.0, r2=43.0), record(method="full", rank=None)]
+    made += [variants(43.0, r1=41.0, r2=43.0), record(method="full", rank=None, settings=FULL)]
     text = events({"step": 5, "loss": 1.0}, {"step": 5, "scores": {"validation": {"matthews": 30.0}}})
     return found(folder, *made, events={one.run_id: text for one in made})
 

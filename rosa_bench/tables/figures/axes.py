@@ -12,17 +12,19 @@ from rosa_bench.tables.figures.styles import Look
 Looks = Mapping[str, Look]
 DENSE = 25  # points of a line beyond which markers are thinned out
 FAINT = 0.18  # opacity of bands
+CUT = (0, (1, 1.5))  # dashes of a model that was truncated to lower ranks
 
 
 def ranks(axis: Any, panel: Panel, looks: Looks) -> None:
-    """Draw score over rank on a base-2 log axis; levels are horizontal lines."""
+    """Draw score over rank on a base-2 log axis, with a band of the spread over seeds; levels are horizontal lines."""
     for line in panel.lines:
-        style = _style(looks[line.method])
+        look = looks[line.method]
         if line.level:
-            _level(axis, line.points[0], looks[line.method])
-        else:
-            axis.plot([p.x for p in line.points], [p.mean for p in line.points], **style)
-            _bars(axis, line.points, looks[line.method])
+            axis.axhline(line.points[0].mean, color=look.colour, linestyle=look.dash, linewidth=1.2)
+            continue
+        style = _style(look) | ({"linestyle": CUT, "markerfacecolor": "white"} if line.cut else {})
+        axis.plot([p.x for p in line.points], [p.mean for p in line.points], **style)
+        _band(axis, [(p.x, *p.spread) for p in line.points if p.spread is not None], look)
     values = sorted({point.x for line in panel.lines if not line.level for point in line.points})
     axis.set_xscale("log", base=2)
     axis.set_xlim(values[0] / 1.2, values[-1] * 1.2)
@@ -40,7 +42,7 @@ def named(values: Sequence[float]) -> list[float]:
 
 def _values(axis: Any, panel: Panel) -> None:
     axis.locator_params(axis="y", nbins=6)
-    axis.yaxis.set_label_coords(-0.24, 0.5)
+    axis.yaxis.set_label_coords(-0.2, 0.5)
     axis.set_ylabel(panel.axis if panel.higher_is_better or "loss" in panel.axis else f"{panel.axis} (lower is better)")
 
 
@@ -48,10 +50,43 @@ def _style(look: Look) -> dict[str, Any]:
     return {"color": look.colour, "marker": look.marker, "linestyle": look.dash, "markersize": 4.5, "linewidth": 1.4}
 
 
-def _level(axis: Any, point: Point, look: Look) -> None:
-    axis.axhline(point.mean, color=look.colour, linestyle=look.dash, linewidth=1.4)
-    if point.bounds is not None:
-        axis.axhspan(*point.bounds, color=look.colour, alpha=FAINT / 2, linewidth=0)
+def _band(axis: Any, ends: Sequence[tuple[float, float, float]], look: Look) -> None:
+    if ends:
+        axis.fill_between(*zip(*ends, strict=True), color=look.colour, alpha=FAINT, linewidth=0)
+
+
+def name_lines(axis: Any, panel: Panel, looks: Looks, direct: bool) -> None:
+    """Write the name of each line at its right end, moved apart where they meet, unless a legend has them."""
+    if not direct:
+        return
+    low, high = axis.get_ylim()
+    ends = sorted((((line.points[-1].mean - low) / (high - low)), line.label, line.method) for line in panel.lines)
+    heights = apart([height for height, _, _ in ends])
+    for height, (_, text, method) in zip(heights, ends, strict=True):
+        options = {"transform": axis.transAxes, "va": "center", "fontsize": 7.5}
+        axis.text(1.03, height, text, color=looks[method].colour, **options)
+
+
+def apart(heights: Sequence[float], gap: float = 0.085, top: float = 1.0) -> list[float]:
+    """Ascending positions moved to a distance of at least `gap`, below `top` if there is room."""
+    moved: list[float] = []
+    for height in heights:
+        moved.append(max(height, moved[-1] + gap) if moved else height)
+    for i in reversed(range(len(moved))):
+        moved[i] = min(moved[i], (moved[i + 1] - gap) if i + 1 < len(moved) else top)
+    return moved
+
+
+def name_points(axis: Any, panel: Panel, looks: Looks, direct: bool) -> None:
+    """Write the name next to each point, or only its rank where a legend has the method and there are several."""
+    methods = [line.method for line in panel.lines]
+    order = sorted(panel.lines, key=lambda line: (line.points[0].x, line.points[0].mean))
+    for i, line in enumerate(order):
+        text = line.label if direct else line.label.removeprefix(line.method).removeprefix(" r=")
+        if direct or methods.count(line.method) > 1:
+            options = {"textcoords": "offset points", "fontsize": 7 if direct else 6.5}
+            place, point = (4, 5 if i % 2 or not direct else -10), line.points[0]
+            axis.annotate(text, (point.x / 1e6, point.mean), xytext=place, color=looks[line.method].colour, **options)
 
 
 def _bars(axis: Any, points: Sequence[Point], look: Look) -> None:
@@ -69,9 +104,7 @@ def curves(axis: Any, panel: Panel, looks: Looks) -> None:
         look, steps = looks[line.method], [point.x for point in line.points]
         every = max(1, -(-len(steps) // (DENSE // 2))) if len(steps) > DENSE else 1
         axis.plot(steps, [p.mean for p in line.points], **_style(look), markevery=every)
-        banded = [(p.x, *p.bounds) for p in line.points if p.bounds is not None]
-        if banded:
-            axis.fill_between(*zip(*banded, strict=True), color=look.colour, alpha=FAINT, linewidth=0)
+        _band(axis, [(p.x, *p.bounds) for p in line.points if p.bounds is not None], look)
     axis.locator_params(axis="x", nbins=6, integer=True)
     axis.set_xlabel("optimizer step")
     _values(axis, panel)
@@ -83,16 +116,12 @@ def memory(axis: Any, panel: Panel, looks: Looks) -> None:
     best = front(points, panel.higher_is_better)
     edge = [points[i] for i in best]
     axis.step(*zip(*edge, strict=True), where="post", color="#777777", linestyle=(0, (2, 1.5)), linewidth=1, zorder=1)
-    methods = [line.method for line in panel.lines]
     for i, line in enumerate(panel.lines):
         look = looks[line.method]
         face = look.colour if i in best else "white"
         x, y = points[i]
         _bars(axis, [Point(x, line.points[0].values)], look)
         axis.plot(x, y, marker=look.marker, markersize=6, color=look.colour, markerfacecolor=face, linestyle="none")
-        if methods.count(line.method) > 1:
-            text = line.label.removeprefix(line.method).removeprefix(" r=")
-            axis.annotate(text, (x, y), xytext=(4, 4), textcoords="offset points", fontsize=6.5)
     sizes = [x for x, _ in points]
     if max(sizes) > 8 * min(sizes) > 0:
         _logarithmic(axis)

@@ -15,18 +15,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-from rosa_bench.core.method import Method
-from rosa_bench.records.collect import Collection, Group
+from rosa_bench.core.method import Group, Method
+from rosa_bench.records.collect import Collection
+from rosa_bench.records.collect import Group as Runs
 from rosa_bench.records.record import Record
-from rosa_bench.records.run_key import class_of
 from rosa_bench.system.files import write_bytes
 from rosa_bench.tables.convergence import Read, reader
 from rosa_bench.tables.figures import axes
 from rosa_bench.tables.figures.curves import curve_panels
-from rosa_bench.tables.figures.series import Panel, Sheet, memory_panel, rank_panel, sheets, time_panels
+from rosa_bench.tables.figures.series import Panel, Sheet, memory_panel, method_class, rank_panel, sheets, time_panels
 from rosa_bench.tables.figures.styles import Look, looks
+from rosa_bench.tables.layout import HEADINGS, group_of
 
-COLUMNS, LEGEND = 3, 6  # panels per row, legend entries per row
+COLUMNS, LEGEND = 3, 6  # panels per row, entries per column of a legend
+DIRECT = 8  # most lines or points of a panel that are named next to them instead of in a legend
 PANELS, LINES = 12, 24  # most panels per figure, most lines or points per panel; the rest is counted
 ALL = 60  # panels after which no further backbone or data source is drawn
 NAMED = 5  # most omissions listed by name
@@ -65,7 +67,7 @@ class Kind:
     title: str
     caption: str
     draw: Callable[[Any, Panel, dict[str, Look]], None]
-    legend: bool = True
+    names: Callable[[Any, Panel, dict[str, Look], bool], None] | None = None  # None if the axis has the names
 
 
 def kinds(baseline: str | None) -> dict[str, Kind]:
@@ -73,24 +75,30 @@ def kinds(baseline: str | None) -> dict[str, Kind]:
     ratio = f"; the factor on the right is the ratio to {baseline} (×1)" if baseline else ""
     dots = f"Markers are means, ticks are seeds{ratio}."
     all_kinds = [
-        Kind("rank", "Score over rank", f"Mean at the last epoch; bars and bands: {INTERVALS}.", axes.ranks),
-        Kind("learning", "Scores at epoch ends", f"Mean; bands: {INTERVALS}.", axes.curves),
-        Kind("loss", "Training loss", f"Mean; bands: {INTERVALS}.", axes.curves),
+        Kind(
+            "rank",
+            "Score over rank",
+            "Mean at the last epoch; bands: one standard deviation over seeds on both sides; dotted: one trained "
+            "model, truncated to lower ranks; horizontal: methods without a rank, for reference.",
+            axes.ranks,
+            axes.name_lines,
+        ),
+        Kind("learning", "Scores at epoch ends", f"Mean; bands: {INTERVALS}.", axes.curves, axes.name_lines),
+        Kind("loss", "Training loss", f"Mean; bands: {INTERVALS}.", axes.curves, axes.name_lines),
         Kind(
             "memory",
             "Memory and score",
             "Measured weights, gradients, optimizer state and activations (mean over seeds) and the mean score at the "
-            f"last epoch; bars: {INTERVALS}. Filled markers and dashed line: Pareto front. Numbers next to markers: "
-            "ranks.",
+            f"last epoch; bars: {INTERVALS}. Filled markers and dashed line: Pareto front.",
             axes.memory,
+            axes.name_points,
         ),
-        Kind("time-cpu", "CPU time", f"Seconds over all threads of a run. {dots}", axes.times(baseline), False),
+        Kind("time-cpu", "CPU time", f"Seconds over all threads of a run. {dots}", axes.times(baseline)),
         Kind(
             "time-gpu",
             "GPU run time",
             f"Wall-clock seconds of training, method and evaluation. {dots}",
             axes.times(baseline),
-            False,
         ),
     ]
     return {kind.name: kind for kind in all_kinds}
@@ -114,6 +122,7 @@ def draw(collection: Collection, folder: Path, baseline: str | None = None) -> t
     all_sheets = sheets(collection)
     firsts = [group.first for sheet in all_sheets for groups in sheet.tasks.values() for group in groups]
     plots, styles, omitted = [], looks({record.method: claimed_look(record) for record in firsts}), []
+    groups: dict[str, Group] = {r.method: group_of(r.config["method"].get("_target_")) for r in firsts}
     folder.mkdir(parents=True, exist_ok=True)
     count = 0
     gc.freeze()  # keeps the garbage collector from scanning all records for every figure
@@ -123,7 +132,7 @@ def draw(collection: Collection, folder: Path, baseline: str | None = None) -> t
                 omitted.append(f"{sheet.model} on {sheet.source}")
                 continue
             for kind, panels in figures(sheet, reader(collection), baseline):
-                plots.append(_figure(kind, sheet, panels, styles, folder))
+                plots.append(_figure(kind, sheet, panels, styles, groups, folder))
                 count += len(panels)
     finally:
         gc.unfreeze()
@@ -147,7 +156,7 @@ def figures(sheet: Sheet, read: Read, baseline: str | None) -> Iterator[tuple[Ki
             yield replace(kind, caption=kind.caption + omitted), panels
 
 
-def _panels(groups: Sequence[Group], read: Read) -> dict[str, Panel | None]:
+def _panels(groups: Sequence[Runs], read: Read) -> dict[str, Panel | None]:
     score, loss = curve_panels(groups, read)
     cpu, gpu = time_panels(groups)
     panels = {"rank": rank_panel(groups), "learning": score, "loss": loss}
@@ -158,27 +167,29 @@ def _cut(panel: Panel) -> Panel:
     return replace(panel, lines=panel.lines[:LINES], left_out=panel.left_out + max(0, len(panel.lines) - LINES))
 
 
-def _laid_out(kind: Kind, panels: Sequence[Panel]) -> tuple[Any, list[Any]]:
+def named_directly(kind: Kind, panels: Sequence[Panel]) -> bool:
+    """Whether names stand next to lines or points; otherwise there is a legend, or the axis has the names."""
+    return kind.names is not None and max(len(panel.lines) for panel in panels) <= DIRECT
+
+
+def _laid_out(kind: Kind, panels: Sequence[Panel], legend: Sequence[Sequence[Any]]) -> tuple[Any, list[Any]]:
     """A figure with axes for its panels. Margins are fixed, since automatic layout takes longer than drawing."""
     from matplotlib.figure import Figure
 
     columns = min(COLUMNS, len(panels))
     rows = math.ceil(len(panels) / columns)
-    longest = max(len(line.label) for panel in panels for line in panel.lines)
-    left, right = (0.85, 0.15) if kind.legend else (0.25 + 0.062 * min(longest, 40), 0.45)
-    inner = 1.9 if kind.legend else 0.24 * max(len(panel.lines) for panel in panels)
-    width = columns * (left + 2.8 + right)
-    entries = named(panels)
-    above, below, foot = 0.3, 0.5, 0.05 + 0.2 * math.ceil(len(entries) / per_row(entries, width)) * kind.legend
+    longest = 0.06 * min(40, max(len(line.label) for panel in panels for line in panel.lines))
+    left, right = (0.75, 0.15 + longest * named_directly(kind, panels)) if kind.names else (0.25 + longest, 0.45)
+    wide, inner = 2.5, 1.8 if kind.names else max(1.2, 0.2 * max(len(panel.lines) for panel in panels))
+    width = max(columns * (left + wide + right), sum(map(_column_width, legend)))
+    above, below, foot = 0.3, 0.5, 0.05 + 0.17 * max(map(len, legend), default=0)
     height = rows * (above + inner + below) + foot
     figure = Figure(figsize=(width, height))
     places = []
     for i in range(len(panels)):
-        x, y = (
-            left + (i % columns) * width / columns,
-            foot + below + (rows - 1 - i // columns) * (above + inner + below),
-        )
-        places.append(figure.add_axes((x / width, y / height, 2.8 / width, inner / height)))
+        x = left + (i % columns) * width / columns
+        y = foot + below + (rows - 1 - i // columns) * (above + inner + below)
+        places.append(figure.add_axes((x / width, y / height, wide / width, inner / height)))
     return figure, places
 
 
@@ -190,17 +201,28 @@ def methods(panels: Sequence[Panel]) -> dict[str, set[str]]:
     return dict(sorted(names.items()))
 
 
-def _figure(kind: Kind, sheet: Sheet, panels: Sequence[Panel], styles: dict[str, Look], folder: Path) -> Plot:
+def _figure(
+    kind: Kind,
+    sheet: Sheet,
+    panels: Sequence[Panel],
+    styles: dict[str, Look],
+    groups: Mapping[str, Group],
+    folder: Path,
+) -> Plot:
     from matplotlib import style
 
     with style.context(["default", STYLE]), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # about glyphs missing from the font
-        figure, places = _laid_out(kind, panels)
+        direct = named_directly(kind, panels)
+        legend = legend_columns(panels, groups) if kind.names and not direct else []
+        figure, places = _laid_out(kind, panels, legend)
         for axis, panel in zip(places, panels, strict=True):
             kind.draw(axis, panel, styles)
+            if kind.names:
+                kind.names(axis, panel, styles, direct)
             axis.set_title(f"{panel.title} ({seeds(panel)})")
-        if kind.legend:
-            _legend(figure, panels, styles, kind.name != "memory")
+        if legend:
+            _legend(figure, legend, styles, kind.name != "memory")
         name = "-".join("".join(c if c.isalnum() or c in "_." else "_" for c in part) for part in _parts(kind, sheet))
         png, pdf = folder / f"{name}.png", folder / f"{name}.pdf"
         _save(figure, png, {"Software": None})
@@ -214,7 +236,7 @@ def _parts(kind: Kind, sheet: Sheet) -> tuple[str, str, str]:
 
 def claimed_look(record: Record) -> int | None:
     """The number of the look that a record's method claims."""
-    cls = class_of("method", str(record.config["method"].get("_target_", "")))
+    cls = method_class(record)
     return None if cls is None else cast(type[Method], cls).look
 
 
@@ -224,27 +246,45 @@ def _save(figure: Any, path: Path, metadata: dict[str, Any]) -> None:
     write_bytes(path, buffer.getvalue())
 
 
-def _legend(figure: Any, panels: Sequence[Panel], styles: dict[str, Look], lines: bool) -> None:
+Entry = tuple[str, str]  # a method, empty for a heading, and its text
+
+
+def legend_columns(panels: Sequence[Panel], groups: Mapping[str, Group]) -> list[list[Entry]]:
+    """The columns of a legend: methods by group, below the heading of the group."""
+    columns: list[list[Entry]] = []
+    entries = named(panels)
+    for group, heading in HEADINGS.items():
+        members = [entry for entry in entries.items() if groups[entry[0]] == group]
+        columns += [[("", "" if i else heading), *members[i : i + LEGEND]] for i in range(0, len(members), LEGEND)]
+    return columns
+
+
+def _column_width(column: Sequence[Entry]) -> float:
+    return 0.75 + 0.062 * max(len(text) for _, text in column)
+
+
+def _legend(figure: Any, columns: Sequence[Sequence[Entry]], styles: dict[str, Look], lines: bool) -> None:
     from matplotlib.lines import Line2D
 
-    handles = []
-    for method, label in (entries := named(panels)).items():
-        look = styles[method]
-        options: dict[str, Any] = {"linestyle": look.dash if lines else "none", "linewidth": 1.4, "markersize": 4.5}
-        handles.append(Line2D([], [], label=label, color=look.colour, marker=look.marker, **options))
-    columns = per_row(entries, figure.get_figwidth())
-    figure.legend(handles=handles, loc="lower center", ncols=columns, frameon=False, handlelength=4, columnspacing=1.2)
+    x = (figure.get_figwidth() - sum(map(_column_width, columns))) / 2
+    for column in columns:
+        handles = []
+        for method, text in column:
+            options: dict[str, Any] = {"linestyle": "none"}
+            if method:
+                look = styles[method]
+                options = {"color": look.colour, "marker": look.marker, "linestyle": look.dash if lines else "none"}
+            handles.append(Line2D([], [], label=text, linewidth=1.4, markersize=4.5, **options))
+        top = (0.05 + 0.17 * max(map(len, columns))) / figure.get_figheight()
+        place = {"loc": "upper left", "bbox_to_anchor": (x / figure.get_figwidth(), top), "borderaxespad": 0.0}
+        legend = figure.legend(handles=handles, frameon=False, handlelength=3, labelspacing=0.3, **place)
+        legend.get_texts()[0].set_fontweight("bold")
+        x += _column_width(column)
 
 
 def named(panels: Sequence[Panel]) -> dict[str, str]:
     """The legend label of each method, with its rank if it has only one."""
     return {method: min(labels) if len(labels) == 1 else method for method, labels in methods(panels).items()}
-
-
-def per_row(entries: Mapping[str, str], width: float) -> int:
-    """Number of legend entries that fit side by side into `width` inches."""
-    longest = max((len(label) for label in entries.values()), default=0)
-    return max(1, min(LEGEND, len(entries), int(width / (0.75 + 0.065 * longest))))
 
 
 def seeds(panel: Panel) -> str:

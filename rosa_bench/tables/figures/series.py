@@ -9,13 +9,19 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
+from rosa_bench.core.method import Method
 from rosa_bench.records.collect import Collection, Group, as_text
 from rosa_bench.records.labels import method_label
 from rosa_bench.records.record import Record
+from rosa_bench.records.run_key import class_of
 from rosa_bench.stats.summary import summary
+from rosa_bench.suite.search import TAG
+from rosa_bench.tables.build import is_search
 from rosa_bench.tables.costs import device, memory, on_gpu, seconds
 
 
@@ -32,6 +38,14 @@ class Point:
         return math.fsum(self.values) / len(self.values)
 
     @property
+    def spread(self) -> tuple[float, float] | None:
+        """The mean minus and plus the standard deviation; None for one seed."""
+        if len(self.values) < 2:
+            return None
+        sd = statistics.stdev(self.values)
+        return self.mean - sd, self.mean + sd
+
+    @property
     def bounds(self) -> tuple[float, float] | None:
         """The 95 % interval of the mean; None for equal values or fewer than three seeds, where it is too wide."""
         if len(self.values) < 3:
@@ -42,12 +56,16 @@ class Point:
 
 @dataclass(frozen=True)
 class Line:
-    """The points of a method, or of one of its settings, in a panel. A level has one point for the whole x axis."""
+    """The points of a method, or of one of its settings, in a panel.
+
+    A `level` has one point for the whole x axis. A `cut` line shows one trained model, truncated to lower ranks.
+    """
 
     method: str
     label: str
     points: tuple[Point, ...]
     level: bool = False
+    cut: bool = False
 
     @property
     def seeds(self) -> set[int]:
@@ -85,7 +103,7 @@ def sheets(collection: Collection) -> list[Sheet]:
     """All sheets, those with the most runs first. Randomly initialized backbones are separate from trained ones."""
     by_name: dict[tuple[str, str], Sheet] = {}
     for group in collection.groups:
-        if group.records and "last" in group.first.primary:
+        if group.records and "last" in group.first.primary and not is_search(group):
             record = group.first
             model = record.model + (" (random)" if record.config["model"].get("random_init") else "")
             name = model, str(record.data["source"])
@@ -148,45 +166,79 @@ def panel(groups: Sequence[Group], lines: Sequence[Line], used: int, axis: str |
 # Score over rank.
 
 
-def rank_panel(groups: Sequence[Group]) -> Panel | None:
-    """Lines over rank, from runs at several ranks or one that can be truncated; methods without a rank are levels.
+RANKS = ("rank", "score_ranks")  # options of methods that say at which rank a model is trained or scored
 
-    None if no method has two ranks.
+
+def rank_panel(groups: Sequence[Group]) -> Panel | None:
+    """Lines over rank of methods with several ranks, trained one by one or as variants of one run.
+
+    Of the other methods, only references appear, as levels. None if no method has two ranks.
     """
     groups = alike(groups)
-    families: dict[str, dict[str, list[Group]]] = {}  # by method and by all options except the rank
+    families: dict[str, dict[str, list[Group]]] = {}  # by method and by all settings except the rank
     for group in groups:
         families.setdefault(group.first.method, {}).setdefault(_family(group), []).append(group)
-    lines, used = [], 0
-    for method, by_options in sorted(families.items()):
-        options = min(by_options, key=lambda name: _fewer_ranks(by_options[name], name))
-        members = by_options[options]
-        points = tuple(sorted((point for group in members for point in _ranks(group)), key=lambda point: point.x))
-        if points:
-            lines.append(Line(method, method, points))
-        elif values := scores(members[0]):
-            lines.append(Line(method, method, (Point(0, values),), level=True))
-        used += len(members)
+    lines: list[Line] = []
+    used = 0
+    for method, by_settings in sorted(families.items()):
+        settings = min(by_settings, key=lambda name: _order(by_settings[name], name))
+        members = by_settings[settings]
+        own = [line for line in (_trained(method, members), *_truncated(method, members)) if len(line.points) > 1]
+        if not own and is_reference(members[0]) and (values := scores(members[0])):
+            own = [Line(method, method, (Point(0, values),), level=True)]
+        lines += own
+        used += len(members) if own else 0
     return panel(groups, lines, used) if any(len(line.points) > 1 for line in lines) else None
 
 
+def is_reference(group: Group) -> bool:
+    """Whether a method is a reference for others (`Method.reference`)."""
+    return (cast(type[Method], method_class(group.first)) or Method).reference
+
+
+def method_class(record: Record) -> type | None:
+    """The class of a run's method; None if this version does not have it."""
+    return class_of("method", str(record.config["method"].get("_target_", "")))
+
+
 def _family(group: Group) -> str:
-    method = {name: value for name, value in group.parts["method"].items() if name != "rank"}
-    return as_text({**group.parts, "method": method})
+    """All settings except the rank, and except a learning rate that a search chose."""
+    method = {name: value for name, value in group.parts["method"].items() if name not in RANKS}
+    parts = {**group.parts, "method": method}
+    tags = group.first.config.get("tracker", {}).get("tags") or []
+    if any(str(tag).startswith(TAG) for tag in tags):
+        parts["train"] = {name: value for name, value in group.parts["train"].items() if name != "lr"}
+    return as_text(parts)
 
 
-def _fewer_ranks(members: Sequence[Group], name: str) -> tuple[int, int, str]:
-    return -sum(len(_ranks(group)) for group in members), -sum(len(group.records) for group in members), name
+def _order(members: Sequence[Group], name: str) -> tuple[int, int, str]:
+    """Families with the most ranks first, then those with the most runs."""
+    return -len(_trained("", members).points), -sum(len(group.records) for group in members), name
 
 
-def _ranks(group: Group) -> list[Point]:
-    names = [name for name in group.first.variant_names if re.fullmatch(r"r\d+", name)]
-    if names:
-        pairs = [(int(name[1:]), scores(group, name)) for name in names]
-    else:
+def _variants(group: Group) -> list[tuple[int, str]]:
+    """The ranks of a run's variants, with their names."""
+    return [(int(name[1:]), name) for name in group.first.variant_names if re.fullmatch(r"r\d+", name)]
+
+
+def _trained(method: str, members: Sequence[Group]) -> Line:
+    """Scores at the rank of each run; at every rank if a run has none of its own."""
+    points: dict[int, tuple[float, ...]] = {}
+    for group in sorted(members, key=lambda group: len(group.records)):  # at equal ranks, the most runs win
         rank = group.parts["method"].get("rank")
-        pairs = [] if rank is None else [(int(rank), scores(group))]
-    return [Point(rank, values) for rank, values in pairs if values]
+        own = [(int(rank), None)] if rank is not None else _variants(group)
+        points |= {rank: values for rank, name in own if (values := scores(group, name))}
+    return Line(method, method, tuple(Point(rank, points[rank]) for rank in sorted(points)))
+
+
+def _truncated(method: str, members: Sequence[Group]) -> list[Line]:
+    """The model of a rank with the most variants, at the lower ranks to which it was truncated."""
+    ranked = [group for group in members if group.parts["method"].get("rank") is not None]
+    if not ranked:
+        return []
+    cut = max(ranked, key=lambda group: len(_variants(group)))
+    points = tuple(Point(rank, values) for rank, name in sorted(_variants(cut)) if (values := scores(cut, name)))
+    return [Line(method, f"{method} truncated", points, cut=True)]
 
 
 # Memory and time.
