@@ -20,6 +20,7 @@ runpy.run_path(str(BLOCKED / "sitecustomize.py"))
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(BLOCKED), os.environ.get("PYTHONPATH", "")]))
 os.environ["ROSA_BENCH_TEST_ATTEMPTS"] = str(ATTEMPTS)
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # small products on two threads wait for each other
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -69,13 +70,33 @@ def on(name: str) -> tuple[str, ...]:
     return task, f"model.path={backbones.folder(name)}"
 
 
+_LOADED: dict[str, tuple[Any, torch.Tensor]] = {}
+
+
+def loaded(run: Run, name: str, seed: int = 3):
+    """What `load` returns, and encoded training rows: copies of what was loaded once, for all but the large backbones.
+
+    Random numbers drawn afterwards are those drawn after loading, which seeds them.
+    """
+    key = repr((run.model, run.task, run.data, name, seed))
+    if key not in _LOADED:
+        model, tokenizer = load(run.model, run.task, seed)
+        after = torch.get_rng_state()
+        split = load_split(run.task, run.data, "train", ROWS.get(name, 24))
+        fresh = model, tokenizer, encode_split(run.task, tokenizer, split, 64)
+        if name in BASES:
+            return fresh
+        _LOADED[key] = fresh, after
+    fresh, after = _LOADED[key]
+    torch.set_rng_state(after)
+    return copy.deepcopy(fresh)
+
+
 def prepared(method: str, name: str, *overrides: str, seed: int = 3):
     """A run, its model with the method attached, the tokenizer, and encoded training rows."""
     run = composed(f"method={method}", *on(name), *overrides)
-    model, tokenizer = load(run.model, run.task, seed)
+    model, tokenizer, rows = loaded(run, name, seed)
     run.method.attach(model, seed)
-    split = load_split(run.task, run.data, "train", ROWS.get(name, 24))
-    rows = encode_split(run.task, tokenizer, split, 64)
     return run, model, tokenizer, rows
 
 

@@ -19,6 +19,7 @@ from support import (
     THIN,
     composed,
     interrupt,
+    loaded,
     on,
     prepared,
     refusal,
@@ -75,7 +76,7 @@ def rate(run, name: str) -> float:
 @EACH
 def test_starts_at_the_backbone(method, name):
     run, model, _, rows = prepared(method, name)
-    plain, _ = load(run.model, run.task, 3)
+    plain, _, _ = loaded(run, name)
     with predict.evaluating(model), predict.evaluating(plain):
         batch = collate(rows, pad_id=1)
         expected = plain(**batch).logits
@@ -141,7 +142,7 @@ def load_and_score(overrides: tuple[str, ...], folder: Path, batch: dict[str, to
 def test_saves_loads_and_merges(method, name, tmp_path, other_process):
     overrides = (f"method={method}", *on(name))
     run, model, _, rows = prepared(method, name)
-    digest = hashing.tensor_hash(dict(load(run.model, run.task, 3)[0].base_model.named_parameters()))
+    digest = hashing.tensor_hash(dict(loaded(run, name)[0].base_model.named_parameters()))
     steps(run, model, rows, 3 if name in BASES else 12, rate(run, name))
     batch = {name: value for name, value in collate(rows, pad_id=1).items() if name != "labels"}
     with predict.evaluating(model):
@@ -250,18 +251,20 @@ def test_trains_the_head(method):
 def test_the_start_depends_only_on_the_seed(method, name):
     def start(seed: int, spoil: bool = False) -> str:
         if spoil:
-            prepared("lora", name, seed=99)
+            load(run.model, run.task, 99)
             torch.rand(7)
-        run, model, _, _ = prepared(method, name, seed=seed)
+        model, _ = load(run.model, run.task, seed)
+        run.method.attach(model, seed)
         return hashing.tensor_hash(checkpoints.trained_state(model, run.method))
 
+    run = composed(f"method={method}", *on(name))
     first = start(3)
     assert first == start(3, spoil=True)
     if method in THIN and BACKBONES[name] != "cola" and name not in BASES:
         return  # some fill new tensors with constants: see test_peft.py
     # what trains weights of a language model as they are draws nothing, unless these are random themselves
     run, model, _, _ = prepared(method, name)
-    known = dict(load(run.model, run.task, 3)[0].named_parameters())
+    known = dict(loaded(run, name)[0].named_parameters())
     trained = checkpoints.trained_state(model, run.method)
     new_tensors = not trained.keys() <= known.keys() or BACKBONES[name] == "cola" or name in BASES
     assert (first != start(4)) == new_tensors

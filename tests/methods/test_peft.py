@@ -10,7 +10,7 @@ from dataclasses import fields
 import pytest
 import torch
 from backbones import backbone_with_head
-from support import MINIS, NODES, THIN, composed, prepared, small, steps
+from support import MINIS, NODES, THIN, composed, loaded, prepared, small, steps
 
 from rosa_bench import cli, methods
 from rosa_bench.core.annotations import check
@@ -105,7 +105,7 @@ def test_every_preset_trains_saves_and_merges(preset, mini, tmp_path):
     expected = model.eval()(**inputs).logits
     assert torch.equal(other.eval()(**inputs).logits, expected)
     if run.method.mergeable:
-        plain = load(run.model, run.task, 3)[0]
+        plain = loaded(run, mini)[0]
         assert methods.merge(model).state_dict().keys() == plain.state_dict().keys()
         assert torch.allclose(model(**inputs).logits, expected, atol=2e-4)
 
