@@ -18,12 +18,14 @@ from rosa_bench.system.files import write_bytes
 from rosa_bench.system.signals import command
 from rosa_bench.tables.against_baseline import Comparer, is_baseline, known_tests
 from rosa_bench.tables.build import build
+from rosa_bench.tables.claims.judge import Verdict, verdicts
+from rosa_bench.tables.claims.wording import NOTES, measured, printed, test_lines, verdict_text
 from rosa_bench.tables.comparison_cache import save_tests
 from rosa_bench.tables.convergence import reader, with_gains
 from rosa_bench.tables.figures.figures import draw
 from rosa_bench.tables.formats import comma_separated, long_csv, markdown
 from rosa_bench.tables.grid import Grid
-from rosa_bench.tables.html.page import page
+from rosa_bench.tables.html.page import Claim, page
 from rosa_bench.tables.latex import latex
 
 PRINTED = 10  # tables printed on the terminal; all are written
@@ -64,6 +66,7 @@ def render(args: argparse.Namespace) -> int:
         raise UsageError(f"no finished record below {places}; create one with: make run")
     suites = {name: plan.load(name) for name in ([args.suite] if args.suite else config.choices("suite"))}
     grids = build(collection, suites, args.epoch, args.baseline, args.elsewhere)
+    claims, unjudged = judged(collection, [suites[grid.name] for grid in grids if grid.name in suites])
     if args.suite:
         collection, grids = alone(collection, [grid for grid in grids if grid.name == args.suite], args.suite)
     if args.baseline:
@@ -74,15 +77,45 @@ def render(args: argparse.Namespace) -> int:
         write(grid, args.out)
     baseline = next((grid.baseline for grid in grids if grid.baseline), None)
     plots, omitted = ([], []) if args.no_plots else draw(collection, args.out, baseline)
-    for line in omitted:
+    for line in (*omitted, *unjudged):
         print(line, file=sys.stderr)
-    write_bytes(args.out / "index.html", page(grids, plots, [*collection.broken, *omitted]).encode())
+    remarks = [*collection.broken, *omitted, *unjudged]
+    write_bytes(args.out / "index.html", page(grids, plots, remarks, claims, NOTES).encode())
     tell("\n".join(map(markdown, grids[:PRINTED])))
     if len(grids) > PRINTED:
         tell(f"and {counted(len(grids) - PRINTED, 'more table')}\n")
     count = f"{counted(len(grids), 'table')} of {counted(len(collection.records), 'record')}"
     tell(f"{count}; open {args.out / 'index.html'}")
     return EXIT_DONE
+
+
+def judged(collection: Collection, suites: Sequence[plan.Suite]) -> tuple[dict[str, list[Claim]], list[str]]:
+    """The verdicts on the claims of each suite by its title, and a message for each suite that cannot be judged."""
+    claims: dict[str, list[Claim]] = {}
+    unjudged = []
+    for suite in suites:
+        if suite.claims:
+            try:
+                claims[suite.title] = [as_claim(verdict) for verdict in verdicts(collection, suite)]
+            except UsageError as error:
+                unjudged.append(f"claims of {suite.name} not judged: {error}")
+    return claims, unjudged
+
+
+def as_claim(verdict: Verdict) -> Claim:
+    """A verdict as the page shows it."""
+    claim = verdict.claim
+    limits = [f"What the verdict does not say: {claim.limits}"] if claim.limits else []
+    return Claim(
+        number=verdict.number,
+        sentence=claim.claim,
+        paper=f"{printed(claim)} ({claim.place})",
+        ours=measured(verdict.deciding),
+        verdict=verdict_text(verdict),
+        word=verdict.word,
+        lines=[*test_lines(verdict), *limits],
+        records=verdict.records,
+    )
 
 
 def alone(collection: Collection, grids: list[Grid], suite: str) -> tuple[Collection, list[Grid]]:

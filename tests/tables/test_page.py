@@ -23,7 +23,7 @@ from rosa_bench.tables.html.page import Claim, page
 from rosa_bench.tables.latex import escaped, latex
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>&\"'"
-VOID = {"meta", "input", "img", "br"}
+VOID = {"meta", "input", "img", "br", "wbr"}
 
 
 class Reader(HTMLParser):
@@ -310,6 +310,7 @@ def test_the_page_opens_with_the_claims_and_each_leads_to_its_runs():
     shown = reader.panels["places"][0]
     assert shown["lines"] == ["A beats B.", "score: −2"]
     assert shown["runs"] == [[1, record().run_id, record().key, 50.0, 51.0]]
+    assert "<li>A note.</li>" in page([], claims={"Real tasks": CLAIMS}, claim_notes=["A note."])
     assert len(reader.scripts) == 2 and "Claims" not in page([grid(("lora", place(50.0)))])
 
 

@@ -21,6 +21,7 @@ from rosa_bench.records.record import read_record
 from rosa_bench.suite import plan
 from rosa_bench.tables import __main__ as tables
 from rosa_bench.tables.cells import rounded
+from rosa_bench.tables.claims.judge import claims_of
 from rosa_bench.tables.formats import long_csv, markdown
 from rosa_bench.tables.grid import DASH
 from rosa_bench.tables.latex import escaped, latex
@@ -333,3 +334,16 @@ def test_one_suites_table_alone(tmp_path, capsys):
 def test_a_label_names_what_sets_the_size(overrides, label):
     run = compose([*overrides, "tracker=none"])
     assert method_label(run.to_dict(), run_key.method_name(run)) == label
+
+
+def test_the_page_opens_with_verdicts_where_a_suite_has_claims_and_runs(tmp_path, capsys):
+    runs, out = tmp_path / "runs", tmp_path / "out"
+    suite = plan.load("embedded")
+    for cell in plan.plan(suite):
+        options = cell.run.to_dict()
+        if (method := options["choices"]["method"]) in ("full", "head"):
+            changed(record(runs, f"method={method}", seed=cell.run.seed), config=options)
+    assert tables.main(["--runs", str(runs), "--out", str(out), "--suite", "embedded", "--no-plots"]) == EXIT_DONE
+    text = (out / "index.html").read_text(encoding="utf-8")
+    assert text.index('id="claims"') < text.index('id="table-0"')
+    assert text.count('data-text="claim ') == len(claims_of(suite)) and "runs missing" in text

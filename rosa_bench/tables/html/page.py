@@ -60,16 +60,17 @@ def page(
     plots: Sequence[Plot] = (),
     remarks: Sequence[str] = (),
     claims: Mapping[str, Sequence[Claim]] | None = None,
+    claim_notes: Sequence[str] = (),
 ) -> str:
     """Render the page. `remarks` are general notes, such as which records were omitted.
 
-    `claims` maps the title of a suite to its verdicts; the page opens with them.
+    `claims` maps the title of a suite to its verdicts; the page opens with them and with `claim_notes`.
 
     Raises:
         OSError: if the PNG of a plot cannot be read.
     """
     panels = Panels()
-    opening = _claims(claims or {}, panels)
+    opening = _claims(claims or {}, claim_notes, panels)
     tables = [Table(grid, f"table-{i}", panels).html() for i, grid in enumerate(grids)]
     here = Path(__file__).parent
     style, script = (here.joinpath(f"page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
@@ -111,7 +112,7 @@ def _summary(grids: Sequence[Grid], panels: Panels) -> str:
     return f"{counted(len(grids), 'table')} from {counted(sum(panels.environments.values()), 'run')}."
 
 
-def _claims(claims: Mapping[str, Sequence[Claim]], panels: Panels) -> str:
+def _claims(claims: Mapping[str, Sequence[Claim]], notes: Sequence[str], panels: Panels) -> str:
     """The verdicts of each suite, linked to the runs behind them."""
     tables = []
     heads = "".join(f'<th scope="col" data-name="{name}">{name}</th>' for name in ("claim", "paper", "ours", "verdict"))
@@ -132,7 +133,9 @@ def _claims(claims: Mapping[str, Sequence[Claim]], panels: Panels) -> str:
             + "\n".join(rows)
             + "\n</tbody></table>\n</div></div>"
         )
-    return f'<section id="claims"><h2>Do the papers’ claims hold?</h2>\n{"".join(tables)}</section>' if tables else ""
+    if not tables:
+        return ""
+    return f'<section id="claims"><h2>Do the papers’ claims hold?</h2>\n{"".join(tables)}{_remarks(notes)}</section>'
 
 
 def _plots(plots: Sequence[Plot]) -> str:
@@ -252,7 +255,8 @@ class Table:
         )
         cells += "".join(self._cell(row, column) for column in columns)
         label = escape(row.label)
-        return f'<tr><th scope="row" data-text="{label}">{label}</th>{cells}</tr>'
+        shown = label.replace("_", "_<wbr>")  # where narrow screens may break it
+        return f'<tr><th scope="row" data-text="{label}">{shown}</th>{cells}</tr>'
 
     def _cell(self, row: Row, column: Column) -> str:
         place = row.places.get(column)
