@@ -114,9 +114,18 @@ class CostColumn:
     """A cost of each row, over the tasks of some columns."""
 
     measure: Measure
-    head: str
+    unit: str
     values: Mapping[str, Sequence[float]]  # by label of the row: the cost of each task, in the unit of the head
     printed: Mapping[str, str]  # by label of the row: the paper's number, after ours
+
+    @property
+    def head(self) -> str:
+        """The heading: name and unit."""
+        return f"{self.measure.name}, {self.unit}"
+
+    def text(self, row: Row) -> str:
+        """The cost of a row in a sentence."""
+        return f"{self.measure.name} {self.cell(row)} {self.unit}"
 
     def cell(self, row: Row) -> str:
         """The cost of a row, or its range where tasks differ, and the paper's number."""
@@ -143,7 +152,7 @@ def cost_columns(grid: Grid, columns: Sequence[Column]) -> list[CostColumn]:
         printed = _printed(grid) if measure is SHARE else {}
         if printed or any(values.values()):
             scaled = {label: [value / size for value in costs] for label, costs in values.items()}
-            made.append(CostColumn(measure, f"{measure.name}, {unit}", scaled, printed))
+            made.append(CostColumn(measure, unit, scaled, printed))
     return made
 
 

@@ -128,13 +128,15 @@
     }
     const runs = place.runs;
     const failed = runs.some((run) => run.length > 5);
-    const rows = runs.map(([seed, id, key, last, best, error]) => [
-      seed, rounded(last), rounded(best), make("code", id), make("code", key), ...(failed ? [error] : []),
-    ]);
+    const rows = runs.map(([seed, id, key, last, best, error]) => {
+      const name = make("code", id);
+      name.title = `key ${key}`;
+      return [seed, rounded(last), rounded(best), name, ...(failed ? [error] : [])];
+    });
     const body = place.lines.map((line) => make("p", line));
     if (runs.length) {
       body.push(make("h4", runs.length === 1 ? "1 run" : `${runs.length} runs`));
-      body.push(table(["seed", "last epoch", "best epoch", "run", "key", ...(failed ? ["error"] : [])], rows));
+      body.push(table(["seed", "last epoch", "best epoch", "run", ...(failed ? ["error"] : [])], rows));
       const differing = Object.entries(place.differs);
       if (differing.length) {
         body.push(make("h4", "Differences between the runs, besides the seed"));

@@ -195,6 +195,8 @@ class Table:
         self.base = next((row for row in grid.rows if is_baseline(row, grid.baseline)), None)
         self.decimals = {column: digits(grid, column) for column in grid.columns}
         self.styles = {column: self._style(column) for column in grid.columns}
+        self.costs = {column: cost_columns(grid, [column]) for column in grid.columns}
+        self.largest = {(column, epoch): self._largest(column, epoch) for column in grid.columns for epoch in EPOCHS}
 
     def _style(self, column: Column) -> str:
         """Number format of a column: as in the other formats, or scientific if values are below 0.01."""
@@ -235,7 +237,7 @@ class Table:
 
     def _heads(self, costs: Sequence[CostColumn], columns: Sequence[Column]) -> str:
         heads = [("method", "method", "", "ascending")]
-        heads += [(cost.measure.name, cost.head, cost.head.partition(", ")[2], "ascending") for cost in costs]
+        heads += [(cost.measure.name, cost.head, cost.unit, "ascending") for cost in costs]
         for c in columns:
             first = "descending" if c.higher_is_better else "ascending"
             heads.append((c.task, self.grid.head(c), f"{c.metric} {c.split}".strip(), first))
@@ -281,6 +283,10 @@ class Table:
         own, other = (r.places[column].scores.get(epoch) if column in r.places else None for r in (row, self.base))
         return None if own is None or other is None else self._centre(own) - self._centre(other)
 
+    def _largest(self, column: Column, epoch: Epoch) -> float:
+        """The largest absolute difference from the baseline in a column."""
+        return max((abs(self._difference(row, column, epoch) or 0.0) for row in self.grid.rows), default=0.0)
+
     def _shade(self, row: Row, column: Column, epoch: Epoch) -> str:
         """The class of a cell that differs from the baseline: better or worse, in three strengths.
 
@@ -290,8 +296,8 @@ class Table:
         if not difference:
             return ""
         against = row.places[column].against if epoch == "last" else None
-        others = (self._difference(other, column, epoch) or 0.0 for other in self.grid.rows)
-        strength = 1 if against is None or not against.holds else 2 + (2 * abs(difference) > max(map(abs, others)))
+        large = 2 * abs(difference) > self.largest[column, epoch]
+        strength = 1 if against is None or not against.holds else 2 + large
         direction = "better" if (difference > 0) == column.higher_is_better else "worse"
         return f"{epoch}-{direction}-{strength}"
 
@@ -355,9 +361,7 @@ class Table:
                 f"The last epoch gained {gain.gain:.3g} ({gain.metric} on {gain.split}); the standard deviation over "
                 f"seeds is {gain.sd:.3g}: {words}."
             )
-        costs = [
-            f"{cost.head} {cost.cell(row)}" for cost in cost_columns(self.grid, [column]) if cost.values[row.label]
-        ]
+        costs = [cost.text(row) for cost in self.costs[column] if cost.values[row.label]]
         lines += [f"Cost: {'; '.join(costs)}."] if costs else []
         lines += [f"Runs that ended with status {status}: {count}." for status, count in place.unfinished.items()]
         if place.other_settings:
