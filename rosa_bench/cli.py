@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import cast
 
@@ -22,6 +23,9 @@ from rosa_bench.suite.worker import cell_code, report_if_done, run_apart
 from rosa_bench.system.console import complain, plain_os, tell, warn
 from rosa_bench.system.signals import INTERRUPTED, as_keyboard_interrupt
 
+# Choices of the user's own folder are registered with their defaults; Hydra finds the files as well and merges the two.
+SCHEMA_WARNING = r"\n'[\w/]+' is validated against ConfigStore schema with the same name"
+
 _codes: list[int] = []  # exit codes of the cells run by this process
 _begun: list[bool] = []  # non-empty once composition has finished
 
@@ -37,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         overrides, flags = split(arguments)
         if (folder := untrusted.own_folder(flags)) is not None:
             config.use_folder(folder)
+            warnings.filterwarnings("ignore", SCHEMA_WARNING)
         if {"--help", "-h"} & set(flags):
             tell(help_text(overrides))
             return EXIT_DONE

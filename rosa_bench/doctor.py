@@ -203,6 +203,9 @@ def _reported() -> Iterator[list[Finding]]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Check a run's configuration and requirements, or list those of a suite; return exit code 0 or 2."""
     overrides = list(sys.argv[1:] if argv is None else argv)
+    if {"--help", "-h"} & set(overrides):
+        tell(str(__doc__).strip())
+        return EXIT_DONE
     suites = [override.partition("=")[2] for override in overrides if override.startswith("suite=")]
     try:
         if suites:

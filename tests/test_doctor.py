@@ -85,3 +85,8 @@ def test_the_revisions_of_a_suite_are_listed(hub_server, tmp_path, capsys):
     assert doctor.main(["suite=lora_table2", "model=auto", "model.hub=x/y"]) == 0
     assert "model y: x/y at main, not pinned to a commit" in capsys.readouterr().out
     assert doctor.main(["suite=lora_tabel2"]) == 2
+
+
+def test_help_is_printed(capsys):
+    assert doctor.main(["--help"]) == 0
+    assert "rosa_bench.doctor [overrides]" in capsys.readouterr().out
