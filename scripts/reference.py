@@ -36,7 +36,7 @@ from rosa_bench.suite import plan
 
 ROOT = Path(__file__).parent.parent
 PAGES = ROOT / "docs" / "reference"
-COMMANDS = ("suite", "tables", "score", "decode", "export", "sync")
+COMMANDS = ("suite", "tables", "tables.claims", "score", "decode", "export", "sync")
 VALIDATED = {schema._home: "path", schema._file_name: "file name", schema._inside: "relative folder"}
 SIMPLE = {bool: "true, false", int: "integer", float: "number", str: "text", dict: "mapping", type(None): "null"}
 SIGNS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
@@ -206,11 +206,20 @@ def outside() -> str:
     return ", ".join([*neutral(config.Run, ""), *sorted({key for pair in classes for key in neutral(*pair)})]) + "."
 
 
-def suite_parts() -> list[type]:
-    """The classes that a suite's keys refer to."""
-    fields = [str(field.annotation) for cls in (plan.Suite, plan.Block) for field in cls.__pydantic_fields__.values()]
-    parts = [cls for _, cls in inspect.getmembers(plan, dataclasses.is_dataclass) if cls.__module__ == plan.__name__]
-    return [cls for cls in parts if any(f"{plan.__name__}.{cls.__name__}" in field for field in fields)]
+def suite_parts(cls: Any = plan.Suite) -> list[type]:
+    """The classes that the keys of a suite refer to, each once."""
+    parts: dict[type, None] = {}
+    for field in cls.__pydantic_fields__.values():
+        for part in classes_in(field.annotation):
+            parts |= dict.fromkeys([part, *suite_parts(part)])
+    return list(parts)
+
+
+def classes_in(annotation: Any) -> list[type]:
+    """The configuration classes in a type."""
+    if dataclasses.is_dataclass(annotation):
+        return [typing.cast(type, annotation)]
+    return [part for argument in typing.get_args(annotation) for part in classes_in(argument)]
 
 
 def parser_of(module: str) -> tuple[Any, argparse.ArgumentParser]:
@@ -221,7 +230,9 @@ def parser_of(module: str) -> tuple[Any, argparse.ArgumentParser]:
         parsers.append(self)
         raise SystemExit
 
-    command = importlib.import_module(f"rosa_bench.{module}" + (".__main__" if module in ("suite", "tables") else ""))
+    command = importlib.import_module(
+        f"rosa_bench.{module}" + (".__main__" if module.startswith(("suite", "tables")) else "")
+    )
     with (
         mock.patch.object(argparse.ArgumentParser, "parse_args", take),
         mock.patch.object(argparse.ArgumentParser, "parse_intermixed_args", take),

@@ -42,7 +42,7 @@ class DyLora(PeftLora):
     rank_max: Count = 8  # R, the highest rank
     distribution: Literal["uniform", "geometric"] = "uniform"  # of the rank that a step trains
     geometric_p: Annotated[float, Field(gt=0, lt=1)] = 0.15  # success probability of `geometric`, truncated at rank_max
-    frozen: bool = False  # update only direction b, not all up to b
+    frozen: bool = False  # update only direction b, not all up to b; needs rank_min=1
     exact_update: bool = True  # leave directions that a step does not train as they are, optimizer state included
     # a step's loss: of the drawn rank, or summed over all ranks
     loss: Annotated[Literal["individual", "sum"], Added("individual")] = "individual"

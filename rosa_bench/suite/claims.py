@@ -25,13 +25,13 @@ class Comparison:
     effect is a difference of scores or a ratio of other measures; without `theirs` it is the value itself.
     """
 
-    ours: dict[str, Any] = Field(min_length=1)
-    theirs: dict[str, Any] | None = None
+    ours: dict[str, Any] = Field(min_length=1)  # overrides that select cells
+    theirs: dict[str, Any] | None = None  # cells to compare with; null: the effect is the value itself
     by: Literal["rank"] | None = None  # compare models of equal rank
     each: bool = False  # every rank is a test of its own; else their mean
-    measure: Measured = "score"
-    above: float | None = None
-    below: float | None = None
+    measure: Measured = "score"  # what is compared
+    above: float | None = None  # lower end of the region in which the effect must lie; null: none
+    below: float | None = None  # upper end of the region; null: none
 
     @model_validator(mode="after")
     def _bounded(self) -> Comparison:
@@ -61,12 +61,12 @@ class Claim:
     does, such as that the tasks tell good methods from bad ones at all.
     """
 
-    id: Name
-    claim: Name
-    paper: Name
+    id: Name  # a name for references to the claim
+    claim: Name  # in one sentence
+    paper: Name  # as in results/papers/reported.csv
     place: Name  # in the paper
-    tests: list[Comparison] = Field(min_length=1)
-    given: list[Comparison] = Field(default_factory=list)
+    tests: list[Comparison] = Field(min_length=1)  # all must lie in their regions for the claim to hold
+    given: list[Comparison] = Field(default_factory=list)  # the claim is undecided unless all of these hold
     printed: Name  # the paper's numbers; {name} is filled from `numbers`
     numbers: dict[str, str | dict[str, str]] = Field(default_factory=dict)  # where: results/papers
     limits: str | None = None  # what the verdict does not say

@@ -359,7 +359,7 @@ def test_meft_stops_after_five_epochs_as_printed_and_after_eight_in_its_code():
 
 
 def test_the_docs_compare_every_suite_of_a_paper_with_the_authors_command_lines():
-    text = (Path(__file__).parent.parent.parent / "docs" / "howto" / "reproduce.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parent.parent.parent / "docs" / "background" / "papers.md").read_text(encoding="utf-8")
     table = text.partition("## Settings against")[2].partition("\n## ")[0]
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if line.startswith("| ")]
     assert all(len(row) == 5 and all(row[1:]) for row in rows)
