@@ -66,7 +66,7 @@ def _own_cache(tmp_path_factory, monkeypatch):
 def shared_data() -> Path:
     """The folder of real rows next to the checkout. Skips the test if it does not exist."""
     if not (SHARED / "data").is_dir():
-        pytest.skip("no folder of real rows beside the checkout")
+        pytest.skip("no folder of real rows next to the checkout")
     return SHARED / "data"
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).parent.parent / "scripts" / "golden.py"
-# Trains nothing: writes a run's folder whose key is the tree's name and whose score is in a file beside the package.
+# Trains nothing: writes a run's folder whose key is the tree's name and whose score is in a file next to the package.
 RUN = """
 import gzip, json, pathlib, sys
 arguments = dict(argument.split("=") for argument in sys.argv[1:])

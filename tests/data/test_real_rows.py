@@ -23,7 +23,7 @@ def local(task: str, *overrides: str):
     return small(SHARED, f"task={task}", "data=local", f"data.dir='{SHARED / 'data'}'", *overrides)
 
 
-@pytest.mark.skipif(not ROWS, reason="no folder of real rows beside the checkout")
+@pytest.mark.skipif(not ROWS, reason="no folder of real rows next to the checkout")
 @pytest.mark.parametrize(("task", "split", "count", "balance"), ROWS)
 def test_glue_files_match_the_manifest(task, split, count, balance):
     run = local(task)

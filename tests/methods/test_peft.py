@@ -174,7 +174,7 @@ def test_prompts_have_the_logits_of_peft(backbone, preset, kind):
     assert torch.allclose(mine, other[:, 4:], atol=1e-5)
 
 
-# Seeds, starts, and what moves beside the trained parameters.
+# Seeds, starts, and what changes besides the trained parameters.
 
 
 @pytest.mark.parametrize("preset", ["adalora", "dora", "rslora", "prompt_tuning", "p_tuning", "prefix_tuning"])

@@ -179,7 +179,7 @@ def test_bounds(hypothesis, references):
 def cases(shared_data) -> Path:
     folder = shared_data.parent / "oracle" / "cases"
     if not folder.is_dir():
-        pytest.skip("no folder of officially scored outputs beside the checkout")
+        pytest.skip("no folder of officially scored outputs next to the checkout")
     return folder
 
 

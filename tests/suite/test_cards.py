@@ -1,4 +1,4 @@
-"""Which card each cell of a suite gets: without a GPU, with the driver's answers made up."""
+"""Placement of a suite's cells on cards, without a GPU and with simulated answers of the driver."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ UUIDS = [f"GPU-{digit * 8}-0000" for digit in "abcd"]
 
 
 class Driver:
-    """What nvidia-smi and torch say: cards of 80 GiB, and how much of each is used."""
+    """The answers of nvidia-smi and torch: cards of 80 GiB, and how much of each is used."""
 
     def __init__(self, monkeypatch, count: int) -> None:
         self.used = [0.0] * count
@@ -47,11 +47,11 @@ def driver(monkeypatch):
     return lambda count: Driver(monkeypatch, count)
 
 
-def names(found) -> list[str]:
-    return [card.name for card in found]
+def names(cards) -> list[str]:
+    return [card.name for card in cards]
 
 
-def test_cards_are_those_that_are_visible(driver, monkeypatch):
+def test_only_visible_cards_are_used(driver, monkeypatch):
     driver(3)
     assert names(visible_cards()) == UUIDS[:3] and visible_cards()[1].reading.total_bytes == 80 * GB
     assert names(visible_cards("2,0,2")) == [UUIDS[2], UUIDS[0]]
@@ -59,8 +59,8 @@ def test_cards_are_those_that_are_visible(driver, monkeypatch):
         visible_cards("0,3")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", f"2,{UUIDS[0]}")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    found = visible_cards()
-    assert names(found) == ["2", UUIDS[0]] and [c.reading.uuid for c in found] == [UUIDS[2], UUIDS[0]]
+    cards = visible_cards()
+    assert names(cards) == ["2", UUIDS[0]] and [c.reading.uuid for c in cards] == [UUIDS[2], UUIDS[0]]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-1-2-3")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     assert names(visible_cards()) == ["MIG-1-2-3"] and visible_cards()[0].reading is None
@@ -81,7 +81,7 @@ def test_without_nvidia_smi_a_card_takes_one_job(driver, monkeypatch, error):
     assert [placement.place(cell, None).name for cell in "abcd"] == ["0", "1", "0", "1"] and placement.full
 
 
-def test_a_job_of_unknown_size_is_alone_and_known_ones_share(driver):
+def test_jobs_of_unknown_size_run_alone_and_others_share(driver):
     driver(1)
     placement = Placement(visible_cards(), None, 16)
     assert placement.place("first", None) and placement.full and placement.place("second", GB) is None
@@ -93,7 +93,7 @@ def test_a_job_of_unknown_size_is_alone_and_known_ones_share(driver):
     assert str(placement) == "card 0: 4 jobs, 0 % busy, 0.0 of 85.9 GB"
 
 
-def test_memory_of_other_programs_is_theirs(driver):
+def test_memory_of_other_programs_is_not_available(driver):
     made = driver(2)
     made.used = [75.0, 0.0]
     placement = Placement(visible_cards(), None, 16)
@@ -103,7 +103,7 @@ def test_memory_of_other_programs_is_theirs(driver):
     assert "card 1: 3 jobs, 10 % busy" in str(placement)
 
 
-def test_jobs_are_spread_and_no_more_than_cores(driver):
+def test_jobs_are_spread_and_limited_by_cores(driver):
     driver(2)
     placement = Placement(visible_cards(), 3, 5)
     chosen = [placement.place(str(i), None) for i in range(6)]
@@ -113,7 +113,7 @@ def test_jobs_are_spread_and_no_more_than_cores(driver):
 
 
 @pytest.mark.parametrize("per_gpu", [None, 4])
-def test_out_of_memory_beside_others_lets_fewer_share_the_card(driver, per_gpu):
+def test_fewer_jobs_share_a_card_after_out_of_memory(driver, per_gpu):
     driver(1)
     placement = Placement(visible_cards(), per_gpu, 16)
     assert all(placement.place(cell, GB) for cell in "abcd")
@@ -127,7 +127,7 @@ def test_out_of_memory_beside_others_lets_fewer_share_the_card(driver, per_gpu):
 
 
 class Machine:
-    """An executor whose jobs end when a test says so; notes the card of each."""
+    """An executor whose jobs end when a test ends them; records the card of each."""
 
     cluster = "local"
 
@@ -154,7 +154,7 @@ def record_of(cell, status: str, peak: float = 0.0) -> Record:
 
 @pytest.fixture
 def board(driver, monkeypatch, tmp_path):
-    """A board for cells of ranks 1 to n, whose records are made up."""
+    """A board for cells of ranks 1 to n with handmade records."""
 
     def make(ranks: int, count: int, share: Share):
         made = driver(count)
@@ -207,7 +207,7 @@ def test_every_card_gets_a_first_cell(board):
     assert made.whole.executor.cards == [(1, UUIDS[0]), (2, UUIDS[1]), (3, UUIDS[1]), (4, UUIDS[1])]
 
 
-def test_out_of_memory_is_tried_once_more_alone(board, capsys):
+def test_out_of_memory_is_repeated_once_alone(board, capsys):
     made = board(4, 1, Share(gpus="0", per_gpu=3))
     assert made.turn() == [1, 2, 3]
     made.end(2, "oom")
@@ -245,7 +245,7 @@ def test_a_failed_cell_of_another_process_is_not_run_again(board):
     assert made.turn() == [] and made.whole.executor.cards == [(1, UUIDS[0])]
 
 
-def test_a_job_sees_its_card_alone(tmp_path):
+def test_a_job_sees_only_its_card(tmp_path):
     executor = clusters.make_executor("local", tmp_path, "cards", {})
     board = scheduler.Board([], executor, 1)
     job = board._submit(functools.partial(os.getenv, "CUDA_VISIBLE_DEVICES"), cards.Card(UUIDS[2], 2))
@@ -260,7 +260,7 @@ def test_usage_of_cards(driver, capsys, tmp_path):
     assert suite.main([*wanted, "--gpus", "0"]) == EXIT_USAGE and "finds no GPU" in capsys.readouterr().err
     driver(2)
     assert suite.main([*wanted, "--gpus", "5"]) == EXIT_USAGE and "no card 5" in capsys.readouterr().err
-    for arguments, said in [
+    for arguments, message in [
         (["--gpus", "first"], "first is neither all nor"),
         (["--gpus", "0,"], "0, is neither all nor"),
         (["--per-gpu", "2"], "needs --gpus"),
@@ -271,10 +271,10 @@ def test_usage_of_cards(driver, capsys, tmp_path):
     ]:
         with pytest.raises(SystemExit) as ended:
             suite.main([*wanted, *arguments])
-        assert ended.value.code == EXIT_USAGE and said in capsys.readouterr().err
+        assert ended.value.code == EXIT_USAGE and message in capsys.readouterr().err
 
 
-def test_out_of_memory_by_other_names():
+def test_other_messages_of_out_of_memory():
     for text in ("CUDA error: out of memory", "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"):
         assert status_of(RuntimeError(text)) == "oom"
     assert status_of(RuntimeError("CUDA error: an illegal memory access was encountered")) == "failed"

@@ -1,4 +1,4 @@
-"""Suites on Slurm, without Slurm: what is asked of it, what its answers mean. tests/suite/test_slurm.py needs one."""
+"""Requests to Slurm and answers from it, simulated; tests/suite/test_slurm.py uses a real one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from rosa_bench.system.signals import as_keyboard_interrupt
 
 @pytest.fixture
 def programs(tmp_path, monkeypatch):
-    """Puts a program of a name and a script on the PATH."""
+    """Puts a script on the PATH under a given name."""
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
@@ -59,8 +59,10 @@ def test_a_job_asks_for_one_gpu_unless_told_otherwise(programs, tmp_path, device
     cells = cells_of(tmp_path, f"train.device={device}")
     executor = make_executor("slurm", tmp_path, "x", options_of(settings), cells)
     script = executor._executor._make_submission_file_text("true", "0")
-    asked = [line.split()[1] for line in script.splitlines() if line.startswith(("#SBATCH --gpu", "#SBATCH --gres"))]
-    assert asked == ([expected] if expected else []) and "#SBATCH --requeue" in script
+    requested = [
+        line.split()[1] for line in script.splitlines() if line.startswith(("#SBATCH --gpu", "#SBATCH --gres"))
+    ]
+    assert requested == ([expected] if expected else []) and "#SBATCH --requeue" in script
 
 
 def test_settings_are_yaml(programs, tmp_path, capsys):
@@ -88,11 +90,11 @@ def test_states_come_from_squeue_and_its_silence_is_one_line(programs, capsys, m
     assert queue.get_info("3") == {"State": "TIMEOUT"} and queue.get_state("unknown", "cache") == "UNKNOWN"
     programs("squeue", "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1")
     assert [queue.is_done("1") for _ in range(3)] == [False] * 3
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "Unable to contact" in said
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1 and "Unable to contact" in message
 
 
-def test_a_refused_job_is_one_line_and_leaves_no_job(programs, tmp_path, capfd):
+def test_a_refused_job_gives_one_line_and_leaves_no_job(programs, tmp_path, capfd):
     programs("srun")
     programs("squeue", "exit 0")
     programs("sbatch", "echo 'sbatch: error: Batch job submission failed: Invalid account' >&2; exit 1")
@@ -176,7 +178,7 @@ def test_workers_are_submitted_again_while_they_finish_cells(tmp_path, records, 
     assert capsys.readouterr().err.count("ended early") == 4
 
 
-def test_workers_that_wait_for_a_cell_that_others_start_from_are_submitted_too(tmp_path, records):
+def test_workers_waiting_for_a_first_stage_are_submitted_again(tmp_path, records):
     first, *others = cells_of(tmp_path)
     executor = Cluster(8)
     watched = fleet([first, *(dataclasses.replace(cell, source=first) for cell in others)], executor, workers=4)
@@ -190,7 +192,7 @@ def test_workers_that_wait_for_a_cell_that_others_start_from_are_submitted_too(t
     assert not watched._submit_workers() and watched.counts()["waiting"] == 2
 
 
-def test_a_worker_leaves_when_others_have_the_rest(tmp_path, records, monkeypatch):
+def test_a_worker_ends_when_others_run_the_rest(tmp_path, records, monkeypatch):
     cells = cells_of(tmp_path)
     monkeypatch.setattr(plan.Cell, "state", property(lambda _: "elsewhere"))
     board = scheduler.Board(cells, Cluster(1), 1, leaves=True)
@@ -198,7 +200,7 @@ def test_a_worker_leaves_when_others_have_the_rest(tmp_path, records, monkeypatc
     assert board.counts()["elsewhere"] == 3
 
 
-def test_what_failed_is_repeated_once_for_all_workers(tmp_path, records):
+def test_failed_cells_are_repeated_once_for_all_workers(tmp_path, records):
     cells = cells_of(tmp_path)
     records.update({cell.id: record_of(cell, "failed") for cell in cells[:2]})
     assert [cell.id for cell in fleet(cells, Cluster(8)).waiting] == [cells[2].id]
@@ -208,7 +210,7 @@ def test_what_failed_is_repeated_once_for_all_workers(tmp_path, records):
 
 
 @pytest.mark.parametrize("executor", ["slurm", "local"])
-def test_a_time_limit_ends_the_work_in_order_and_queues_the_job_again(monkeypatch, executor):
+def test_a_time_limit_stops_the_work_cleanly_and_requeues_the_job(monkeypatch, executor):
     monkeypatch.setenv("SUBMITIT_EXECUTOR", executor)
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     seen = []

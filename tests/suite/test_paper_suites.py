@@ -122,12 +122,12 @@ def cell(name: str, *wanted: str, code: bool = False) -> Cell:
     """The one cell of a suite whose overrides hold all that is wanted, for its first seed."""
     suite = plan.load(name)
     cells = cells_of(name, code)
-    (found,) = [c for c in cells if c.run.seed == suite.seeds[0] and set(wanted) <= set(c.overrides)]
-    return found
+    (match,) = [c for c in cells if c.run.seed == suite.seeds[0] and set(wanted) <= set(c.overrides)]
+    return match
 
 
-def train(found: Cell) -> tuple[object, ...]:
-    t = found.run.train
+def train(planned_cell: Cell) -> tuple[object, ...]:
+    t = planned_cell.run.train
     return (t.batch_size, t.epochs, t.lr, t.max_length, t.weight_decay)
 
 
@@ -149,19 +149,19 @@ def test_baselines_train_as_many_parameters_as_the_paper_prints(name):
     suite, rows, cells = planned(name)
     printed = {(row.method, row.model): row.trainable_params for row in rows}
     seen = {}
-    for found in cells:
-        method, model = found.run.method, found.run.model.name
+    for each in cells:
+        method, model = each.run.method, each.run.model.name
         if type(method).__name__ in COUNTED and (method, model) not in seen:
             outline = backbones.outline(model)
             dataclasses.replace(method, train_head=False).attach(outline)
             seen[method, model] = sum(p.numel() for p in outline.parameters() if p.requires_grad)
-            for row, backbone, _ in rows_of(found):
-                told = printed[row, backbone].removesuffix("M")
+            for row, backbone, _ in rows_of(each):
+                number = printed[row, backbone].removesuffix("M")
                 if (expected := OTHER_COUNTS.get((name, row))) is not None:
                     assert seen[method, model] == expected
                     assert any(f"{expected / 1e6:.{digits}f}M" in note for note in suite.notes for digits in (1, 2))
                 else:
-                    assert f"{seen[method, model] / 1e6:.{len(told.partition('.')[2])}f}" == told, row
+                    assert f"{seen[method, model] / 1e6:.{len(number.partition('.')[2])}f}" == number, row
     assert seen
 
 
@@ -203,18 +203,18 @@ def test_lora_is_trained_once_and_cut_to_every_rank(name, top):
     cut = [c for c in cells if "method=lora" in c.overrides]
     assert cut and all(c.run.method.variants() == [f"r{rank}" for rank in range(1, top + 1)] for c in cut)
     assert {(c.run.method.rank, c.run.method.score_scale) for c in cut} == {(top, "trained")}
-    beside = next(c for c in cells if "method=dylora" in c.overrides and c.run.task == cut[0].run.task)
-    assert beside.run.train == cut[0].run.train and beside.run.method.alpha == cut[0].run.method.alpha
+    same_task = next(c for c in cells if "method=dylora" in c.overrides and c.run.task == cut[0].run.task)
+    assert same_task.run.train == cut[0].run.train and same_task.run.method.alpha == cut[0].run.method.alpha
 
 
 def test_a_run_that_two_rows_ask_for_stands_in_both():
-    found = cell("lora_table2", "model=roberta_large", "method=lora", "task=sst2", "train.batch_size=4")
-    assert {name for name, _, _ in rows_of(found)} == {"LoRA", "LoRA_restricted"}
+    result = cell("lora_table2", "model=roberta_large", "method=lora", "task=sst2", "train.batch_size=4")
+    assert {name for name, _, _ in rows_of(result)} == {"LoRA", "LoRA_restricted"}
 
 
 def test_generation_settings_are_those_of_lora_s_table_11_or_of_its_readme():
-    found = cell("lora_table3", "model=gpt2_medium", "method=lora")
-    task, t = found.run.task, found.run.train
+    result = cell("lora_table3", "model=gpt2_medium", "method=lora")
+    task, t = result.run.task, result.run.train
     assert (task.num_beams, task.no_repeat_ngram, task.length_penalty, task.scoring) == (10, 4, 0.9, "lora")
     assert (t.lr, t.batch_size, t.warmup, t.epochs, t.label_smoothing, t.weight_decay) == (2e-4, 8, 500, 5, 0.1, 0.01)
     code = cell("lora_table3", "model=gpt2_medium", code=True).run
@@ -282,8 +282,8 @@ def test_every_run_has_the_optimizer_of_the_authors_command_lines(name):
         assert runs or code
         for run in runs:
             t = run.train
-            found = Options(t.beta2, t.adam_epsilon, t.max_grad_norm, t.weight_decay, t.warmup, t.schedule)
-            assert found == AUTHORS[name] and t.beta1 == 0.9
+            options = Options(t.beta2, t.adam_epsilon, t.max_grad_norm, t.weight_decay, t.warmup, t.schedule)
+            assert options == AUTHORS[name] and t.beta1 == 0.9
             assert run.model.dropout == (0 if name in DATA2TEXT else None)
             assert name not in DATA2TEXT or run.task.search == "lora"
 
@@ -328,8 +328,8 @@ def test_full_fine_tuning_of_roberta_has_the_points_of_its_own_code():
 
 def test_lora_s_adapters_have_the_activation_and_the_start_of_its_code():
     methods = [c.run.method for c in cells_of("lora_table2") if "model=roberta_large" in c.overrides]
-    found = {(m.variant, m.activation, m.init) for m in methods if type(m).__name__ == "Adapter"}
-    assert found == {("houlsby", "silu", "normal"), ("pfeiffer", None, "normal")}
+    adapters = {(m.variant, m.activation, m.init) for m in methods if type(m).__name__ == "Adapter"}
+    assert adapters == {("houlsby", "silu", "normal"), ("pfeiffer", None, "normal")}
 
 
 def test_rosa_chooses_the_epoch_of_sts_b_by_spearman():
@@ -352,8 +352,8 @@ def test_rosa_s_gpt2_suites_adapt_c_attn_as_one_matrix_and_have_the_printed_coun
 
 
 def test_meft_stops_after_five_epochs_as_printed_and_after_eight_in_its_code():
-    found = [{c.run.train.patience for c in cells_of("meft_glue", code)} for code in (False, True)]
-    assert found == [{5}, {8}]
+    patience = [{c.run.train.patience for c in cells_of("meft_glue", code)} for code in (False, True)]
+    assert patience == [{5}, {8}]
     qa = [c.run.train for c in cells_of("meft_qa", True)]
     assert {(t.patience, t.precision) for t in qa} == {(8, "fp16")}
 
@@ -417,7 +417,7 @@ def test_no_two_cells_of_a_suite_share_a_place_of_its_table(name):
     places: dict[tuple[str, str, str], set[str]] = {}
     for target in targets(plan.load(name)):
         places.setdefault((target.row, target.where[0], target.variant), set()).add(target.name)
-    assert [place for place, found in places.items() if len(found) > 1] == []
+    assert [place for place, cells in places.items() if len(cells) > 1] == []
 
 
 def test_rows_of_a_grid_say_what_tells_them_apart():

@@ -1,4 +1,4 @@
-"""Learning-rate searches of a suite: what is compared, what is chosen, and what they never read."""
+"""Learning-rate searches of a suite: comparison, choice, and the rows they never read."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ def synthetic():
 
 def test_the_best_mean_wins_and_the_lower_rate_of_equals():
     runs = {1e-3: [tuned(40.0), tuned(50.0)], 3e-3: [tuned(46.0), tuned(46.0)], 1e-2: [tuned(46.0), tuned(46.0)]}
-    found = outcome(runs)
-    assert found.scores == {1e-3: 45.0, 3e-3: 46.0, 1e-2: 46.0} and found.rate == 3e-3 and not found.at_edge
+    result = outcome(runs)
+    assert result.scores == {1e-3: 45.0, 3e-3: 46.0, 1e-2: 46.0} and result.rate == 3e-3 and not result.at_edge
     assert outcome({1e-3: runs[1e-3], 3e-3: runs[3e-3]}).at_edge
     assert not outcome({1e-3: runs[1e-3]}).at_edge  # a single rate has no edge
-    assert found.seconds == pytest.approx(
+    assert result.seconds == pytest.approx(
         6 * sum(runs[1e-3][0].cost[name] for name in ("train_s", "method_s", "eval_s"))
     )
 
@@ -64,8 +64,8 @@ def test_lower_is_better_where_the_metric_says_so():
 
 def test_a_rate_with_a_failed_or_undefined_run_cannot_win():
     undefined = tuned(primary={"metric": "matthews", "higher_is_better": True})
-    found = outcome({1e-3: [tuned(10.0), tuned(12.0)], 3e-3: [tuned(90.0), None], 1e-2: [tuned(90.0), undefined]})
-    assert found.scores == {1e-3: 11.0, 3e-3: None, 1e-2: None} and found.rate == 1e-3
+    result = outcome({1e-3: [tuned(10.0), tuned(12.0)], 3e-3: [tuned(90.0), None], 1e-2: [tuned(90.0), undefined]})
+    assert result.scores == {1e-3: 11.0, 3e-3: None, 1e-2: None} and result.rate == 1e-3
     assert outcome({1e-3: [None], 3e-3: [undefined]}).rate is None
 
 
@@ -115,7 +115,7 @@ def test_the_winner_at_the_edge_extends_the_grid_once(tmp_path, monkeypatch, cap
     assert len(list(tmp_path.glob("*/record.json"))) == len(records)
 
 
-def test_stopped_at_any_stage_it_ends_the_same(tmp_path):
+def test_stopping_at_any_stage_does_not_change_the_result(tmp_path):
     def cells(name):
         return plan.plan(synthetic(), ["tracker=none", "train.max_steps=8", f"output_dir={tmp_path / name}", *WORLD])
 
@@ -150,7 +150,7 @@ def written(folder, labels):
 
 
 def cola(*more):
-    """A run on embedded CoLA, or on what `more` asks for."""
+    """A run on embedded CoLA, with overrides."""
     return composed("task=cola", *TINY, *more)
 
 

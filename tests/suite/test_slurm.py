@@ -59,7 +59,7 @@ def running_job(folder: Path) -> str:
 
 
 def training(folder: Path) -> list[Path]:
-    """Folders of runs that have kept a checkpoint and are not done."""
+    """Folders of unfinished runs with a checkpoint."""
     kept = {path.parents[1] for path in folder.glob("*/checkpoint-*/complete.json")}
     return [path for path in kept if read_record(path / "record.json").status == "running"]
 
@@ -82,7 +82,7 @@ def ended(process: subprocess.Popen, code: int = EXIT_DONE) -> tuple[str, str]:
     return output, errors
 
 
-def test_workers_take_every_cell_once_although_one_is_killed(shared):
+def test_workers_run_every_cell_once_although_one_is_killed(shared):
     process = begin(shared, "--workers", "2")
     wait_for(lambda: training(shared))
     slurm("scancel", "--signal=KILL", running_job(shared))
@@ -105,7 +105,7 @@ def test_workers_take_every_cell_once_although_one_is_killed(shared):
     [["scancel", "--signal=USR2"], ["scontrol", "requeue"]],
     ids=["before a time limit", "after a preemption"],
 )
-def test_a_job_that_has_to_end_keeps_a_checkpoint_and_is_queued_again(shared, workers, end):
+def test_a_job_that_must_end_writes_a_checkpoint_and_is_requeued(shared, workers, end):
     process = begin(shared, *workers, only="*task=cola method=lora*")
     (run,) = wait_for(lambda: training(shared))
     job = running_job(shared)
@@ -118,7 +118,7 @@ def test_a_job_that_has_to_end_keeps_a_checkpoint_and_is_queued_again(shared, wo
     assert not errors and len(finished(shared)) == 1
 
 
-def test_a_stopped_suite_takes_its_jobs_along_and_goes_on_later(shared):
+def test_a_stopped_suite_cancels_its_jobs_and_resumes(shared):
     process = begin(shared, "--workers", "1", only="*task=cola method=lora*")
     (run,) = wait_for(lambda: training(shared))
     job = running_job(shared)

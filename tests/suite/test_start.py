@@ -42,7 +42,7 @@ def test_the_papers_suites_start_from_mnli():
     assert not any(cell.source for cell in plan.plan(plan.load("dylora_table2")))
 
 
-def test_a_start_that_fits_no_cell_or_several_or_itself_is_one_line():
+def test_a_start_that_matches_no_cell_or_several_or_itself_is_one_line():
     wrong = [
         ([{"task": "rte", "start": {"task": "mnli"}}], "fits no cell"),
         ([{"task": "mnli", "train.lr": [1e-3, 1e-4]}, {"task": "rte", "start": {"task": "mnli"}}], "fits 2 cells"),
@@ -61,7 +61,7 @@ def test_a_start_that_fits_no_cell_or_several_or_itself_is_one_line():
     assert not any(cell.source for cell in cells) and all(cell.run.start == "elsewhere" for cell in cells)
 
 
-def test_second_stages_wait_run_and_are_found_again(tmp_path, monkeypatch, capsys):
+def test_second_stages_wait_run_and_are_reused(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(suite, "load", lambda _: small_suite(*TWO_STAGES))
     monkeypatch.setattr(suite, "make_executor", lambda *_: Pretend())
     wanted = ["smoke", *TINY, f"output_dir={tmp_path}", "--jobs", "2"]
@@ -77,7 +77,7 @@ def test_second_stages_wait_run_and_are_found_again(tmp_path, monkeypatch, capsy
     assert suite.main(wanted) == EXIT_DONE and "3 cells: 3 done" in capsys.readouterr().out
 
 
-def test_only_brings_the_cells_it_starts_from(tmp_path, monkeypatch, capsys):
+def test_only_includes_the_cells_it_starts_from(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(suite, "load", lambda _: small_suite(*TWO_STAGES))
     assert suite.main(["smoke", *TINY, f"output_dir={tmp_path}", "--only", "*task=rte*", "--dry-run"]) == EXIT_DONE
     out = capsys.readouterr().out
@@ -98,7 +98,7 @@ def test_a_failed_first_stage_lists_what_cannot_run(tmp_path, monkeypatch, capsy
     assert suite.main([*wanted, "--retry-failed"]) == EXIT_DONE
 
 
-def test_a_first_stage_that_kept_no_weights_is_run_again(tmp_path):
+def test_a_first_stage_without_stored_weights_is_run_again(tmp_path):
     cells = plan.plan(small_suite(*TWO_STAGES), [*TINY, f"output_dir={tmp_path}"])
     (source,) = [cell for cell in cells if cell.is_source]
     plain = run_experiment(dataclasses.replace(source.run, save="none"))
@@ -125,14 +125,14 @@ def test_two_suites_at_once_share_the_stages(tmp_path):
     assert len(records) == 3 and all(record.status == "done" for record in records)
 
 
-def test_stopped_in_either_stage_it_ends_the_same(tmp_path):
+def test_stopping_in_either_stage_does_not_change_the_result(tmp_path):
     def cells(name: str) -> list[plan.Cell]:
         options = [*TINY[:-2], "train.max_steps=5", "train.threads=1", "save=adapter", f"output_dir={tmp_path / name}"]
         return plan.plan(small_suite(*TWO_STAGES), options)
 
-    def finish(found: list[plan.Cell]) -> None:
-        Board(found, Pretend(), 1).run()
-        assert all(cell.state == "done" for cell in found)
+    def finish(result: list[plan.Cell]) -> None:
+        Board(result, Pretend(), 1).run()
+        assert all(cell.state == "done" for cell in result)
 
     whole, parts = cells("whole"), cells("parts")
     finish(whole)

@@ -1,4 +1,4 @@
-"""Suites: planned from yaml, run in processes of their own, resumable, shared."""
+"""Suites: planned from yaml, run in separate processes, resumable, shared."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ TINY = [*SMALL, "train.max_steps=2", "train.threads=1"]
 
 
 def test_lists_are_swept_and_texts_are_not():
-    found = list(plan.expand({"method": ["lora", "rosa"], "method.targets": "[q,v]", "seed": [1, 2], "force": False}))
-    assert len(found) == 4 and found[0] == ("method=lora", "method.targets=[q,v]", "seed=1", "force=false")
+    result = list(plan.expand({"method": ["lora", "rosa"], "method.targets": "[q,v]", "seed": [1, 2], "force": False}))
+    assert len(result) == 4 and result[0] == ("method=lora", "method.targets=[q,v]", "seed=1", "force=false")
 
 
 @pytest.mark.parametrize("name", config.choices("suite"))
-def test_every_suite_is_made_of_valid_cells(name):
+def test_every_suite_has_valid_cells(name):
     cells = plan.plan(plan.load(name))
     assert len(cells) == len({cell.id for cell in cells}) > 1
     # Others have a key once the cells they depend on are done, or where the model of a package is installed.
@@ -51,11 +51,11 @@ def test_every_cell_of_the_embedded_suite_can_be_attached():
         run.method.attach(load(run.model, run.task, 0)[0])
 
 
-def test_a_cell_named_twice_is_run_once():
+def test_a_cell_listed_twice_is_run_once():
     assert len(plan.plan(small_suite({"seed": [1, 2]}, {"seed": [2, 3]}))) == 3
 
 
-def test_wrong_names_and_keys_are_one_plain_line():
+def test_wrong_names_and_keys_give_one_line():
     with pytest.raises(UsageError, match="did you mean smoke"):
         plan.load("smok")
     with pytest.raises(UsageError, match=r"method\.rnak"):
@@ -68,7 +68,7 @@ def running(cells, **options):
     return scheduler.Board(cells, executor, options.pop("jobs", 2), again), executor
 
 
-def test_what_is_done_is_not_done_again(tmp_path, capsys):
+def test_finished_cells_are_not_repeated(tmp_path, capsys):
     cells = plan.plan(small_suite({"method": ["lora", "rosa"], "task": "cola"}), [*TINY, f"output_dir={tmp_path}"])
     run_experiment(cells[0].run)
     whole, executor = running(cells)
@@ -80,7 +80,7 @@ def test_what_is_done_is_not_done_again(tmp_path, capsys):
     assert "2 done" in capsys.readouterr().out
 
 
-def test_a_cell_that_another_process_has_is_waited_for(tmp_path, monkeypatch):
+def test_a_cell_running_in_another_process_is_awaited(tmp_path, monkeypatch):
     (cell,) = plan.plan(small_suite({"task": "cola"}), [*TINY, f"output_dir={tmp_path}"])
     lock = Lock(cell.folder)
     lock.acquire()
@@ -97,7 +97,7 @@ def test_a_cell_that_another_process_has_is_waited_for(tmp_path, monkeypatch):
     assert seen[:2] == ["elsewhere"] * 2 and executor.submitted == [cell.key] and cell.state == "done"
 
 
-def test_a_failed_cell_is_a_row_and_is_tried_again_on_demand(tmp_path, monkeypatch, capsys):
+def test_a_failed_cell_is_a_row_and_is_repeated_on_demand(tmp_path, monkeypatch, capsys):
     cells = plan.plan(small_suite({"seed": [1, 2], "task": "cola"}), [*TINY, f"output_dir={tmp_path}"])
     with monkeypatch.context() as patch:
         patch.setattr("rosa_bench.training.trainer.make_trainer", None)
@@ -113,7 +113,7 @@ def test_a_failed_cell_is_a_row_and_is_tried_again_on_demand(tmp_path, monkeypat
     assert executor.submitted == [cells[0].key] and whole.counts()["done"] == 2
 
 
-def test_a_killed_process_is_named_as_such(tmp_path):
+def test_a_killed_process_is_reported(tmp_path):
     (cell,) = plan.plan(small_suite({"task": "cola"}), [*TINY, f"output_dir={tmp_path}"])
     record = run_experiment(cell.run)
     path = cell.folder / "record.json"
@@ -146,7 +146,7 @@ def command(folder: Path, *arguments: str) -> list[str]:
     return [sys.executable, "-m", "rosa_bench.suite", *arguments, *TINY, f"output_dir={folder}"]
 
 
-def test_cells_run_in_processes_of_their_own_two_suites_at_once(tmp_path):
+def test_cells_of_two_concurrent_suites_run_in_separate_processes(tmp_path):
     wanted = command(tmp_path / "a b", "smoke", "--only", "*task=cola*method=[lr]o*", "--jobs", "2")
     both = [subprocess.Popen(wanted, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     outputs = [process.communicate(timeout=240) for process in both]
@@ -159,7 +159,7 @@ def test_cells_run_in_processes_of_their_own_two_suites_at_once(tmp_path):
     assert not list((tmp_path / "a b" / ".suite").rglob("*.pkl"))
 
 
-def test_a_cell_that_cannot_run_ends_in_a_list_and_exit_1(tmp_path):
+def test_a_cell_that_cannot_run_is_listed_with_exit_1(tmp_path):
     wanted = command(tmp_path, "smoke", "--only", "*task=cola method=lora*")
     done = subprocess.run([*wanted, "train.precision=fp16"], capture_output=True, text=True, timeout=120)
     assert done.returncode == EXIT_FAILED and "1 not done" in done.stdout and "Traceback" not in done.stderr
@@ -167,7 +167,7 @@ def test_a_cell_that_cannot_run_ends_in_a_list_and_exit_1(tmp_path):
     assert "fp16 needs a GPU" in log.read_text() and "fp16 needs a GPU" in done.stdout
 
 
-def test_a_cell_without_rows_does_not_keep_the_others_from_running(tmp_path, monkeypatch, capsys):
+def test_a_cell_without_rows_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
     rows = [{"sentence": f"The dog sees cat {i}.", "label": i % 2} for i in range(24)]
     (tmp_path / "glue" / "cola").mkdir(parents=True)
     for split in ("train", "validation"):
@@ -179,8 +179,8 @@ def test_a_cell_without_rows_does_not_keep_the_others_from_running(tmp_path, mon
     assert suite.main([*wanted, "--dry-run"]) == EXIT_DONE
     assert "2 cells: 1 pending  1 without input" in capsys.readouterr().out
     assert suite.main(wanted) == EXIT_FAILED
-    told = capsys.readouterr().out.partition("1 not done:")[2]
-    assert "stsb-roberta_mini-lora-s1: " in told and "glue/stsb" in told
+    output = capsys.readouterr().out.partition("1 not done:")[2]
+    assert "stsb-roberta_mini-lora-s1: " in output and "glue/stsb" in output
     assert [read_record(path).task for path in (tmp_path / "runs").glob("*/record.json")] == ["cola"]
 
 
@@ -190,26 +190,26 @@ def test_usage(tmp_path, capsys, monkeypatch, attempts):
     wrong = [(["zz"], "choose from"), (["smoke", "--only", "zzz"], "matches no cell")]
     wrong += [(["smoke", "--cluster", "slurm"], "--cluster slurm"), (["smoke", "--set", "walltime=3"], "walltime")]
     bare = {**os.environ, "PATH": str(tmp_path)}  # without Slurm
-    for arguments, said in wrong:
+    for arguments, message in wrong:
         done = subprocess.run(command(tmp_path, *arguments), capture_output=True, text=True, timeout=60, env=bare)
-        assert done.returncode == EXIT_USAGE and said in done.stderr
+        assert done.returncode == EXIT_USAGE and message in done.stderr
         assert "Traceback" not in done.stderr
     local = ["lora_table14", "data=local", f"data.dir={tmp_path}"]
     wrong = [(local, "is missing"), (["smoke", "--published-code"], "no published code")]
-    for arguments, said in wrong:  # in this process, as starting one takes seconds
-        assert suite.main([*arguments, "--dry-run"]) == EXIT_USAGE and said in capsys.readouterr().err
+    for arguments, message in wrong:  # in this process, as starting one takes seconds
+        assert suite.main([*arguments, "--dry-run"]) == EXIT_USAGE and message in capsys.readouterr().err
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     wanted = ["dylora_table9", "--only", "*task=dart*", "--dry-run", f"output_dir={tmp_path}"]
     assert suite.main(wanted) == EXIT_DONE
-    told = capsys.readouterr().out
-    assert "12 pending" in told and told.count("HF_HUB_OFFLINE forbids downloads") == 1 and "webnlg-" not in told
+    output = capsys.readouterr().out
+    assert "12 pending" in output and output.count("HF_HUB_OFFLINE forbids downloads") == 1 and "webnlg-" not in output
     done = subprocess.run(command(blocked, "smoke"), capture_output=True, text=True, timeout=60)
     assert done.returncode == EXIT_USAGE and "a file" in done.stderr and "Traceback" not in done.stderr
     done = subprocess.run(command(tmp_path, "smoke", "--dry-run"), capture_output=True, text=True, timeout=60)
     assert done.returncode == EXIT_DONE and "19 pending" in done.stdout and not list(tmp_path.glob("*/record.json"))
 
 
-def test_stopped_and_started_again_it_goes_on(tmp_path):
+def test_a_stopped_suite_resumes(tmp_path):
     wanted = [*command(tmp_path, "smoke", "--only", "*task=cola method=lora*"), "train.max_steps=400"]
     process = subprocess.Popen(wanted, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120

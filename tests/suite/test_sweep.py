@@ -1,4 +1,4 @@
-"""Sweeps by Hydra: a record per cell, each in a process of its own, whichever launcher starts them."""
+"""Hydra sweeps: one record and one process per cell, with any launcher."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def test_a_sweep_writes_one_record_per_cell_and_skips_finished_ones(tmp_path, ca
     assert len({record.key for record in records}) == 4
 
 
-def test_a_sweep_goes_on_after_a_wrong_cell(tmp_path, capsys):
+def test_a_sweep_continues_after_a_wrong_cell(tmp_path, capsys):
     assert cli.main(["-m", *SMALL, f"output_dir={tmp_path}", "method=lora", "method.rank=0,2"]) == 2
     assert len(list(tmp_path.glob("*/record.json"))) == 1
 
 
-def test_the_peak_of_one_cell_of_a_sweep_is_not_anothers(tmp_path):
+def test_each_cell_of_a_sweep_has_its_own_peak(tmp_path):
     large = "train.limit_train=4000,48"  # the first cell of the sweep holds far more rows than the second
     arguments = ["-m", *SMALL, f"output_dir={tmp_path / 'sweep'}", "method=full", "task=mnli", "train.batch_size=64,2"]
     assert subprocess.run([sys.executable, "-m", "rosa_bench", *arguments, large], timeout=600).returncode == 0
@@ -46,7 +46,7 @@ def test_the_peak_of_one_cell_of_a_sweep_is_not_anothers(tmp_path):
     assert max(peaks.values()) > 1.05 * peaks["alone", 2, 48]
 
 
-def test_a_killed_cell_of_a_sweep_is_told(tmp_path, monkeypatch, capfd):
+def test_a_killed_cell_of_a_sweep_is_reported(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr("rosa_bench.suite.worker._child", killed)
     assert cli.main(["-m", *SMALL, f"output_dir={tmp_path}", "method=lora"]) == 1
     assert "the cell's process was killed" in capfd.readouterr().err

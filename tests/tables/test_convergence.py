@@ -1,4 +1,4 @@
-"""A cell whose last epoch gained more than the spread over its seeds is marked; without evidence it is not judged."""
+"""A cell whose last epoch gained more than the spread over its seeds is marked, unless the evidence is missing."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ def curves(values, metric="matthews", split="validation"):
     return read
 
 
-def test_the_gain_is_the_mean_over_seeds_and_the_spread_that_of_the_last_score():
+def test_gain_is_the_mean_over_seeds_and_spread_is_taken_from_the_last_score():
     made = gain(place(52.0, 55.0), COLA, curves([[30.0, 50.0, 52.0], [31.0, 51.0, 55.0]]))
     assert made.gain == 3.0 and made.sd == pytest.approx(statistics.stdev([52.0, 55.0])) and made.improving
 
 
-def test_a_gain_within_the_spread_is_no_mark():
+def test_a_gain_within_the_spread_is_not_marked():
     assert not gain(place(52.0, 58.0), COLA, curves([[50.0, 52.0], [56.0, 58.0]])).improving
 
 
-def test_where_lower_is_better_a_fall_is_a_gain():
+def test_a_decrease_is_a_gain_where_lower_is_better():
     falls, rises = [[3.0, 1.0], [3.1, 1.1]], [[1.0, 3.0], [1.1, 3.1]]
     assert gain(place(1.0, 1.1), MSE, curves(falls, "mse", "train")).gain == pytest.approx(2.0)
     assert not gain(place(3.0, 3.1), MSE, curves(rises, "mse", "train")).improving
 
 
 @pytest.mark.parametrize("values", [[[50.0], [51.0]], [[40.0, 50.0], [51.0]], [[], []]])
-def test_one_evaluation_or_one_seed_is_no_evidence(values):
+def test_one_evaluation_or_one_seed_is_not_judged(values):
     assert gain(place(50.0, 51.0), COLA, curves(values)) is None
     assert gain(place(50.0), COLA, curves([[1.0, 50.0]])) is None
 
 
-def test_where_epochs_score_something_else_what_selects_the_best_epoch_is_judged():
+def test_the_selecting_metric_is_judged_where_epochs_are_scored_otherwise():
     bleu = Column("e2e", "bleu", "test")
     primary = {"metric": "bleu", "split": "test", "higher_is_better": True, "selected_by": "loss on validation"}
     runs = tuple(record("e2e", seed=seed, primary=primary) for seed in (1, 2))
@@ -60,7 +60,7 @@ def test_a_variant_other_than_the_main_one_has_no_curve():
     assert gain(place(9.0, 9.1, records=runs, variant="r2"), COLA, read).improving
 
 
-def test_every_format_has_the_mark_and_says_what_it_means():
+def test_every_format_shows_and_explains_the_mark():
     def read(made):
         return curves([[40.0, 50.0], [41.0, 51.0]])(made) if made.seed < 3 else []
 
@@ -75,6 +75,6 @@ def test_every_format_has_the_mark_and_says_what_it_means():
     assert [(line["last_gain"], line["still_improving"]) for line in lines] == [("10.0", "true"), ("", "")]
 
 
-def test_without_any_evidence_nothing_is_claimed():
+def test_no_note_without_evidence():
     table = with_gains(grid(("a", place(50.0, 51.0))), lambda made: [])
     assert "improving" not in markdown(table) + latex(table)

@@ -1,4 +1,4 @@
-"""What other papers report: whole, with sources, and beside the runs that it is about."""
+"""Values reported by other papers: complete, with sources, shown next to the runs they belong to."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def related() -> tuple[papers.Reported, ...]:
 
 
 def values(run: Described, column: Column) -> dict[str, float]:
-    return {found.source: found.value for found in reported(run, column)}
+    return {result.source: result.value for result in reported(run, column)}
 
 
 def lora(rank: int, model: str = "roberta_base", variant: str = "") -> Described:
@@ -76,7 +76,7 @@ def test_printed_averages_are_those_of_the_cells():
     assert checked > 60
 
 
-def test_values_stand_beside_the_same_method_size_backbone_and_metric():
+def test_values_are_matched_by_method_size_backbone_and_metric():
     rte = {"road (quoted)": 75.3, "c3a": 76.68, "vblora (quoted)": 86.6, "fourierft": 78.4, "galore": 79.06}
     assert values(lora(8), RTE) == rte
     assert values(lora(4), RTE) == {"galore": 78.7} and values(lora(3), RTE) == {}
@@ -108,7 +108,7 @@ def table(folder: Path, **options):
     return built(folder, suite(), **options)[0]
 
 
-def test_a_column_of_its_own_in_every_format_if_asked(tmp_path):
+def test_every_format_has_a_separate_column_on_request(tmp_path):
     plain, grid = table(tmp_path / "a"), table(tmp_path / "b", elsewhere=True)
     assert "elsewhere" not in markdown(plain) and "elsewhere" not in latex(plain)
     head, *rows = cells(grid)
@@ -124,7 +124,7 @@ def test_a_column_of_its_own_in_every_format_if_asked(tmp_path):
     assert "elsewhere 59.7 road (quoted)" in page([grid]) and "elsewhere" not in page([plain])
 
 
-def test_tables_of_a_backbone_too(tmp_path):
+def test_tables_of_a_backbone_have_the_column_too(tmp_path):
     path = record(tmp_path, "method=lora", "model=roberta_base", "data=hub", "task=rte", last=70.0)
     changed(path, data={"source": "hub", "sha256": {}, "rows": {}})
     (grid,) = built(tmp_path, elsewhere=True)

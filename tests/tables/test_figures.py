@@ -1,4 +1,4 @@
-"""Figures: numbers in closed form, nothing for what is missing, the same bytes for the same records, grey print."""
+"""Figures: closed-form numbers, gaps for missing values, reproducible bytes and legibility in grey."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from rosa_bench.tables.figures.styles import DISTINCT, FIXED, look, looks
 
 
 def found(folder: Path, *records, events=None) -> Collection:
-    """Records written below a folder, with events by the run's name, and read again."""
+    """Records written to a folder, with events by run name, and read back."""
     for made in records:
         made.key = made.run_id
         place = folder / made.run_id
@@ -71,7 +71,7 @@ def variants(last, **scores):
 # Numbers.
 
 
-def test_a_point_has_the_mean_and_an_interval_from_three_seeds_on():
+def test_a_point_has_a_mean_and_with_three_seeds_an_interval():
     point = Point(1, (50.0, 52.0, 57.0))
     assert point.mean == 53.0
     half = 4.302652729911275 * 13**0.5 / 3**0.5  # Student's factor of two degrees, sd = sqrt(13)
@@ -139,7 +139,7 @@ def test_the_spread_is_one_standard_deviation_on_both_sides():
     assert Point(1, (50.0,)).spread is None
 
 
-def test_there_is_no_rank_curve_of_one_rank(tmp_path):
+def test_a_single_rank_makes_no_rank_curve(tmp_path):
     assert rank_panel(groups(tmp_path, record(rank=8), record(method="full", rank=None))) is None
 
 
@@ -150,7 +150,7 @@ def test_other_settings_are_not_mixed_into_a_curve(tmp_path):
     assert lines(panel) == {"lora": [(1, (40.0,)), (4, (44.0,))]} and panel.left_out == 1
 
 
-def test_a_variant_that_was_not_scored_is_no_point(tmp_path):
+def test_an_unscored_variant_has_no_point(tmp_path):
     made = variants(43.0, r1=41.0, r2=43.0)
     made.variant_names.append("r3")
     assert [x for x, _ in lines(rank_panel(groups(tmp_path, made)))["dylora"]] == [1, 2]
@@ -177,7 +177,7 @@ def test_learning_curves_are_means_at_the_steps_that_all_seeds_have(tmp_path):
     assert lines(loss) == {"lora r=8": [(10, (0.5, 0.7))]} and loss.lines[0].points[0].mean == pytest.approx(0.6)
 
 
-def test_where_texts_are_scored_at_the_end_only_the_loss_stands_in(tmp_path):
+def test_the_loss_is_plotted_where_texts_are_scored_only_at_the_end(tmp_path):
     own = {record().run_id: events({"step": 3, "scores": {"validation": {"loss": 2.5}}})}
     collection = found(tmp_path, record(), events=own)
     score, loss = curve_panels(collection.groups, reader(collection))
@@ -190,19 +190,19 @@ def test_without_events_there_is_no_curve(tmp_path, text):
     assert curve_panels(collection.groups, reader(collection)) == (None, None)
 
 
-def test_memory_is_the_sum_of_what_was_measured(tmp_path):
+def test_memory_is_the_sum_of_the_measured_parts(tmp_path):
     method = record(method="rosa", cost={"memory": MEMORY | {"method": 500_000}})
     panel = memory_panel(groups(tmp_path, record(last=50.0), record(seed=2, last=54.0), method))
     assert lines(panel) == {"lora r=8": [(10e6, (50.0, 54.0))], "rosa r=8": [(10.5e6, (50.0,))]}
 
 
 @pytest.mark.parametrize("part", MEMORY)
-def test_memory_that_lacks_a_part_is_not_shown(tmp_path, part):
+def test_memory_with_a_missing_part_is_not_shown(tmp_path, part):
     cost = {"memory": {name: size for name, size in MEMORY.items() if name != part}}
     assert memory_panel(groups(tmp_path, record(cost=cost))) is None
 
 
-def test_the_front_holds_what_no_other_beats():
+def test_the_front_holds_undominated_points():
     points = [(3.0, 70.0), (1.0, 50.0), (2.0, 50.0), (2.5, 60.0), (4.0, 65.0), (1.0, 40.0)]
     assert [points[i] for i in front(points)] == [(1.0, 50.0), (2.5, 60.0), (3.0, 70.0)]
     assert [points[i] for i in front(points, higher_is_better=False)] == [(1.0, 40.0)]
@@ -215,7 +215,7 @@ def test_processor_and_clock_seconds_are_never_in_one_panel(tmp_path):
     assert lines(clock) == {"rosa r=8": [(0, (8.0,))]} and clock.devices == {"A100"}
 
 
-def test_a_time_that_was_not_measured_is_not_replaced(tmp_path):
+def test_an_unmeasured_time_is_left_out(tmp_path):
     old = record(cost={"train_s": 5.0, "method_s": 1.0, "eval_s": 2.0})
     part = record(method="rosa", env={"device": "A100"}, cost={"train_s": 5.0, "cpu_s": 3.0})
     unknown = record(method="full", env={})
@@ -229,7 +229,7 @@ def test_the_setting_with_the_most_seeds_is_shown(tmp_path):
     assert lines(panel) == {"lora r=8": [(10e6, (50.0, 52.0))]} and panel.left_out == 1
 
 
-def test_backbones_sources_and_random_weights_have_figures_of_their_own(tmp_path):
+def test_backbones_sources_and_random_weights_have_separate_figures(tmp_path):
     random = record(run_id="random")
     random.config["model"]["random_init"] = True
     other = record(run_id="local", data={"source": "local", "sha256": {}})
@@ -242,7 +242,7 @@ def test_backbones_sources_and_random_weights_have_figures_of_their_own(tmp_path
 CLAIMED = {f"claims {number}": number for number in range(FIXED)}
 
 
-def test_every_method_is_told_apart_in_grey():
+def test_every_method_is_distinguishable_in_grey():
     every = [look(number) for number in range(DISTINCT)]
     assert len({(one.marker, one.dash) for one in every}) == DISTINCT
     assert len({one.marker for one in every[:FIXED]}) == FIXED
@@ -250,7 +250,7 @@ def test_every_method_is_told_apart_in_grey():
     assert len({(one.marker, one.dash) for one in many.values()}) == DISTINCT
 
 
-def test_a_method_looks_the_same_beside_any_others():
+def test_a_method_looks_the_same_in_any_company():
     assert looks({"rosa": 2, "lora": 1})["lora"] == looks({"lora": 1, "new": None, "full": 0})["lora"]
     assert looks({"new": None})["new"] == looks({"lora": 1, "new": None, "full": 0})["new"]
     assert len(looks({f"m{i}": None for i in range(200)})) == 200
@@ -287,7 +287,7 @@ def test_few_lines_are_named_at_their_ends_and_many_in_a_legend_by_group():
 
 
 class Recorded:
-    """Stands for matplotlib's axes and keeps what is drawn."""
+    """Replaces matplotlib's axes and records the calls."""
 
     xaxis = yaxis = property(lambda self: self)
 
@@ -322,7 +322,7 @@ def test_ranks_are_named_at_powers_of_two(known, shown):
     assert axes.named(known) == shown
 
 
-def test_the_ratio_to_a_baseline_is_that_of_the_means():
+def test_the_ratio_to_a_baseline_is_the_ratio_of_means():
     panel = Panel(
         "t", "s", (Line("lora", "lora r=8", (Point(0, (10.0, 14.0)),)), Line("full", "full", (Point(0, (18.0,)),)))
     )
@@ -347,7 +347,7 @@ def many(folder):
     return found(folder, *made, events={one.run_id: text for one in made})
 
 
-def test_all_figures_are_drawn_with_captions_and_words(tmp_path):
+def test_all_figures_are_drawn_with_captions_and_labels(tmp_path):
     pytest.importorskip("matplotlib")
     drawn, left = figures.draw(many(tmp_path / "runs"), tmp_path / "out", "lora")
     assert left == []
@@ -377,7 +377,7 @@ def test_the_same_records_give_the_same_bytes_in_another_process(tmp_path):
     assert len(first) == 10 and first == {path.name: path.read_bytes() for path in (tmp_path / "2").iterdir()}
 
 
-def test_without_matplotlib_one_line_says_how_to_get_it(tmp_path, monkeypatch):
+def test_without_matplotlib_one_line_explains_how_to_install_it(tmp_path, monkeypatch):
     real = builtins.__import__
 
     def without(name, *args, **options):
@@ -390,7 +390,7 @@ def test_without_matplotlib_one_line_says_how_to_get_it(tmp_path, monkeypatch):
     assert drawn == [] and "pip install" in line and "\n" not in line
 
 
-def test_what_goes_beyond_the_caps_is_named(tmp_path, monkeypatch):
+def test_figures_beyond_the_caps_are_named(tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
     monkeypatch.setattr(figures, "PANELS", 1)
     monkeypatch.setattr(figures, "LINES", 1)

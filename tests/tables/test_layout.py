@@ -1,4 +1,4 @@
-"""Wide tables become narrow ones: by kind of task and by width, rows in groups, n and costs stated once."""
+"""Wide tables are split by kind of task and by width, with grouped rows; n and costs are stated once."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def wide(**more):
     return grid(*rows, columns=MANY, **more)
 
 
-def test_no_line_is_wider_than_a_page_and_no_score_is_lost():
+def test_lines_fit_a_page_and_every_score_is_kept():
     text = markdown(wide())
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert max(map(len, lines)) <= WIDTH
@@ -47,7 +47,7 @@ def test_no_line_is_wider_than_a_page_and_no_score_is_lost():
     )
 
 
-def test_kinds_of_tasks_have_tables_of_their_own_with_the_rows_that_have_runs():
+def test_each_kind_of_task_has_a_table_of_the_rows_with_runs():
     text = markdown(wide())
     start, end = text.index(f"### {TEXTS}"), text.index(f"### {HEADS}")
     first = tables(text[start:end])
@@ -59,7 +59,7 @@ def test_kinds_of_tasks_have_tables_of_their_own_with_the_rows_that_have_runs():
     assert latex(wide()).count(r"\begin{tabular}") == len(tables(text))
 
 
-def test_the_tasks_that_most_methods_have_come_first_unless_a_paper_orders_them():
+def test_tasks_most_methods_ran_come_first_unless_a_paper_orders_them():
     rows = [Row("a", group="other", places={MANY[1]: place(1.0), MANY[2]: place(1.0)})]
     rows += [Row("b", group="other", places={MANY[2]: place(2.0)})]
     made = grid(columns=MANY[1:3], rows=rows)
@@ -68,7 +68,7 @@ def test_the_tasks_that_most_methods_have_come_first_unless_a_paper_orders_them(
     assert kinds(paper)[HEADS] == MANY[1:3]
 
 
-def test_one_number_of_seeds_is_stated_once():
+def test_a_common_number_of_seeds_is_stated_once():
     same, other = ("a", place(1.0, 2.0)), ("b", place(1.0, 2.0, 3.0))
     text = markdown(grid(same, same))
     assert "(n=" not in text and "n=2." in text
@@ -77,7 +77,7 @@ def test_one_number_of_seeds_is_stated_once():
     assert usual_n(grid(same, other)) == 3 and usual_n(grid(("none",))) is None
 
 
-def test_rows_stand_in_the_group_of_their_method(tmp_path):
+def test_rows_are_grouped_by_method(tmp_path):
     for method in ("full", "lora", "relora"):
         written(tmp_path, f"method={method}")
     (made,) = built(tmp_path)
@@ -110,7 +110,7 @@ def costly(seed=1, task="cola", **more):
     return record(task, seed=seed, **({"cost": cost | {"cpu_s": 10.0 + seed}, "params": params} | more))
 
 
-def test_costs_stand_beside_scores():
+def test_costs_are_shown_next_to_scores():
     columns = MANY[1:3]
     first = place(50.0, 51.0, records=(costly(1), costly(2)))
     other = costly(task="task2", params={"trainable": 2000, "trainable_percent": 2.0}, cost={"cpu_s": 60.0})
@@ -127,17 +127,17 @@ def test_costs_stand_beside_scores():
     ]  # fmt: skip
 
 
-def test_a_cost_that_no_run_has_is_no_column():
+def test_a_cost_without_values_has_no_column():
     made = grid(("a", place(50.0, records=(record(cost={}, params={"trainable": 5}),))))
     assert cost_columns(made, made.columns) == [] and markdown(made).splitlines()[2].count("|") == 3
 
 
 @pytest.mark.parametrize("inference", [None, [], {}, {"batch_1": 3}, {"batch_1": {"ratio": "fast"}}])
-def test_a_latency_that_was_not_measured_is_absent(inference):
+def test_an_unmeasured_latency_is_absent(inference):
     assert latency(record(cost={"inference": inference})) is None
 
 
-def test_sizes_choose_a_unit():
+def test_sizes_have_a_fitting_unit():
     big = {"weights": 2e10, "gradients": 0, "optimizer": 0, "activations": 0}
     made = grid(("a", place(1.0, records=(record(cost={"memory": big, "cpu_s": 90_000.0}),))))
     assert [(cost.head, cost.cell(made.rows[0])) for cost in cost_columns(made, made.columns)] == [
@@ -145,7 +145,7 @@ def test_sizes_choose_a_unit():
     ]  # fmt: skip
 
 
-def test_the_papers_number_of_parameters_stands_beside_ours():
+def test_the_papers_number_of_parameters_is_shown_next_to_ours():
     rows = [Row("a", (294_912, 300_000), "0.3M", places={MANY[1]: place(1.0, records=(costly(),))})]
     rows += [Row("b", (), "5.0M", places={MANY[1]: Place()})]
     made = grid(columns=MANY[1:2], rows=rows)
@@ -153,7 +153,7 @@ def test_the_papers_number_of_parameters_stands_beside_ours():
     assert [share.cell(row) for row in rows] == ["0.12 (0.29M–0.30M; paper 0.3M)", "– (paper 5.0M)"]
 
 
-def test_runs_of_a_search_are_in_no_table(tmp_path):
+def test_runs_of_a_search_are_left_out_of_tables(tmp_path):
     for seed, share in ((1, None), (2, 0.1)):
         for method in ("lora", "full"):
             path = written(tmp_path, f"method={method}", seed=seed, last=50.0 + seed)

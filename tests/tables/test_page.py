@@ -1,4 +1,4 @@
-"""The page: one file that loads nothing, numbers as in the grid and none for what is missing, every text escaped."""
+"""The page: one self-contained file, the grid's numbers, dashes for missing values, every text escaped."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ VOID = {"meta", "input", "img", "br", "wbr"}
 
 
 class Reader(HTMLParser):
-    """The page as a browser without scripts has it: cells of tables as text, and every element with its attributes."""
+    """The page as a browser without scripts shows it: table cells as text, every element with its attributes."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -88,12 +88,12 @@ def test_only_another_number_of_seeds_is_repeated():
     assert ["(n=" in row[-1] for row in rows[1:4]] == [False, False, True]
 
 
-def test_the_median_is_shown_where_a_table_sums_up_by_it():
+def test_the_median_is_shown_where_a_table_summarizes_by_it():
     reader = read(("lora", place(50.0, 52.0, 57.0)), aggregate="median")
     assert reader.rows[1][-1].startswith("52.00 ±")
 
 
-def test_what_is_missing_is_a_dash_without_a_number_to_sort_by():
+def test_a_missing_value_is_a_dash_without_a_sort_value():
     other = Column("rte", "accuracy", "validation")
     rows = ("one seed", place(50.0)), ("other", Place(), place(9.0)), ("last only", Place({"last": score(50.0)}))
     reader = read(*rows, columns=(COLA, other))
@@ -102,7 +102,7 @@ def test_what_is_missing_is_a_dash_without_a_number_to_sort_by():
     assert cells[2] == {"data-last", "data-best"} and cells[3] == {"class"} and cells[10] == {"data-last"}
 
 
-def test_an_empty_place_invents_nothing():
+def test_an_empty_place_stays_empty():
     assert read(("printed", Place(printed=Printed(60.0, None, 1)))).rows[1] == ["printed", "––paper 60.0"]
 
 
@@ -111,7 +111,7 @@ def test_the_value_to_sort_by_is_exact():
     assert float(third["data-last"]) == 1 / 3 and float(third["data-best"]) == 2 / 3
 
 
-def test_a_paper_stands_beside_ours_with_its_mark_and_why():
+def test_a_paper_is_shown_next_to_ours_with_its_mark_and_reason():
     text = page([grid(("a", place(50.0, **NOT_COMPARABLE)), ("b", place(63.0, **NOT_COMPARABLE)))])
     cell = Reader(text).rows[1][-1]
     assert cell.startswith("50.051.0") and cell.endswith("paper 63.4 ± 1.2−13.4 not comparable [a,b]")
@@ -130,7 +130,7 @@ def test_marks_are_words(mark):
 @pytest.mark.parametrize(
     ("against", "shown"), [(BETTER, "<strong>50.00</strong><"), (WORSE, "50.00 †<"), (OPEN, "50.00<")]
 )
-def test_bold_and_dagger_only_where_a_difference_holds_and_at_the_epoch_it_was_tested_at(against, shown):
+def test_bold_and_dagger_only_for_significant_differences_at_the_tested_epoch(against, shown):
     text = page([grid(("rosa", place(50.0, **against)), baseline="lora")])
     assert f'<span class="at-last">{shown}' in text and '<span class="at-best">51.00<' in text
     words = "does not hold" if against is OPEN else "holds"
@@ -138,13 +138,13 @@ def test_bold_and_dagger_only_where_a_difference_holds_and_at_the_epoch_it_was_t
     assert f"paired bootstrap, p = {against['against'].p}" in line and line.endswith(f"the difference {words}.")
 
 
-def test_a_test_without_a_p_value_says_none():
+def test_a_test_without_a_p_value_shows_none():
     more = {"against": Against("lora", 1.0, None, better=True, holds=False, test="McNemar")}
     lines = read(("rosa", place(50.0, **more))).panels["places"][0]["lines"]
     assert "Against lora: +1.00, McNemar; the difference does not hold." in lines
 
 
-def test_columns_sort_by_what_is_better_first():
+def test_columns_sort_the_better_value_first():
     heads = read(("a", Place({"last": score(1.0)})), columns=(COLA, MSE)).all("th")[:3]
     assert [head["data-first"] for head in heads] == ["ascending", "descending", "ascending"]
     assert {head["aria-sort"] for head in heads} == {"none"} and {head["scope"] for head in heads} == {"col"}
@@ -183,7 +183,7 @@ def test_the_panel_holds_the_runs_and_their_configuration_once():
     assert [(part[number], seeds) for number, seeds in shown["data"]] == [(first.data, [1, 2])]
 
 
-def test_common_settings_and_those_that_only_some_have():
+def test_common_and_partial_settings():
     shared, differing = common([{"seed": 1, "a": {"b": 1, "c": 2}}, {"seed": 2, "a": {"b": 1, "d": 3}}])
     assert shared == {"a": {"b": 1}} and differing == {"a.c": [2, "(absent)"], "a.d": ["(absent)", 3]}
 
@@ -192,12 +192,12 @@ def test_a_number_that_is_not_finite_is_still_json():
     assert json.loads(dumped({"lr": [float("nan"), 1.5]})) == {"lr": ["nan", 1.5]}
 
 
-def test_other_settings_are_told():
+def test_differing_settings_are_reported():
     lines = read(("lora", place(50.0, other_settings=3))).panels["places"][0]["lines"]
     assert lines[-1] == "Runs with other settings, not included: 3."
 
 
-def test_runs_that_ended_without_a_result_are_told():
+def test_runs_without_a_result_are_reported():
     oom, failed = (tuple(record(seed=seed, status=status) for seed in (3, 4)) for status in ("oom", "failed"))
     reader = read(("lora", place(50.0, ended=oom)), ("rosa", Place(ended=failed[:1])))
     assert [row[-1] for row in reader.rows[1:3]] == ["50.0051.00oom (n=2)", "––failed (n=1)"]
@@ -212,7 +212,7 @@ def test_the_panel_of_a_place_without_a_result_holds_the_runs_and_why():
     assert panels["parts"][shown["config"]["train"]] == {"lr": 0.1, "device": "cpu"}
 
 
-def test_where_numbers_come_from_is_told_without_scripts():
+def test_sources_of_numbers_are_shown_without_scripts():
     rows = read(("lora", place(50.0, 51.0))).rows
     assert ["cola", "embedded v1", "2", "train aa11validation bb22"] in rows
     assert ["2", "device cpu (made), python 3.11", "torch 2.6"] in rows
@@ -250,7 +250,7 @@ def test_a_placeholder_in_data_is_not_filled_in():
     assert read(("{{script}}", place(50.0))).rows[1][0] == "{{script}}"
 
 
-def test_half_a_surrogate_pair_does_not_stop_the_page():
+def test_half_a_surrogate_pair_does_not_break_the_page():
     page([grid(("\ud800", place(50.0)))]).encode()
 
 
@@ -347,7 +347,7 @@ def test_the_same_grids_give_the_same_page():
     assert page([grid(*rows)]) == page([grid(*rows)])
 
 
-def test_configurations_are_written_once_for_many_places():
+def test_configurations_shared_by_places_are_written_once():
     few, many = (len(page([grid(*[(f"row {i}", place(50.0, 51.0)) for i in range(n)])])) for n in (100, 200))
     assert (many - few) / 200 < 600  # bytes per run
 
@@ -410,8 +410,8 @@ def test_sorting_filter_keys_and_panel_in_a_browser(tmp_path, width):
         timeout=120,
         env=os.environ | {"HOME": str(tmp_path)},
     )
-    found = re.search(r'data-out="([^"]*)"', done.stdout)
-    assert found, done.stderr[-2000:]
+    result = re.search(r'data-out="([^"]*)"', done.stdout)
+    assert result, done.stderr[-2000:]
     groups = "Methods of the papers low mid Baselines high"
     expected = ["descending", "high mid low", "ascending", "low mid high", "none", groups, "high"]
     expected += ["true", "-1", "0", "false", "beside", "true", "true", "true", "true", "true", "true"]

@@ -1,4 +1,4 @@
-"""Two groups of runs from their files: what is tested how, what is refused, and what is kept."""
+"""Comparing two groups of runs from their files: which test applies, what is refused, what is stored."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LABELS = np.random.default_rng(0).integers(0, 2, N)
 
 
 def stored(path: Path, predictions, labels=None, name: str = "label") -> Path:
-    """A file of predictions as a run leaves it."""
+    """A file of predictions as a run writes it."""
     labels = LABELS if labels is None else labels
     pairs = zip(np.asarray(predictions).tolist(), labels.tolist() if name == "label" else labels, strict=True)
     write_json_lines_gz(path, ({"id": f"row {i}", "prediction": v, name: true} for i, (v, true) in enumerate(pairs)))
@@ -36,7 +36,7 @@ def stored(path: Path, predictions, labels=None, name: str = "label") -> Path:
 
 
 def right(share: float, seed: int) -> np.ndarray:
-    """Predictions of which a share is right."""
+    """Predictions, a given share of them right."""
     return np.where(np.random.default_rng(seed).random(N) < share, LABELS, 1 - LABELS)
 
 
@@ -48,53 +48,57 @@ def group(folder: Path, name: str, share: float, seeds) -> list[predictions.Pred
     ]
 
 
-def test_one_run_each_is_mcnemars_test(tmp_path):
+def test_mcnemars_test_for_one_run_each(tmp_path):
     ours, theirs = right(0.8, 1), right(0.7, 2)
     runs = [[read_predictions(stored(tmp_path / f"{i}.jsonl.gz", v), 1)] for i, v in enumerate((ours, theirs))]
-    found = compare(composed("task=sst2").task, "accuracy", *runs)
+    comparison = compare(composed("task=sst2").task, "accuracy", *runs)
     a, b = ((x == LABELS) & (y != LABELS) for x, y in ((ours, theirs), (theirs, ours)))
-    assert found.p == pytest.approx(scipy_stats.binomtest(int(a.sum()), int((a | b).sum())).pvalue)
-    assert found.difference == pytest.approx(100 * (a.sum() - b.sum()) / N)
-    assert found.test == "exact McNemar" and found.n_examples == N and found.n_seeds == 1
-    assert found.seeds_low is None and found.seed_test == "absent: one seed" and not found.holds(0.001)
-    assert found.low is not None and found.high is not None and found.low < found.difference < found.high
+    assert comparison.p == pytest.approx(scipy_stats.binomtest(int(a.sum()), int((a | b).sum())).pvalue)
+    assert comparison.difference == pytest.approx(100 * (a.sum() - b.sum()) / N)
+    assert comparison.test == "exact McNemar" and comparison.n_examples == N and comparison.n_seeds == 1
+    assert comparison.seeds_low is None and comparison.seed_test == "absent: one seed" and not comparison.holds(0.001)
+    assert (
+        comparison.low is not None
+        and comparison.high is not None
+        and comparison.low < comparison.difference < comparison.high
+    )
 
 
 @pytest.mark.parametrize(("metric", "task"), [("accuracy", "mrpc"), ("f1", "mrpc"), ("matthews", "cola")])
 def test_several_seeds(metric, task, tmp_path):
     ours, theirs = group(tmp_path, "ours", 0.9, (1, 2, 3)), group(tmp_path, "theirs", 0.6, (1, 2, 3))
-    found = compare(composed(f"task={task}").task, metric, ours, theirs)
+    comparison = compare(composed(f"task={task}").task, metric, ours, theirs)
     scores = [
         [score_all([find(metric)], [row.value for row in run.rows], LABELS)[metric] for run in runs]
         for runs in (ours, theirs)
     ]
-    assert found.difference == pytest.approx(np.mean(scores[0]) - np.mean(scores[1]), rel=1e-12)
+    assert comparison.difference == pytest.approx(np.mean(scores[0]) - np.mean(scores[1]), rel=1e-12)
     oracle = scipy_stats.ttest_rel(*scores).confidence_interval(0.95)
-    assert (found.seeds_low, found.seeds_high) == pytest.approx((oracle.low, oracle.high))
-    assert found.p is not None and found.p < 0.001 and found.better()
-    assert found.holds(found.p) and not found.holds(0.06) and not found.holds(None)
-    assert found.test == ("sign flips of examples" if metric == "accuracy" else "paired bootstrap of examples")
+    assert (comparison.seeds_low, comparison.seeds_high) == pytest.approx((oracle.low, oracle.high))
+    assert comparison.p is not None and comparison.p < 0.001 and comparison.better()
+    assert comparison.holds(comparison.p) and not comparison.holds(0.06) and not comparison.holds(None)
+    assert comparison.test == ("sign flips of examples" if metric == "accuracy" else "paired bootstrap of examples")
     turned = compare(composed(f"task={task}").task, metric, theirs, ours)
-    assert turned.difference == pytest.approx(-found.difference) and turned.p == pytest.approx(found.p)
+    assert turned.difference == pytest.approx(-comparison.difference) and turned.p == pytest.approx(comparison.p)
     assert turned.holds(turned.p) and not turned.better()
 
 
-def test_unlike_numbers_of_seeds_are_averaged(tmp_path):
+def test_different_numbers_of_seeds_are_averaged(tmp_path):
     ours, theirs = group(tmp_path, "ours", 0.75, (1, 2, 3)), group(tmp_path, "theirs", 0.7, (4, 5))
-    found = compare(composed("task=sst2").task, "accuracy", ours, theirs)
+    comparison = compare(composed("task=sst2").task, "accuracy", ours, theirs)
     apart = sum(2 * (np.array([r.value for r in run.rows]) == LABELS) for run in ours)
     apart = apart - sum(3 * (np.array([r.value for r in run.rows]) == LABELS) for run in theirs)
     flipped = np.random.default_rng(0).choice([-1, 1], (40_000, N)) @ apart
-    assert found.p == pytest.approx(np.mean(np.abs(flipped) >= abs(apart.sum())), abs=0.01)
-    assert found.seed_test == "Welch" and (found.n_seeds, found.n_seeds_baseline) == (3, 2)
+    assert comparison.p == pytest.approx(np.mean(np.abs(flipped) >= abs(apart.sum())), abs=0.01)
+    assert comparison.seed_test == "Welch" and (comparison.n_seeds, comparison.n_seeds_baseline) == (3, 2)
 
 
 def test_equal_runs_do_not_differ(tmp_path):
     runs = [read_predictions(stored(tmp_path / "a.jsonl.gz", right(0.7, 1)), 1)]
     for metric in ("accuracy", "f1"):
-        found = compare(composed("task=mrpc").task, metric, runs, runs)
-        assert (found.difference, found.low, found.high, found.p) == (0.0, 0.0, 0.0, 1.0)
-        assert not found.better()
+        comparison = compare(composed("task=mrpc").task, metric, runs, runs)
+        assert (comparison.difference, comparison.low, comparison.high, comparison.p) == (0.0, 0.0, 0.0, 1.0)
+        assert not comparison.better()
 
 
 def test_scores_of_several_outputs(tmp_path):
@@ -103,8 +107,8 @@ def test_scores_of_several_outputs(tmp_path):
     for i, noise in enumerate((0.5, 1.0)):
         values = labels + noise * np.random.default_rng(i).standard_normal((30, 4))
         runs.append([read_predictions(stored(tmp_path / f"{i}.jsonl.gz", values, labels), 1)])
-    found = compare(composed("task=synthetic").task, "mse", *runs)
-    assert found.difference < 0 and found.better() and found.p is not None and found.p < 0.01
+    comparison = compare(composed("task=synthetic").task, "mse", *runs)
+    assert comparison.difference < 0 and comparison.better() and comparison.p is not None and comparison.p < 0.01
 
 
 def test_texts_are_compared_by_the_tasks_convention(tmp_path):
@@ -115,10 +119,10 @@ def test_texts_are_compared_by_the_tasks_convention(tmp_path):
         path = stored(tmp_path / f"{name}.jsonl.gz", texts, references, "references")
         runs.append([read_predictions(path, 1)])
     task = composed("task=webnlg").task
-    found = compare(task, "bleu", *runs)
+    comparison = compare(task, "bleu", *runs)
     scores = [task.primary_score("test", run[0].rows) for run in runs]
-    assert found.difference == scores[0] - scores[1] and found.p is not None and found.p < 0.01
-    assert found.test == "paired bootstrap of examples"
+    assert comparison.difference == scores[0] - scores[1] and comparison.p is not None and comparison.p < 0.01
+    assert comparison.test == "paired bootstrap of examples"
     assert compare(task, "ter", *runs).difference < 0 and compare(task, "ter", *runs).better()
 
 
@@ -135,8 +139,8 @@ def test_a_subset_is_compared_alone(tmp_path):
 def test_too_few_examples_have_no_bootstrap(tmp_path):
     paths = [stored(tmp_path / f"{i}.jsonl.gz", [i, 1, 0, 1], np.array([0, 1, 0, 1])) for i in range(2)]
     runs = [[read_predictions(path, 1)] for path in paths]
-    found = compare(composed("task=cola").task, "matthews", *runs)
-    assert (found.p, found.low, found.high) == (None, None, None) and "4 examples" in found.test
+    comparison = compare(composed("task=cola").task, "matthews", *runs)
+    assert (comparison.p, comparison.low, comparison.high) == (None, None, None) and "4 examples" in comparison.test
     exact = compare(composed("task=sst2").task, "accuracy", *runs)
     assert exact.p == 1.0 and exact.low is None and exact.test == "exact McNemar"
 
@@ -147,14 +151,14 @@ def test_a_metric_that_is_often_undefined_has_no_bootstrap(tmp_path):
     for i, other in enumerate((1.0, 2.0)):
         values = np.r_[np.zeros(11), other]
         runs.append([read_predictions(stored(tmp_path / f"{i}.jsonl.gz", values, labels), 1)])
-    found = compare(composed("task=stsb").task, "pearson", *runs)
-    assert found.p is None and "undefined in" in found.test and found.difference == pytest.approx(0)
+    comparison = compare(composed("task=stsb").task, "pearson", *runs)
+    assert comparison.p is None and "undefined in" in comparison.test and comparison.difference == pytest.approx(0)
     runs[1] = [read_predictions(stored(tmp_path / "2.jsonl.gz", np.ones(12), labels), 1)]
     with pytest.raises(NoStatisticError, match="pearson: undefined"):
         compare(composed("task=stsb").task, "pearson", *runs)
 
 
-def test_runs_of_other_examples_are_refused(tmp_path):
+def test_runs_on_different_examples_are_refused(tmp_path):
     task = composed("task=sst2").task
     a = read_predictions(stored(tmp_path / "a.jsonl.gz", right(0.7, 1)), 1)
     shorter = read_predictions(stored(tmp_path / "b.jsonl.gz", right(0.7, 1)[:50], LABELS[:50]), 1)
@@ -162,12 +166,12 @@ def test_runs_of_other_examples_are_refused(tmp_path):
     rows = [{"id": f"row {i}", "prediction": 1, "label": 1} for i in range(N)]
     write_json_lines_gz(tmp_path / "d.jsonl.gz", [rows[1], rows[0], *rows[2:]])
     turned = read_predictions(tmp_path / "d.jsonl.gz", 1)
-    for other, said in (
+    for other, message in (
         (shorter, "50"),
         (relabelled, "row 0 has different labels"),
         (turned, "ids of prediction 1 are row 0 and row 1"),
     ):
-        with pytest.raises(UsageError, match=said) as raised:
+        with pytest.raises(UsageError, match=message) as raised:
             compare(task, "accuracy", [a], [other])
         assert str(a.path) in str(raised.value) and str(other.path) in str(raised.value)
     with pytest.raises(UsageError, match="both have seed 1"):
@@ -176,7 +180,7 @@ def test_runs_of_other_examples_are_refused(tmp_path):
         compare(task, "accuracy", [a], [])
 
 
-def test_what_a_run_writes_is_read_back(tmp_path):
+def test_predictions_of_a_run_are_read_back(tmp_path):
     written = (
         Prediction("row 0", 1, 0, logits=(0.1, 0.9)),
         Prediction("row 1", 2.5, 3.0, subset="seen"),
@@ -205,7 +209,7 @@ GOOD = {"id": "1", "prediction": 1, "label": 1}
         {"id": "1", "prediction": "a text", "references": [1]},
     ],
 )
-def test_a_row_that_is_no_prediction_is_named(row, tmp_path):
+def test_an_invalid_row_is_named(row, tmp_path):
     write_json_lines_gz(tmp_path / "p.jsonl.gz", [GOOD, row])
     with pytest.raises(UsageError, match=r"p\.jsonl\.gz:2: a pred"):
         read_predictions(tmp_path / "p.jsonl.gz", 1)
@@ -236,7 +240,7 @@ COMPARISON = Comparison(
 )
 
 
-def test_comparisons_are_kept_and_found_again(tmp_path):
+def test_comparisons_are_stored_and_reused(tmp_path):
     file = tmp_path / "tables" / "tests.json"
     assert load_tests(file.parent) == {}
     key = identity(["b", "a"], ["c"], "f1", "validation")
@@ -258,7 +262,7 @@ def test_comparisons_are_kept_and_found_again(tmp_path):
     assert load_tests(file.parent) == tests and [p.name for p in file.parent.iterdir()] == ["tests.json"]
 
 
-def test_a_comparison_is_of_its_predictions_only(tmp_path):
+def test_a_comparison_is_tied_to_its_predictions(tmp_path):
     paths = [stored(tmp_path / f"{i}.jsonl.gz", right(0.7, i)) for i in range(3)]
     hashed = content(paths[:2], paths[2:])
     assert hashed is not None and hashed == content(paths[1::-1], paths[2:]) != content(paths[2:], paths[:2])

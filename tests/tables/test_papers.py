@@ -1,4 +1,4 @@
-"""The papers' numbers: whole, true to their own averages, and never invented where a paper says nothing."""
+"""The papers' numbers: complete, consistent with the printed averages, absent where a paper gives none."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def values(rows: list[papers.Reported], method: str) -> dict[tuple[str, str], fl
 
 
 def average(rows: list[papers.Reported], method: str) -> float:
-    found = [row.value for row in rows if row.method == method and row.task in GLUE and row.value is not None]
-    assert len(found) == len(GLUE)
-    return statistics.fmean(found)
+    result = [row.value for row in rows if row.method == method and row.task in GLUE and row.value is not None]
+    assert len(result) == len(GLUE)
+    return statistics.fmean(result)
 
 
 def test_every_table_has_its_cells():
@@ -55,7 +55,7 @@ def test_every_table_has_its_cells():
     assert set(cells.values()) == {1}
 
 
-def test_some_cells_are_as_printed():
+def test_a_sample_of_cells_matches_the_print():
     lora = [row for row in papers.reported("lora", "table2_glue") if row.model == "roberta-base"]
     assert values(lora, "LoRA")["cola", "matthews"] == 63.4 and values(lora, "LoRA")["rte", "accuracy"] == 86.6
     dylora = papers.reported("dylora", "table2_glue_per_rank")
@@ -65,7 +65,7 @@ def test_some_cells_are_as_printed():
     assert (cell.metric, cell.value, cell.std, cell.trainable_params) == ("bleu", 70.4, 0.1, "0.77M")
 
 
-def test_what_a_paper_leaves_out_is_none_and_no_zero():
+def test_values_a_paper_omits_are_none_instead_of_zero():
     rows = papers.reported("lora") + papers.reported("dylora") + papers.reported("rosa")
     (full,) = [r for r in papers.reported("lora", "table2_glue") if (r.model, r.method, r.task) == ("roberta-base", "FT", "mnli")]  # fmt: skip # noqa: E501
     assert full.std is None and full.rank is None and full.note is None
@@ -77,13 +77,13 @@ def test_what_a_paper_leaves_out_is_none_and_no_zero():
 
 
 @pytest.mark.parametrize("table", AVERAGES, ids=" ".join)
-def test_printed_averages_of_lora_are_those_of_the_cells(table):
+def test_printed_averages_of_lora_match_the_cells(table):
     rows = [row for row in papers.reported(*table[:2]) if row.model == table[2]]
     for method, printed in AVERAGES[table].items():
         assert average(rows, method) == pytest.approx(printed, abs=0.0501), method
 
 
-def test_two_printed_averages_of_dylora_are_not_those_of_the_cells():
+def test_two_printed_averages_of_dylora_differ_from_the_cells():
     rows = papers.reported("dylora", "table2_glue_per_rank")
     noted = papers.source("dylora", "table2_glue_per_rank")["numbers"]["averages"]
     assert [entry["row"] for entry in noted] == ["LoRA@r1", "DyLoRA@r4"]
@@ -103,7 +103,7 @@ def test_every_table_has_a_source():
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         (f"{HEAD}\n{ROW}\n{ROW.replace('70.4', '70,4')}\n", r"f\.csv:3: expected 13 cells"),
         (f"{HEAD}\n{ROW.replace('70.4', 'high')}\n", r"f\.csv:2: column value is 'high', not a number"),
@@ -114,10 +114,10 @@ def test_every_table_has_a_source():
         ("paper,table\n", r"f\.csv:1: the columns are"),
     ],
 )
-def test_a_malformed_cell_is_named_with_file_and_line(text, said, tmp_path):
+def test_a_malformed_cell_is_named_with_file_and_line(text, message, tmp_path):
     path = tmp_path / "f.csv"
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=message):
         papers.read(path)
 
 

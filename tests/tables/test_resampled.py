@@ -1,4 +1,4 @@
-"""Scores on resampled examples: from predictions or from an archive, the same."""
+"""Scores on resampled examples are the same from predictions and from an archive."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_all_runs_share_the_resamples(run):
     assert (resampled_scores(collection, collection.records[0], "") == scores).all()
 
 
-def test_an_archive_has_what_the_predictions_give(run, tmp_path):
+def test_an_archive_matches_the_predictions(run, tmp_path):
     path, _ = run
     live = collect([path.parent.parent])
     place = tmp_path / "small.jsonl.gz"
@@ -48,7 +48,7 @@ def test_an_archive_has_what_the_predictions_give(run, tmp_path):
     assert read_archive(place).resampled.keys() == {live.records[0].run_id}
 
 
-def test_without_predictions_there_is_nothing_to_resample(run):
+def test_runs_without_predictions_cannot_be_resampled(run):
     path, _ = run
     (path.parent / "predictions-validation.jsonl.gz").unlink()
     collection = collect([path.parent.parent])
@@ -56,7 +56,7 @@ def test_without_predictions_there_is_nothing_to_resample(run):
     assert all_resampled(collection, collection.records) == {}
 
 
-def test_predictions_that_do_not_give_the_score_are_refused(run):
+def test_predictions_that_contradict_the_score_are_refused(run):
     path, _ = run
     recorded.changed(
         path, scores={"validation": {"": {"accuracy": 12.0}}}, primary={"metric": "accuracy", "split": "validation"}
@@ -66,7 +66,7 @@ def test_predictions_that_do_not_give_the_score_are_refused(run):
         resampled_scores(collection, collection.records[0], "")
 
 
-def test_resampled_scores_that_are_not_numbers_damage_an_archive(run, tmp_path):
+def test_an_archive_with_non_numeric_scores_is_damaged(run, tmp_path):
     live = collect([run[0].parent.parent])
     place = tmp_path / "small.jsonl.gz"
     write_archive(place, live.records, {}, {}, {live.records[0].run_id: {"": ["1"]}})

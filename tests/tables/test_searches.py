@@ -32,7 +32,7 @@ def test_the_note_names_the_rates_the_best_one_and_the_cost():
     )
 
 
-def test_a_search_without_any_score_says_so():
+def test_a_search_without_scores_is_reported():
     (note,) = search_notes([tuned("lora", 1e-3, None), tuned("lora", 1e-2, None)], "small", "last")
     assert "lora r=8 none has a score of 0.001, 0.01" in note
 

@@ -1,4 +1,4 @@
-"""Tables of suites that stand for a paper's: its value beside ours with a mark, or why the two cannot be compared."""
+"""Tables of suites that reproduce a paper's: its value next to ours with a mark, or why they cannot be compared."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PAPER = {
 
 
 def paper_suite(**more) -> plan.Suite:
-    """One row of LoRA's table 2, asked of an embedded model so that nothing has to be read."""
+    """One row of LoRA's table 2 on an embedded model, so that no weights have to be read."""
     block = plan.Block(run={"task": "cola", "method": "lora", "model": "roberta_base", "data": "hub"}, reported="LoRA")
     return plan.Suite(name="paper", title="A paper's", cells=[block], seeds=[1, 2, 3], **{**PAPER, **more})
 
@@ -40,7 +40,7 @@ def printed() -> papers.Reported:
     return next(c for c in papers.reported("lora", "table2_glue") if (c.model, c.method, c.task) == wanted)
 
 
-def test_the_papers_value_stands_beside_ours_with_a_mark(tmp_path):
+def test_the_papers_value_is_shown_next_to_ours_with_a_mark(tmp_path):
     value = printed().value
     like_the_paper(tmp_path / "near", [value - 0.5, value, value + 0.4])
     like_the_paper(tmp_path / "far", [value - 9, value - 9.1, value - 9.2])
@@ -54,7 +54,7 @@ def test_the_papers_value_stands_beside_ours_with_a_mark(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("source", "scores", "overrides", "said"),
+    ("source", "scores", "overrides", "message"),
     [
         ("embedded v1", [60.0, 61.0, 62.0], (), "other data"),
         ("hub", [60.0, 61.0], (), "fewer seeds (2 of 3)"),
@@ -62,20 +62,20 @@ def test_the_papers_value_stands_beside_ours_with_a_mark(tmp_path):
         ("hub", [60.0, 61.0, 62.0], ("train.limit_train=64",), "train.limit_train=64"),
     ],
 )
-def test_what_cannot_be_compared_says_why(tmp_path, source, scores, overrides, said):
+def test_the_reason_is_given_where_values_cannot_be_compared(tmp_path, source, scores, overrides, message):
     like_the_paper(tmp_path, scores, source, *overrides)
     (grid,) = built(tmp_path, paper_suite())
     text = markdown(grid)
-    assert "not comparable [a]" in text and said in text.partition("\n[a] ")[2].splitlines()[0]
+    assert "not comparable [a]" in text and message in text.partition("\n[a] ")[2].splitlines()[0]
 
 
-def test_the_number_of_epochs_is_no_setting_of_a_run_that_max_steps_ends(tmp_path):
+def test_the_number_of_epochs_is_ignored_where_max_steps_ends_a_run(tmp_path):
     like_the_paper(tmp_path, [60.0, 61.0, 62.0], "hub", "train.max_steps=3", "train.limit_eval=32")
-    said = markdown(built(tmp_path, paper_suite())[0]).partition("\n[a] ")[2].splitlines()[0]
-    assert "train.max_steps=3, not null" in said and "limit_eval=32, not null" in said and "epochs" not in said
+    message = markdown(built(tmp_path, paper_suite())[0]).partition("\n[a] ")[2].splitlines()[0]
+    assert "train.max_steps=3, not null" in message and "limit_eval=32, not null" in message and "epochs" not in message
 
 
-def test_published_code_without_runs_does_not_repeat_what_the_paper_prints(tmp_path):
+def test_published_code_without_runs_does_not_repeat_the_papers_values(tmp_path):
     code = plan.Settings(run={"method.alpha": 8})
     (block,) = paper_suite().cells
     suite = dataclasses.replace(paper_suite(), cells=[dataclasses.replace(block, as_published_code=code)])
@@ -92,7 +92,7 @@ def test_a_printed_spread_has_the_decimals_of_its_value(std, shown):
 
 
 @pytest.mark.parametrize("source", ["local", "hub"])
-def test_other_rows_than_those_of_the_release_are_other_data(tmp_path, source):
+def test_rows_that_differ_from_the_release_are_other_data(tmp_path, source):
     path = record(tmp_path, "method=lora", "model=roberta_base", "data=hub")
     changed(path, data={"source": source, "sha256": {}, "rows": {"train": 100, "validation": 1043}})
     assert "other data (train has 100 rows, 8551 in the release)" in markdown(built(tmp_path, paper_suite())[0])
@@ -101,13 +101,13 @@ def test_other_rows_than_those_of_the_release_are_other_data(tmp_path, source):
     assert "other data (validation has other rows than the release)" in markdown(built(tmp_path, paper_suite())[0])
 
 
-def test_another_rule_than_the_papers_is_not_comparable(tmp_path):
+def test_scores_by_another_rule_are_not_comparable(tmp_path):
     like_the_paper(tmp_path, [60.0, 61.0, 62.0])
     (grid,) = built(tmp_path, paper_suite(epoch="best"), epoch="last")
     assert "other selection rule" in markdown(grid)
 
 
-def test_a_run_started_for_a_suite_with_another_model_stands_in_its_table(tmp_path):
+def test_a_run_started_for_a_suite_with_another_model_appears_in_its_table(tmp_path):
     suite = paper_suite()
     (cell, *_) = plan.plan(suite, ["model=roberta_mini", "data=embedded"])
     path = record(tmp_path, "method=lora")
@@ -117,7 +117,7 @@ def test_a_run_started_for_a_suite_with_another_model_stands_in_its_table(tmp_pa
     assert built(tmp_path)[0].name != suite.name  # and without its suite in a table of its own
 
 
-def test_a_random_backbone_is_not_the_papers(tmp_path):
+def test_a_random_backbone_is_not_compared_with_the_paper(tmp_path):
     for seed in (1, 2, 3):
         path = record(tmp_path, "method=lora", "model=roberta_base", "data=hub", "model.random_init=true", seed=seed)
         changed(path, data={"source": "hub", "sha256": {}, "rows": {}})
@@ -125,18 +125,18 @@ def test_a_random_backbone_is_not_the_papers(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("total", "trainable", "said"), [(125.5e6, 1e6, False), (124.6e6, 124.6e6, False), (356e6, 1e6, True)]
+    ("total", "trainable", "message"), [(125.5e6, 1e6, False), (124.6e6, 124.6e6, False), (356e6, 1e6, True)]
 )
-def test_weights_of_another_size_are_not_the_papers_under_its_name_either(tmp_path, total, trainable, said):
+def test_weights_of_another_size_are_not_compared_under_the_same_name(tmp_path, total, trainable, message):
     for seed in (1, 2, 3):
         path = record(tmp_path, "method=lora", "model=roberta_base", "data=hub", seed=seed, last=60.0 + seed)
         params = {"total": int(total), "trainable": int(trainable)}
         changed(path, data={"source": "hub", "sha256": {}, "rows": {}}, params=params)
     text = markdown(built(tmp_path, paper_suite())[0])
-    assert ("other model size (355M parameters, roberta_base has 125M)" in text) is said
+    assert ("other model size (355M parameters, roberta_base has 125M)" in text) is message
 
 
-def test_seeds_are_those_that_have_the_score_that_is_shown(tmp_path):
+def test_seeds_are_counted_by_the_shown_score(tmp_path):
     like_the_paper(tmp_path, [60.0, 61.0, 62.0])
     path = next(tmp_path.glob("*-s2-*")) / "record.json"
     changed(path, scores={"validation": {"": {"accuracy": 80.0}}})
@@ -144,7 +144,7 @@ def test_seeds_are_those_that_have_the_score_that_is_shown(tmp_path):
     assert "n=2; the suite specifies 3 seeds." in markdown(grid) and "fewer seeds (2 of 3)" in markdown(grid)
 
 
-def test_the_rule_of_a_papers_numbers_may_be_another_than_the_tables(tmp_path):
+def test_a_paper_may_summarize_by_another_rule_than_the_table(tmp_path):
     like_the_paper(tmp_path, [60.0, 61.0, 62.0])
     suite = paper_suite(printed_epoch="best")
     assert "other selection rule (the last epoch, not the best)" in markdown(built(tmp_path, suite)[0])
@@ -155,14 +155,14 @@ def test_the_rule_of_a_papers_numbers_may_be_another_than_the_tables(tmp_path):
     assert "not comparable" not in rows["LoRA, roberta-base, published code"]
 
 
-def test_only_shown_runs_are_kept_out_of_the_other_tables(tmp_path):
+def test_only_shown_runs_are_left_out_of_other_tables(tmp_path):
     like_the_paper(tmp_path, [60.0, 61.0, 62.0])
     like_the_paper(tmp_path, [40.0], "hub", "train.lr=0.5")
     paper, other = built(tmp_path, paper_suite())
     assert "61.0 ± 1.0;" in markdown(paper) and " 40.00 |" in markdown(other)
 
 
-def test_a_run_started_for_a_cell_with_another_task_stands_in_the_column_of_its_own(tmp_path):
+def test_a_run_started_for_a_cell_with_another_task_appears_under_its_task(tmp_path):
     tasks = {"mrpc": {}, "rte": {}}
     suite = plan.Suite(name="own", title="Own", cells=[plan.Block(run={"method": ["lora", "full"]}, tasks=tasks)])
     for cell in plan.plan(suite, ["task=rte"]):
@@ -174,7 +174,7 @@ def test_a_run_started_for_a_cell_with_another_task_stands_in_the_column_of_its_
     assert {row[0]: row[2] for row in cells(grid)[1:]} == {"lora r=8": "66.00 (n=1)", "full": "66.00 (n=1)"}
 
 
-def test_each_rate_of_a_grid_has_a_row_and_holds_no_other(tmp_path):
+def test_each_rate_of_a_grid_has_its_row(tmp_path):
     rates = plan.Block(run={"task": "cola", "method": ["lora", "full"], "train.lr": [0.1, 0.2], "train.max_steps": 9})
     suite = plan.Suite(name="grid", title="Grid", cells=[rates])
     for method, rate, last in (("lora", 0.1, 41.0), ("lora", 0.2, 42.0), ("full", 0.2, 43.0), ("lora", 0.3, 44.0)):
@@ -188,7 +188,7 @@ def test_each_rate_of_a_grid_has_a_row_and_holds_no_other(tmp_path):
     assert [row[2] for row in cells(other)[1:]] == ["44.00 (n=1)"]
 
 
-def test_a_suites_runs_under_other_settings_are_told(tmp_path):
+def test_a_suites_runs_under_other_settings_are_reported(tmp_path):
     suite = plan.Suite(name="own", title="Own", cells=[plan.Block(run={"task": "cola", "method": ["lora", "full"]})])
     for cell in plan.plan(suite, ["train.max_steps=5"]):
         method = cell.run.to_dict()["method"]["_target_"].rpartition(".")[2].lower()

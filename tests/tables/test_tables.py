@@ -1,4 +1,4 @@
-"""Tables from records made by hand: closed-form means, settings apart, the paper beside ours, broken files named."""
+"""Tables from handmade records: closed-form means, settings kept apart, the paper next to ours, broken files named."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_mean_and_standard_deviation_over_seeds(tmp_path):
     ]
 
 
-def test_what_its_decimals_would_make_zero_of_is_shown_all_the_same():
+def test_a_value_that_would_round_to_zero_is_shown():
     assert [rounded(value, 3) for value in (0.0, 0.0004, -3.87e-6, 0.0006, 0.5)] == [
         "0.000", "4.0e-04", "-3.9e-06", "0.001", "0.500",
     ]  # fmt: skip
@@ -60,7 +60,7 @@ def test_embedded_and_real_rows_never_share_a_table(tmp_path):
     assert {grid.title for grid in built(tmp_path)} == {"roberta_mini on embedded v1", "roberta_mini on local"}
 
 
-def test_other_settings_are_rows_of_their_own(tmp_path):
+def test_other_settings_have_separate_rows(tmp_path):
     record(tmp_path, "method=lora")
     record(tmp_path, "method=lora", "train.lr=0.25", last=60.0)
     (grid,) = built(tmp_path)
@@ -71,7 +71,7 @@ def test_other_settings_are_rows_of_their_own(tmp_path):
     assert all("lr=" in label for label in labels)
 
 
-def test_the_best_epoch_is_at_hand_too(tmp_path):
+def test_the_best_epoch_is_available(tmp_path):
     record(tmp_path, "method=lora", last=50.0, best=55.0)
     (last,) = built(tmp_path)
     (best,) = built(tmp_path, epoch="best")
@@ -80,23 +80,23 @@ def test_the_best_epoch_is_at_hand_too(tmp_path):
     assert {line["epoch"]: float(line["mean"]) for line in lines} == {"last": 50.0, "best": 55.0}
 
 
-def test_every_metric_of_a_classifier_is_known_at_its_best_epoch(tmp_path):
+def test_a_classifier_has_every_metric_at_its_best_epoch(tmp_path):
     columns = [plan.Column(task="mrpc", metric=metric) for metric in ("accuracy", "f1")]
     block = plan.Block(run={"method": ["lora", "full"], "task": "mrpc"})
-    asked = plan.Suite(name="own", title="own", cells=[block], columns=columns, epoch="best")
+    requested = plan.Suite(name="own", title="own", cells=[block], columns=columns, epoch="best")
     last, best = {"accuracy": 70.0, "f1": 80.0}, {"accuracy": 75.0, "f1": 79.0}
     primary = {"metric": "accuracy", "split": "validation", "last": 70.0, "best": 75.0}
     scored = {"scores": {"validation": {"": last}}}
     path, _ = (record(tmp_path, f"method={method}", "task=mrpc", last=70.0, **scored) for method in ("lora", "full"))
     changed(path, primary=primary | {"best_scores": {"validation": best}})
-    (grid,) = built(tmp_path, asked)
+    (grid,) = built(tmp_path, requested)
     assert cells(grid)[1][2:] == ["75.00 (n=1)", "79.00 (n=1)"]
     changed(path, primary=primary)  # of an earlier version
-    (grid,) = built(tmp_path, asked)
+    (grid,) = built(tmp_path, requested)
     assert cells(grid)[1][2:] == ["75.00 (n=1)", DASH]
 
 
-def test_broken_and_foreign_records_are_named_and_left_out(tmp_path):
+def test_broken_and_unknown_records_are_named_and_skipped(tmp_path):
     record(tmp_path, "method=lora")
     paths = [record(tmp_path, "method=lora", seed=seed) for seed in range(2, 10)]
     paths[0].write_text(paths[0].read_text()[:-20])
@@ -107,12 +107,12 @@ def test_broken_and_foreign_records_are_named_and_left_out(tmp_path):
     paths[5].write_bytes(b"\xff\xfe")
     changed(paths[6], cost={"train_s": "fast"})
     changed(paths[7], cost={"cpu_s": 1e300})
-    found = collect([tmp_path])
-    assert len(found.records) == 1 and len(found.broken) == 8
-    assert all(any(str(path) in line for line in found.broken) for path in paths)
+    collection = collect([tmp_path])
+    assert len(collection.records) == 1 and len(collection.broken) == 8
+    assert all(any(str(path) in line for line in collection.broken) for path in paths)
 
 
-def test_a_run_without_a_result_is_told_and_not_averaged(tmp_path):
+def test_a_run_without_a_result_is_reported_and_not_averaged(tmp_path):
     record(tmp_path, "method=lora", seed=1)
     path = record(tmp_path, "method=lora", seed=2)
     changed(path, status="oom", scores={}, primary={}, error="out of memory")
@@ -120,7 +120,7 @@ def test_a_run_without_a_result_is_told_and_not_averaged(tmp_path):
     assert cells(grid)[1][2] == "50.00 (n=1); oom (n=1)"
 
 
-def test_a_run_without_a_result_alone_is_a_row_too(tmp_path):
+def test_a_lone_run_without_a_result_has_a_row(tmp_path):
     path = record(tmp_path, "method=lora")
     changed(path, status="oom", scores={}, primary={}, params={}, error="out of memory")
     (grid,) = built(tmp_path)
@@ -128,23 +128,23 @@ def test_a_run_without_a_result_alone_is_a_row_too(tmp_path):
     assert [r.error for row in grid.rows for place in row.places.values() for r in place.ended] == ["out of memory"]
 
 
-def test_of_several_records_of_one_run_the_last_finished_is_taken_and_the_others_named(tmp_path):
+def test_the_last_finished_record_of_a_run_is_used_and_the_others_named(tmp_path):
     for name, finished, last in (("a", "2026-02", 50.0), ("b", "2026-03", 60.0), ("c", "2026-01", 70.0)):
         changed(record(tmp_path, "method=lora", last=last, run_id=name), finished=finished)
     changed(record(tmp_path, "method=lora", last=80.0, run_id="d"), finished="2026-04", key="another")
-    found = collect([tmp_path])
-    assert [r.primary["last"] for r in found.records] == [80.0]
-    assert {line.split(": ")[1] for line in found.broken} == {str(tmp_path / name) for name in "abc"}
+    collection = collect([tmp_path])
+    assert [r.primary["last"] for r in collection.records] == [80.0]
+    assert {line.split(": ")[1] for line in collection.broken} == {str(tmp_path / name) for name in "abc"}
 
 
-def test_of_one_key_the_first_folder_is_taken(tmp_path):
+def test_the_first_folder_of_a_key_is_used(tmp_path):
     record(tmp_path / "a", "method=lora", last=50.0)
     record(tmp_path / "b", "method=lora", last=60.0)
-    found = collect([tmp_path / "a", tmp_path / "b"])
-    assert [r.primary["last"] for r in found.records] == [50.0]
+    collection = collect([tmp_path / "a", tmp_path / "b"])
+    assert [r.primary["last"] for r in collection.records] == [50.0]
 
 
-def test_without_a_paper_a_suites_table_holds_its_own_setting_alone(tmp_path):
+def test_a_suites_table_without_a_paper_holds_only_its_setting(tmp_path):
     block = plan.Block(run={"method": ["lora", "full"], "train.max_steps": 9})
     suite = plan.Suite(name="own", title="own", cells=[block])
     record(tmp_path, "method=lora", "train.max_steps=9", last=41.0)
@@ -157,7 +157,7 @@ def test_without_a_paper_a_suites_table_holds_its_own_setting_alone(tmp_path):
     assert [row[2] for row in cells(other)[1:]] == ["60.00 (n=1)"]
 
 
-def test_a_task_without_any_run_is_no_column_but_a_note(tmp_path):
+def test_a_task_without_runs_has_a_note_instead_of_a_column(tmp_path):
     suite = plan.Suite(name="own", title="own", cells=[plan.Block(run={"method": ["lora", "full"]}, tasks=TWO)])
     for method in ("lora", "full"):
         record(tmp_path, f"method={method}")
@@ -166,7 +166,7 @@ def test_a_task_without_any_run_is_no_column_but_a_note(tmp_path):
 
 
 def with_predictions(path: Path, right: int, of: int = 400) -> None:
-    """Predictions of a two-class task beside a record, the first `right` of them right."""
+    """Predictions of a two-class task next to a record, the first `right` of them right."""
     rows = [{"id": str(i), "prediction": int(i < right), "label": 1} for i in range(of)]
     with gzip.open(path.parent / "predictions-validation.jsonl.gz", "wt") as stream:
         stream.writelines(json.dumps(row) + "\n" for row in rows)
@@ -177,7 +177,7 @@ def compared(folder: Path, out: Path, capsys) -> str:
     return capsys.readouterr().out
 
 
-def test_bold_only_where_a_difference_holds(tmp_path, capsys):
+def test_bold_only_for_significant_differences(tmp_path, capsys):
     runs = tmp_path / "runs"
     for seed in (1, 2, 3):
         for method, right in (("lora", 300), ("rosa", 340 + seed), ("full", 301 + seed), ("meft", 220 + seed)):
@@ -193,7 +193,7 @@ def test_bold_only_where_a_difference_holds(tmp_path, capsys):
     assert "**" not in compared(runs, tmp_path / "elsewhere", capsys)
 
 
-def test_a_comparison_is_not_believed_beside_other_scores(tmp_path, capsys):
+def test_a_comparison_of_other_scores_is_ignored(tmp_path, capsys):
     runs, out = tmp_path / "runs", tmp_path / "out"
     for seed in (1, 2, 3):
         for method, right in (("lora", 20), ("rosa", 34 + seed)):
@@ -203,10 +203,10 @@ def test_a_comparison_is_not_believed_beside_other_scores(tmp_path, capsys):
     for path in runs.glob("*lora*/record.json"):
         value = json.loads(path.read_text())
         changed(path, scores={"validation": {"": {"accuracy": 99.0}}}, primary=value["primary"] | {"last": 99.0})
-    for said in ("the predictions do not give the scores", "the cached comparison does not match"):
+    for message in ("the predictions do not give the scores", "the cached comparison does not match"):
         assert tables.main(["--runs", str(runs), "--out", str(out), "--baseline", "lora", "--no-plots"]) == EXIT_DONE
-        told = capsys.readouterr()
-        assert "**" not in told.out and said in told.err
+        output = capsys.readouterr()
+        assert "**" not in output.out and message in output.err
         for path in runs.glob("*/predictions*"):
             path.unlink()
     path = next(runs.glob("*rosa*/record.json"))
@@ -215,7 +215,7 @@ def test_a_comparison_is_not_believed_beside_other_scores(tmp_path, capsys):
     assert "predictions-validation.jsonl.gz is missing" in capsys.readouterr().err
 
 
-def test_the_file_of_a_part_of_a_split_is_the_whole_splits():
+def test_a_part_of_a_split_uses_the_file_of_the_split():
     from rosa_bench.tables.against_baseline import file_split
 
     assert [file_split(s) for s in ("test_unseen", "test", "validation_matched")] == [
@@ -236,18 +236,18 @@ def test_written_files_hold_the_same_places(tmp_path, capsys):
     assert "1 table of 1 record" in capsys.readouterr().out
 
 
-def test_without_records_it_says_what_to_do(tmp_path, capsys):
+def test_without_records_a_hint_is_printed(tmp_path, capsys):
     assert tables.main(["--runs", str(tmp_path), "--out", str(tmp_path / "out")]) == EXIT_USAGE
     assert "create one with: make run" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
-def test_rows_are_in_the_order_of_their_ranks(tmp_path):
+def test_rows_are_ordered_by_rank(tmp_path):
     for rank in (2, 16, 128):
         record(tmp_path, "method=lora", f"method.rank={rank}")
     assert [row.label for row in built(tmp_path)[0].rows] == ["lora r=2", "lora r=16", "lora r=128"]
 
 
-def test_of_several_baselines_the_one_that_is_meant_is_named(tmp_path, capsys):
+def test_one_of_several_baselines_can_be_named(tmp_path, capsys):
     runs = tmp_path / "runs"
     for rank, right in ((1, 20), (4, 21)):
         path = record(runs, "method=lora", f"method.rank={rank}", "task=rte", last=100 * right / 40)
@@ -255,7 +255,7 @@ def test_of_several_baselines_the_one_that_is_meant_is_named(tmp_path, capsys):
     assert "Bold: better than lora r=1; " in compared(runs, tmp_path / "out", capsys)
 
 
-def test_a_baseline_that_no_table_has_is_wrong_usage(tmp_path, capsys):
+def test_an_unknown_baseline_is_a_usage_error(tmp_path, capsys):
     record(tmp_path / "runs", "method=lora", best=55.0)
     arguments = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out"), "--no-plots", "--baseline"]
     assert tables.main([*arguments, "lroa"]) == EXIT_USAGE and "did you mean lora" in capsys.readouterr().err
@@ -263,7 +263,7 @@ def test_a_baseline_that_no_table_has_is_wrong_usage(tmp_path, capsys):
     assert "reports the best epoch" in capsys.readouterr().err
 
 
-def test_latex_escapes_what_it_must():
+def test_latex_special_characters_are_escaped():
     assert escaped("[x]*") == "{[}x]{*}"  # at the start of a row they would be read with the line break before it
     assert escaped(r"50 % a_b & c\d ± –") == r"50 \% a\_b \& c\textbackslash{}d $\pm$ --"
 
@@ -279,7 +279,7 @@ def test_a_label_names_ranks_and_a_note_the_scoring(tmp_path):
     assert grid.rows[0].label == "dylora r=1-8" and "e2e uses the scoring convention official." in markdown(grid)
 
 
-def test_the_rules_of_metrics_agree_with_the_tasks():
+def test_metric_rules_agree_with_the_tasks():
     for name in ("cola", "stsb", "rte", "e2e", "synthetic"):
         task = compose([f"task={name}"]).task
         assert traits(task.primary)[1] == task.higher_is_better
@@ -302,7 +302,7 @@ def test_many_records_are_rendered_in_time(tmp_path, capsys):
     assert "100000 records" in capsys.readouterr().out
 
 
-def test_one_suites_table_alone(tmp_path, capsys):
+def test_only_the_table_of_one_suite(tmp_path, capsys):
     runs, out = tmp_path / "runs", tmp_path / "out"
     for rank in (1, 2):
         record(runs, "method=lora", f"method.rank={rank}")
@@ -331,7 +331,7 @@ def test_one_suites_table_alone(tmp_path, capsys):
         (("method=bitfit",), "bitfit"),
     ],
 )
-def test_a_label_names_what_sets_the_size(overrides, label):
+def test_a_label_names_the_settings_of_size(overrides, label):
     run = compose([*overrides, "tracker=none"])
     assert method_label(run.to_dict(), run_key.method_name(run)) == label
 
