@@ -23,7 +23,7 @@ from rosa_bench.suite.clusters import Share, Worker, make_executor, options_of
 from rosa_bench.suite.plan import Cell, Suite, estimate, load, plan
 from rosa_bench.suite.scheduler import Board, Fleet, failed_so_far
 from rosa_bench.system import hub
-from rosa_bench.system.console import complain, plain_os, tell, warn
+from rosa_bench.system.console import complain, counted, plain_os, tell, warn
 from rosa_bench.system.signals import as_keyboard_interrupt, command
 
 
@@ -32,24 +32,24 @@ def with_input(cells: Sequence[Cell]) -> tuple[list[Cell], list[str]]:
 
     Raises UsageError if no cell is left.
     """
-    able, lines = [], []
-    lacking: UsageError | None = None
+    available, lines = [], []
+    last: UsageError | None = None
     for cell in cells:
         try:
             cell.plain_key  # noqa: B018 - reads what identifies rows and weights
             if cell.source is not None:
                 cell.source.plain_key  # noqa: B018
         except UsageError as error:
-            lacking = error
+            last = error
             lines.append(f"  {'no input':12}{run_name(cell.run)}: {error}")
         else:
-            able.append(cell)
-    if lacking is not None and not able:
-        raise lacking
-    return able, lines
+            available.append(cell)
+    if last is not None and not available:
+        raise last
+    return available, lines
 
 
-def summary(cells: Sequence[Cell], reasons: Mapping[str, str], lacking: Sequence[str] = ()) -> str:
+def summary(cells: Sequence[Cell], reasons: Mapping[str, str], without_input: Sequence[str] = ()) -> str:
     """Seconds per method, and each unfinished cell with its reason, from its record or else from `reasons`."""
     spent: dict[str, list[float]] = {}
     failed = []
@@ -66,7 +66,7 @@ def summary(cells: Sequence[Cell], reasons: Mapping[str, str], lacking: Sequence
                 status, error = "cannot run", blocked_by(cell)
             error = error or reasons.get(cell.id, "")
             failed.append(f"  {status:12}{cell.name}: {' '.join(error.split())[:200]}".rstrip(": "))
-    failed += lacking
+    failed += without_input
     lines = [f"  {method:8}{len(times):4} done  {sum(times):9.1f} s" for method, times in sorted(spent.items())]
     return "\n".join([*lines, *([f"{len(failed)} not done:", *failed] if failed else [])])
 
@@ -74,11 +74,11 @@ def summary(cells: Sequence[Cell], reasons: Mapping[str, str], lacking: Sequence
 def blocked_by(cell: Cell) -> str:
     """What a waiting cell waits for, as a phrase."""
     if cell.source is not None and cell.source.state != "done":
-        why = "failed" if cell.source.state == "failed" else "is not done"
-        return f"starts from {cell.source.name}, which {why}"
+        outcome = "failed" if cell.source.state == "failed" else "is not done"
+        return f"starts from {cell.source.name}, which {outcome}"
     if unsettled := cell.unsettled:
-        return f"{len(unsettled)} runs of its learning-rate search are not done"
-    return "no learning rate of its search has a score"
+        return f"its learning-rate search has {counted(len(unsettled), 'unfinished run')}"
+    return "its learning-rate search has no score"
 
 
 def matches(cell: Cell, pattern: str) -> bool:
@@ -95,7 +95,7 @@ def missing_hub(cells: Sequence[Cell]) -> str | None:
     """A message if cells need a hub that does not answer, else None."""
     if not any(cell.run.needs_hub for cell in cells) or (reason := hub.unreachable()) is None:
         return None
-    return f"{reason}: only cached files can be used; other ways: model.path=FOLDER, data=local data.dir=FOLDER"
+    return f"{reason}: only cached files can be used; otherwise set model.path=FOLDER, data=local data.dir=FOLDER"
 
 
 def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -103,17 +103,19 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m rosa_bench.suite", description=__doc__)
     parser.add_argument("name", help="one of: " + ", ".join(config.choices("suite")))
     parser.add_argument("overrides", nargs="*", help="key=value for every cell, e.g. output_dir=DIR")
-    parser.add_argument("--jobs", type=positive, metavar="N", help="cells at a time (default 1; with --gpus no limit)")
+    parser.add_argument("--jobs", type=positive, metavar="N", help="cells at a time (default 1; unlimited with --gpus)")
     parser.add_argument("--gpus", type=cards, metavar="all|0,1", help="the GPUs to use; each cell gets one of them")
     parser.add_argument(
-        "--per-gpu", type=per_gpu, default="auto", metavar="auto|N", help="cells on a GPU; auto: as its memory allows"
+        "--per-gpu", type=per_gpu, default="auto", metavar="auto|N", help="cells per GPU; auto: as many as fit"
     )
     parser.add_argument("--cluster", choices=["local", "slurm"], default="local")
-    parser.add_argument("--workers", type=positive, metavar="N", help="Slurm jobs that take cells until none is left")
+    parser.add_argument("--workers", type=positive, metavar="N", help="Slurm jobs that run cells until none is left")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a submitit parameter")
-    parser.add_argument("--dry-run", action="store_true", help="list the cells and the estimate, run nothing")
+    parser.add_argument("--dry-run", action="store_true", help="list the cells and the estimate without running")
     parser.add_argument("--only", metavar="PATTERN", help="cells whose run id or overrides match, e.g. '*rosa*'")
-    parser.add_argument("--published-code", action="store_true", help="the authors' code's settings, not the paper's")
+    parser.add_argument(
+        "--published-code", action="store_true", help="settings of the authors' code instead of the paper's"
+    )
     parser.add_argument("--retry-failed", action="store_true", help="run failed cells again")
     args = parser.parse_intermixed_args(argv)
     if args.per_gpu != "auto" and args.gpus is None:
@@ -121,14 +123,14 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     if args.workers and args.cluster != "slurm":
         parser.error("--workers needs --cluster slurm; on this machine use --jobs or --gpus")
     if args.gpus and args.cluster == "slurm" and not args.workers:
-        parser.error("--gpus chooses among the cards of a machine: leave it out, or add --workers N")
+        parser.error("--gpus selects cards of one machine; remove it or add --workers N")
     return args
 
 
 def positive(text: str) -> int:
     """Parse a number of jobs. Raises ValueError for other strings, as argparse expects."""
     if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
     return number
 
 
@@ -140,7 +142,7 @@ def per_gpu(text: str) -> int | Literal["auto"]:
 def cards(text: str) -> str:
     """Parse card positions, or all. Raises ArgumentTypeError for other strings."""
     if not re.fullmatch(r"all|[0-9]+(,[0-9]+)*", text):
-        raise argparse.ArgumentTypeError(f"{text} is neither all nor numbers of cards such as 0,1")
+        raise argparse.ArgumentTypeError(f"expected all or card numbers such as 0,1 instead of {text}")
     return text
 
 
@@ -164,14 +166,14 @@ def planned(suite: Suite, args: argparse.Namespace) -> list[Cell]:
     """Cells selected by the command line. Raises UsageError if there are none."""
     cells = plan(suite, args.overrides, args.published_code)
     if not cells:
-        raise UsageError(f"suite {args.name} knows no published code that differs from its paper")
+        raise UsageError(f"no settings of suite {args.name} differ between the paper and the published code")
     if args.only:
-        wanted = {cell.id for cell in cells if matches(cell, args.only)}
-        if not wanted:
+        selected = {cell.id for cell in cells if matches(cell, args.only)}
+        if not selected:
             raise UsageError(f"--only {args.only} matches no cell of {args.name}")
-        needed = [other for cell in cells if cell.id in wanted for other in (*cell.sources, *cell.candidates)]
-        wanted |= {other.id for other in needed if other.state != "done"}
-        cells = [cell for cell in cells if cell.id in wanted]
+        needed = [other for cell in cells if cell.id in selected for other in (*cell.sources, *cell.candidates)]
+        selected |= {other.id for other in needed if other.state != "done"}
+        cells = [cell for cell in cells if cell.id in selected]
     return cells
 
 
@@ -193,12 +195,12 @@ def board_for(args: argparse.Namespace, cells: Sequence[Cell], output: Path, kno
 def run_suite(args: argparse.Namespace) -> int:
     """Plan the cells, run them and print a summary."""
     suite = load(args.name)
-    cells, lacking = with_input(planned(suite, args))
+    cells, without_input = with_input(planned(suite, args))
     output = Path(cells[0].run.output_dir)
     states = [cell.state for cell in cells]
     counts = "  ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
-    missing = f"  {len(lacking)} without input" if lacking else ""
-    tell(f"{suite.title}: {len(cells) + len(lacking)} cells: {counts}{missing}")
+    missing = f"  {len(without_input)} without input" if without_input else ""
+    tell(f"{suite.title}: {counted(len(cells) + len(without_input), 'cell')}: {counts}{missing}")
     pending = [cell for cell, state in zip(cells, states, strict=True) if state not in ("done", "skipped")]
     known = collect([output]).records if pending else []
     if pending:
@@ -207,15 +209,16 @@ def run_suite(args: argparse.Namespace) -> int:
             tell(line)
     if args.dry_run:
         listed = (f"  {state:10}{cell.name}{cell.origin}" for cell, state in zip(cells, states, strict=True))
-        tell("\n".join([*listed, *lacking]))
+        tell("\n".join([*listed, *without_input]))
         return EXIT_DONE
     reasons: dict[str, str] = {}
     if pending:
         board = board_for(args, cells, output, known)
         board.run()
         reasons = board.reasons
-    tell(summary(cells, reasons, lacking))
-    return EXIT_DONE if not lacking and all(cell.state in ("done", "skipped") for cell in cells) else EXIT_FAILED
+    tell(summary(cells, reasons, without_input))
+    finished = not without_input and all(cell.state in ("done", "skipped") for cell in cells)
+    return EXIT_DONE if finished else EXIT_FAILED
 
 
 if __name__ == "__main__":

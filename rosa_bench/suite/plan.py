@@ -27,6 +27,7 @@ from rosa_bench.records.start import kept_weights
 from rosa_bench.suite.claims import Claim
 from rosa_bench.suite.search import TAG, Search, beyond
 from rosa_bench.suite.worker import as_job, cell_code
+from rosa_bench.system.console import counted
 from rosa_bench.system.locks import held
 
 State = Literal["done", "failed", "elsewhere", "waiting", "skipped", "pending"]
@@ -301,13 +302,13 @@ def plan(suite: Suite, more: Sequence[str] = (), published_code: bool = False) -
             if any(override.startswith("start=") for override in more):
                 start = None
             for overrides in expand(combined):
-                asked = compose(overrides)
-                run = tagged(compose([*overrides, *more]) if more else asked, suite, asked)
+                defined = compose(overrides)
+                run = tagged(compose([*overrides, *more]) if more else defined, suite, defined)
                 rates = () if any(text.startswith("train.lr=") for text in more) else tuple(block.search)
                 cell = Cell((*overrides, *more), run, block, published_code, start=start, rates=rates)
-                found = cells.setdefault(cell.id, cell)
-                if block not in (found.block, *found.also):
-                    cells[cell.id] = replace(found, also=(*found.also, block))
+                first = cells.setdefault(cell.id, cell)
+                if block not in (first.block, *first.also):
+                    cells[cell.id] = replace(first, also=(*first.also, block))
     ordered = sorted(
         linked(list(cells.values())),
         key=lambda cell: suite.seeds.index(cell.run.seed) if cell.run.seed in suite.seeds else 0,
@@ -328,15 +329,15 @@ def with_searches(cells: Sequence[Cell], suite: Suite, compose: Callable[..., co
         keys = {text.partition("=")[0] for text in cell.overrides}
         at = [f"{key}={_text(value)}" for key, value in suite.tuning.at.items() if key in keys]
         own = [*at, f"task.tune_share={suite.tuning.tune_share}", f"train.lr={rate}"]
-        made = []
+        runs = []
         for seed in suite.tuning.seeds:
             overrides = (*cell.overrides, *own, f"seed={seed}")
             run = compose(list(overrides))
             tags = [*run.tracker.tags, f"suite:{suite.name}", f"{TAG}{tag or cell_name(run.to_dict())}"]
             run = replace(run, tracker=replace(run.tracker, tags=tags if suite.name else run.tracker.tags))
             candidate = Cell(overrides, run, cell.block, cell.published_code, search=of)
-            made.append(tuning.setdefault(candidate.id, candidate))
-        return made
+            runs.append(tuning.setdefault(candidate.id, candidate))
+        return runs
 
     def searching(cell: Cell) -> tuple[Search, str]:
         rates = sorted(cell.rates)
@@ -367,18 +368,18 @@ def linked(cells: Sequence[Cell]) -> list[Cell]:
         UsageError: if a cell's `start` matches no other cell or several, or if cells start from each other in a cycle.
     """
     sources = {cell.id: _source(cell, cells) for cell in cells if cell.start is not None}
-    wanted = {source.id for source in sources.values()}
-    made: dict[str, Cell] = {}
+    source_ids = {source.id for source in sources.values()}
+    linked_cells: dict[str, Cell] = {}
 
     def link(cell: Cell, above: tuple[str, ...]) -> Cell:
         if cell.id in above:
             raise UsageError(f"start={cell.start}: {run_name(cell.run)} would start from itself")
-        if cell.id not in made:
+        if cell.id not in linked_cells:
             source = link(sources[cell.id], (*above, cell.id)) if cell.id in sources else None
-            is_source = cell.id in wanted
+            is_source = cell.id in source_ids
             run = replace(cell.run, save="adapter") if is_source and cell.run.save == "none" else cell.run
-            made[cell.id] = replace(cell, run=run, source=source, is_source=is_source)
-        return made[cell.id]
+            linked_cells[cell.id] = replace(cell, run=run, source=source, is_source=is_source)
+        return linked_cells[cell.id]
 
     return [link(cell, ()) for cell in cells]
 
@@ -388,29 +389,28 @@ def _source(cell: Cell, cells: Sequence[Cell]) -> Cell:
     start = cell.start or {}
     texts = {f"{key}={_text(value)}" for key, value in start.items()}
     free = {key.partition(".")[0] for key in start}
-    fitting = [
+    matching = [
         other
         for other in cells
         if other.id != cell.id
         and texts <= set(other.overrides)
         and all(getattr(other.run, part) == getattr(cell.run, part) for part in {"seed", "model", "method"} - free)
     ]
-    if len(fitting) != 1:
-        names = ", ".join(sorted({run_name(other.run) for other in fitting}))
-        asked = " ".join(sorted(texts))
-        found = f"fits {len(fitting)} cells ({names}); add overrides" if fitting else "fits no cell of the suite"
-        raise UsageError(f"start={{{asked}}} of {run_name(cell.run)} {found}")
-    return fitting[0]
+    if len(matching) != 1:
+        names = ", ".join(sorted({run_name(other.run) for other in matching}))
+        fault = f"matches {len(matching)} cells ({names}); add overrides" if names else "matches no cell of the suite"
+        raise UsageError(f"start={{{' '.join(sorted(texts))}}} of {run_name(cell.run)} {fault}")
+    return matching[0]
 
 
-def tagged(run: config.Run, suite: Suite, asked: config.Run) -> config.Run:
+def tagged(run: config.Run, suite: Suite, defined: config.Run) -> config.Run:
     """Tag the run with its suite and cell name, by which trackers and tables find it.
 
-    `asked` is the cell as defined in the suite, before command-line overrides.
+    `defined` is the cell as defined in the suite, before command-line overrides.
     """
     if not suite.name:
         return run
-    cell = f"cell:{cell_name(asked.to_dict())}"
+    cell = f"cell:{cell_name(defined.to_dict())}"
     tags = [*run.tracker.tags, f"suite:{suite.name}", cell]
     return replace(run, tracker=replace(run.tracker, tags=tags))
 
@@ -433,8 +433,9 @@ class Estimate:
 
     def __str__(self) -> str:
         if self.seconds is None:
-            return "no estimate yet: no cell has been finished on these models"
-        return f"about {duration(self.seconds)} of one process{self.memory} (from {self.neighbours} finished cells)"
+            return "no estimate yet: no cell on these models has finished"
+        cells = counted(self.neighbours, "finished cell")
+        return f"about {duration(self.seconds)} of one process{self.memory} (from {cells})"
 
     @property
     def memory(self) -> str:

@@ -16,7 +16,7 @@ from rosa_bench.records.record import Record, write_record
 from rosa_bench.suite.cards import Card, Placement
 from rosa_bench.suite.plan import Cell, State, device_peak, duration, estimate
 from rosa_bench.suite.search import SETTLED
-from rosa_bench.system.console import tell, warn
+from rosa_bench.system.console import counted, tell, warn
 from rosa_bench.system.locks import claimed, held
 
 POLL_S = 0.2
@@ -152,7 +152,7 @@ class Board:
         too_large = state == "failed" and record is not None and record.status == "oom"
         self.placement.release(cell.id, too_large)
         if too_large and record is not None and cell.id not in self.short_of_memory:
-            warn(f"  {cell.name} ran out of memory; it runs once more, without others on its card")
+            warn(f"  {cell.name} ran out of memory; it is repeated once, alone on a card")
             self.short_of_memory.add(cell.id)
             self.again[cell.id] = record.started
             self.waiting.append(cell)
@@ -169,8 +169,8 @@ class Board:
         if running and not _marked_killed(cell):
             self.waiting.append(cell)
             return "elsewhere"
-        self.reasons[cell.id] = _said(Path(job.paths.stderr))
-        warn(f"  {cell.name} ended without a result; {job.paths.stderr} may say why")
+        self.reasons[cell.id] = _explanation(Path(job.paths.stderr))
+        warn(f"  {cell.name} ended without a result; see {job.paths.stderr}")
         return "failed"
 
     def _stop(self) -> None:
@@ -200,9 +200,9 @@ class Board:
         left = [cell for cell in self.cells if cell in self.waiting or cell.id in self.running]
         rest = estimate(left, list(self.known.values()))
         jobs = self._at_once()
-        told = f"  (about {duration(rest.seconds / jobs)} left{rest.memory})" if left and rest.seconds else ""
+        left_text = f"  (about {duration(rest.seconds / jobs)} left{rest.memory})" if left and rest.seconds else ""
         cards = "" if self.placement is None else f"  {self.placement}"
-        tell(f"[{time.strftime('%H:%M:%S')}] {line}{told}{cards}")
+        tell(f"[{time.strftime('%H:%M:%S')}] {line}{left_text}{cards}")
 
     def _at_once(self) -> int:
         """Number of cells that run at a time."""
@@ -257,7 +257,7 @@ class Fleet(Board):
                 break
             self.live.append(job)
             self.running = {job.job_id: (self.worker, job) for job in self.live}
-        tell(f"  {len(self.live)} workers: jobs {', '.join(job.job_id for job in self.live)}")
+        tell(f"  {counted(len(self.live), 'worker')}: jobs {', '.join(job.job_id for job in self.live)}")
         return True
 
     def _collect(self) -> None:
@@ -266,8 +266,8 @@ class Fleet(Board):
                 self.live.remove(job)
                 code = _code(job)
                 if code != EXIT_DONE:
-                    what = "could not run every cell" if code == EXIT_FAILED else "ended early"
-                    warn(f"  worker {job.job_id} {what}; {job.paths.stderr} may say why")
+                    outcome = "could not run every cell" if code == EXIT_FAILED else "ended early"
+                    warn(f"  worker {job.job_id} {outcome}; see {job.paths.stderr}")
                 _forget(job, None if code == EXIT_DONE else f"{job.job_id}_*.pkl")
         self.running = {job.job_id: (self.worker, job) for job in self.live}
 
@@ -302,8 +302,8 @@ def _without_signals() -> Iterator[None]:
 def _plain(error: BaseException) -> str:
     """sbatch's error as one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = next((line for line in lines if line.startswith("sbatch: error:")), lines[-1] if lines else repr(error))
-    return said.removeprefix("sbatch: error: ")[:200]
+    message = next((line for line in lines if line.startswith("sbatch: error:")), lines[-1] if lines else repr(error))
+    return message.removeprefix("sbatch: error: ")[:200]
 
 
 def _code(job: Any) -> int | None:
@@ -314,7 +314,7 @@ def _code(job: Any) -> int | None:
         return None
 
 
-def _said(path: Path) -> str:
+def _explanation(path: Path) -> str:
     """The last explanation that a process wrote to standard error; empty if there is none."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -330,7 +330,7 @@ def _marked_killed(cell: Cell) -> bool:
             record = cell.record
             if record is None or record.status != "running":
                 return False
-            record.status, record.error = "failed", "the process was killed, as a system does that runs out of memory"
+            record.status, record.error = "failed", "the process was killed, probably because memory ran out"
             write_record(cell.folder, record)
     except UsageError:
         return False

@@ -212,7 +212,7 @@ def test_out_of_memory_is_repeated_once_alone(board, capsys):
     assert made.turn() == [1, 2, 3]
     made.end(2, "oom")
     assert made.turn() == [1, 3] and made.whole.states[made.whole.cells[1].id] == "failed"
-    assert "once more" in capsys.readouterr().err
+    assert "repeated once" in capsys.readouterr().err
     made.end(1, "done")
     assert made.turn() == [3, 4]  # two at a time from now on; the one that failed waits for an empty card
     made.end(3, "done")
@@ -261,13 +261,13 @@ def test_usage_of_cards(driver, capsys, tmp_path):
     driver(2)
     assert suite.main([*wanted, "--gpus", "5"]) == EXIT_USAGE and "no card 5" in capsys.readouterr().err
     for arguments, message in [
-        (["--gpus", "first"], "first is neither all nor"),
-        (["--gpus", "0,"], "0, is neither all nor"),
+        (["--gpus", "first"], "instead of first"),
+        (["--gpus", "0,"], "instead of 0,"),
         (["--per-gpu", "2"], "needs --gpus"),
-        (["--gpus", "all", "--per-gpu", "0"], "0 is not 1 or more"),
+        (["--gpus", "all", "--per-gpu", "0"], "0 is less than 1"),
         (["--workers", "2"], "needs --cluster slurm"),
         (["--cluster", "slurm", "--gpus", "all"], "--workers"),
-        (["--jobs", "0"], "0 is not 1 or more"),
+        (["--jobs", "0"], "0 is less than 1"),
     ]:
         with pytest.raises(SystemExit) as ended:
             suite.main([*wanted, *arguments])

@@ -44,8 +44,8 @@ def test_the_papers_suites_start_from_mnli():
 
 def test_a_start_that_matches_no_cell_or_several_or_itself_is_one_line():
     wrong = [
-        ([{"task": "rte", "start": {"task": "mnli"}}], "fits no cell"),
-        ([{"task": "mnli", "train.lr": [1e-3, 1e-4]}, {"task": "rte", "start": {"task": "mnli"}}], "fits 2 cells"),
+        ([{"task": "rte", "start": {"task": "mnli"}}], "matches no cell"),
+        ([{"task": "mnli", "train.lr": [1e-3, 1e-4]}, {"task": "rte", "start": {"task": "mnli"}}], "matches 2 cells"),
         ([{"task": "rte", "start": {"task": "mrpc"}}, {"task": "mrpc", "start": {"task": "rte"}}], "from itself"),
     ]
     for cells, message in wrong:

@@ -163,7 +163,7 @@ def test_a_cell_that_cannot_run_is_listed_with_exit_1(tmp_path):
     wanted = command(tmp_path, "smoke", "--only", "*task=cola method=lora*")
     done = subprocess.run([*wanted, "train.precision=fp16"], capture_output=True, text=True, timeout=120)
     assert done.returncode == EXIT_FAILED and "1 not done" in done.stdout and "Traceback" not in done.stderr
-    log = Path(re.search(r"result; (\S+) may say why", done.stderr)[1])
+    log = Path(re.search(r"result; see (\S+)", done.stderr)[1])
     assert "fp16 needs a GPU" in log.read_text() and "fp16 needs a GPU" in done.stdout
 
 
@@ -195,7 +195,7 @@ def test_usage(tmp_path, capsys, monkeypatch, attempts):
         assert done.returncode == EXIT_USAGE and message in done.stderr
         assert "Traceback" not in done.stderr
     local = ["lora_table14", "data=local", f"data.dir={tmp_path}"]
-    wrong = [(local, "is missing"), (["smoke", "--published-code"], "no published code")]
+    wrong = [(local, "is missing"), (["smoke", "--published-code"], "no settings of suite smoke differ")]
     for arguments, message in wrong:  # in this process, as starting one takes seconds
         assert suite.main([*arguments, "--dry-run"]) == EXIT_USAGE and message in capsys.readouterr().err
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

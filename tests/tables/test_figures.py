@@ -107,7 +107,7 @@ def truncated(seed, last, rank=8, **scores):
     return record(seed=seed, last=last, rank=rank, **more)
 
 
-def test_a_model_that_was_truncated_has_a_line_of_its_own(tmp_path):
+def test_a_truncated_model_has_a_separate_line(tmp_path):
     ranks = [record(seed=s, rank=r, last=40.0 + r + s) for s in (1, 2) for r in (1, 2)]
     cut = [truncated(s, 50.0 + s, r1=30.0, r2=35.0) for s in (1, 2)]
     panel = rank_panel(groups(tmp_path, *ranks, *cut))
@@ -128,7 +128,7 @@ def test_ranks_whose_learning_rate_a_search_chose_share_a_curve(tmp_path):
     assert lines(rank_panel(groups(tmp_path / "tuned", *runs))) == {"lora": [(1, (41.0,)), (4, (44.0,))]}
 
 
-def test_runs_of_a_search_are_in_no_figure(tmp_path):
+def test_runs_of_a_search_are_left_out_of_figures(tmp_path):
     run = record()
     run.config["task"]["tune_share"] = 0.1
     assert sheets(found(tmp_path, run)) == []
@@ -259,7 +259,7 @@ def test_a_method_looks_the_same_in_any_company():
 # Drawings.
 
 
-def test_names_that_meet_are_moved_apart():
+def test_overlapping_names_are_moved_apart():
     assert axes.apart([0.1, 0.5, 0.9], gap=0.1) == [0.1, 0.5, 0.9]
     moved = axes.apart([0.5, 0.5, 0.55, 0.99, 1.0], gap=0.1)
     assert moved[-1] == 1.0 and all(b - a >= 0.1 - 1e-9 for a, b in itertools.pairwise(moved))

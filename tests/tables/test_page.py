@@ -415,4 +415,4 @@ def test_sorting_filter_keys_and_panel_in_a_browser(tmp_path, width):
     groups = "Methods of the papers low mid Baselines high"
     expected = ["descending", "high mid low", "ascending", "low mid high", "none", groups, "high"]
     expected += ["true", "-1", "0", "false", "beside", "true", "true", "true", "true", "true", "true"]
-    assert found[1].split("|") == expected
+    assert result[1].split("|") == expected
