@@ -187,9 +187,9 @@ def test_the_first_cell_runs_alone_then_as_many_as_fit(board, capsys):
     assert made.turn() == [1] and made.turn() == [1]
     made.end(1, "done", peak=18)
     assert made.turn() == [2, 3, 4]
-    made.end(3, "done", peak=40)  # which does not fit beside two of 18
+    made.end(3, "done", peak=40)  # which does not fit next to two of 18
     assert made.turn() == [2, 4] and made.whole.counts() == {
-        **dict.fromkeys(("elsewhere", "failed", "waiting"), 0),
+        **dict.fromkeys(("elsewhere", "failed", "waiting", "skipped"), 0),
         "done": 2,
         "running": 2,
         "pending": 4,
