@@ -25,7 +25,7 @@ from yaml import YAMLError
 from rosa_bench import config
 from rosa_bench.config import saved_config
 from rosa_bench.errors import EXIT_DONE, UsageError, nearest
-from rosa_bench.system import hub
+from rosa_bench.system import hub, progress
 from rosa_bench.system.console import complain, tell
 from rosa_bench.system.files import unwritable
 from rosa_bench.system.signals import command
@@ -146,8 +146,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_out(args.out, variants)
         hub.prepare(run.needs_hub)
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        scorer = restored(run, args.run, split)
-        by_variant = dict(scorer.predicted(split, variants))
+        with progress.showing(run.progress, plain_lines=not args.json):
+            scorer = restored(run, args.run, split)
+            by_variant = dict(scorer.predicted(split, variants))
         if args.out is not None:
             write(args.out, by_variant)
         scores = {name: run.task.score_parts(split, predictions) for name, predictions in by_variant.items()}

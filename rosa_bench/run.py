@@ -31,7 +31,7 @@ from rosa_bench.records.record import Record
 from rosa_bench.records.recorder import Recorder
 from rosa_bench.records.run_key import clear_finished, config_key, finished, method_name, run_id
 from rosa_bench.records.start import start_loader
-from rosa_bench.system import distributed
+from rosa_bench.system import distributed, progress
 from rosa_bench.system.files import unwritable, write_bytes
 from rosa_bench.system.locks import claimed
 from rosa_bench.system.seeds import preserved_random_state, seeds
@@ -62,7 +62,9 @@ def run(cfg: Run | DictConfig | Mapping[str, Any]) -> Record:
         )
     try:
         with preserved_random_state():
-            return _run(cfg if isinstance(cfg, Run) else resolve(cfg))
+            run = cfg if isinstance(cfg, Run) else resolve(cfg)
+            with progress.showing(run.progress):
+                return _run(run)
     finally:
         _IN_PROGRESS.release()
 
@@ -212,6 +214,7 @@ class Experiment:
         rows = Rows(self.rows, [example.id for example in self.splits["train"].examples])
         trainer = make_trainer(self.run, self.model, rows, self._pad, self.recorder, self.scorer.epoch_scores)
         trainer.head = self.head
+        self.recorder.show(self._sizes())
         folder, step = self._resume()
         if folder is not None and (step >= (self.run.train.max_steps or step + 1) or trainer.ended_early(folder)):
             trainer.take_over(folder)  # all steps are done, but the Trainer would run one more
@@ -226,6 +229,13 @@ class Experiment:
             self.record.facts["stopped_early"] = {"epoch": epoch, "reason": reason}
             self.recorder.show(f"stopped after epoch {epoch:g}: {reason}")
         return evaluations(trainer.state)
+
+    def _sizes(self) -> str:
+        """The model's parameters and the examples of every split that is used, in words."""
+        parameters = list(self.model.parameters())
+        total, trained = (sum(p.numel() for p in parameters if p.requires_grad or both) for both in (True, False))
+        counts = ", ".join(f"{split} {len(self.splits[split].examples):,}" for split in self.splits)
+        return f"{total:,} parameters, {trained:,} trained ({100 * trained / total:.3g} %); examples: {counts}"
 
     def _resume(self) -> tuple[Path | None, int]:
         """The newest complete checkpoint of this run and its step, if it may be used. Drops later events."""

@@ -182,6 +182,7 @@ class Run:
     save: Annotated[Literal["none", "adapter", "merged", "peft"], NEUTRAL] = "none"
     # begin with the trained tensors of a run: folder, id or `save=` output; in the key by content
     start: Annotated[Name | None, NEUTRAL] = None
+    progress: Annotated[Literal["auto", "off"], NEUTRAL] = "auto"  # auto: an updating line on a terminal
     choices: dict[str, str] = Field(default_factory=dict)  # chosen name of each group; filled when composing
 
     def __post_init__(self) -> None:

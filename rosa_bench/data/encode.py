@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rosa_bench.core.task import Encoded, Task
+from rosa_bench.system import progress
 from rosa_bench.system.console import warn
 from rosa_bench.system.files import cache_dir, write_bytes
 from rosa_bench.system.strict_json import loads
@@ -33,7 +34,8 @@ def encode_split(task: Task, tokenizer: PreTrainedTokenizerBase, split: Split, m
     cached = _read(path)
     if cached is not None:
         return cached
-    encoded = [task.encode(example, tokenizer, max_length) for example in split.examples]
+    examples = progress.each(split.examples, f"tokenizing {task.name}", len(split.examples))
+    encoded = [task.encode(example, tokenizer, max_length) for example in examples]
     _write(path, encoded)
     return encoded
 

@@ -19,6 +19,7 @@ from rosa_bench.evaluation.search import Search, generated, search
 from rosa_bench.models import casts
 from rosa_bench.models.modes import evaluation_mode
 from rosa_bench.models.traits import max_length
+from rosa_bench.system import progress
 from rosa_bench.tasks.kinds import generate
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ class Predictor:
     model: PreTrainedModel
     batch_size: int
     pad_id: int
+    what: str = "scoring"  # describes the work where its progress is shown
 
     def logits(self, rows: Sequence[Encoded], variants: Sequence[Active] = (nullcontext,)) -> list[torch.Tensor]:
         """The head's outputs [rows, outputs] of each variant, in fp32 on the CPU, in the order of `rows`."""
@@ -145,8 +147,10 @@ class Predictor:
     def batches(self, rows: Sequence[Encoded]) -> Iterator[tuple[list[int], dict[str, torch.Tensor]]]:
         """Yield row indices and padded tensors of each batch, on the model's device."""
         with evaluating(self.model):
+            task = progress.Task(self.what, len(rows))
             for batch in sorted_batches([len(row.input_ids) for row in rows], self.batch_size):
                 yield batch, to_device(collate([rows[i] for i in batch], self.pad_id), self.model)
+                task.advance(len(batch))
 
 
 def to_device(inputs: dict[str, torch.Tensor], model: PreTrainedModel) -> dict[str, torch.Tensor]:
@@ -202,16 +206,19 @@ def decode(
     batch_size: int,
     limit: int,
     journal: Journal | None = None,
+    what: str = "decoding",
 ) -> list[Prediction]:
     """Decode one output per example, in order, with greedy or beam search over batches of similar length.
 
     Equal inputs are decoded once. `limit` is the maximum number of tokens of the model; an input longer than
-    `limit - max_new_tokens` loses its beginning. Outputs that the journal has are not decoded again.
+    `limit - max_new_tokens` loses its beginning. Outputs that the journal has are not decoded again. `what` describes
+    the work where its progress is shown.
     """
     room = max(1, limit - task.max_new_tokens)
     inputs = [tuple(task.prompt_ids(example, tokenizer)[-room:]) for example in examples]
     prompts = list(dict.fromkeys(inputs))
     texts = dict(journal.texts) if journal else {}
+    shown = progress.Task(what, len(prompts))
     with evaluating(model):
         for batch in sorted_batches([len(ids) for ids in prompts], batch_size):
             if not all(i in texts for i in batch):
@@ -221,6 +228,7 @@ def decode(
                 texts |= new_texts
                 if journal:
                     journal.add(new_texts)
+            shown.advance(len(batch))
     by_prompt = {prompt: texts[i] for i, prompt in enumerate(prompts)}
     return [
         Prediction(e.id, by_prompt[prompt], references=e.references, subset=e.subset)

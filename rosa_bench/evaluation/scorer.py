@@ -22,6 +22,7 @@ from rosa_bench.models import hashing
 from rosa_bench.records import checkpoints
 from rosa_bench.records.recorder import Recorder
 from rosa_bench.records.selection import best_epoch, chosen_by
+from rosa_bench.system import progress
 from rosa_bench.system.console import warn
 
 if TYPE_CHECKING:
@@ -80,7 +81,8 @@ class Scorer:
             if not task.kind.decodes or split == task.select_split:
                 self.rows(split)
             if task.kind.decodes and split in task.scored_splits:
-                for example in self.splits[split].examples:
+                examples = self.splits[split].examples
+                for example in progress.each(examples, f"tokenizing {split}", len(examples)):
                     task.prompt_ids(example, self.tokenizer)
 
     def _precision(self) -> AbstractContextManager[None]:
@@ -162,9 +164,9 @@ class Scorer:
             with self.run.method.active(self.model, name):
                 yield name, self._decoded(split)
 
-    @property
-    def _predictor(self) -> predict.Predictor:
-        return predict.Predictor(self.model, self.run.train.eval_batch_size, int(self.tokenizer.pad_token_id))
+    def _predictor(self, split: str) -> predict.Predictor:
+        pad, size = int(self.tokenizer.pad_token_id), self.run.train.eval_batch_size
+        return predict.Predictor(self.model, size, pad, f"scoring {split}")
 
     def _actives(self, names: Sequence[str]) -> list[predict.Active]:
         return [partial(self.run.method.active, self.model, name) for name in names]
@@ -174,7 +176,7 @@ class Scorer:
         if not names:
             return {}
         kind = self.task.kind
-        outputs = kind.outputs(self._predictor, self.rows(split), self._actives(names))
+        outputs = kind.outputs(self._predictor(split), self.rows(split), self._actives(names))
         if not all(torch.isfinite(values).all() for values in outputs):
             raise FloatingPointError(f"the model's outputs on {split} are not finite")
         examples = self.splits[split].examples
@@ -185,7 +187,7 @@ class Scorer:
     def _losses(self, names: Sequence[str]) -> dict[str, float]:
         """The loss of several variants on the selection split, in one pass."""
         rows = self.encoded(self.task.select_split)
-        losses = self._predictor.mean_losses(rows, self._actives(names))
+        losses = self._predictor(self.task.select_split).mean_losses(rows, self._actives(names))
         if not all(map(math.isfinite, losses)):
             raise FloatingPointError(f"the loss on {self.task.select_split} is not finite")
         return dict(zip(names, losses, strict=True))
@@ -199,7 +201,8 @@ class Scorer:
         limit = predict.tokens_held(self.model, self.run.method.extra_tokens)
         examples = self.splits[split].examples
         size = predict.decoding_batch(self.task, self.model, self.run.train.eval_batch_size)
-        return predict.decode(self.task, self.model, self.tokenizer, examples, size, limit, journal)
+        what = f"decoding {split}"
+        return predict.decode(self.task, self.model, self.tokenizer, examples, size, limit, journal, what)
 
     def _primary(self, recorder: Recorder, main: str, history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         task = self.task

@@ -21,6 +21,7 @@ from pydantic import Field
 from rosa_bench.core.method import Group, Step, tally
 from rosa_bench.core.schema import NEUTRAL, Added, Bias, Count, configured
 from rosa_bench.methods.lora import LowRankMethod, Target, targets_field
+from rosa_bench.system import progress
 from rosa_bench.system.seeds import generator
 
 if TYPE_CHECKING:
@@ -128,7 +129,8 @@ class Rosa(LowRankMethod):
         if model.device.type == "cuda" and self.variant in ("equal", "add") and self.solver == "gram":
             self.split_stacked(sites, seed, index)
         else:
-            for (module, site), parts in zip(sites, in_parallel(refactorize, sites), strict=True):
+            factors = progress.each(in_parallel(refactorize, sites), "factorizing weights", len(sites))
+            for (module, site), parts in zip(sites, factors, strict=True):
                 copy_from_first(parts)
                 if site.groups > 1:  # otherwise the parts are views of the weight
                     module.set_weight(site, parts[0])
@@ -146,6 +148,7 @@ class Rosa(LowRankMethod):
         from rosa_bench.modules import singular
         from rosa_bench.system.distributed import copy_from_first
 
+        task = progress.Task("factorizing weights", len(sites))
         alike: dict[tuple[int, ...], list[tuple[LowRank, Site]]] = {}
         for module, site in sites:
             A, B = module.A[site.role], module.B[site.role]
@@ -163,6 +166,7 @@ class Rosa(LowRankMethod):
                     module.set_weight(site, parts[0])
                     A.copy_(parts[1])
                     B.copy_(parts[2])
+                task.advance(len(block))
 
     def _split_stack(
         self, W_SIO: torch.Tensor, A_SIR: torch.Tensor, B_SRO: torch.Tensor, chosen_SR: torch.Tensor

@@ -197,8 +197,6 @@ class Recorder:
         gradients = sum(p.numel() * p.element_size() for p in trainable)
         self.record.cost.setdefault("memory", {}).update(weights=weights, gradients=gradients)
         self.write()
-        rows = ", ".join(f"{split} {count:,}" for split, count in self.record.data.get("rows", {}).items())
-        self.show(f"{total:,} parameters, {count:,} trained ({100 * count / total:.3g} %); rows: {rows}")
         self._base |= {name: self._clocks.get(name, 0.0) for name in ("method_s", "eval_s")}
         self._training_since = time.perf_counter()
 
@@ -261,9 +259,23 @@ class Recorder:
             stream.write(line + "\n")
 
     def _rates(self) -> dict[str, float]:
-        values = self.clocks()
-        busy = values.get("train_s", 0.0) + values.get("method_s", 0.0)
+        busy = self._busy()
         return {"examples_per_s": self._examples / busy, "tokens_per_s": self._tokens / busy} if busy > 0 else {}
+
+    def _busy(self) -> float:
+        """Seconds of training so far, with the method's own work."""
+        values = self.clocks()
+        return values.get("train_s", 0.0) + values.get("method_s", 0.0)
+
+    def examples_per_s(self) -> float | None:
+        """Training speed so far, also between two sums over all processes; None before the first step."""
+        examples, busy = self._examples + self._pending[0] * distributed.world_size(), self._busy()
+        return examples / busy if examples and busy > 0 else None
+
+    def peak_bytes(self) -> int:
+        """Peak memory so far, of the device if there is one, else of this process."""
+        peak = self._peak.read()
+        return peak.get("peak_device_bytes", peak["peak_rss_bytes"])
 
     def rewind_events(self, step: int, scored: bool = True) -> None:
         """Drop lines after `step`, which a resumed run writes again, and any incomplete line.

@@ -13,7 +13,6 @@ import hashlib
 import io
 import os
 import re
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from rosa_bench.errors import UsageError
+from rosa_bench.system import progress
 from rosa_bench.system.console import counted, tell, warn_once
 from rosa_bench.system.distributed import is_first
 from rosa_bench.system.files import cache_dir
@@ -36,7 +36,6 @@ HASH = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 TIMEOUT_S = 10  # of each step of a request, unless the user's environment sets another limit
 WAITS_S = (1.0, 2.0, 4.0)  # before each retry
 PATIENCE_S = 15.0  # no retry starts after this time
-REPORT_S = 10.0  # between two progress lines if standard error is not a terminal
 TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
 WEIGHTS = (r"model(-\d+-of-\d+)?\.safetensors", r"pytorch_model(-\d+-of-\d+)?\.bin")  # in order of preference
 SMALL = (".json", ".txt", ".jinja", ".model", ".spm", ".codes", ".tiktoken", ".tokenizer")  # configs and tokenizers
@@ -190,9 +189,17 @@ def get(address: str) -> bytes:
 
 
 def _content(address: str) -> bytes:
-    response = _client().utils.get_session().get(address)
-    response.raise_for_status()
-    return bytes(response.content)
+    task = progress.Task(address.rpartition("/")[2], 0, unit="B")
+    with _client().utils.get_session().stream("GET", address) as response:
+        if response.is_error:
+            response.read()  # for the error's message
+        response.raise_for_status()
+        task.total = int(response.headers.get("content-length", 0))
+        content = bytearray()
+        for part in response.iter_bytes():
+            content += part
+            task.advance(response.num_bytes_downloaded - task.done)
+    return bytes(content)
 
 
 def _snapshot(kind: Kind, name: str, commit: str, choose: Choose) -> tuple[Path, list[str]]:
@@ -428,35 +435,31 @@ def _hashes(path: Path, size: int) -> list[str]:
 
 @contextlib.contextmanager
 def _progress(what: str) -> Iterator[type | None]:
-    """Show download progress: the client's bars on a terminal, else lines. HF_HUB_DISABLE_PROGRESS_BARS hides it."""
+    """Show the progress of a download. HF_HUB_DISABLE_PROGRESS_BARS hides it."""
     hub = _client()
     if not is_first() or hub.constants.HF_HUB_DISABLE_PROGRESS_BARS:
         yield None
-    elif sys.stderr.isatty():
-        hub.utils.enable_progress_bars()
-        yield None
-    else:
-        start = time.monotonic()
-        tell(f"downloading {what} from {endpoint()}")
-        yield _progress_lines(what)
-        tell(f"downloaded {what} in {time.monotonic() - start:.0f} s")
+        return
+    start = time.monotonic()
+    tell(f"downloading {what} from {endpoint()}")
+    yield _counter(progress.Task(what.partition(" ")[0], 0, unit="B"))
+    tell(f"downloaded {what} in {time.monotonic() - start:.0f} s")
 
 
-def _progress_lines(what: str) -> type:
-    """A progress bar class: the bar that counts bytes prints a line every `REPORT_S`, other bars print nothing."""
+def _counter(task: progress.Task) -> type:
+    """A class for the client's progress bars: the one that counts bytes advances the task, others show nothing."""
     from tqdm import tqdm
 
-    class Lines(tqdm):
+    class Counter(tqdm):
         monitor_interval = 0  # no monitor thread
 
         def __init__(self, *args: Any, **options: Any) -> None:
             self.counts = str(options.get("desc")).startswith("Reconstructing")
-            self.shown = time.monotonic()
             super().__init__(*args, **{**options, "file": io.StringIO()})
 
         def display(self, *_: Any, **__: Any) -> None:
-            if self.counts and self.total and time.monotonic() - self.shown >= REPORT_S:
-                self.shown = time.monotonic()
-                tell(f"{what}: {self.n / self.total:.0%}")
+            if self.counts and self.total:
+                task.total = self.total
+                task.advance(self.n - task.done)
 
-    return Lines
+    return Counter

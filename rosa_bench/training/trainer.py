@@ -48,7 +48,7 @@ from rosa_bench.models.traits import max_length
 from rosa_bench.records import checkpoints
 from rosa_bench.records.recorder import Recorder
 from rosa_bench.records.selection import best_epoch, chosen_by, evaluations_since_best
-from rosa_bench.system import distributed, memory
+from rosa_bench.system import distributed, memory, progress
 from rosa_bench.system.seeds import seeds
 from rosa_bench.training import optimizer
 from rosa_bench.training.graphs import BACKENDS, CLOSE, Graphs, RefusedError, reason_against
@@ -353,6 +353,9 @@ class Loop(TrainerCallback):
         self.run, self.recorder, self.sampler, self.evaluate = run, recorder, sampler, evaluate
         self.per_epoch = 1
         self.shown = 0.0
+        self.loss: float | None = None  # the last one logged
+        self.scores: Scores = {}  # of the last evaluation
+        self.task: progress.Task
         self.stopping = False
         self.phase: Hashable = ()
         self.trainer: BenchTrainer
@@ -361,7 +364,9 @@ class Loop(TrainerCallback):
         """Compute the number of steps per epoch, and complete an interrupted evaluation."""
         self.per_epoch = max(1, math.ceil(len(kw["train_dataloader"]) / args.gradient_accumulation_steps))
         self.recorder.training_begins(kw["model"])
+        self.scores = next((entry["evaluation"] for entry in reversed(evaluations(state))), {})
         self.catch_up(state)
+        self.task = progress.Task("", state.max_steps, done=state.global_step, details=self.details)
         if self.impatience(state) is not None:
             raise EndedError
 
@@ -415,6 +420,20 @@ class Loop(TrainerCallback):
         if control.should_log or control.should_training_stop:  # check before writing anything
             self.trainer.check_losses()
             self.recorder.sum_counts()
+        self.task.advance()
+
+    def details(self) -> list[str]:
+        """Loss, metric, speed and memory for the line of progress, as far as they are known."""
+        from tqdm import tqdm
+
+        metric, split = chosen_by(self.run.task), self.run.task.select_split
+        score, speed = self.scores.get(split, {}).get(metric), self.recorder.examples_per_s()
+        return [
+            "" if self.loss is None else f"loss {self.loss:.4f}",
+            "" if score is None else f"{metric} {score:.2f}",
+            "" if speed is None else f"{speed:.3g} ex/s",
+            tqdm.format_sizeof(self.recorder.peak_bytes(), "B", 1000),
+        ]
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
         """Write the training curve and, every few seconds, a line of progress."""
@@ -422,7 +441,8 @@ class Loop(TrainerCallback):
         if "loss" not in logs:
             return
         self.recorder.event(step=state.global_step, epoch=state.epoch, loss=logs["loss"], lr=logs["learning_rate"])
-        if time.monotonic() - self.shown > 5:
+        self.loss = logs["loss"]
+        if not progress.on_terminal() and time.monotonic() - self.shown > 5:
             self.shown = time.monotonic()
             self.recorder.show(f"step {state.global_step}/{state.max_steps}  loss {logs['loss']:.4f}")
 
@@ -466,7 +486,7 @@ class Loop(TrainerCallback):
     def _score(self, state: TrainerState) -> None:
         """Evaluate, and store the scores in the state that checkpoints save."""
         with self.recorder.clock("eval_s"):
-            scores = self.evaluate()
+            self.scores = scores = self.evaluate()
         epoch = round(float(state.epoch or 0), 4)
         state.log_history.append(cast(Any, {"evaluation": scores, "epoch": epoch, "step": state.global_step}))
         self.recorder.event(step=state.global_step, epoch=epoch, scores=scores)

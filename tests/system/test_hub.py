@@ -13,7 +13,7 @@ from huggingface_hub import constants
 from support import composed, forget_hubs
 
 from rosa_bench.models import identity
-from rosa_bench.system import hub
+from rosa_bench.system import hub, progress
 
 LARGE = bytes(range(256)) * 200  # redirected, and known by its sha256
 MODEL = {"config.json": b"{}", "tokenizer.json": b"[]", "model.safetensors": LARGE}
@@ -306,7 +306,7 @@ def test_another_repository_has_neither_the_name_nor_the_revision_of_a_choice():
 
 
 def test_a_download_is_shown_in_lines_without_a_terminal(hub_server, capsys, monkeypatch):
-    monkeypatch.setattr(hub, "REPORT_S", 0.0)
+    monkeypatch.setattr(progress, "REPORT_S", 0.0)
     commit = hub_server.add("models", "org/name", MODEL)
     hub.model("org/name", commit)
     lines = capsys.readouterr().out.splitlines()
@@ -316,15 +316,6 @@ def test_a_download_is_shown_in_lines_without_a_terminal(hub_server, capsys, mon
     forget_hubs()
     hub.model("org/name", commit)
     assert capsys.readouterr() == ("", "")
-
-
-def test_a_download_is_shown_by_the_client_on_a_terminal(hub_server, capsys, monkeypatch):
-    import sys
-
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    hub.model("org/name", hub_server.add("models", "org/name", MODEL))
-    shown = capsys.readouterr()
-    assert shown.out == "" and "Download complete" in shown.err
 
 
 def test_an_endpoint_that_does_not_answer_is_named(hub_server, monkeypatch):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rosa_bench.core.task import Encoded, Example, Prediction, Task
+from rosa_bench.system import progress
 from rosa_bench.tasks.kinds.classify import Classify
 from rosa_bench.tasks.kinds.generate import Generate
 
@@ -28,8 +29,8 @@ class Choose(Generate):
 
         Unlike training rows, they may be as long as the model allows: a truncated choice would be likelier than it is.
         """
-        candidates = (task.candidates(example, tokenizer, limit) for example in examples)
-        return [row for rows in candidates for row in rows]
+        shown = progress.each(examples, f"tokenizing {task.name}", len(examples))
+        return [row for example in shown for row in task.candidates(example, tokenizer, limit)]
 
     def outputs(self, predictor: Any, rows: Sequence[Encoded], variants: Sequence[Any]) -> list[torch.Tensor]:
         """The log-likelihood [rows] of each choice, in nats."""
