@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import cast
 
 import hydra
@@ -18,7 +20,8 @@ from rosa_bench import config
 from rosa_bench.config import untrusted
 from rosa_bench.config.arguments import split
 from rosa_bench.config.compose import composed, plain, register, with_choices
-from rosa_bench.errors import EXIT_DONE, EXIT_INTERRUPTED, UsageError
+from rosa_bench.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, UsageError
+from rosa_bench.suite import optuna_sweep
 from rosa_bench.suite.worker import cell_code, report_if_done, run_apart
 from rosa_bench.system.console import complain, plain_os, tell, warn
 from rosa_bench.system.signals import INTERRUPTED, as_keyboard_interrupt
@@ -27,6 +30,7 @@ from rosa_bench.system.signals import INTERRUPTED, as_keyboard_interrupt
 SCHEMA_WARNING = r"\n'[\w/]+' is validated against ConfigStore schema with the same name"
 
 _codes: list[int] = []  # exit codes of the cells run by this process
+_trials: list[optuna_sweep.Trial] = []  # those of Optuna run by this process
 _begun: list[bool] = []  # non-empty once composition has finished
 
 
@@ -35,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise instead of printing
     _codes.clear()
+    _trials.clear()
     _begun.clear()
     overrides: list[str] = []
     try:
@@ -42,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if (folder := untrusted.own_folder(flags)) is not None:
             config.use_folder(folder)
             warnings.filterwarnings("ignore", SCHEMA_WARNING)
+        overrides = optuna_sweep.completed(overrides, flags)
         if {"--help", "-h"} & set(flags):
             tell(help_text(overrides))
             return EXIT_DONE
@@ -49,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.argv = [sys.argv[0], *overrides, *flags]
         with as_keyboard_interrupt():
             register()
-            _compose_and_run()
+            (_optimize if optuna_sweep.is_requested(overrides) else _compose_and_run)()
     except CellEndedError as error:
         return int(error.args[0])
     except UsageError as error:
@@ -64,6 +70,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         warn(INTERRUPTED)
         return EXIT_INTERRUPTED
     return max(_codes, default=EXIT_DONE)
+
+
+def _optimize() -> None:
+    """Run the trials of Optuna and print the best. A trial without a score is no failure unless all are."""
+    import optuna
+
+    optuna.logging.set_verbosity(logging.WARNING)
+    try:
+        _compose_and_run()
+    except ValueError as error:
+        if "No trials are completed" not in str(error):
+            raise
+    best = optuna_sweep.best(_trials)
+    if best is not None:
+        tell(f"\n{best}")
+        _codes.clear()
+    elif _trials:  # otherwise a launcher ran them in other processes
+        warn("rosa_bench: no trial has a score")
+        _codes.append(EXIT_FAILED)
 
 
 USAGE = """\
@@ -89,7 +114,8 @@ class CellEndedError(Exception):
 
 
 @hydra.main(version_base="1.3", config_path=None, config_name="run")
-def _compose_and_run(cfg: DictConfig) -> None:
+def _compose_and_run(cfg: DictConfig) -> float | None:
+    """Run a cell; return its primary score to a sweeper that optimizes it."""
     _begun.append(True)
     cfg = with_choices(cfg, HydraConfig.get().runtime.choices)
     sweep = HydraConfig.get().mode == RunMode.MULTIRUN
@@ -97,9 +123,14 @@ def _compose_and_run(cfg: DictConfig) -> None:
     code = _code_of(cfg, overrides, sweep)
     if code == EXIT_INTERRUPTED:
         raise KeyboardInterrupt
+    if sweep and HydraConfig.get().runtime.choices["hydra/sweeper"] == "optuna":
+        _codes.append(code)
+        _trials.append(optuna_sweep.Trial(overrides, code, cfg))
+        return _trials[-1].score
     if code != EXIT_DONE and sweep:
         raise CellEndedError(code)
     _codes.append(code)
+    return None
 
 
 def _code_of(cfg: DictConfig, overrides: Sequence[str], sweep: bool) -> int:
@@ -108,6 +139,8 @@ def _code_of(cfg: DictConfig, overrides: Sequence[str], sweep: bool) -> int:
         run = config.resolve(cfg, overrides)
         if not sweep:
             return cell_code(run)
+        if HydraConfig.get().runtime.choices["hydra/launcher"] != "basic":
+            run = replace(run, progress="off")  # cells that share a terminal would write over each other's line
         done = report_if_done(run)
     except UsageError as error:
         return complain(str(error))
