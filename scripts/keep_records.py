@@ -29,7 +29,8 @@ from rosa_bench.suite import plan
 from rosa_bench.system.files import write_bytes
 from rosa_bench.system.strict_json import loads
 from rosa_bench.tables import __main__ as tables
-from rosa_bench.tables.claims.__main__ import report
+from rosa_bench.tables.claims.__main__ import judged_suites
+from rosa_bench.tables.claims.wording import brief_table
 from rosa_bench.tables.comparison_cache import load_tests, plain_tests
 from rosa_bench.tables.resampled import all_resampled
 
@@ -61,7 +62,8 @@ def main(name: str, overrides: list[str]) -> int:
         table = (Path(out) / f"{name}.md").read_text(encoding="utf-8")
         put_into_readme(name, table.partition("\n\n")[2])
     if suite.claims:
-        put_into_readme("verdicts", report(collect(sorted(Path("results").glob(f"*{SUFFIX}"))), []))
+        judged = judged_suites(collect(sorted(Path("results").glob(f"*{SUFFIX}"))))
+        put_into_readme("verdicts", brief_table(judged))
     print(f"{len(records)} records of {name}: {target}")
     return EXIT_DONE
 

@@ -37,7 +37,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def report(collection: Collection, names: Sequence[str], overrides: Sequence[str] = (), details: bool = False) -> str:
-    """The table, its notes and the limits of the claims.
+    """The table, its notes and the limits of the claims. Raises UsageError as `judged_suites` does."""
+    columns = judged_suites(collection, names, overrides)
+    claims = [verdict.claim for verdict in next(iter(columns.values()))]
+    lines = [table(columns), "", *NOTES, *limits(claims)]
+    for title, judged in columns.items() if details else ():
+        lines += ["", title, *(f"  {v.number}. {line}" for v in judged for line in _details(v))]
+    return "\n".join(lines)
+
+
+def judged_suites(
+    collection: Collection, names: Sequence[str] = (), overrides: Sequence[str] = ()
+) -> dict[str, Sequence[Verdict]]:
+    """The verdicts of the named suites, or of every suite with claims, by title.
 
     Raises:
         UsageError: if a suite does not exist, has no claims, or has other claims than the first.
@@ -49,11 +61,7 @@ def report(collection: Collection, names: Sequence[str], overrides: Sequence[str
     claims = claims_of(suites[0])
     if other := next((suite.name for suite in suites if claims_of(suite) != claims), None):
         raise UsageError(f"{suites[0].name} and {other} have different claims; name one of them")
-    columns = {suite.title: verdicts(collection, suite, overrides) for suite in suites}
-    lines = [table(columns), "", *NOTES, *limits(claims)]
-    for title, judged in columns.items() if details else ():
-        lines += ["", title, *(f"  {v.number}. {line}" for v in judged for line in _details(v))]
-    return "\n".join(lines)
+    return {suite.title: verdicts(collection, suite, overrides) for suite in suites}
 
 
 def _details(verdict: Verdict) -> list[str]:

@@ -99,6 +99,15 @@ def table(columns: Mapping[str, Sequence[Verdict]]) -> str:
     return "\n".join(lines)
 
 
+def brief_table(columns: Mapping[str, Sequence[Verdict]]) -> str:
+    """All claims in Markdown, with one column per suite: the verdict and the effect that decides it."""
+    lines = [f"| # | claim | {' | '.join(columns)} |", "|" + " --- |" * (2 + len(columns))]
+    for same in zip(*columns.values(), strict=True):
+        cells = [f"**{v.word}**" + (f" {measured(v.deciding)}" if v.deciding.effect else "") for v in same]
+        lines.append(f"| {same[0].number} | {same[0].claim.claim} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 NOTES = (
     "Ours: the effect that decides, with its 95 % interval for other seeds and other examples: the one that fails, or "
     "the one least sure to hold. Differences are in points, averaged over tasks and ranks; other effects are ratios.",
