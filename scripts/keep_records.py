@@ -60,10 +60,10 @@ def main(name: str, overrides: list[str]) -> int:
         tests = load_tests(target) | load_tests(Path(out))
         write_archive(target, records.values(), events, plain_tests(tests), resampled)
         table = (Path(out) / f"{name}.md").read_text(encoding="utf-8")
-        put_into_readme(name, table.partition("\n\n")[2])
+        put_into_pages(name, table.partition("\n\n")[2])
     if suite.claims:
         judged = judged_suites(collect(sorted(Path("results").glob(f"*{SUFFIX}"))))
-        put_into_readme("verdicts", brief_table(judged))
+        put_into_pages("verdicts", brief_table(judged))
     print(f"{len(records)} records of {name}: {target}")
     return EXIT_DONE
 
@@ -112,14 +112,14 @@ def curve(folder: Path) -> list[dict[str, object]]:
     return [loads(line) for line in path.read_bytes().splitlines()] if path.is_file() else []
 
 
-def put_into_readme(name: str, table: str) -> None:
-    """Replace the text between a pair of lines of README.md, if it has them."""
-    path = Path("README.md")
-    text = path.read_text(encoding="utf-8")
+def put_into_pages(name: str, table: str) -> None:
+    """Replace the text between a pair of lines of README.md and of the page on embedded data, if they have it."""
     begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
-    if begin in text and end in text:
-        before, after = text.partition(begin)[0], text.partition(end)[2]
-        write_bytes(path, f"{before}{begin}{table.strip()}\n{end}{after}".encode())
+    for path in map(Path, ("README.md", "docs/background/embedded.md")):
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        if begin in text and end in text:
+            before, after = text.partition(begin)[0], text.partition(end)[2]
+            write_bytes(path, f"{before}{begin}{table.strip()}\n{end}{after}".encode())
 
 
 if __name__ == "__main__":

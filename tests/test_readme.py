@@ -13,7 +13,10 @@ import pytest
 from support import METHODS, SMALL, TASKS
 
 from rosa_bench import embedded
+from rosa_bench.records.collect import collect
 from rosa_bench.tables import __main__ as tables
+from rosa_bench.tables.claims.__main__ import judged_suites
+from rosa_bench.tables.claims.wording import brief_table
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -46,6 +49,7 @@ def folder(tmp_path, backbone):
         (local / "glue" / "cola" / f"{split}.jsonl").write_text(rows, encoding="utf-8")
     for path in backbone("gpt2").iterdir():
         (local / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
     return tmp_path
 
 
@@ -91,21 +95,41 @@ def test_tables_without_records_say_what_to_do(tmp_path):
     assert done.returncode == 2 and "make run" in done.stderr
 
 
-def test_names_in_the_readme_exist():
-    for name in (*METHODS, *TASKS):
-        assert re.search(rf"\b{name}\b", README), name
-    for path in re.findall(r"\]\((docs/[^)#]+)", README):
+def test_the_readme_is_short_and_its_links_exist():
+    assert len(README.splitlines()) <= 120 and len(README.encode()) <= 7168
+    for path in re.findall(r"[\](]((?:docs|examples)/[^)#\s`]+)", README):
         assert (ROOT / path).is_file(), path
-    assert sum(not line.startswith("|") for line in README.splitlines()) < 190
 
 
-def test_the_table_matches_the_records(tmp_path, capsys):
+def test_every_method_and_task_is_documented():
+    for names, page in ((METHODS, "background/methods.md"), (TASKS, "reference/tasks.md")):
+        text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+        for name in names:
+            assert re.search(rf"\b{name}\b", text), name
+
+
+def test_the_own_method_is_that_of_the_examples():
+    code = next(block for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "class Mine" in block)
+    file = re.sub(
+        r"  # on embedded backbones and on others", "", (ROOT / "examples" / "own_method.py").read_text("utf-8")
+    )
+    assert code in file
+
+
+def between(text: str, name: str) -> str:
+    """The block of a page that `scripts/keep_records.py` writes."""
+    return text.partition(f"<!-- {name}: begin -->")[2].partition(f"<!-- {name}: end -->")[0].strip()
+
+
+@pytest.mark.parametrize("name", ["embedded", "embedded_more"])
+def test_tables_match_the_records(name, tmp_path, capsys):
     page = (ROOT / "docs" / "background" / "embedded.md").read_text(encoding="utf-8")
-    blocks = [
-        text.partition("<!-- embedded: begin -->")[2].partition("<!-- embedded: end -->")[0] for text in (page, README)
-    ]
-    (output,) = {block.strip() for block in blocks if block}
-    arguments = ["--runs", str(ROOT / "results" / "embedded.jsonl.gz"), "--suite", "embedded", "--no-plots"]
+    arguments = ["--runs", str(ROOT / "results" / f"{name}.jsonl.gz"), "--suite", name, "--no-plots"]
     assert tables.main([*arguments, "--out", str(tmp_path)]) == 0
-    assert output == (tmp_path / "embedded.md").read_text(encoding="utf-8").partition("\n\n")[2].strip()
-    assert output in capsys.readouterr().out
+    assert between(page, name) == (tmp_path / f"{name}.md").read_text(encoding="utf-8").partition("\n\n")[2].strip()
+    assert between(page, name) in capsys.readouterr().out
+
+
+def test_the_verdicts_match_the_records():
+    archives = sorted((ROOT / "results").glob("*.jsonl.gz"))
+    assert between(README, "verdicts") == brief_table(judged_suites(collect(archives)))

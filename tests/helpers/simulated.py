@@ -97,7 +97,8 @@ def record(model: Model, drawn: np.random.Generator) -> Record:
     own = Record(f"{model.task}-{method}-{model.run}", str(model.run), model.task, "m", method, model.seed, config)
     own.status, own.scores, own.primary = "done", {"validation": {}}, {"metric": "accuracy", "split": "validation"}
     own.cost = {
-        "train_s": 100 * np.exp(0.03 * drawn.standard_normal()),
+        "cpu_s": 100 * np.exp(0.03 * drawn.standard_normal()),
         "inference": {"batch_1": {"ratio": 1.05 + 0.02 * drawn.standard_normal()}},
     }
+    own.env = {"device": "cpu"}
     return own
