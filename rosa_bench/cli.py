@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _optimize() -> None:
-    """Run the trials of Optuna and print the best. A trial without a score is no failure unless all are."""
+    """Run the trials of Optuna and print the best. A trial without a score is a failure only if no trial has one."""
     import optuna
 
     optuna.logging.set_verbosity(logging.WARNING)

@@ -301,7 +301,7 @@ class Experiment:
             export.save_merged(trained, self.recorder.folder / "merged", run.method.variants()[-1], backbone)
 
     def measure_inference(self) -> None:
-        """Record latency and throughput of the finished model, merged if its method can be, beside the backbone's.
+        """Record latency and throughput of the finished model, merged if possible, and those of the backbone.
 
         Runs of few steps and runs that search a learning rate are not measured.
         """

@@ -46,7 +46,7 @@ class Scorer:
         self.splits, self.max_length = splits, max_length
         self._encoded: dict[str, list[Encoded]] = {}
         self._rows: dict[str, list[Encoded]] = {}
-        self._own_rows = False  # whether the kind of task evaluates rows of its own
+        self._own_rows = False  # whether the kind of task evaluates its own rows
         self._latest: dict[str, list[Prediction]] = {}
         if self.task.kind.decodes:
             predict.check_room(run.task, model, run.method.extra_tokens)

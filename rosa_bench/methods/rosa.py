@@ -51,7 +51,7 @@ class Rosa(LowRankMethod):
     fused: Annotated[bool, Added(False)] = False  # adapt a fused q, k, v projection (GPT-2's c_attn) as one
     every_epochs: Annotated[float, Field(gt=0)] = 1.0  # epochs between factorizations
     every_steps: Count | None = None  # optimizer steps between factorizations; overrides every_epochs
-    # equal: W = W_rest + A B; add, random_add: W stays whole beside A B; projection: a random subspace
+    # equal: W = W_rest + A B; add, random_add: W stays whole, A B is added; projection: a random subspace
     variant: Literal["equal", "add", "random_add", "projection"] = "equal"
     # which singular directions `equal` and `add` train; `window`: a contiguous block, as published
     sample: Sample = "random"

@@ -111,7 +111,7 @@ class Placement:
     def place(self, cell: str, peak_bytes: int | None, alone: bool = False) -> Card | None:
         """Assign a cell to the card with the fewest jobs and then the most free memory; None if it must wait.
 
-        `peak_bytes` is the cell's peak allocation, None if unknown; `alone` gives it a card of its own.
+        `peak_bytes` is the cell's peak allocation, None if unknown; `alone` gives it a card to itself.
         """
         if self.full:
             return None

@@ -36,7 +36,7 @@ def completed(overrides: Sequence[str], flags: Sequence[str]) -> list[str]:
     """The overrides, and if they choose Optuna the sweeper's options that they leave open.
 
     Raises:
-        UsageError: if the extra is not installed, or the command line is no sweep or no valid run.
+        UsageError: if the extra is not installed, or the command line is not a sweep of valid runs.
     """
     if not is_requested(overrides):
         return list(overrides)
@@ -63,7 +63,7 @@ def completed(overrides: Sequence[str], flags: Sequence[str]) -> list[str]:
     run = compose([_first(item) for item in parsed if not str(item.key_or_group).startswith("hydra")])
     given = {str(item.key_or_group): item for item in parsed}
     options = {"hydra.sweeper.direction": "maximize" if run.task.higher_is_better else "minimize"}
-    options["hydra.sweeper.max_failure_rate"] = "1.0"  # a trial that diverges has no score, and others go on
+    options["hydra.sweeper.max_failure_rate"] = "1.0"  # a trial that diverges has no score, and the others continue
     if given.get("hydra/launcher") is None:
         options["hydra.sweeper.n_jobs"] = "1"  # each trial learns from all before it
     if "hydra/sweeper/sampler" not in given or given["hydra/sweeper/sampler"].value() != "grid":

@@ -52,7 +52,7 @@ class Board:
         self.reasons: dict[str, str] = {}  # by id, for cells that ended without a record of the reason
         self.known = {record.run_id: record for record in known if record.status == "done"}
         self.peaks: dict[str, int | None] = {}  # by id, a cell's peak GPU allocation
-        self.short_of_memory: set[str] = set()  # ids of cells that need a card of their own
+        self.short_of_memory: set[str] = set()  # ids of cells that need a card to themselves
         self.refused = False  # whether the cluster currently accepts no more jobs
         self.shown, self.shown_at = "", 0.0
 
@@ -101,7 +101,7 @@ class Board:
                 self.running[cell.id] = (cell, job)
 
     def _size(self, cell: Cell) -> tuple[int | None, bool]:
-        """Peak GPU allocation of a cell in bytes, None if unknown, and whether it needs a card of its own."""
+        """Peak GPU allocation of a cell in bytes, None if unknown, and whether it needs a card to itself."""
         if cell.id not in self.peaks:
             self.peaks[cell.id] = device_peak(cell, list(self.known.values()))
         return self.peaks[cell.id], cell.id in self.short_of_memory
@@ -142,7 +142,7 @@ class Board:
             _forget(job, f"{job.job_id}_*.pkl" if state == "failed" else None)  # a later process may reuse this id
 
     def _release(self, cell: Cell, state: State) -> None:
-        """Release a cell's card; a cell that ran out of memory is retried once on a card of its own."""
+        """Release a cell's card; a cell that ran out of memory is retried once on a card to itself."""
         record = cell.record
         if state == "done" and record is not None:
             self.known[record.run_id] = record

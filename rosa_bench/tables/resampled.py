@@ -1,7 +1,7 @@
 """Scores of a run on resampled examples, from which the variance of any comparison over examples follows.
 
 All runs of a task are scored on the same resamples, so their values can be averaged and subtracted resample by
-resample. An archive stores them beside the records, since predictions stay in the folders of the runs.
+resample. An archive stores them next to the records, since predictions stay in the folders of the runs.
 """
 
 from __future__ import annotations
