@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 RUN = $(BIN)/python -m rosa_bench
 MKDOCS = NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
 
-.PHONY: help setup run test test-slow test-slurm test-oldest test-newest golden lint format reference docs tables bench bench-gpu lock clean
+.PHONY: help setup run test test-slow test-slurm test-oldest test-newest golden lint format reference docs tables claims bench bench-gpu lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14

@@ -90,6 +90,7 @@ def collect(roots: Sequence[Path]) -> Collection:
     by_setting: dict[str, Group] = {}
     settings: dict[bytes, tuple[str, dict[str, Any], dict[str, Any]]] = {}
     selected: dict[str, Record] = {}
+    resampled: dict[str, Record] = {}  # records whose archive has resampled scores, by key
     choice = _Choice(collection, roots)
     with _without_collector():
         for root in roots:
@@ -97,7 +98,12 @@ def collect(roots: Sequence[Path]) -> Collection:
                 if record.status in ("done", *UNFINISHED):
                     collection.folders[id(record)] = folder
                     choice.put(selected, record.key, record)
+                    if id(record) in collection.resampled:
+                        resampled[record.key] = record
         for record in selected.values():
+            archived = resampled.get(record.key)
+            if archived is not None and archived.scores == record.scores:  # a copy may have no predictions
+                collection.resampled[id(record)] = collection.resampled[id(archived)]
             setting, parts, record.config = _shared(record, settings)
             group = by_setting.setdefault(setting, Group(parts))
             choice.put(group.records if record.status == "done" else group.unfinished, record.seed, record)

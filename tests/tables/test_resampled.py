@@ -72,3 +72,17 @@ def test_an_archive_with_non_numeric_scores_is_damaged(run, tmp_path):
     write_archive(place, live.records, {}, {}, {live.records[0].run_id: {"": ["1"]}})
     with pytest.raises(UsageError, match="resampled is not a list of numbers"):
         read_archive(place)
+
+
+def test_a_copy_of_an_archived_run_needs_no_predictions_while_its_scores_are_the_same(run, tmp_path):
+    path, _ = run
+    live, place = collect([path.parent.parent]), tmp_path / "small.jsonl.gz"
+    write_archive(place, live.records, {}, {}, all_resampled(live, live.records))
+    (path.parent / "predictions-validation.jsonl.gz").unlink()
+    both = collect([path.parent.parent, place])
+    assert both.folder(both.records[0]) == path.parent and len(resampled_scores(both, both.records[0], "")) == RESAMPLES
+    recorded.changed(
+        path, scores={"validation": {"": {"accuracy": 12.0}}}, primary={"metric": "accuracy", "split": "validation"}
+    )
+    both = collect([path.parent.parent, place])
+    assert resampled_scores(both, both.records[0], "") is None

@@ -1,4 +1,11 @@
-"""`make claims`: judge the papers' claims by the committed records and by the runs of this checkout."""
+"""`make claims`: judge the papers' claims by the committed records and by the runs of this checkout.
+
+    python -m rosa_bench.tables.claims                        # every suite with claims, side by side
+    python -m rosa_bench.tables.claims claims --details       # one suite, with every comparison on every task
+    python -m rosa_bench.tables.claims claims task=mrpc       # runs that were started with overrides
+
+docs/background/statistics.md explains the verdicts.
+"""
 
 from __future__ import annotations
 

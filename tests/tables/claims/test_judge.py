@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import numpy as np
 import pytest
@@ -113,6 +114,44 @@ def test_a_missing_run_leaves_a_claim_undecided_and_is_counted_once(runs):
     found = verdict(runs, *tests)
     assert (found.word, found.reason) == ("undecided", "1 of 18 runs missing")
     assert all(r.effect is None for r in found.results)
+
+
+def with_rate(config, lr: float, *tags: str):
+    train, tracker = {**config["train"], "lr": lr}, {**config["tracker"], "tags": list(tags)}
+    return {**config, "train": train, "tracker": tracker}
+
+
+def test_runs_of_a_suite_at_the_rate_that_its_search_chose_are_found():
+    suite = dataclasses.replace(SUITE, cells=[dataclasses.replace(SUITE.cells[1], search=[1e-3, 3e-3])])
+    cells = plan.plan(suite)
+    world = World(suite, [], {}, examples=100)
+    assert len(world.planned) == sum(not cell.is_tuning for cell in cells) < len(cells)
+    runs = world.collection(0)
+    tests = [Comparison(ours={"method": "lora", "rank": 2}, theirs={"method": "lora", "rank": 4}, above=0)]
+
+    def reason() -> str:
+        return judged(Judge(runs, world.planned, "small"), [claim("it", *tests)])[0].reason
+
+    for record in runs.records:
+        record.config = with_rate(record.config, 0.003)  # by hand, at a rate that may not be that of the search
+    assert reason() == "12 of 12 runs missing"
+    for record in runs.records[3:]:
+        record.config = with_rate(record.config, 0.003, "suite:small", "cell:12345678")
+    assert reason() == "3 of 12 runs missing"
+    for record in runs.records[:3]:
+        record.config = with_rate(record.config, 0.003, "suite:small", "cell:12345678")
+    assert "missing" not in reason()
+
+
+def test_costs_are_added_up_on_tasks_with_every_rank():
+    more = {"method": "full", "task": "qnli"}, {"method": "lora", "method.rank": 2, "task": "qnli"}
+    cells = [*SUITE.cells, *(plan.Block(run=run) for run in more)]
+    world = World(dataclasses.replace(SUITE, cells=cells), [], {}, examples=100)
+    judge = Judge(world.collection(0), world.planned)
+    by_measure = [
+        judge.results(Comparison(ours=LORA, theirs=FULL, measure=m, above=1))[0] for m in ("seconds", "latency")
+    ]
+    assert [[*result.tasks] for result in by_measure] == [["cola", "rte"], ["cola", "rte", "qnli"]]
 
 
 def test_a_suite_without_the_cells_of_a_claim_says_so(runs):
