@@ -62,7 +62,7 @@ def test_runs_share_no_values():
 
 
 def test_hundreds_of_cells_are_planned_in_about_a_second():
-    suite = plan.load("embedded")
+    suite = plan.load("embedded_more")
     plan.plan(suite)
     began = time.process_time()
     cells = plan.plan(suite)
