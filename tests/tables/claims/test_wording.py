@@ -11,8 +11,8 @@ from rosa_bench.stats.effects import Effect
 from rosa_bench.suite import plan
 from rosa_bench.suite.claims import Comparison
 from rosa_bench.tables import papers
-from rosa_bench.tables.claims.judge import Result, claims_of, text
-from rosa_bench.tables.claims.wording import measured, printed
+from rosa_bench.tables.claims.judge import Result, Verdict, claims_of, text
+from rosa_bench.tables.claims.wording import brief_table, measured, printed
 
 CLAIMS = claims_of(plan.load("claims"))
 
@@ -64,3 +64,12 @@ def test_effects_are_points_ratios_or_values():
 def test_a_comparison_in_words():
     ours, theirs = {"method": "lora", "rank": [1, 2]}, {"method": "full"}
     assert text(Comparison(ours=ours, theirs=theirs, below=-2)) == "score of lora rank 1, 2 − full is below -2"
+
+
+def test_the_brief_table_has_a_column_per_suite():
+    points = Result(Comparison(ours={"method": "lora"}, theirs={"method": "full"}, above=0), effect=effect(1.5))
+    decided = Verdict(1, CLAIMS[0], "holds", "", (points,), (), 0.01, 1.0)
+    open_yet = Verdict(1, CLAIMS[0], "undecided", "3 of 4 runs missing", (Result(points.comparison),), (), 1.0, 1.0)
+    head, _, row = brief_table({"mini": [decided], "english": [open_yet]}).splitlines()
+    assert head == "| # | claim | mini | english |"
+    assert row == f"| 1 | {CLAIMS[0].claim} | **holds** +1.50 points (+1.50 to +1.50) | **undecided** |"
