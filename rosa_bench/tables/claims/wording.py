@@ -100,7 +100,8 @@ def table(columns: Mapping[str, Sequence[Verdict]]) -> str:
 
 
 def brief_table(columns: Mapping[str, Sequence[Verdict]]) -> str:
-    """All claims in Markdown, with one column per suite: the verdict and the effect that decides it."""
+    """All claims in Markdown, with one column per suite that has runs: the verdict and the effect that decides it."""
+    columns = {title: judged for title, judged in columns.items() if any(verdict.records for verdict in judged)}
     lines = [f"| # | claim | {' | '.join(columns)} |", "|" + " --- |" * (2 + len(columns))]
     for same in zip(*columns.values(), strict=True):
         cells = [f"**{v.word}**" + (f" {measured(v.deciding)}" if v.deciding.effect else "") for v in same]

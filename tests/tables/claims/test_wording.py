@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import made
 import pytest
 
 from rosa_bench.errors import UsageError
@@ -68,8 +69,11 @@ def test_a_comparison_in_words():
 
 def test_the_brief_table_has_a_column_per_suite():
     points = Result(Comparison(ours={"method": "lora"}, theirs={"method": "full"}, above=0), effect=effect(1.5))
+    points = dataclasses.replace(points, records=(made.record(),))
     decided = Verdict(1, CLAIMS[0], "holds", "", (points,), (), 0.01, 1.0)
-    open_yet = Verdict(1, CLAIMS[0], "undecided", "3 of 4 runs missing", (Result(points.comparison),), (), 1.0, 1.0)
-    head, _, row = brief_table({"mini": [decided], "english": [open_yet]}).splitlines()
+    partial = Result(points.comparison, records=(made.record(),))
+    open_yet = Verdict(1, CLAIMS[0], "undecided", "3 of 4 runs missing", (partial,), (), 1.0, 1.0)
+    not_run = Verdict(1, CLAIMS[0], "undecided", "4 of 4 runs missing", (Result(points.comparison),), (), 1.0, 1.0)
+    head, _, row = brief_table({"mini": [decided], "english": [open_yet], "other": [not_run]}).splitlines()
     assert head == "| # | claim | mini | english |"
     assert row == f"| 1 | {CLAIMS[0].claim} | **holds** +1.50 points (+1.50 to +1.50) | **undecided** |"
