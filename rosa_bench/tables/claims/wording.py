@@ -113,7 +113,8 @@ NOTES = (
     "Ours: the effect that decides, with its 95 % interval for other seeds and other examples: the one that fails, or "
     "the one least sure to hold. Differences are in points, averaged over tasks and ranks; other effects are ratios.",
     "A claim holds, or does not hold, if p < 0.05 after Holm's correction over all claims of a suite, separately for "
-    "each direction; the intervals are uncorrected. The margins were fixed before the runs (configs/suite).",
+    "each direction; the intervals are uncorrected. The margins were fixed before the runs (configs/suite), "
+    "unless a limit below says otherwise.",
 )
 
 
