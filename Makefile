@@ -15,7 +15,7 @@ setup: $(STAMP) ## create .venv with the locked dependencies and this package in
 $(STAMP): pyproject.toml requirements.lock
 	@echo "Installing into $(VENV); the first time takes a few minutes."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dev,nlg,peft,plot]'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dev,nlg,optuna,peft,plot]'
 	@touch $@
 
 run: setup ## the main job on the embedded default: ROSA on CoLA, minutes on two CPU cores
