@@ -75,8 +75,8 @@ def verdict(own: Place, printed: Printed, grid: Grid, reasons: Sequence[str], se
 
 
 def shown(place: Place) -> bool:
-    """Whether the cell has anything to print."""
-    return bool(place.scores or place.printed or place.unfinished)
+    """Whether the cell has anything to print; a finished run without a score is a dash."""
+    return bool(place.scores or place.printed or place.records or place.unfinished)
 
 
 def decimals(value: float | None) -> int:
