@@ -54,7 +54,6 @@ def test_a_run_without_the_primary_metric(tmp_path, constant):
     result = run_experiment(small(tmp_path, *EPOCHS))
     assert result.status == "done" and not {"best", "last", "best_epoch"} & set(result.primary)
     assert score_text(result) == "–"
-    print(markdown(built(tmp_path)[0]))
     assert " – |" in markdown(built(tmp_path)[0])
 
 
