@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from support import SMALL
 
 import rosa_bench
@@ -197,7 +198,9 @@ def compose_all(arguments: list[str]) -> None:
     """Compose every cell of a sweep."""
     if "-cd" in arguments:
         config.use_folder(arguments[arguments.index("-cd") + 1])
-    overrides = [word.partition("=") for word in arguments if "=" in word]
+    OverridesParser.create().parse_overrides([word for word in arguments if "=" in word])
+    swept = [word for word in arguments if "=" in word and not word.startswith("hydra") and "(" not in word]
+    overrides = [word.partition("=") for word in swept]  # a range of Optuna has no value before its trials
     values = [[value] if value.startswith("[") else value.split(",") for _, _, value in overrides]
     for cell in itertools.product(*values):
         rosa_bench.compose([f"{key}={value}" for (key, _, _), value in zip(overrides, cell, strict=True)])
