@@ -54,8 +54,8 @@ def load_split(task: Task, data: Data, split: str, limit: int | None = None) -> 
     examples: list[Example] = []
     parts = {TUNE: True, "train": False} if task.tune_share is not None else {}
     for row, where in source.rows:
-        comparison.add(row)
         example = task.parse(row, where) if parts or limit is None or rows < limit else None
+        comparison.add(row)
         if example is not None and split in parts and task.is_tuning_row(example) != parts[split]:
             continue
         digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
