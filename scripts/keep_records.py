@@ -9,7 +9,8 @@ With --restore, archived records go back to the output folder, where the suite c
 The archive holds records, training curves and what tables compute from predictions: paired tests, and scores on
 resampled examples for a suite with claims. Predictions stay in the runs. A damaged record is skipped with a message,
 unless its copy is intact. The suite's table replaces the lines between <!-- NAME: begin --> and <!-- NAME: end --> in
-README.md, the verdicts on claims those between <!-- verdicts: begin --> and <!-- verdicts: end -->.
+README.md or docs/background/embedded.md, the verdicts on claims those between <!-- verdicts: begin --> and
+<!-- verdicts: end -->.
 """
 
 from __future__ import annotations
@@ -90,6 +91,8 @@ def finished_runs(cells: Sequence[plan.Cell]) -> Iterator[tuple[Path, Record]]:
         if cell.state in ("waiting", "skipped"):
             continue
         path = cell.folder / "record.json"
+        if not path.is_file():
+            continue
         try:
             record = checked(read_record(path), path)
         except UsageError as error:

@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 
     from rosa_bench.core.task import Task
 
-Group = Literal[
-    "paper", "baseline", "other"
-]  # in tables: a reproduced paper's method, what it is compared with, others
+Group = Literal["paper", "baseline", "other"]  # in tables: a reproduced paper's method, a baseline, or another
 
 
 @dataclass(frozen=True)

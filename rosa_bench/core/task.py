@@ -8,9 +8,10 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
+from typing_extensions import Self
 
 from rosa_bench.core.fields import class_field
 from rosa_bench.core.schema import Added, configured
@@ -152,7 +153,7 @@ class Task(Tunable, ABC):
         """Whether a training row belongs to the split `tune`, by a hash of its texts: repeated inputs stay together."""
         assert self.tune_share is not None
         text = json.dumps(example.texts, ensure_ascii=False).encode("utf-8", "surrogatepass")
-        return int.from_bytes(hashlib.sha256(text).digest()[:8]) < self.tune_share * 2**64
+        return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") < self.tune_share * 2**64
 
     def embedded(self, split: str) -> Iterable[Mapping[str, Any]]:
         """The rows of `data=embedded`."""
