@@ -1,6 +1,6 @@
 """Simulates the error rates of the significance tests and the coverage of the intervals.
 
-    python tests/rates.py [--datasets 2000] [--resamples 1000]
+    python tests/helpers/rates.py [--datasets 2000] [--resamples 1000]
 
 prints the tables of docs/background/statistics.md. Every data set is drawn independently; runs tend to err on
 the same, hard examples.
