@@ -88,6 +88,7 @@ def test_starts_at_the_backbone(method, name):
 @EACH
 def test_trains_without_changing_frozen_parameters(method, name):
     run, model, _, rows = prepared(method, name)
+    rows = rows[: len(rows) // 4] if name in MINIS else rows
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     wanted = {name for name, p in model.named_parameters() if p.requires_grad}
     count, share = (40, 0.6) if name in MINIS else (6, 1.0)  # there is little to learn from random weights
@@ -184,23 +185,26 @@ def test_learns_the_same_under_bf16_and_with_gradient_checkpointing(method, mini
     assert record.cost["memory"]["activations"] < 0.7 * plain.cost["memory"]["activations"]
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @GRID
 @EACH
-def test_gradients_under_autocast(method, name, dtype):
+def test_gradients_under_autocast(method, name):
     """Loss and direction of the gradient agree with fp32."""
     run, model, _, rows = prepared(method, name)
     steps(run, model, rows, 2, rate(run, name))
     trained = [p for p in model.parameters() if p.requires_grad]
-    results = []
-    for enabled in (False, True):
-        with torch.autocast("cpu", dtype, enabled=enabled):
-            loss = model.eval()(**collate(rows, pad_id=1)).loss
+    batch = collate(rows, pad_id=1)
+
+    def loss_and_gradient(dtype: torch.dtype | None) -> tuple[float, torch.Tensor]:
+        with torch.autocast("cpu", dtype, enabled=dtype is not None):
+            loss = model.eval()(**batch).loss
         grads = torch.autograd.grad(loss, trained, allow_unused=True)
-        results.append((loss.item(), torch.cat([g.flatten().double() for g in grads if g is not None])))
-    (loss, gradient), (loss_low, gradient_low) = results
-    assert loss_low == pytest.approx(loss, rel=0.02) and not torch.equal(gradient_low, gradient)
-    assert torch.cosine_similarity(gradient, gradient_low, dim=0) > 0.99
+        return loss.item(), torch.cat([g.flatten().double() for g in grads if g is not None])
+
+    loss, gradient = loss_and_gradient(None)
+    for dtype in (torch.float16, torch.bfloat16):
+        loss_low, gradient_low = loss_and_gradient(dtype)
+        assert loss_low == pytest.approx(loss, rel=0.02) and not torch.equal(gradient_low, gradient)
+        assert torch.cosine_similarity(gradient, gradient_low, dim=0) > 0.99
 
 
 @pytest.mark.tried_on("gpt2_mini")
