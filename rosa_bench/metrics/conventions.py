@@ -160,12 +160,14 @@ def triples_bleu(convention: str, texts: Outputs, references: References) -> flo
     `lora` follows GenerationEval, which skips an empty last line of the outputs. The others follow multi-bleu.perl,
     which reads an absent reference as an empty one, and that one can be the closest in length.
     """
-    if convention != "lora":
-        return _corpus_bleu(convention, texts, _columns(references, ""))
-    count = len(texts) if texts[-1].strip() else len(texts) - 1
-    if not count:
-        raise AbsentError("undefined: GenerationEval skips an empty last line, and the outputs have no other line")
-    return _corpus_bleu(convention, texts[:count], _columns(references[:count], None))
+    absent: str | None = ""
+    if convention == "lora":
+        absent = None
+        if not texts[-1].strip():
+            texts, references = texts[:-1], references[:-1]
+        if not texts:
+            raise AbsentError("undefined: GenerationEval skips an empty last line, and the outputs have no other line")
+    return float(_bleu_metric(convention).corpus_score(list(texts), _columns(references, absent)).score)
 
 
 def triples_bleu_segments(convention: str, texts: Outputs, references: References) -> list[Segment]:
@@ -189,10 +191,6 @@ def bleu_of(matches: Sequence[int], possible: Sequence[int], length: int, closes
     from sacrebleu.metrics.bleu import BLEU
 
     return float(BLEU.compute_bleu(list(matches), list(possible), length, closest, smooth_method="none").score)
-
-
-def _corpus_bleu(convention: str, texts: Outputs, columns: list[Any]) -> float:
-    return float(_bleu_metric(convention).corpus_score(list(texts), columns).score)
 
 
 def _bleu_metric(convention: str) -> BLEU:

@@ -19,7 +19,7 @@ class Metric:
     """A metric of E predictions and their labels.
 
     `compute(values, labels)` returns the score on the scale that the papers print, or raises `AbsentError`. Values and
-    labels are arrays [E] or [E, outputs]; for generated text, a list of texts and a list of lists of references.
+    labels are arrays [E] or [E, outputs].
     `resample(score, values, labels)` returns the same metric as a function of resampled examples, for significance
     tests. `test` is the paired test over examples: sign flips if the metric is a share of correct predictions, else a
     bootstrap.

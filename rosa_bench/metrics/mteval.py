@@ -67,7 +67,7 @@ def python_segments(outputs: Sequence[str], references: Sequence[Sequence[str]])
     return [Segment(tokens(out), list(map(tokens, refs))) for out, refs in zip(outputs, references, strict=True)]
 
 
-def check(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> None:
+def check(outputs: Sequence[object], references: Sequence[Sequence[object]]) -> None:
     """Raise ValueError unless there are outputs and every output has references."""
     if not outputs or len(outputs) != len(references) or not all(references):
         raise ValueError(
@@ -117,7 +117,7 @@ def bleu_perl(segments: Sequence[Segment]) -> float:
             total -= math.log(halving * possible)
         elif possible:
             total += math.log(matches / possible)
-    return 100 * math.exp(total / BLEU_ORDER + min(0.0, 1 - _closest(segments) / length))
+    return 100 * math.exp(total / BLEU_ORDER + min(0.0, 1 - sum(map(closest, segments)) / length))
 
 
 def bleu_python(segments: Sequence[Segment]) -> float:
@@ -128,14 +128,9 @@ def bleu_python(segments: Sequence[Segment]) -> float:
         possible = sum(len(s.output) - order + 1 for s in segments)
         matches = sum(clipped(s, order).total() for s in segments)
         total += math.log(max(matches, 1e-15) / max(possible, 1e-9))
-    reference = _closest(segments)
+    reference = sum(map(closest, segments))
     penalty = 0.0 if length > reference else 1 - reference / (length or 1e-5)
     return 100 * math.exp(total / BLEU_ORDER + penalty)
-
-
-def _closest(segments: Iterable[Segment]) -> int:
-    """Sum of `closest` over segments."""
-    return sum(map(closest, segments))
 
 
 def closest(segment: Segment) -> int:

@@ -6,12 +6,12 @@ those of CoreNLP's lexer, rewritten for `re`: of all rules that match at a posit
 required right context) wins, and the first rule wins ties. Rules that differ only in tokens on the removal list are
 omitted.
 
+The tool reads all captions of a call as one file and looks past the end of a line. So a caption that ends in a single
+letter and a period ("Serie B.") loses the period if the next caption starts with "The", "A", "It" etc., and the last
+caption of a call, which no line end follows, can differ ("in the '90s" is the same, "in '90" is not).
+
 Known differences:
 
-* The tool reads all captions of a call as one file and looks past the end of a line. `tokenize` reads one caption
-  followed by a line end; `tokenize_captions` also sees the next captions. They differ for a caption that ends in a
-  single letter and a period ("Serie B."), which loses the period if the next caption starts with "The", "A", "It" etc.,
-  and for the last caption of a call, which no line end follows ("in the '90s" is the same, "in '90" is not).
 * A carriage return, vertical tab, form feed, U+2028 or U+2029 inside a caption ends a line for the tool, and
   pycocoevalcap then gives every later caption its predecessor's tokens. Here they are white space. A tag whose quoted
   value continues into the next caption is not a tag here.
@@ -294,35 +294,20 @@ def _tokens(text: str, following: str) -> list[str]:
     return [token for token in tokens if token]
 
 
-def _caption(text: str, following: str) -> str:
-    line = " ".join(_tokens(text.replace("\n", " "), following)).lower().rstrip()
-    return " ".join(token for token in line.split(" ") if token not in PUNCTUATION)
-
-
-def tokenize(text: str) -> str:
-    """Tokenize a caption for ROUGE-L and CIDEr.
-
-    Args:
-        text: A caption. A newline counts as a space.
-
-    Returns:
-        The lower-cased tokens without punctuation, joined by single spaces.
-    """
-    return _caption(text, "\n")
-
-
 def tokenize_captions(captions: Sequence[str]) -> list[str]:
-    """Tokenize captions as in one call of the tool, where each caption sees the captions after it.
+    """Tokenize captions for ROUGE-L and CIDEr as in one call of the tool, where each sees the captions after it.
 
     Args:
-        captions: The captions in the order of the call.
+        captions: The captions in the order of the call. A newline counts as a space.
 
     Returns:
-        The tokens of each caption, as `tokenize` returns them.
+        The lower-cased tokens of each caption without punctuation, joined by single spaces.
     """
     results: list[str] = []
     following = ""
-    for text in reversed(captions):
-        results.append(_caption(text, following))
-        following = ("\n" + text.replace("\n", " ") + following)[:_LOOKAHEAD]
+    for caption in reversed(captions):
+        text = caption.replace("\n", " ")
+        line = " ".join(_tokens(text, following)).lower().rstrip()
+        results.append(" ".join(token for token in line.split(" ") if token not in PUNCTUATION))
+        following = ("\n" + text + following)[:_LOOKAHEAD]
     return results[::-1]

@@ -8,14 +8,12 @@ n-grams (NIST) and their document frequencies (CIDEr).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
 from rosa_bench.metrics import conventions, meteor, mteval, rouge_cider, ter
 from rosa_bench.metrics.conventions import Family, Outputs, References
-from rosa_bench.metrics.metric import Metric
 from rosa_bench.metrics.scores import AbsentError
 from rosa_bench.stats.bootstrap import NoStatisticError, Statistic, mean, ratio, sums
 from rosa_bench.stats.summary import Numbers
@@ -23,41 +21,6 @@ from rosa_bench.stats.summary import Numbers
 # METEOR 1.5's parameters for English: Denkowski and Lavie (2014), table 1 of its documentation.
 METEOR_ALPHA, METEOR_BETA, METEOR_GAMMA, METEOR_DELTA = 0.85, 0.2, 0.6, 0.75
 METEOR_WEIGHTS = (1.0, 0.6, 0.8, 0.6)  # of exact matches, stems, synonyms, paraphrases
-
-
-@dataclass(frozen=True)
-class TextMetric(Metric):
-    """A metric of generated texts by a convention. Values are texts, labels are lists of reference texts."""
-
-    family: Family = "e2e"
-    convention: str = ""
-
-    def statistic(self, values: Outputs, labels: References) -> Statistic:
-        """The score and its resampled form, from one pass over the texts.
-
-        Raises:
-            NoStatisticError: if the metric cannot be computed here.
-            ValueError: if there are no outputs, the lengths differ, or an output has no reference.
-        """
-        return statistic(self.family, self.convention, self.name, values, labels)
-
-
-def text_metric(family: Family, convention: str, name: str) -> TextMetric:
-    """A metric by a convention. Raises KeyError if the family has no such metric."""
-    if name not in conventions.METRICS[family]:
-        raise KeyError(name)
-
-    def compute(outputs: Outputs, references: References) -> float:
-        scores = conventions.score(family, convention, outputs, references, [name])
-        if name not in scores:
-            raise AbsentError(scores.absent[name])
-        return scores[name]
-
-    def resample(score: float, outputs: Outputs, references: References) -> Statistic:
-        return statistic(family, convention, name, outputs, references)
-
-    higher = name not in conventions.LOWER_IS_BETTER
-    return TextMetric(name, compute, resample, higher, family=family, convention=convention)
 
 
 def statistic(family: Family, convention: str, metric: str, outputs: Outputs, references: References) -> Statistic:

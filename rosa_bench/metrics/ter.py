@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from rosa_bench.metrics.mteval import check
+
 Words = Sequence[str]
 
 MAX_SHIFT_SIZE = 10  # words in a shifted block
@@ -52,7 +54,7 @@ def corpus_edits(hypotheses: Sequence[Words], references: Sequence[Sequence[Word
     Raises:
         ValueError: if there are no outputs, the lengths differ, or an output has no reference.
     """
-    _check(hypotheses, references)
+    check(hypotheses, references)
     edits = length = 0.0
     for hypothesis, group in zip(hypotheses, references, strict=True):  # not `sum`: it rounds differently from 3.12 on
         segment = tercom(hypothesis, group)
@@ -80,7 +82,7 @@ def segment_mean_ter(hypotheses: Sequence[Words], references: Sequence[Sequence[
     Raises:
         ValueError: if there are no outputs, the lengths differ, or an output has no reference.
     """
-    _check(hypotheses, references)
+    check(hypotheses, references)
     total = 0.0
     for hypothesis, group in zip(hypotheses, references, strict=True):  # not `sum`, as above
         total += least_rate(hypothesis, group)
@@ -96,13 +98,6 @@ def least_rate(hypothesis: Words, references: Sequence[Words]) -> float:
         elif _fewest_possible(hypothesis, reference) / len(reference) < least:
             least = min(least, _pyter_edits(hypothesis, reference) / len(reference))
     return least
-
-
-def _check(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> None:
-    if not hypotheses or len(hypotheses) != len(references) or not all(references):
-        raise ValueError(
-            f"got {len(hypotheses)} outputs and {len(references)} lists of references; every output needs references"
-        )
 
 
 def _fewest_possible(hypothesis: Words, reference: Words) -> int:

@@ -129,15 +129,10 @@ class DataToText(Task):
 
     def statistic(self, metric: str, predictions: Sequence[Prediction]) -> Statistic:
         """A metric by the convention `scoring`. Raises NoStatisticError as the base class does."""
-        from rosa_bench.metrics.segments import text_metric
-        from rosa_bench.stats.bootstrap import NoStatisticError
+        from rosa_bench.metrics.segments import statistic
 
         texts, references = [str(p.value) for p in predictions], [p.references for p in predictions]
-        try:
-            definition = text_metric(self.family, self.scoring, metric)
-        except KeyError:
-            raise NoStatisticError(f"{metric} is not a metric of generated text") from None
-        return definition.statistic(texts, references)
+        return statistic(self.family, self.scoring, metric, texts, references)
 
     def _scores(self, predictions: Sequence[Prediction], metrics: Sequence[str] | None) -> Mapping[str, float]:
         from rosa_bench.metrics.conventions import score
@@ -212,7 +207,6 @@ class E2E(DataToText):
         yield from self.from_hub(renamed, split)
 
     def released_fields(self, row: Mapping[str, Any]) -> list[Any]:
-        """The input and its references."""
         names = ("meaning_representation", "human_reference", "human_references")
         return [row[name] for name in names if name in row]
 
@@ -282,7 +276,6 @@ class WebNlg(DataToText):
                 yield row | ({"seen": entry["category"] in SEEN} if split == "test" else {})
 
     def released_fields(self, row: Mapping[str, Any]) -> list[Any]:
-        """The triples and their references."""
         return [row.get("triples"), row.get("references")]
 
     def subset(self, row: Mapping[str, Any], where: str) -> str:
@@ -332,7 +325,6 @@ class Dart(DataToText):
         yield from self.from_hub(json.loads(content), split)
 
     def released_fields(self, row: Mapping[str, Any]) -> list[Any]:
-        """The triples and their references."""
         return [row.get("tripleset"), row.get("references")]
 
     def linearize(self, row: Mapping[str, Any], where: str) -> str:

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rosa_bench.metrics.ptb_tokenizer import PUNCTUATION, tokenize, tokenize_captions
+from rosa_bench.metrics.ptb_tokenizer import PUNCTUATION, tokenize_captions
 
 # A line, its tokens, the next line, ... by the rules they are about. In the call each had "x" for its neighbours.
 GOLDEN = {
@@ -242,6 +242,11 @@ data/e2e_nlg/train.jsonl.gz 45644 8ecc0040a26baa97
 data/web_nlg/train.jsonl.gz 20476 03b6f6f85c684fe5
 data/dart/test.jsonl.gz 13793 38cecc0faa5b49fc
 """
+
+
+def tokenize(text: str) -> str:
+    """Tokenize a caption that a line end follows."""
+    return tokenize_captions([text, ""])[0]
 
 
 @pytest.mark.parametrize("group", GOLDEN)
