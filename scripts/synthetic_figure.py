@@ -16,7 +16,6 @@ import torch
 
 from rosa_bench.config.compose import compose
 from rosa_bench.methods.rosa import Rosa
-from rosa_bench.models.synthetic import world
 from rosa_bench.records.collect import collect
 from rosa_bench.records.record import Record
 
@@ -39,7 +38,7 @@ def errors(records: list[Record], layers: int) -> dict[str, dict[int, float]]:
 def linear() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Training vectors and labels (minus the bias) of the one-layer task, and its start weight [I, O]."""
     task: Any = compose(["task=synthetic"]).task
-    sample = world(task)
+    sample = task.world()
     start = sample.start.network["fc1"]
     rows = slice(0, task.train_rows)
     return sample.vectors[rows], (sample.labels[rows] - start.bias).detach(), start.weight.T.detach()
@@ -81,7 +80,7 @@ def main() -> int:
     axes[0].legend(loc=(0.28, 0.3))
     two_layers = errors(records, 2)
     task: Any = compose(["task=synthetic", "task.layers=2"]).task
-    sample = world(task)
+    sample = task.world()
     with torch.no_grad():
         before = sample.start(torch.arange(task.train_rows)[:, None]).logits - sample.labels[: task.train_rows]
     draw_errors(axes[1], two_layers, float(before.square().mean()), "two layers, trained")

@@ -61,7 +61,6 @@ class Casts:
 
     @property
     def tensors(self) -> list[torch.Tensor]:
-        """All copies."""
         return [*self.fixed.values(), *self.changing.values()]
 
     @property

@@ -7,7 +7,6 @@ class. Layer-skipping probabilities (`layerdrop`, `drop_path_rate`) are not drop
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -21,36 +20,25 @@ def _is_probability(name: str, value: Any) -> bool:
     return is_dropout and isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
 
 
-def _settings(config: PretrainedConfig) -> Iterator[tuple[PretrainedConfig, str]]:
-    """Yield each dropout probability of a configuration and its nested configurations as (owner, attribute name)."""
+def set_in_config(config: PretrainedConfig, probability: float) -> None:
+    """Set every dropout probability of a configuration and its nested ones before building a model from it."""
     from transformers import PretrainedConfig
 
-    for name, value in list(vars(config).items()):
+    own = vars(config)  # bypasses a field's type, which is int in some classes
+    for name, value in list(own.items()):
         if isinstance(value, PretrainedConfig):
-            yield from _settings(value)
+            set_in_config(value, probability)
         elif _is_probability(name, value):
-            yield config, name
-
-
-def _numbers(model: nn.Module) -> Iterator[tuple[nn.Module, str]]:
-    """Yield each dropout probability stored as a number as (module, attribute name)."""
-    for module in model.modules():
-        own = ("p", "drop_prob") if "Dropout" in type(module).__name__ else ()
-        for name in list(vars(module)):
-            if name in own or _is_probability(name, getattr(module, name)):
-                yield module, name
-
-
-def set_in_config(config: PretrainedConfig, probability: float) -> None:
-    """Set every dropout probability of a configuration before building a model from it."""
-    for owner, name in _settings(config):
-        own = vars(owner)  # bypasses the field's type, which is int in some classes
-        own[name] = type(own[name])(probability) if probability == 0 else probability
+            own[name] = type(value)(probability) if probability == 0 else probability
 
 
 def set_in_modules(model: nn.Module, probability: float) -> int:
     """Set every dropout probability stored in modules, even those absent from the configuration; return their count."""
-    settings = list(_numbers(model))
-    for owner, name in settings:
-        setattr(owner, name, probability)
-    return len(settings)
+    count = 0
+    for module in model.modules():
+        own = ("p", "drop_prob") if "Dropout" in type(module).__name__ else ()
+        for name, value in list(vars(module).items()):
+            if name in own or _is_probability(name, value):
+                setattr(module, name, probability)
+                count += 1
+    return count

@@ -53,14 +53,13 @@ def _loaded(model: Model, task: Task, seed: int) -> tuple[PreTrainedModel, PreTr
     if task.builds_model:
         return _built(model, task, seed)
     source = source_of(model)
-    options: dict[str, Any] = {
-        "trust_remote_code": False,
-        "local_files_only": True,
-    }  # otherwise it would ask whether to trust the code
+    # Otherwise it would ask whether to trust the code.
+    options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     try:
-        _check_files(source)
+        if (Path(source) / "adapter_config.json").is_file():  # `transformers` would load it on top of another model
+            raise UsageError(ADAPTER.format(source))
         config = transformers.AutoConfig.from_pretrained(source, **options)
         tokenizer = transformers.AutoTokenizer.from_pretrained(source, **options)
         _check_kind(config, task, source)
@@ -103,12 +102,6 @@ def _built(model: Model, task: Task, seed: int) -> tuple[PreTrainedModel, PreTra
     if not (model.embedded and model.name == task.backbone):
         raise UsageError(f"task={task.name} builds its own model; remove model={model.name}")
     return task.build_model(model.random_init, seed)
-
-
-def _check_files(source: str) -> None:
-    """Raise UsageError for an adapter folder, which `transformers` would load on top of another model."""
-    if (Path(source) / "adapter_config.json").is_file():
-        raise UsageError(ADAPTER.format(source))
 
 
 def _check_kind(config: Any, task: Task, source: str) -> None:

@@ -197,10 +197,8 @@ class Site:
 
 def features(module: nn.Module) -> tuple[int, int]:
     """Inputs and outputs of a linear layer, for either weight layout."""
-    weight = module.weight
-    assert isinstance(weight, torch.Tensor)
-    rows, columns = weight.shape
-    return (rows, columns) if isinstance(module, Conv1D) else (columns, rows)
+    inputs, outputs = weight_IO(module).shape
+    return inputs, outputs
 
 
 def weight_IO(module: nn.Module) -> torch.Tensor:

@@ -6,7 +6,7 @@ import copy
 import itertools
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any
 
 import tokenizers
 import torch
@@ -17,34 +17,6 @@ from transformers.utils.generic import ModelOutput
 from rosa_bench.models.sites import features, weight_IO
 from rosa_bench.models.traits import Traits
 from rosa_bench.system.seeds import generator
-
-
-class Sizes(Protocol):
-    """The fields of `task=synthetic` that define a world."""
-
-    @property
-    def layers(self) -> int: ...
-
-    @property
-    def inputs(self) -> int: ...
-
-    @property
-    def hidden(self) -> int: ...
-
-    @property
-    def outputs(self) -> int: ...
-
-    @property
-    def perturbation(self) -> int: ...
-
-    @property
-    def train_rows(self) -> int: ...
-
-    @property
-    def validation_rows(self) -> int: ...
-
-    @property
-    def world_seed(self) -> int: ...
 
 
 class SyntheticConfig(transformers.PretrainedConfig):
@@ -98,14 +70,9 @@ class World:
     true: SyntheticModel
 
 
-def world(task: Sizes) -> World:
-    """Draw the world for the task's sizes and its `world_seed`; cached."""
-    widths = (task.inputs, *([task.hidden] if task.layers == 2 else []), task.outputs)
-    return _world(widths, task.perturbation, task.train_rows + task.validation_rows, task.world_seed)
-
-
 @lru_cache(maxsize=4)
-def _world(widths: tuple[int, ...], rank: int, rows: int, seed: int) -> World:
+def world(widths: tuple[int, ...], rank: int, rows: int, seed: int) -> World:
+    """Draw a world from its seed: layers of these widths, perturbations of this rank and vectors; cached."""
     start = SyntheticModel(SyntheticConfig(rows, widths))
     start.vectors.copy_(torch.randn(start.vectors.shape, generator=generator(seed, "vectors")))
     draw_weights(start, seed)
@@ -129,9 +96,9 @@ def draw_weights(model: SyntheticModel, seed: int) -> None:
             tensor.uniform_(-bound, bound, generator=draw)
 
 
-def build(task: Sizes, random_init: bool, seed: int) -> tuple[SyntheticModel, transformers.PreTrainedTokenizerBase]:
+def build(world: World, random_init: bool, seed: int) -> tuple[SyntheticModel, transformers.PreTrainedTokenizerBase]:
     """The start model (redrawn from `seed` for `random_init`) and a tokenizer whose words are row numbers."""
-    model = copy.deepcopy(world(task).start)
+    model = copy.deepcopy(world.start)
     if random_init:
         draw_weights(model, seed)
     model.__dict__["traits"] = Traits()

@@ -21,9 +21,7 @@ class Frame:
 
     start: tuple[int, ...]  # ids before a text
     special: frozenset[int]  # ids of special tokens (start, end, padding, mask, ...), which a text must not contain
-    added: frozenset[
-        int
-    ]  # ids of other tokens marked as special; some tokenizers mark byte tokens, which texts contain
+    added: frozenset[int]  # ids of other tokens marked as special, such as byte tokens, which texts contain
     around: tuple[int, int]  # number of special tokens around a single text, and around a pair
     unknown: str  # the unknown token, if its name in a text is tokenized as that token; else empty
 

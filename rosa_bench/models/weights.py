@@ -154,11 +154,8 @@ def _check(model: PreTrainedModel, info: Mapping[str, Any], source: str) -> dict
             f"({name} is {list(in_checkpoint)}, not {list(in_config)}); use the config.json of this checkpoint"
         )
     lacking = missing & backbone
-    if lacking:
-        lacking -= (optional := lacking & optional_names(model))
-        missing -= optional
-    else:
-        optional = set()
+    optional = lacking & optional_names(model) if lacking else set()
+    lacking, missing = lacking - optional, missing - optional
     extra = set(info["unexpected_keys"])
     if lacking:
         others = f"; its tensors {_some(extra)} match none of them" if extra else ""

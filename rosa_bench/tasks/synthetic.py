@@ -23,6 +23,8 @@ from rosa_bench.tasks.kinds.regress import KIND
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from rosa_bench.models.synthetic import World
+
 Metric = Literal["mse", "r2"]
 
 
@@ -49,6 +51,7 @@ class Synthetic(Task):
     higher_is_better: ClassVar[bool] = False
     lr: ClassVar[float | None] = 0.02
     builds_model: ClassVar[bool] = True
+    backbone: ClassVar[str] = "synthetic"  # the task's own model
     kind: ClassVar[Kind] = KIND  # regression with several outputs
 
     def __post_init__(self) -> None:
@@ -61,16 +64,18 @@ class Synthetic(Task):
         """The outputs of the last layer; there is no separate head."""
         return self.outputs
 
-    @property
-    def backbone(self) -> str:
-        """The name of the task's own model."""
-        return "synthetic"
-
     def build_model(self, random_init: bool, seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """The start model, and a tokenizer whose words are row numbers."""
         from rosa_bench.models.synthetic import build
 
-        return build(self, random_init, seed)
+        return build(self.world(), random_init, seed)
+
+    def world(self) -> World:
+        """The vectors, labels, start model and true model."""
+        from rosa_bench.models.synthetic import world
+
+        widths = (self.inputs, *([self.hidden] if self.layers == 2 else []), self.outputs)
+        return world(widths, self.perturbation, self.train_rows + self.validation_rows, self.world_seed)
 
     @property
     def hub(self) -> Hub:
@@ -79,9 +84,7 @@ class Synthetic(Task):
 
     def embedded(self, split: str) -> Iterable[Mapping[str, Any]]:
         """The index of a vector, which the model looks up, and the true model's outputs for it."""
-        from rosa_bench.models.synthetic import world
-
-        data = world(self)
+        data = self.world()
         first, last = (0, self.train_rows) if split == "train" else (self.train_rows, len(data.vectors))
         for index in range(first, last):
             yield {"id": index, "label": data.labels[index].tolist()}

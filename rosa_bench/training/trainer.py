@@ -29,9 +29,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from rosa_bench.config import Run
+from rosa_bench.core.kind import Kind
 from rosa_bench.core.method import Step, tally
 from rosa_bench.data.batches import (
     BatchInfo,
@@ -43,7 +44,6 @@ from rosa_bench.data.batches import (
 )
 from rosa_bench.errors import UsageError
 from rosa_bench.models.casts import Casts
-from rosa_bench.models.loss import StepLoss
 from rosa_bench.models.traits import max_length
 from rosa_bench.records import checkpoints
 from rosa_bench.records.recorder import Recorder
@@ -123,6 +123,24 @@ def check_optimizer(run: Run) -> None:
     optimizer.check_name(run.train)
     if run.train.optimizer != "adamw" or run.train.optimizer_args:
         optimizer.check(run.train, arguments(run, Path(run.output_dir)))
+
+
+class StepLoss:
+    """Sum of a micro-batch's losses divided by the number of items (examples or target tokens) in the whole step.
+
+    A model's own loss is the mean of one micro-batch. Averaging these means over micro-batches or processes weights
+    examples unequally, and `transformers` scales the result wrongly for classifiers, which ignore `num_items_in_batch`.
+    """
+
+    def __init__(self, kind: Kind, label_smoothing: float) -> None:
+        self.kind, self.label_smoothing = kind, label_smoothing
+
+    def __call__(self, outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int) -> torch.Tensor:
+        """Map logits [examples, outputs] or [examples, length, vocabulary] and labels to a scalar in nats.
+
+        Regression uses the squared error; its items are the numbers in `labels`, [examples] or [examples, outputs].
+        """
+        return self.kind.loss(outputs.logits.float(), labels, self.label_smoothing) / num_items_in_batch
 
 
 class EndedError(Exception):
@@ -447,7 +465,6 @@ class Loop(TrainerCallback):
             self.recorder.show(f"step {state.global_step}/{state.max_steps}  loss {logs['loss']:.4f}")
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
-        """Record how steps ran."""
         self.trainer.describe_steps()
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
@@ -557,14 +574,8 @@ def make_trainer(
         optimizer_cls_and_kwargs=optimizer.recipe(run.train, args, model),
         compute_loss_func=StepLoss(run.task.kind, run.train.label_smoothing),
     )
-    trainer.remove_callback(_printer())
+    trainer.remove_callback(PrinterCallback)
     return trainer
-
-
-def _printer() -> type:
-    from transformers.trainer_callback import PrinterCallback
-
-    return PrinterCallback
 
 
 def evaluations(state: TrainerState) -> list[dict[str, Any]]:

@@ -14,7 +14,6 @@ from support import composed
 from rosa_bench.errors import UsageError
 from rosa_bench.methods.rosa import Rosa
 from rosa_bench.models.load import load
-from rosa_bench.models.synthetic import world
 from rosa_bench.run import run as run_experiment
 
 SIZES = ["inputs=24", "hidden=16", "outputs=12", "perturbation=6", "train_rows=320", "validation_rows=80"]
@@ -24,7 +23,7 @@ RANK = 2
 
 def least_squares(task):
     """Training vectors, labels minus the bias, the start weight and the true weight, each [.., I or O]."""
-    drawn = world(task)
+    drawn = task.world()
     start, true = (model.network["fc1"] for model in (drawn.start, drawn.true))
     X = drawn.vectors[: task.train_rows]
     return X, (drawn.labels[: task.train_rows] - start.bias).detach(), start.weight.T.detach(), true.weight.T.detach()
@@ -36,7 +35,7 @@ def trained(folder, *overrides):
 
 def test_labels_come_from_the_true_model_which_differs_by_a_known_rank():
     task = composed(*TINY, "task.layers=2").task
-    drawn = world(task)
+    drawn = task.world()
     for name, layer in drawn.true.network.items():
         difference = layer.weight.detach() - drawn.start.network[name].weight.detach()
         assert numpy.linalg.matrix_rank(difference.numpy(), rtol=1e-4) == 6

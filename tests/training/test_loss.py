@@ -8,8 +8,8 @@ import pytest
 import torch
 import transformers
 
-from rosa_bench.models.loss import StepLoss
 from rosa_bench.tasks.kinds import classify, generate, regress
+from rosa_bench.training.trainer import StepLoss
 
 KINDS = {module.KIND.name: module.KIND for module in (classify, generate, regress)}
 
