@@ -51,6 +51,7 @@ class Method(ABC):
     look: ClassVar[int | None] = None
     group: ClassVar[Group] = "other"
     reference: ClassVar[bool] = False
+    plain_linears: ClassVar[bool] = True  # only products read weights of linear layers, so they may be cast in advance
 
     @property
     @abstractmethod
@@ -69,11 +70,6 @@ class Method(ABC):
     @property
     def checkpointable(self) -> bool:
         """Whether gradient checkpointing is supported and of use."""
-        return True
-
-    @property
-    def plain_linears(self) -> bool:
-        """Whether only matrix products read the weights of linear layers, so that they may be cast in advance."""
         return True
 
     @property

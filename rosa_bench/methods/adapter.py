@@ -59,7 +59,6 @@ class Adapter(Method):
 
     @classmethod
     def size_label(cls, options: Mapping[str, Any]) -> str | None:
-        """The bottleneck width."""
         return f"b={options['bottleneck']}"
 
     @property

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-    from rosa_bench.modules.lowrank import Nested
-
 
 @configured
 class DyLora(PeftLora):
@@ -62,7 +60,6 @@ class DyLora(PeftLora):
 
     @classmethod
     def size_label(cls, options: Mapping[str, Any]) -> str | None:
-        """The range of ranks."""
         return f"r={options['rank_min']}-{options['rank_max']}"
 
     @model_validator(mode="after")
@@ -99,12 +96,10 @@ class DyLora(PeftLora):
         return self.rank_min + int(offset)
 
     def before_step(self, step: Step) -> None:
-        """Activate the rank drawn for this step."""
         _activate(step.model, self.rank_at(step.seed, step.index))
 
     @property
     def phases(self) -> int:
-        """One phase per rank."""
         return self.rank_max - self.rank_min + 1
 
     def phase(self, step: Step) -> int:
@@ -147,7 +142,6 @@ class DyLora(PeftLora):
         return self.every_variant() if self.loss == "sum" else []
 
     def every_variant(self) -> list[str]:
-        """Every trained rank."""
         return [f"r{rank}" for rank in range(self.rank_min, self.rank_max + 1)]
 
     @contextmanager
@@ -169,15 +163,12 @@ class DyLora(PeftLora):
             yield f"adapter-r{rank}", lora, {name: _cut(name, tensor, rank) for name, tensor in state.items()}
 
 
-def _nested(model: PreTrainedModel) -> Iterator[Nested]:
+def _activate(model: PreTrainedModel, rank: int) -> None:
     from rosa_bench.modules.lowrank import Nested
 
-    return (module for module in model.modules() if isinstance(module, Nested))
-
-
-def _activate(model: PreTrainedModel, rank: int) -> None:
-    for module in _nested(model):
-        module.activate(rank)
+    for module in model.modules():
+        if isinstance(module, Nested):
+            module.activate(rank)
 
 
 def _cut(name: str, tensor: torch.Tensor, rank: int) -> torch.Tensor:

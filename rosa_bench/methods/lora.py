@@ -43,15 +43,32 @@ class LowRankMethod(Method):
 
     def output_factors(self, model: PreTrainedModel) -> list[torch.nn.Parameter]:
         """The B of every adapted weight."""
-        from rosa_bench.modules.lowrank import output_factors
+        from rosa_bench.modules.lowrank import lowrank_sites
 
-        return output_factors(model)
+        return [module.B[site.role] for module, site in lowrank_sites(model)]
 
     def facts(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> Mapping[str, Any]:
         """Weights that `targets=[all]` skipped, if any."""
         from rosa_bench.modules.lowrank import skipped_facts
 
         return skipped_facts(model)
+
+
+class RestartedMethod(LowRankMethod):
+    """Base of the methods that change the frozen weights and start anew at the start of every period."""
+
+    every_epochs: float
+    every_steps: int | None
+
+    def moved(self, model: PreTrainedModel) -> set[str]:
+        """Names of the frozen weights under the adapters."""
+        from rosa_bench.modules.lowrank import LowRank
+
+        return {f"{name}.base.weight" for name, module in model.named_modules() if isinstance(module, LowRank)}
+
+    def period(self, per_epoch: int) -> int:
+        """Optimizer steps between two starts."""
+        return self.every_steps or max(1, round(self.every_epochs * per_epoch))
 
 
 class PeftLora(LowRankMethod):

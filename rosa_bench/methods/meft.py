@@ -73,10 +73,10 @@ class Meft(Method):
     group: ClassVar[Group] = "paper"
     mergeable: ClassVar[bool] = False
     checkpointable: ClassVar[bool] = False
+    exact_at_start: ClassVar[bool] = False  # the model starts near the backbone
 
     @classmethod
     def size_label(cls, options: Mapping[str, Any]) -> str | None:
-        """The bottleneck width of the adapters."""
         return f"b={options['bottleneck']}"
 
     @field_validator("lambda_factor", "beta_factor")
@@ -89,11 +89,6 @@ class Meft(Method):
     def without_peft(self, task: Task) -> str | None:
         """Why `peft` cannot run the trained network."""
         return "runs the backbone's layers as a reversible network, which peft does not support"
-
-    @property
-    def exact_at_start(self) -> bool:
-        """False: the model starts near the backbone, not at it."""
-        return False
 
     def attach(self, model: PreTrainedModel, seed: int = 0) -> None:
         """Freeze the backbone, add adapters to its layers and replace the layers with one reversible stack.

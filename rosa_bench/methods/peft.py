@@ -15,7 +15,7 @@ from __future__ import annotations
 import copy
 import sys
 import warnings
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, JsonValue
 
@@ -81,6 +81,8 @@ class Peft(Method):
     positions: Literal["shifted", "kept"] = "shifted"  # of the text after a prompt: behind it, or as without one
     train_head: bool = True  # whether the task head trains
 
+    plain_linears: ClassVar[bool] = False  # some tuners compute with the weight itself, such as its norm
+
     @property
     def name(self) -> str:
         """The preset's name, or the type if there is no preset."""
@@ -97,14 +99,8 @@ class Peft(Method):
 
     @property
     def lr(self) -> Mapping[str, float]:
-        """Learning rates by preset, else by type."""
         mini, full_size = RATES.get(self.name) or RATES.get(self.type) or RATES["LORA"]
         return {"mini": mini, "full_size": full_size}
-
-    @property
-    def plain_linears(self) -> bool:
-        """False: some tuners compute with the weight itself, such as its norm."""
-        return False
 
     @property
     def mergeable(self) -> bool:
@@ -270,7 +266,6 @@ class Peft(Method):
             parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
 
     def after_update(self, step: Step) -> None:
-        """Let the tuner reallocate ranks."""
         from rosa_bench.modules.peft_tuners import allocate
 
         if any(_planning(step.model)):

@@ -19,7 +19,7 @@ from pydantic import Field
 
 from rosa_bench.core.method import Step, tally
 from rosa_bench.core.schema import Added, Bias, Count, Share, configured
-from rosa_bench.methods.lora import Init, LowRankMethod, Target, draw_factors, targets_field
+from rosa_bench.methods.lora import Init, RestartedMethod, Target, draw_factors, targets_field
 from rosa_bench.system.seeds import derive, generator
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @configured
-class ReLora(LowRankMethod):
+class ReLora(RestartedMethod):
     """Trains a low-rank update of each target weight and merges it every `every_epochs` (or `every_steps`)."""
 
     rank: Count = 8  # R, the rank between two restarts
@@ -56,16 +56,6 @@ class ReLora(LowRankMethod):
 
         attach_lowrank(model, self, self.rank, fused=self.fused, scale=self.alpha / self.rank, dropout=self.dropout)
         draw_factors(model, self.init, seed)
-
-    def moved(self, model: PreTrainedModel) -> set[str]:
-        """Names of the frozen weights that restarts change."""
-        from rosa_bench.modules.lowrank import base_weights
-
-        return base_weights(model)
-
-    def period(self, per_epoch: int) -> int:
-        """Optimizer steps between two restarts."""
-        return self.every_steps or max(1, round(self.every_epochs * per_epoch))
 
     def lr_factor(self, index: int, schedule: Callable[[int], float], per_epoch: int) -> float:
         """Zero at a restart, then a linear warm-up to the schedule's value at the end of the warm-up."""

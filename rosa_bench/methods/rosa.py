@@ -20,7 +20,7 @@ from pydantic import Field
 
 from rosa_bench.core.method import Group, Step, tally
 from rosa_bench.core.schema import NEUTRAL, Added, Bias, Count, configured
-from rosa_bench.methods.lora import LowRankMethod, Target, targets_field
+from rosa_bench.methods.lora import RestartedMethod, Target, targets_field
 from rosa_bench.system import progress
 from rosa_bench.system.seeds import generator
 
@@ -41,7 +41,7 @@ Split = tuple["torch.Tensor", "torch.Tensor", "torch.Tensor"]
 
 
 @configured
-class Rosa(LowRankMethod):
+class Rosa(RestartedMethod):
     """Trains R singular directions of each target weight, resampled every `every_epochs` (or `every_steps`)."""
 
     # R; below 1 a share of the full rank of each weight, rounded down
@@ -80,16 +80,6 @@ class Rosa(LowRankMethod):
 
         attach_lowrank(model, self, self.rank, Resampled, self.fused)
         self.split(model, seed, 0)
-
-    def moved(self, model: PreTrainedModel) -> set[str]:
-        """Names of the frozen weights W_rest, which change at every factorization."""
-        from rosa_bench.modules.lowrank import base_weights
-
-        return base_weights(model)
-
-    def period(self, steps_per_epoch: int) -> int:
-        """Optimizer steps between two factorizations."""
-        return self.every_steps or max(1, round(self.every_epochs * steps_per_epoch))
 
     def long_before(self, step: Step) -> bool:
         """Whether this step starts a new period; `attach` factorizes the weights for step 0."""

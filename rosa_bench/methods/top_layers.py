@@ -33,7 +33,6 @@ class TopLayers(Method):
 
     @classmethod
     def size_label(cls, options: Mapping[str, Any]) -> str | None:
-        """The number of trained layers."""
         return f"k={options['layers']}"
 
     def attach(self, model: PreTrainedModel, seed: int = 0) -> None:

@@ -37,7 +37,6 @@ class Serial(Adapted):
     """Applies the adapter after a module: y + adapter(y), where y is the module's output."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The adapted output."""
         y = self.base(x)
         out: torch.Tensor = y + self.adapter(y)
         return out
@@ -47,7 +46,6 @@ class Parallel(Adapted):
     """Applies the adapter in parallel to a module: base(x) + adapter(x)."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The sum of both outputs."""
         out: torch.Tensor = self.base(x) + self.adapter(x)
         return out
 
@@ -60,6 +58,5 @@ class ParallelResidual(Adapted):
     """
 
     def forward(self, inner: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
-        """The output of the block."""
         y: torch.Tensor = self.base(inner, residual + self.adapter(residual))
         return y

@@ -115,7 +115,6 @@ class Spelled(nn.Module):
         self.layer, self.adapter = layer, adapter
 
     def forward(self, h: torch.Tensor, **call: Any) -> torch.Tensor:
-        """The output of the layer with its adapter."""
         return Opt.feed_forward(self, Opt.attention(self, h, call))
 
 

@@ -309,16 +309,6 @@ def lowrank_sites(model: nn.Module) -> Iterator[tuple[LowRank, Site]]:
                 yield module, site
 
 
-def base_weights(model: nn.Module) -> set[str]:
-    """Names of the frozen weights under the adapters."""
-    return {f"{name}.base.weight" for name, module in model.named_modules() if isinstance(module, LowRank)}
-
-
-def output_factors(model: nn.Module) -> list[nn.Parameter]:
-    """The B [R, O] of every adapted site."""
-    return [module.B[site.role] for module, site in lowrank_sites(model)]
-
-
 def merge(model: PreTrainedModel) -> PreTrainedModel:
     """Merge every low-rank adapter into the backbone's weights, in place."""
     for name, module in list(model.named_modules()):

@@ -10,7 +10,6 @@ import copy
 import math
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -116,11 +115,12 @@ def to_peft(model: PreTrainedModel) -> PeftAdapter:
     from peft import get_peft_model_state_dict
 
     tuner, prefix = tuner_of(model), model.base_model_prefix
+    config = copy.deepcopy(tuner.peft_config[ADAPTER])
+    if hasattr(tuner, "rankallocator"):
+        config.rank_pattern = None  # by which `peft` would truncate tensors
     wrapper = nn.Module()  # imitates peft's wrapper to get its tensor names
-    wrapper.base_model, wrapper.__dict__["peft_config"] = tuner, tuner.peft_config
-    with _without_pattern(tuner):
-        config = copy.deepcopy(tuner.peft_config[ADAPTER])
-        tensors = get_peft_model_state_dict(wrapper, adapter_name=ADAPTER, save_embedding_layers=False)
+    wrapper.base_model, wrapper.__dict__["peft_config"] = tuner, {ADAPTER: config}
+    tensors = get_peft_model_state_dict(wrapper, adapter_name=ADAPTER, save_embedding_layers=False)
     inside = "base_model.model."
     renamed = {name.replace(inside, f"{inside}{prefix}.", 1): tensor for name, tensor in tensors.items()}
     config.target_modules = sorted(f"{prefix}.{name}" for name in tuner.targeted_module_names)
@@ -131,20 +131,6 @@ def to_peft(model: PreTrainedModel) -> PeftAdapter:
         if getattr(config, name, None) is not None:
             setattr(config, name, None)
     return PeftAdapter(config, renamed, {f"{prefix}.{name}" for name, _ in model.base_model.named_parameters()})
-
-
-@contextmanager
-def _without_pattern(tuner: Any) -> Iterator[None]:
-    """Hide an allocator's rank pattern, by which `peft` would truncate tensors."""
-    config = tuner.peft_config[ADAPTER]
-    pattern = getattr(config, "rank_pattern", None) if hasattr(tuner, "rankallocator") else None
-    if pattern is not None:
-        config.rank_pattern = None
-    try:
-        yield
-    finally:
-        if pattern is not None:
-            config.rank_pattern = pattern
 
 
 def split_to_peft(trained: PeftAdapter, start: PeftAdapter) -> PeftAdapter:

@@ -67,7 +67,6 @@ class AroundNorm(Adapted):
     """Applies the adapter to a residual sum s before its norm: norm(s + adapter(norm(s)))."""
 
     def forward(self, s: torch.Tensor) -> torch.Tensor:
-        """The output of the norm."""
         out: torch.Tensor = self.base(s + self.adapter(self.base(s)))
         return out
 

@@ -51,18 +51,12 @@ class AdapterLayer(ReversibleLayer):
 
     def F(self, h: torch.Tensor, call: Any) -> torch.Tensor:
         """The layer in MEFT1, the adapter in MEFT2."""
-        return self._layer(h, call) if self.layer_first else self._adapter(h)
+        out: torch.Tensor = self.layer(h, **call) if self.layer_first else self.adapter(h)
+        return out
 
     def G(self, y: torch.Tensor, call: Any) -> torch.Tensor:
         """The adapter in MEFT1, the layer in MEFT2."""
-        return self._adapter(y) if self.layer_first else self._layer(y, call)
-
-    def _layer(self, h: torch.Tensor, call: Any) -> torch.Tensor:
-        out: torch.Tensor = self.layer(h, **call)
-        return out
-
-    def _adapter(self, h: torch.Tensor) -> torch.Tensor:
-        out: torch.Tensor = self.adapter(h)
+        out: torch.Tensor = self.adapter(y) if self.layer_first else self.layer(y, **call)
         return out
 
 
@@ -74,11 +68,9 @@ class HalvesLayer(ReversibleLayer):
         self.layer, self.family = layer, family
 
     def F(self, h: torch.Tensor, call: Any) -> torch.Tensor:
-        """The attention half."""
         return self.family.attention(self.layer, h, call)
 
     def G(self, y: torch.Tensor, call: Any) -> torch.Tensor:
-        """The feed-forward half."""
         return self.family.feed_forward(self.layer, y)
 
 
