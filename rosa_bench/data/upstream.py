@@ -43,5 +43,4 @@ def is_cached(upstream: Upstream) -> bool:
 
 
 def blob_id(content: bytes) -> str:
-    """The git blob id of a file."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()

@@ -79,11 +79,11 @@ def _outputs(
     model: PreTrainedModel, task: Task, examples: Sequence[Example], rows: Sequence[Encoded], pad_id: int
 ) -> tuple[list[torch.Tensor], float | None]:
     """The outputs and the primary metric (of a language model its loss); None if it is undefined."""
+    predictor = predict.Predictor(model, len(rows), pad_id)
     if task.num_labels:
-        values = predict.Predictor(model, len(rows), pad_id).logits(rows)[0]
+        values = predictor.logits(rows)[0]
         predictions = task.kind.predictions(task, examples, values)
         return [values], task.score(task.select_split, predictions).get(task.primary)
-    predictor = predict.Predictor(model, len(rows), pad_id)
     outputs = []
     for _, inputs in predictor.batches(rows):
         inputs.pop("labels")

@@ -118,7 +118,9 @@ def save_peft(trained: Trained, folders: Mapping[str, Path]) -> float:
             trained.tokenizer.save_pretrained(target)
             write_bytes(target / "README.md", model_card(trained, "peft", variant).encode())
             expected = _logits(model, trained.tokenizer)
-            loaded = _loaded(backbone, target)
+            from peft import PeftModel
+
+            loaded: Any = PeftModel.from_pretrained(backbone, str(target))
             low = any(parameter.dtype == torch.bfloat16 for parameter in model.parameters())
             bound = LOW_BOUND if low else BOUND
             differences.append(_difference(_logits(loaded, trained.tokenizer), expected, bound))
@@ -150,12 +152,6 @@ def _owners(model: PreTrainedModel, head: set[str], covered: set[str]) -> list[s
         if name in head or (inside and parameter.requires_grad and name not in covered):
             owners.add(name.rpartition(".")[0] if inside else name.partition(".")[0])
     return sorted(owners)
-
-
-def _loaded(backbone: PreTrainedModel, folder: Path) -> Any:
-    from peft import PeftModel
-
-    return PeftModel.from_pretrained(backbone, str(folder))
 
 
 def _difference(logits: list[torch.Tensor], expected: list[torch.Tensor], bound: float) -> float:

@@ -154,7 +154,6 @@ class Predictor:
 
 
 def to_device(inputs: dict[str, torch.Tensor], model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    """The tensors on the model's device."""
     return {name: tensor.to(model.device) for name, tensor in inputs.items()}
 
 
@@ -237,7 +236,6 @@ def decode(
 
 
 def search_settings(task: Any, tokenizer: PreTrainedTokenizerBase) -> Search:
-    """The task's decoding options."""
     return Search(
         num_beams=task.num_beams,
         max_new_tokens=task.max_new_tokens,
@@ -253,6 +251,5 @@ def search_settings(task: Any, tokenizer: PreTrainedTokenizerBase) -> Search:
 def _generated(
     task: Any, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[int]]
 ) -> Iterator[str]:
-    """The outputs of one batch."""
     for tokens in decoder(task, model)(model, prompts, search_settings(task, tokenizer)):
         yield str(tokenizer.decode(tokens, skip_special_tokens=True)).strip()

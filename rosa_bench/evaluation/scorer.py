@@ -92,19 +92,16 @@ class Scorer:
 
     def epoch_scores(self) -> Scores:
         """Scores that are cheap at every epoch end: all scored splits of a classifier, the loss of a generator."""
-        with self._precision():
-            return self._epoch_scores()
-
-    def _epoch_scores(self) -> Scores:
         main = self.run.method.variants()[-1]
-        if self.task.kind.decodes:
-            return {self.task.select_split: {"loss": self._losses([main])[main]}}
-        self._latest = {}
-        scores: Scores = {}
-        for split in dict.fromkeys([self.task.select_split, *self.task.scored_splits]):
-            self._latest[split] = self._classified(split, [main])[main]
-            scores[split] = dict(self.task.score(split, self._latest[split]))
-        return scores
+        with self._precision():
+            if self.task.kind.decodes:
+                return {self.task.select_split: {"loss": self._losses([main])[main]}}
+            self._latest = {}
+            scores: Scores = {}
+            for split in dict.fromkeys([self.task.select_split, *self.task.scored_splits]):
+                self._latest[split] = self._classified(split, [main])[main]
+                scores[split] = dict(self.task.score(split, self._latest[split]))
+            return scores
 
     def finish(self, recorder: Recorder, history: Sequence[Mapping[str, Any]]) -> None:
         """Final scores and predictions of every variant, and the primary score at the best and the last epoch."""
@@ -154,15 +151,12 @@ class Scorer:
     def predicted(self, split: str, variants: Sequence[str]) -> Iterator[tuple[str, list[Prediction]]]:
         """Yield the predictions of each variant on a split."""
         with self._precision():
-            yield from self._predicted(split, variants)
-
-    def _predicted(self, split: str, variants: Sequence[str]) -> Iterator[tuple[str, list[Prediction]]]:
-        if not self.task.kind.decodes:
-            yield from self._classified(split, variants).items()
-            return
-        for name in variants:
-            with self.run.method.active(self.model, name):
-                yield name, self._decoded(split)
+            if not self.task.kind.decodes:
+                yield from self._classified(split, variants).items()
+                return
+            for name in variants:
+                with self.run.method.active(self.model, name):
+                    yield name, self._decoded(split)
 
     def _predictor(self, split: str) -> predict.Predictor:
         pad, size = int(self.tokenizer.pad_token_id), self.run.train.eval_batch_size

@@ -203,7 +203,6 @@ class Greedy(Front):
         return tokens, torch.zeros_like(tokens), going
 
     def best(self, rows: torch.Tensor) -> torch.Tensor:
-        """The only beam."""
         return self.tokens[rows, 0, self.width : self.width + self.length]
 
 
@@ -259,7 +258,6 @@ class Beams(Front):
         return better.any(1)
 
     def best(self, rows: torch.Tensor) -> torch.Tensor:
-        """The finished text with the best score."""
         return self.finished[rows, 0, : self.length]
 
 
@@ -310,7 +308,6 @@ class LoraBeams(Front):
         return better
 
     def best(self, rows: torch.Tensor) -> torch.Tensor:
-        """The finished text with the best score."""
         return self.finished[rows, : self.length]
 
 

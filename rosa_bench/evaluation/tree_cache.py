@@ -176,7 +176,6 @@ class Copies:
         self.cache_name = cache_name(model)
 
     def begin(self) -> torch.Tensor:
-        """Read the inputs; return the logits [N, V] after each of them."""
         logits = self._read(self.prompts)
         self.cache.batch_repeat_interleave(self.beams)
         return logits
@@ -188,7 +187,6 @@ class Copies:
         return self._read(tokens.reshape(-1, 1)).view(*tokens.shape, -1)
 
     def keep(self, rows: torch.Tensor) -> None:
-        """Continue with these inputs only, in this order."""
         beams = torch.arange(self.beams, device=rows.device).expand(len(rows), -1)
         self.cache.batch_select_indices(self._sequences(rows, beams))
 

@@ -53,22 +53,18 @@ class Glue(Task):
 
     @property
     def kind(self) -> Kind:
-        """Classification, or regression without labels."""
         return CLASSIFY if self.labels else REGRESS
 
     @property
     def num_labels(self) -> int:
-        """Number of classes, or 1 for a score."""
         return len(self.labels) or 1
 
     @property
     def label_names(self) -> list[str]:
-        """The names of the classes, or `score`."""
         return list(self.labels) or super().label_names
 
     @property
     def classes(self) -> int | None:
-        """Number of classes; None for a regression."""
         return len(self.labels) or None
 
     @property
@@ -77,7 +73,6 @@ class Glue(Task):
         return Hub("nyu-mll/glue", "bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c", f"{self.name}/{{split}}-*.parquet")
 
     def released_fields(self, row: Mapping[str, Any]) -> list[Any]:
-        """The texts and the label."""
         label = row.get("label")
         number = float(label) if isinstance(label, int) and not self.labels else label
         return [*(row.get(name) for name in self.texts), number]

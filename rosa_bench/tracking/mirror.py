@@ -17,7 +17,6 @@ LONGEST_TAG = 64  # characters; wandb rejects a run with a longer or an empty ta
 
 
 def record_of(folder: Path) -> dict[str, Any]:
-    """Read the current record."""
     value: dict[str, Any] = json.loads((folder / "record.json").read_text(encoding="utf-8"))
     return value
 
@@ -69,7 +68,6 @@ def begin(record: dict[str, Any], folder: Path, mode: str) -> Any:
 
 
 def main(folder: Path, pid: int) -> None:
-    """Mirror a run to wandb."""
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # otherwise wandb contacts its error server, even offline
     import wandb
 

@@ -80,11 +80,9 @@ class Cuda(Backend):
         self.stream: Any = torch.cuda.Stream(device)
 
     def generator(self) -> torch.Tensor:
-        """The state of the CUDA generator."""
         return torch.cuda.get_rng_state(self.device)
 
     def restore(self, state: torch.Tensor) -> None:
-        """Restore the CUDA generator's state."""
         torch.cuda.set_rng_state(state, self.device)
 
     def host_generators(self) -> Any:
@@ -111,7 +109,6 @@ class Cuda(Backend):
             torch.cuda.set_sync_debug_mode(before)
 
     def record(self, step: Callable[[], None]) -> Callable[[], Any]:
-        """Capture a CUDA graph."""
         graph, outer = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self.device)
         collecting = gc.isenabled()
         gc.collect()
@@ -203,10 +200,10 @@ class Graphs:
         *,
         single: bool,
         tolerance: float,
-        refused: str | None = None,
     ) -> None:
         self.model, self.compute, self.backend, self.casts = model, compute, backend, casts
-        self.single, self.tolerance, self.refused = single, tolerance, refused
+        self.single, self.tolerance = single, tolerance
+        self.refused: str | None = None
         self.recorded, self.seconds = 0, 0.0
         self._begin()
 
@@ -275,12 +272,8 @@ class Graphs:
                 value = self.compute(dict(static), static_items)
                 gradients = torch.autograd.grad(value, self.leaves, allow_unused=True)
             reached[:] = [gradient is not None for gradient in gradients]
-            pairs = [
-                (buffer, gradient)
-                for buffer, gradient in zip(self.shared, gradients, strict=True)
-                if gradient is not None
-            ]
-            torch._foreach_copy_([buffer for buffer, _ in pairs], [gradient for _, gradient in pairs])
+            buffers = [buffer for buffer, reaches in zip(self.shared, reached, strict=True) if reaches]
+            torch._foreach_copy_(buffers, [gradient for gradient in gradients if gradient is not None])
             self.loss.copy_(value.detach())
 
         before, host = self.backend.generator(), self.backend.host_generators()

@@ -38,7 +38,6 @@ class Regress(Kind):
         return [Prediction(e.id, row[0], e.label, logits=tuple(row)) for e, row in zip(examples, rows, strict=True)]
 
     def read(self, text: str, where: str, task: Task, example: Example) -> float:
-        """A score."""
         if task.num_labels > 1:
             raise UsageError(f"task={task.name} has {task.num_labels} outputs a row, but a line of a file has one")
         score = float(text) if DECIMAL.fullmatch(text.strip()) else None
