@@ -18,7 +18,7 @@ from rosa_bench.system.files import write_bytes
 from rosa_bench.system.signals import command
 from rosa_bench.tables.against_baseline import Comparer, is_baseline, known_tests
 from rosa_bench.tables.build import build
-from rosa_bench.tables.claims.judge import Verdict, verdicts
+from rosa_bench.tables.claims.judge import Verdict, judge_suite
 from rosa_bench.tables.claims.wording import NOTES, measured, printed, test_lines, verdict_text
 from rosa_bench.tables.comparison_cache import save_tests
 from rosa_bench.tables.convergence import reader, with_gains
@@ -96,7 +96,8 @@ def judged(collection: Collection, suites: Sequence[plan.Suite]) -> tuple[dict[s
     for suite in suites:
         if suite.claims:
             try:
-                claims[suite.title] = [as_claim(verdict) for verdict in verdicts(collection, suite)]
+                title, verdicts = judge_suite(collection, suite)
+                claims[title] = [as_claim(verdict) for verdict in verdicts]
             except UsageError as error:
                 unjudged.append(f"claims of {suite.name} not judged: {error}")
     return claims, unjudged

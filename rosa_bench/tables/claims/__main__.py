@@ -21,7 +21,7 @@ from rosa_bench.records.collect import Collection, collect
 from rosa_bench.suite import plan
 from rosa_bench.system.console import complain, tell
 from rosa_bench.system.signals import command
-from rosa_bench.tables.claims.judge import Verdict, claims_of, verdicts
+from rosa_bench.tables.claims.judge import Verdict, claims_of, judge_suite
 from rosa_bench.tables.claims.wording import NOTES, limits, table, test_lines
 
 
@@ -68,7 +68,7 @@ def judged_suites(
     claims = claims_of(suites[0])
     if other := next((suite.name for suite in suites if claims_of(suite) != claims), None):
         raise UsageError(f"{suites[0].name} and {other} have different claims; name one of them")
-    return {suite.title: verdicts(collection, suite, overrides) for suite in suites}
+    return dict(judge_suite(collection, suite, overrides) for suite in suites)
 
 
 def _details(verdict: Verdict) -> list[str]:

@@ -3,7 +3,7 @@
 A comparison is decided by one effect, the mean over tasks (and over ranks, unless each is a test of its own). Its
 variance counts other seeds and other examples. A claim holds if all its comparisons lie in their regions, and does not
 hold if one lies outside. Both p values are corrected by Holm over all claims of the suite. A missing run leaves a claim
-undecided.
+undecided, but a task without any run is left out.
 """
 
 from __future__ import annotations
@@ -341,14 +341,24 @@ def claims_of(suite: plan.Suite) -> list[Claim]:
     return list(shared)
 
 
-def verdicts(collection: Collection, suite: plan.Suite, overrides: Sequence[str] = ()) -> list[Verdict]:
-    """The verdict on every claim of a suite; empty if it has none. `overrides` are those its runs were started with.
+def judge_suite(collection: Collection, suite: plan.Suite, overrides: Sequence[str] = ()) -> tuple[str, list[Verdict]]:
+    """The title of a suite, and the verdict on every claim it has. `overrides` are those its runs were started with.
+
+    Tasks without a finished run are left out, and the title names the others.
 
     Raises:
         UsageError: if the suite cannot be planned.
     """
     claims = claims_of(suite)
-    return judged(Judge(collection, models(plan.plan(suite, overrides)), suite.name), claims) if claims else []
+    if not claims:
+        return suite.title, []
+    judge = Judge(collection, models(plan.plan(suite, overrides)), suite.name)
+    tasks = dict.fromkeys(model.task for model in judge.models)
+    begun = dict.fromkeys(model.task for model in judge.models if model.run in judge.runs)
+    if not begun or len(begun) == len(tasks):
+        return suite.title, judged(judge, claims)
+    judge = replace(judge, models=[model for model in judge.models if model.task in begun])
+    return f"{suite.title}, so far {', '.join(begun)}", judged(judge, claims)
 
 
 def judged(judge: Judge, claims: Sequence[Claim]) -> list[Verdict]:

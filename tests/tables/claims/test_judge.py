@@ -14,7 +14,7 @@ from rosa_bench.records.collect import Collection
 from rosa_bench.stats.effects import Region
 from rosa_bench.suite import plan
 from rosa_bench.suite.claims import Claim, Comparison
-from rosa_bench.tables.claims.judge import Judge, Result, Verdict, claims_of, judged
+from rosa_bench.tables.claims.judge import Judge, Result, Verdict, claims_of, judge_suite, judged
 
 FULL, LORA, DYLORA = {"method": "full"}, {"method": "lora"}, {"method": "dylora", "variant": "any"}
 SUITE = plan.Suite(
@@ -114,6 +114,22 @@ def test_a_missing_run_leaves_a_claim_undecided_and_is_counted_once(runs):
     found = verdict(runs, *tests)
     assert (found.word, found.reason) == ("undecided", "1 of 18 runs missing")
     assert all(r.effect is None for r in found.results)
+
+
+def test_a_task_without_any_run_is_left_out_and_the_title_says_so(runs):
+    better = claim("it", Comparison(ours=FULL, theirs=LORA, above=0))
+    suite = dataclasses.replace(SUITE, claims=[better])
+    assert judge_suite(runs, suite)[0] == "small"
+    cola = [group for group in runs.groups if group.first.task == "cola"]
+    one_more = next(group for group in runs.groups if group.first.task == "rte")
+    runs.groups = cola
+    title, (found,) = judge_suite(runs, suite)
+    (both,) = judged(Judge(runs, WORLD.planned), [better])
+    assert title == "small, so far cola" and both.word == "undecided"
+    assert found.word == "holds" and [*found.results[0].tasks] == ["cola"]
+    runs.groups = [*cola, one_more]
+    title, (found,) = judge_suite(runs, suite)
+    assert (title, found.word, found.reason) == ("small", "undecided", "8 of 18 runs missing")
 
 
 def with_rate(config, lr: float, *tags: str):
