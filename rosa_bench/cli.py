@@ -35,7 +35,6 @@ _begun: list[bool] = []  # non-empty once composition has finished
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise instead of printing
     _codes.clear()

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -119,7 +118,6 @@ def check_out(path: Path | None, variants: Sequence[str]) -> None:
 
 
 def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m rosa_bench.decode", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -137,7 +135,6 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Decode and score. Returns the exit code."""
     args = parsed(argv)
     try:
         run = changed(args.run, args.overrides)
@@ -145,7 +142,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         variants = chosen(run, args.variant)
         check_out(args.out, variants)
         hub.prepare(run.needs_hub)
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         with progress.showing(run.progress, plain_lines=not args.json):
             scorer = restored(run, args.run, split)
             by_variant = dict(scorer.predicted(split, variants))

@@ -6,7 +6,7 @@ verdict (ready, ready with limits, not ready), its reasons and the next command 
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import os
 import re
 import shlex
@@ -37,40 +37,54 @@ INSTALL = re.compile(r"pip install (?:'[^']+'|[\w.\[\]=-]+)|wandb login")  # a c
 HELP = "python -m rosa_bench --help"
 
 
+def _reported(check: Callable[..., Iterator[Finding]]) -> Callable[..., Iterator[Finding]]:
+    """A check whose UsageError becomes its last finding."""
+
+    @functools.wraps(check)
+    def reporting(*args: Any) -> Iterator[Finding]:
+        try:
+            yield from check(*args)
+        except UsageError as error:
+            yield False, str(error)
+
+    return reporting
+
+
 def data(run: config.Run) -> Iterator[Finding]:
     """Every split of the run is readable to the last row."""
+    for split in run.task.splits:
+        yield from _rows(run, split)
+
+
+@_reported
+def _rows(run: config.Run, split: str) -> Iterator[Finding]:
     from rosa_bench.data.source import load_split
 
-    for split in run.task.splits:
-        with _reported() as finding:
-            loaded = load_split(run.task, run.data, split)
-            line = f"{run.task.name}/{split}: {loaded.rows} rows, sha256 {loaded.sha256[:12]}"
-            differs = loaded.released is False
-            line += ", different from the public release" if differs else ""
-            finding.append((None if differs else True, line))
-        yield from finding
+    loaded = load_split(run.task, run.data, split)
+    line = f"{run.task.name}/{split}: {loaded.rows} rows, sha256 {loaded.sha256[:12]}"
+    differs = loaded.released is False
+    yield None if differs else True, line + (", different from the public release" if differs else "")
 
 
+@_reported
 def model(run: config.Run) -> Iterator[Finding]:
     """The backbone loads with the task's head, encodes every row, and has the weights that the method adapts."""
-    with _reported() as finding:
-        from rosa_bench.evaluation.predict import attaching
-        from rosa_bench.models.load import load, loading_facts
-        from rosa_bench.records.start import attach_method
-        from rosa_bench.system.seeds import seeds
+    from rosa_bench.evaluation.predict import attaching
+    from rosa_bench.models.load import load, loading_facts
+    from rosa_bench.records.start import attach_method
+    from rosa_bench.system.seeds import seeds
 
-        run.method.check(run.task)
-        backbone, tokenizer = load(run.model, run.task, seeds(run.seed).init)
-        finding += [(True, f"{name.replace('_', ' ')}: {value}") for name, value in loading_facts(backbone).items()]
-        _read_rows(run, backbone, tokenizer)
-        _, loader = attach_method(run, backbone, seeds(run.seed).method, attaching(backbone, run.method))
-        trainable = sum(p.numel() for p in backbone.parameters() if p.requires_grad)
-        total = sum(p.numel() for p in backbone.parameters())
-        name = f"{type(backbone).__name__} {run.model.name}"
-        finding.append((True, f"{name}: {total:,} parameters, {trainable:,} trainable; {len(tokenizer):,} tokens"))
-        if loader is not None:
-            finding.append((True, loader.describe()))
-    yield from finding
+    run.method.check(run.task)
+    backbone, tokenizer = load(run.model, run.task, seeds(run.seed).init)
+    yield from ((True, f"{name.replace('_', ' ')}: {value}") for name, value in loading_facts(backbone).items())
+    _read_rows(run, backbone, tokenizer)
+    _, loader = attach_method(run, backbone, seeds(run.seed).method, attaching(backbone, run.method))
+    trainable = sum(p.numel() for p in backbone.parameters() if p.requires_grad)
+    total = sum(p.numel() for p in backbone.parameters())
+    name = f"{type(backbone).__name__} {run.model.name}"
+    yield True, f"{name}: {total:,} parameters, {trainable:,} trainable; {len(tokenizer):,} tokens"
+    if loader is not None:
+        yield True, loader.describe()
 
 
 def _read_rows(run: config.Run, backbone: Any, tokenizer: Any) -> None:
@@ -131,14 +145,13 @@ def _has_netrc() -> bool:
         return False
 
 
+@_reported
 def optimizer(run: config.Run) -> Iterator[Finding]:
     """The optimizer exists in the installed `transformers`, its package is installed, and it accepts the options."""
-    with _reported() as finding:
-        from rosa_bench.training.trainer import check_optimizer
+    from rosa_bench.training.trainer import check_optimizer
 
-        check_optimizer(run)
-        finding.append((True, run.train.optimizer))
-    yield from finding
+    check_optimizer(run)
+    yield True, run.train.optimizer
 
 
 def metrics(run: config.Run) -> Iterator[Finding]:
@@ -194,19 +207,7 @@ def _downloaded(cached: bool) -> str:
     return "in the cache" if cached else "not downloaded"
 
 
-CHECKS: dict[str, Callable[[config.Run], Iterator[Finding]]] = {
-    "data": data, "model": model, "optimizer": optimizer, "metrics": metrics, "disk": disk, "device": device,
-    "tracker": tracker,
-}  # fmt: skip
-
-
-@contextlib.contextmanager
-def _reported() -> Iterator[list[Finding]]:
-    findings: list[Finding] = []
-    try:
-        yield findings
-    except UsageError as error:
-        findings.append((False, str(error)))
+CHECKS = {check.__name__: check for check in (data, model, optimizer, metrics, disk, device, tracker)}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,7 +11,6 @@ Variants are those of the run's method: DyLoRA has r1, r2, ... for its ranks.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +26,6 @@ from rosa_bench.system.signals import command
 
 
 def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m rosa_bench.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -40,7 +38,6 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Export a run; return the exit code."""
     args = parsed(argv)
     try:
         tell(f"exported: {exported(args)}")
@@ -67,7 +64,6 @@ def exported(args: argparse.Namespace) -> Path:
     if (blocked := unwritable((args.out or args.run).absolute().parent)) is not None:
         raise UsageError(f"{args.out or args.run} cannot be written: {blocked}; choose another folder with --out")
     hub.prepare(run.needs_hub)
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from rosa_bench.evaluation import export
     from rosa_bench.evaluation.restore import trained_model
 

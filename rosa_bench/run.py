@@ -29,7 +29,7 @@ from rosa_bench.models.traits import max_length
 from rosa_bench.records import checkpoints
 from rosa_bench.records.record import Record
 from rosa_bench.records.recorder import Recorder
-from rosa_bench.records.run_key import clear_finished, config_key, finished, method_name, run_id
+from rosa_bench.records.run_key import clear_finished, config_key, finished, run_id
 from rosa_bench.records.start import start_loader
 from rosa_bench.system import distributed, progress
 from rosa_bench.system.files import unwritable, write_bytes
@@ -116,7 +116,7 @@ def refuse(run: Run) -> None:
         if (value := getattr(run.train, key)) in ("fp16", "tf32") and not on_gpu:
             raise UsageError(f"train.{key}={value} needs a GPU; use bf16 or fp32")
     if run.train.gradient_checkpointing and not run.method.checkpointable:
-        raise UsageError(f"train.gradient_checkpointing is not supported with method={method_name(run)}")
+        raise UsageError(f"train.gradient_checkpointing is not supported with method={run.method.name}")
 
 
 def _limit(run: Run, split: str) -> int | None:
@@ -180,10 +180,10 @@ class Experiment:
             method.attach(self.model, seeds(self.run.seed).method)
         self.head = [p for p in head if p.requires_grad]
         if self.run.train.head_lr is not None and not self.head:
-            combination = f"task={self.run.task.name} and method={method_name(self.run)}"
+            combination = f"task={self.run.task.name} and method={self.run.method.name}"
             raise UsageError(f"train.head_lr={self.run.train.head_lr}: {combination} train no task head")
         if self.run.train.lora_plus is not None and not method.output_factors(self.model):
-            reason = f"needs trained factors A and B, but method={method_name(self.run)} has none"
+            reason = f"needs trained factors A and B, but method={self.run.method.name} has none"
             raise UsageError(f"train.lora_plus={self.run.train.lora_plus} {reason}")
         if before is not None:
             facts |= diagnostics.start_facts(before, self._start())

@@ -101,7 +101,6 @@ def scored(task: Task, split: str, rows: Sequence[Prediction]) -> dict[str, Mapp
 
 
 def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m rosa_bench.score", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -118,7 +117,6 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Score a file, print the metrics and return the exit code."""
     args = parsed(argv)
     try:
         convention = [f"task.scoring={args.scoring}"] if args.scoring else []

@@ -34,8 +34,6 @@ from rosa_bench.errors import UsageError, nearest
 from rosa_bench.system.strict_json import short
 
 GROUPS = ("model", "method", "task", "data", "train", "tracker")
-
-
 LONGEST_PATH = 3000  # bytes of the output folder's path: systems allow 4096, including the run folder and its files
 OWN_FOLDER = "ROSA_BENCH_CONFIG_DIR"
 PACKAGE = "rosa_bench."  # besides the user's own folder, the only modules that a configuration may import
@@ -186,10 +184,8 @@ class Run:
     choices: dict[str, str] = Field(default_factory=dict)  # chosen name of each group; filled when composing
 
     def __post_init__(self) -> None:
-        if self.model.dtype == "bf16" and (self.train.precision, self.train.eval_precision or "bf16") != (
-            "bf16",
-            "bf16",
-        ):
+        precisions = {self.train.precision, self.train.eval_precision or self.train.precision}
+        if self.model.dtype == "bf16" and precisions != {"bf16"}:
             raise ValueError("model.dtype=bf16 needs train.precision=bf16, and train.eval_precision=bf16 or null")
         sizes = [len(os.fsencode(part)) for part in Path(self.output_dir).absolute().parts]
         if "\0" in self.output_dir or max(sizes) > 255 or sum(sizes) > LONGEST_PATH:
@@ -215,14 +211,7 @@ def node_dict(node: Any) -> dict[str, Any]:
     return {"_target_": f"{cls.__module__}.{cls.__qualname__}"} | dataclasses.asdict(node)
 
 
-BASES: dict[str, type] = {
-    "model": Model,
-    "method": Method,
-    "task": Task,
-    "data": Data,
-    "train": Train,
-    "tracker": Tracker,
-}
+BASES: dict[str, type] = dict(zip(GROUPS, (Model, Method, Task, Data, Train, Tracker), strict=True))
 
 
 def target_class(group: str, target: str) -> type:
@@ -295,9 +284,9 @@ def use_folder(folder: str) -> None:
 def is_own(module: str) -> bool:
     """Whether a module is in the user's own folder."""
     folder, first = own_folder(), module.partition(".")[0]
-    return (
-        folder is not None and first.isidentifier() and any((folder / name).exists() for name in (first, f"{first}.py"))
-    )
+    if folder is None or not first.isidentifier():
+        return False
+    return (folder / first).exists() or (folder / f"{first}.py").exists()
 
 
 def choice_files(group: str) -> dict[str, Path]:
@@ -316,7 +305,6 @@ def choice_files(group: str) -> dict[str, Path]:
 
 
 def choices(group: str) -> list[str]:
-    """Choice names of a group."""
     return list(choice_files(group))
 
 
@@ -394,9 +382,8 @@ def resolve(cfg: DictConfig | Mapping[str, Any], overrides: Sequence[str] = ()) 
     if not faults:
         run, faults = constructed("", Run, {**plain, **nodes}, typed)
     else:
-        placeholders = dict.fromkeys(GROUPS)
         fields = {field.name for field in dataclasses.fields(Run)}
-        others = [key[:80] for key in plain if key not in fields | placeholders.keys()]
+        others = [key[:80] for key in plain if key not in fields]
         faults += [f"{key} is not a key: {meant(key, fields)}" for key in others]
     if faults:
         raise UsageError("; ".join(faults))
@@ -470,9 +457,7 @@ def repeatable_config(run: Run) -> str:
     """The resolved configuration as a yaml that `python -m rosa_bench -cp FOLDER -cn config` can run."""
     own = OmegaConf.load(config_dir() / "config.yaml")
     assert isinstance(own, DictConfig)
-    overrides = (
-        [item for item in own.defaults if any("override hydra" in str(key) for key in item)] if own.defaults else []
-    )
+    overrides = [item for item in own.defaults if any("override hydra" in str(key) for key in item)]
     complete = {"defaults": [*overrides, "_self_"], "hydra": own.hydra, **run.to_dict()}
     return OmegaConf.to_yaml(OmegaConf.create(complete))
 

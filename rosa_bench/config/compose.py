@@ -92,10 +92,9 @@ def plain(error: Exception, overrides: Sequence[str]) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         return f"{group or 'config'}={name} is not a choice: {nearest(name, error.options or [])}"
-    if (match := re.search(r"Could not override '([^']+)'", text)) is not None:
-        return unknown_key(match.group(1), overrides)
-    if (match := re.search(r"Key '[^']*' is not in struct\s+full_key: (\S+)", text)) is not None:
-        return unknown_key(match.group(1), overrides)
+    unknown = r"Could not override '([^']+)'|Key '[^']*' is not in struct\s+full_key: (\S+)"
+    if (match := re.search(unknown, text)) is not None:
+        return unknown_key(match.group(1) or match.group(2), overrides)
     if isinstance(error, RecursionError):
         return "a value is nested too deeply"
     if (match := re.search(r"LexerNoViableAltException: (.{1,200})", text)) is not None:

@@ -47,10 +47,6 @@ def _folders(arguments: Sequence[str]) -> Iterator[tuple[Path, bool]]:
             yield Path(folder), (flag if equals else previous) in OWN
 
 
-def _module(target: Any) -> str:
-    return str(target).rpartition(".")[0]
-
-
 def _read(path: Path) -> Any:
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -62,10 +58,10 @@ def _faults(node: Any, path: str, own: bool) -> Iterator[str]:
     """Yield the keys of a configuration that name something to import or call."""
     if isinstance(node, dict):
         for key, value in node.items():
-            where = f"{path}.{key}".lstrip(".")
+            where, module = f"{path}.{key}".lstrip("."), str(value).rpartition(".")[0]
             if key in ("()", "searchpath") or (key == "class" and not str(value).startswith("logging.")):
                 yield where
-            elif key == "_target_" and not str(value).startswith(ALLOWED) and not (own and is_own(_module(value))):
+            elif key == "_target_" and not str(value).startswith(ALLOWED) and not (own and is_own(module)):
                 yield f"{where}={str(value)[:80]}"
             yield from _faults(value, where, own)
     elif isinstance(node, list):

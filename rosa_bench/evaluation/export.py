@@ -30,7 +30,6 @@ from rosa_bench.models.load import load
 from rosa_bench.models.sites import task_head
 from rosa_bench.records.checkpoints import save_tensors
 from rosa_bench.records.record import Record
-from rosa_bench.records.run_key import method_name
 from rosa_bench.system.files import write_bytes
 from rosa_bench.system.seeds import seeds
 
@@ -73,7 +72,7 @@ class Trained:
 
 def refuse(run: Run, form: Form, key: str) -> None:
     """Raise UsageError if a form is not supported; `key` is the option that requested it."""
-    method, name = run.method, method_name(run)
+    method, name = run.method, run.method.name
     forms = [*(["merged"] if method.mergeable and form != "merged" else []), "adapter"]
     instead = f"use {' or '.join(f'save={way}' for way in forms)}"
     if form == "merged" and not method.mergeable:
@@ -223,7 +222,7 @@ def model_card(trained: Trained, form: Form, variant: str) -> str:
     pipeline = "text-classification" if classifies else "text-generation"
     head = ["---", *([f"base_model: {run.model.hub}"] if run.model.hub else [])]
     head += [f"library_name: {'peft' if form == 'peft' else 'transformers'}", f"pipeline_tag: {pipeline}"]
-    head += ["tags:", "- rosa_bench", f"- {method_name(run)}", "---"]
+    head += ["tags:", "- rosa_bench", f"- {run.method.name}", "---"]
     main = variant or (record.variant_names[-1] if record.variant_names else "")
     rows = {"task": run.task.name, "method": f"`{run.method!r}`", "backbone": run.model.hub or run.model.name}
     rows |= {"variant": variant} if variant else {}
@@ -239,7 +238,7 @@ def model_card(trained: Trained, form: Form, variant: str) -> str:
     names = getattr(trained.model.config, "id2label", None) if classifies else None
     rows |= {"labels": ", ".join(f"{i}: {name}" for i, name in names.items())} if names else {}
     table = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())]
-    title = f"# {run.model.name} trained on {run.task.name} with {method_name(run)}"
+    title = f"# {run.model.name} trained on {run.task.name} with {run.method.name}"
     return "\n".join([*head, "", title, "", *table, "", "```python", *_usage(run, form, pipeline), "```", ""])
 
 

@@ -15,10 +15,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from rosa_bench.config import node_dict, target_class
+from rosa_bench.config import node_dict
 from rosa_bench.core.method import Method
 from rosa_bench.errors import UsageError
-from rosa_bench.system.files import file_sha256, read_sealed_json, replacing, write_json, write_sealed_json
+from rosa_bench.records.start import stored_method
+from rosa_bench.system.files import file_sha256, replacing, unsealed, write_json, write_sealed_json
 from rosa_bench.system.strict_json import loads, short
 
 if TYPE_CHECKING:
@@ -83,18 +84,13 @@ def mark_complete(folder: Path, more: Mapping[str, Any]) -> None:
 def read_mark(folder: Path) -> dict[str, Any] | None:
     """The content of `complete.json`; None if it or a file in it is missing or damaged."""
     try:
-        mark = read_sealed_json(folder / MARK)
+        mark = unsealed((folder / MARK).read_bytes())
         if not mark.keys() <= MARKED:  # also if damage renamed the checksum's field
             return None
         intact = all(file_sha256(folder / name) == sha for name, sha in mark["files"].items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return mark if intact else None
-
-
-def is_marked(folder: Path) -> bool:
-    """Whether a checkpoint has a `complete.json`, damaged or not."""
-    return (folder / MARK).is_file()
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -104,7 +100,6 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def remove(folders: Iterable[Path]) -> None:
-    """Delete checkpoint folders."""
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -130,7 +125,11 @@ def load_adapter(model: PreTrainedModel, method: Method, folder: Path, backbone_
             raise ValueError("adapter.json is not an object")
     except (OSError, ValueError) as error:
         raise UsageError(f"{folder} is not an adapter ({error})") from error
-    if _with_defaults(description.get("method")) != node_dict(method):
+    try:
+        stored = node_dict(stored_method(description.get("method")))
+    except (UsageError, ValueError):
+        stored = None
+    if stored != node_dict(method):
         raise UsageError(f"{folder} is an adapter of another method: {short(description.get('method'))}")
     if description.get("backbone_hash") != backbone_hash:
         raise UsageError(f"{folder} is an adapter of another backbone")
@@ -138,12 +137,3 @@ def load_adapter(model: PreTrainedModel, method: Method, folder: Path, backbone_
     if "sha256" in description and tensors.is_file() and file_sha256(tensors) != description["sha256"]:
         raise UsageError(f"{tensors} is damaged: its checksum is not the one in adapter.json")
     load_state(model, method, tensors)
-
-
-def _with_defaults(node: Any) -> dict[str, Any] | None:
-    """A method's stored configuration, completed with defaults of newer fields; None if it is invalid."""
-    try:
-        values = dict(node)
-        return node_dict(target_class("method", values.pop("_target_"))(**values))
-    except (UsageError, ValueError, TypeError, KeyError, AttributeError):
-        return None

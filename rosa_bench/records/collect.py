@@ -36,6 +36,11 @@ class Group:
     unfinished: dict[int, Record] = field(default_factory=dict)  # failed runs by seed
 
     @property
+    def all_records(self) -> list[Record]:
+        """Finished runs, then failed ones."""
+        return [*self.records.values(), *self.unfinished.values()]
+
+    @property
     def first(self) -> Record:
         """Any record of the group, to read what all share."""
         return next(iter(self.records.values() or self.unfinished.values()))
@@ -65,7 +70,6 @@ class Collection:
         return [record for group in self.groups for record in group.records.values()]
 
     def folder(self, record: Record) -> Path:
-        """The folder of a run."""
         return self.folders[id(record)]
 
 
@@ -94,7 +98,7 @@ def collect(roots: Sequence[Path]) -> Collection:
     choice = _Choice(collection, roots)
     with _without_collector():
         for root in roots:
-            for record, folder in _read(root, collection):
+            for record, folder in read_valid(root, collection):
                 if record.status in ("done", *UNFINISHED):
                     collection.folders[id(record)] = folder
                     choice.put(selected, record.key, record)
@@ -111,7 +115,7 @@ def collect(roots: Sequence[Path]) -> Collection:
     return collection
 
 
-def _read(root: Path, collection: Collection) -> Iterator[tuple[Record, Path]]:
+def read_valid(root: Path, collection: Collection) -> Iterator[tuple[Record, Path]]:
     """Yield the valid records of a folder or an archive with their folders; name the others in `broken`."""
     if is_archive(root):
         archive = read_archive(root)

@@ -70,7 +70,6 @@ def environment(device: str) -> dict[str, Any]:
 
 @lru_cache(maxsize=1)
 def processor() -> str:
-    """The CPU model."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
         return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))

@@ -5,28 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
-from rosa_bench.core.method import Method
-from rosa_bench.records.run_key import class_of, identity_parts
-
-
-def size_label(options: Mapping[str, Any]) -> str | None:
-    """The setting that determines a method's size ("r=8"); None if there is no such setting.
-
-    Args:
-        options: the method's options in a record.
-
-    Raises:
-        KeyError: if an option is missing.
-    """
-    cls = class_of("method", str(options.get("_target_", ""))) or Method
-    return cast(type[Method], cls).size_label(options)
+from rosa_bench.records.run_key import identity_parts, method_class
 
 
 def method_label(config: Mapping[str, Any], method: str) -> str:
     """The method with its size: rank or ranks, bottleneck, layers, virtual tokens."""
-    size = size_label(config["method"])
+    size = method_class(config["method"]).size_label(config["method"])
     return method + (f" {size}" if size else "") + (" (random backbone)" if config["model"].get("random_init") else "")
 
 
@@ -38,7 +24,8 @@ def option_text(name: str, value: object) -> str:
 
 def printed_name(template: str, options: Mapping[str, Any], variant: str) -> str:
     """A paper's name of a row: `template` with {rank} and {variant} filled in."""
-    return template.replace("{rank}", (size_label(options) or "").removeprefix("r=")).replace("{variant}", variant)
+    size = method_class(options).size_label(options) or ""
+    return template.replace("{rank}", size.removeprefix("r=")).replace("{variant}", variant)
 
 
 def cell_name(config: Mapping[str, Any]) -> str:

@@ -21,7 +21,6 @@ from rosa_bench.records import checkpoints
 from rosa_bench.records.environment import environment
 from rosa_bench.records.predictions import prediction_row
 from rosa_bench.records.record import Record, Status, write_record
-from rosa_bench.records.run_key import method_name
 from rosa_bench.system import distributed, memory
 from rosa_bench.system.console import tell, warn
 from rosa_bench.system.files import clear_temporaries, describe_error, write_bytes, write_json_lines_gz
@@ -42,7 +41,7 @@ class Recorder:
 
     def __init__(self, run: Run, run_id: str, key: str, lock: Lock | None) -> None:
         self.folder = Path(run.output_dir) / run_id
-        self.record = Record(run_id, key, run.task.name, run.model.name, method_name(run), run.seed, run.to_dict())
+        self.record = Record(run_id, key, run.task.name, run.model.name, run.method.name, run.seed, run.to_dict())
         self._device, self._dtype = run.train.device, run.train.precision
         self.activations: int | None = None
         self.graphs_refused: str | None = None  # why steps could not be captured as graphs, found in training
@@ -98,7 +97,8 @@ class Recorder:
             self.write()
         except OSError as unwritten:
             if self._writes:
-                checkpoints.remove(p for p in checkpoints.checkpoints(self.folder) if not checkpoints.is_marked(p))
+                folders = checkpoints.checkpoints(self.folder)
+                checkpoints.remove(path for path in folders if not (path / checkpoints.MARK).is_file())
             try:
                 self.write()
             except OSError:
@@ -169,10 +169,9 @@ class Recorder:
 
     def measured(self) -> dict[str, Any]:
         """Parameters and memory as measured in the first steps, for checkpoints."""
-        memory = dict(self.record.cost.get("memory", {}))
         return {
             "params": self.record.params,
-            "memory": memory,
+            "memory": dict(self.record.cost.get("memory", {})),
             "activations": self.activations,
             "graphs_refused": self.graphs_refused,
         }
@@ -201,7 +200,6 @@ class Recorder:
         self._training_since = time.perf_counter()
 
     def training_ends(self) -> None:
-        """Stop the training clock."""
         self._clocks["train_s"] = self.clocks()["train_s"]
         self._training_since = None
         self._signals.orderly_end_over()
@@ -230,12 +228,10 @@ class Recorder:
     def _cost(self) -> None:
         if distributed.world_size() == 1:  # after a failure, other processes may not take part in the sum
             self.sum_counts()
-        values, cost = self.clocks(), self.record.cost
-        cost |= {name: value for name, value in values.items() if name.endswith("_s")}
-        busy = values.get("train_s", 0.0) + values.get("method_s", 0.0)
-        if busy > 0 and self._examples:
-            cost["examples_per_s"], cost["tokens_per_s"] = self._examples / busy, self._tokens / busy
-            cost["padding_fraction"] = 1 - self._tokens / self._cells
+        cost = self.record.cost
+        cost |= {name: value for name, value in self.clocks().items() if name.endswith("_s")}
+        if self._examples and (rates := self._rates()):
+            cost |= rates | {"padding_fraction": 1 - self._tokens / self._cells}
         if self.activations is not None and "memory" in cost:
             cost["memory"]["activations"] = self.activations
         if self._peak_open:
@@ -322,7 +318,6 @@ OUT_OF_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_S
 
 
 def status_of(error: BaseException | None) -> Status:
-    """The status of a run that ended with this exception."""
     if error is None:
         return "done"
     if isinstance(error, SystemExit) or interrupted(error):

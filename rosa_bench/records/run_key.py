@@ -10,9 +10,10 @@ import shutil
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from rosa_bench.config import GROUPS, Model, Run, target_class
+from rosa_bench.core.method import Method
 from rosa_bench.core.schema import key_marks
 from rosa_bench.data.source import fingerprint
 from rosa_bench.errors import UsageError
@@ -67,6 +68,11 @@ def class_of(group: str, target: str) -> type | None:
         return None
 
 
+def method_class(options: Mapping[str, Any]) -> type[Method]:
+    """The class of a method's options in a record; `Method` if this version does not have it."""
+    return cast(type[Method], class_of("method", str(options.get("_target_", ""))) or Method)
+
+
 def config_key(run: Run) -> str:
     """The sha256 of a run's configuration, the content of the files it loads, and the identity of its rows."""
     parts = identity_parts(run.to_dict())
@@ -74,11 +80,6 @@ def config_key(run: Run) -> str:
     if (start := find_start(run)) is not None:
         parts["start"] = start.sha256
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def method_name(run: Run) -> str:
-    """The method's name in records."""
-    return run.method.name
 
 
 def run_id(run: Run, key: str) -> str:
@@ -89,7 +90,7 @@ def run_id(run: Run, key: str) -> str:
 def run_name(run: Run) -> str:
     """The readable part of a run's id, defined even without rows or weights to compute a key from."""
     model = re.sub(r"[^A-Za-z0-9_.]+", "_", run.model.name)[:48]
-    return f"{run.task.name}-{model}-{method_name(run)}-s{run.seed}"
+    return f"{run.task.name}-{model}-{run.method.name}-s{run.seed}"
 
 
 def clear_finished(folder: Path, keep_checkpoints: bool) -> None:

@@ -112,7 +112,7 @@ def _of_adapter(name: str, folder: Path) -> Start:
     path = folder / "adapter.safetensors"
     try:
         description = loads((folder / "adapter.json").read_text(encoding="utf-8"))
-        method = _method(description["method"])
+        method = stored_method(description["method"])
         start = Start(name, folder, (path,), method, description["backbone_hash"], _record(folder.parent))
         damaged = start.sha256 != description.get("sha256", start.sha256)
     except (OSError, ValueError, TypeError, KeyError) as error:
@@ -128,7 +128,7 @@ def _of_checkpoint(name: str, folder: Path) -> Start:
     record = _record(folder.parent)
     if record is None or checkpoints.read_mark(folder) is None:
         raise UsageError(f"start={name}: {folder} is not a complete checkpoint of a run")
-    method, backbone_hash = _method(record.config["method"]), record.facts.get("backbone_hash")
+    method, backbone_hash = stored_method(record.config["method"]), record.facts.get("backbone_hash")
     return Start(name, folder, (folder / checkpoints.STATE,), method, backbone_hash, record)
 
 
@@ -147,8 +147,13 @@ def _record(folder: Path) -> Record | None:
         return None
 
 
-def _method(node: Any) -> Method:
-    """The method of a stored configuration, which may lack newer fields."""
+def stored_method(node: Any) -> Method:
+    """The method of a stored configuration, which may lack newer fields.
+
+    Raises:
+        UsageError: if its class is not a method.
+        ValueError: if it has no class, or its options are invalid.
+    """
     try:
         values = dict(node)
         method: Method = target_class("method", str(values.pop("_target_")))(**values)
@@ -250,7 +255,6 @@ class Loader:
         self.redrawn = sorted(self.head - (shared - reshaped))
 
     def describe(self) -> str:
-        """One line about what was loaded."""
         redrawn = f"; initialized from the seed: {', '.join(self.redrawn)}" if self.redrawn else ""
         return f"starts from {self.start.folder}, sha256 {self.start.sha256[:12]}{redrawn}"
 
@@ -263,10 +267,9 @@ class Loader:
             facts |= {"run_id": record.run_id, "task": record.task, "method": record.method}
         if method is not None and method.name == self.method.name:
             start_options, own_options = node_dict(method), node_dict(self.method)
-            changed = {
-                name for name in start_options.keys() & own_options.keys() if start_options[name] != own_options[name]
-            }
-            facts |= {"changed_options": sorted(changed)} if changed else {}
+            shared = start_options.keys() & own_options.keys()
+            changed = sorted(name for name in shared if start_options[name] != own_options[name])
+            facts |= {"changed_options": changed} if changed else {}
         return facts
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from rosa_bench.errors import UsageError
-from rosa_bench.records.labels import size_label
 from rosa_bench.records.record import Record
+from rosa_bench.records.run_key import method_class
 from rosa_bench.system.strict_json import is_number, short
 
 NAMES = ("run_id", "key", "task", "model", "method", "status")
@@ -69,7 +69,7 @@ def _config(record: Record) -> Iterator[str]:
     if not isinstance(config["task"].get("scoring", ""), str):
         yield "config.task.scoring is not a string"
     try:
-        size_label(config["method"])
+        method_class(config["method"]).size_label(config["method"])
     except KeyError as error:
         yield f"config.method.{error.args[0]} is missing"
 

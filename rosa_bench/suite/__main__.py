@@ -99,7 +99,6 @@ def missing_hub(cells: Sequence[Cell]) -> str | None:
 
 
 def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Parse the command line."""
     parser = argparse.ArgumentParser(prog="python -m rosa_bench.suite", description=__doc__)
     parser.add_argument("name", help="one of: " + ", ".join(config.choices("suite")))
     parser.add_argument("overrides", nargs="*", help="key=value for every cell, e.g. output_dir=DIR")
@@ -193,7 +192,6 @@ def board_for(args: argparse.Namespace, cells: Sequence[Cell], output: Path, kno
 
 
 def run_suite(args: argparse.Namespace) -> int:
-    """Plan the cells, run them and print a summary."""
     suite = load(args.name)
     cells, without_input = with_input(planned(suite, args))
     output = Path(cells[0].run.output_dir)

@@ -15,15 +15,14 @@ from typing import Any
 
 import yaml
 
-from rosa_bench.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, UsageError
+from rosa_bench.errors import EXIT_DONE, EXIT_FAILED, UsageError
 from rosa_bench.records.collect import collect
 from rosa_bench.records.record import Record
 from rosa_bench.suite.cards import Placement, visible_cards
 from rosa_bench.suite.plan import Cell
 from rosa_bench.suite.scheduler import Board
-from rosa_bench.suite.worker import as_job
-from rosa_bench.system.console import complain, tell, warn_once
-from rosa_bench.system.signals import as_keyboard_interrupt
+from rosa_bench.suite.worker import as_job, exit_code
+from rosa_bench.system.console import tell, warn_once
 
 VALUE = re.compile(r"0|[1-9][0-9]*|[0-9]+\.[0-9]+|true|false|[\[{].*")
 TIMEOUTS = 1000  # maximum number of requeues after a job's time limit; each time it resumes from a checkpoint
@@ -59,7 +58,6 @@ class Queue:
         return {"State": self.get_state(job_id, mode)}
 
     def is_done(self, job_id: str, mode: str = "standard") -> bool:
-        """Whether a job has ended."""
         return self.get_state(job_id, mode) in ENDED
 
     def _ask(self) -> None:
@@ -98,10 +96,8 @@ def make_executor(cluster: str, folder: Path, name: str, options: Mapping[str, A
 
     A Slurm job requests one GPU, unless the options set another number or the cells run on the CPU.
     """
-    try:
-        import submitit
-    except ImportError as error:
-        raise UsageError("the suite needs submitit: pip install submitit") from error
+    import submitit
+
     own: dict[str, Any] = {"name": f"rosa_bench-{name}", "timeout_min": 7 * 24 * 60}
     if cluster == "slurm":
         watcher: Any = Queue()
@@ -179,22 +175,13 @@ class Worker:
 
     def __call__(self) -> int:
         """Run cells; called by submitit on the cluster node. Returns an exit code."""
-        return as_job(self._run)
+        return as_job(lambda: exit_code(self._take))
 
     def checkpoint(self, *args: Any) -> Any:
         """Requeue at the time limit: the same worker, which takes the remaining cells."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
-
-    def _run(self) -> int:
-        try:
-            with as_keyboard_interrupt():
-                return self._take()
-        except UsageError as error:
-            return complain(str(error))
-        except KeyboardInterrupt:
-            return EXIT_INTERRUPTED
 
     def _take(self) -> int:
         job, restart = os.environ.get("SLURM_JOB_ID", os.getpid()), os.environ.get("SLURM_RESTART_COUNT", "0")

@@ -22,7 +22,7 @@ from rosa_bench.core.schema import Name, configured
 from rosa_bench.errors import UsageError, nearest
 from rosa_bench.records.labels import cell_name
 from rosa_bench.records.record import Record, read_record, seconds
-from rosa_bench.records.run_key import config_key, identity_parts, method_name, run_id, run_name
+from rosa_bench.records.run_key import config_key, identity_parts, run_id, run_name
 from rosa_bench.records.start import kept_weights
 from rosa_bench.suite.claims import Claim
 from rosa_bench.suite.search import TAG, Search, beyond
@@ -161,7 +161,6 @@ class Cell:
 
     @property
     def folder(self) -> Path:
-        """Folder of its record."""
         return Path(self.run.output_dir) / run_id(self.run, self.key)
 
     @property
@@ -183,14 +182,14 @@ class Cell:
         if self.search is None or not self.rates:
             return []
         further = [cells for rate, cells in self.search.further.items() if self.search.needed(rate) is not False]
-        return [cell for cells in [*self.search.grid.values(), *further] for cell in cells if isinstance(cell, Cell)]
+        return [cell for cells in [*self.search.grid.values(), *further] for cell in cells]
 
     @property
     def unsettled(self) -> list[Cell]:
         """The cells that it waits for."""
         sources = [] if self.source is None or self.source.state == "done" else [self.source]
         candidates = [] if self.search is None else self.search.unsettled()
-        return [*sources, *(cell for cell in candidates if isinstance(cell, Cell) and cell.id != self.id)]
+        return [*sources, *(cell for cell in candidates if cell.id != self.id)]
 
     @property
     def is_hopeless(self) -> bool:
@@ -302,8 +301,9 @@ def plan(suite: Suite, more: Sequence[str] = (), published_code: bool = False) -
             if any(override.startswith("start=") for override in more):
                 start = None
             for overrides in expand(combined):
-                defined = compose(overrides)
-                run = tagged(compose([*overrides, *more]) if more else defined, suite, defined)
+                defined = compose(overrides)  # names the cell, whatever the command line overrides
+                run = compose([*overrides, *more]) if more else defined
+                run = tagged(run, suite, f"suite:{suite.name}", f"cell:{cell_name(defined.to_dict())}")
                 rates = () if any(text.startswith("train.lr=") for text in more) else tuple(block.search)
                 cell = Cell((*overrides, *more), run, block, published_code, start=start, rates=rates)
                 first = cells.setdefault(cell.id, cell)
@@ -333,8 +333,7 @@ def with_searches(cells: Sequence[Cell], suite: Suite, compose: Callable[..., co
         for seed in suite.tuning.seeds:
             overrides = (*cell.overrides, *own, f"seed={seed}")
             run = compose(list(overrides))
-            tags = [*run.tracker.tags, f"suite:{suite.name}", f"{TAG}{tag or cell_name(run.to_dict())}"]
-            run = replace(run, tracker=replace(run.tracker, tags=tags if suite.name else run.tracker.tags))
+            run = tagged(run, suite, f"suite:{suite.name}", f"{TAG}{tag or cell_name(run.to_dict())}")
             candidate = Cell(overrides, run, cell.block, cell.published_code, search=of)
             runs.append(tuning.setdefault(candidate.id, candidate))
         return runs
@@ -354,9 +353,7 @@ def with_searches(cells: Sequence[Cell], suite: Suite, compose: Callable[..., co
             if cell.start is not None:
                 raise UsageError(f"{run_name(cell.run)}: search is not supported with start")
             search, tag = searching(cell)
-            tags = [*cell.run.tracker.tags, *([f"{TAG}{tag}"] if suite.name else [])]
-            tracker = replace(cell.run.tracker, tags=tags)
-            cell = replace(cell, search=search, run=replace(cell.run, tracker=tracker))
+            cell = replace(cell, search=search, run=tagged(cell.run, suite, f"{TAG}{tag}"))
         linked_cells.append(cell)
     return [*tuning.values(), *linked_cells]
 
@@ -403,16 +400,11 @@ def _source(cell: Cell, cells: Sequence[Cell]) -> Cell:
     return matching[0]
 
 
-def tagged(run: config.Run, suite: Suite, defined: config.Run) -> config.Run:
-    """Tag the run with its suite and cell name, by which trackers and tables find it.
-
-    `defined` is the cell as defined in the suite, before command-line overrides.
-    """
+def tagged(run: config.Run, suite: Suite, *tags: str) -> config.Run:
+    """Tag the run of a suite that has a name, so that trackers and tables find it."""
     if not suite.name:
         return run
-    cell = f"cell:{cell_name(defined.to_dict())}"
-    tags = [*run.tracker.tags, f"suite:{suite.name}", cell]
-    return replace(run, tracker=replace(run.tracker, tags=tags))
+    return replace(run, tracker=replace(run.tracker, tags=[*run.tracker.tags, *tags]))
 
 
 def settled(block: Block, published_code: bool = False) -> Iterator[Overrides]:
@@ -445,7 +437,7 @@ class Estimate:
 
 def neighbours(cell: Cell, known: Sequence[Record]) -> list[Record]:
     """The most similar finished runs: same model, and same task and method if possible; empty if there are none."""
-    model, task, method = cell.run.model.name, cell.run.task.name, method_name(cell.run)
+    model, task, method = cell.run.model.name, cell.run.task.name, cell.run.method.name
     own = [record for record in known if record.model == model]
     on_task = [record for record in own if record.task == task]
     alike = [r for r in on_task if r.method == method], on_task, [r for r in own if r.method == method], own
@@ -473,7 +465,6 @@ def estimate(pending: Sequence[Cell], known: Sequence[Record]) -> Estimate:
 
 
 def duration(value: float) -> str:
-    """Format seconds for display."""
     if value < 90:
         return f"{value:.0f} s"
     return f"{value / 60:.0f} min" if value < 5400 else f"{value / 3600:.1f} h"

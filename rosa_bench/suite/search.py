@@ -6,25 +6,18 @@ import statistics
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from rosa_bench.core.task import TUNE
 from rosa_bench.errors import UsageError
 from rosa_bench.records.record import Record, seconds
 
+if TYPE_CHECKING:
+    from rosa_bench.suite.plan import Cell
+
 SETTLED = ("done", "failed", "skipped")  # states of a cell that will not change
 REFRESH_S = 1.0  # interval between readings of unfinished cells
 TAG = "search:"  # prefix of the tracker tag that the runs of a search and the runs that use its result share
-
-
-class Candidate(Protocol):
-    """A cell that trains with one of the rates."""
-
-    @property
-    def state(self) -> str: ...
-
-    @property
-    def record(self) -> Record | None: ...
 
 
 @dataclass(frozen=True)
@@ -58,12 +51,13 @@ def outcome(runs: Mapping[float, Iterable[Record | None]], epoch: Literal["last"
     for rate, records in sorted(runs.items()):
         values: list[float | None] = []
         for record in records:
-            if record is not None:
-                refuse_leak(record)
-            done = record is not None and record.status == "done"
-            values.append(record.primary.get(epoch) if done and record is not None else None)
-            spent += seconds(record) if record is not None else 0.0
-            higher = record.primary.get("higher_is_better", higher) if record is not None else higher
+            if record is None:
+                values.append(None)
+                continue
+            refuse_leak(record)
+            values.append(record.primary.get(epoch) if record.status == "done" else None)
+            spent += seconds(record)
+            higher = record.primary.get("higher_is_better", higher)
         known = [value for value in values if value is not None]
         scores[rate] = statistics.fmean(known) if known and len(known) == len(values) else None
     ranked = [(value if higher else -value, -rate) for rate, value in scores.items() if value is not None]
@@ -93,9 +87,9 @@ def _rounded(rate: float) -> float:
 class Search:
     """The cells of a search. The grid grows once, by one rate, if its best rate lies at an edge."""
 
-    grid: Mapping[float, Sequence[Candidate]]
+    grid: Mapping[float, Sequence[Cell]]
     epoch: Literal["last", "best"]
-    further: dict[float, Sequence[Candidate]] = field(default_factory=dict)  # the rates beyond both edges
+    further: dict[float, Sequence[Cell]] = field(default_factory=dict)  # the rates beyond both edges
     _first: Outcome | None = None
     _last: Outcome | None = None
     _read: float = 0.0  # when unfinished cells were last read
@@ -112,7 +106,7 @@ class Search:
         self._refresh()
         return self._last
 
-    def unsettled(self) -> list[Candidate]:
+    def unsettled(self) -> list[Cell]:
         """The unfinished cells that decide the search: those of the grid, then the one beyond it that is needed."""
         grid = _unsettled(self.grid)
         return grid or _unsettled({rate: cells for rate, cells in self.further.items() if self.needed(rate)})
@@ -132,9 +126,9 @@ class Search:
         return {**self.__dict__, "_read": 0.0}
 
 
-def _unsettled(rates: Mapping[float, Sequence[Candidate]]) -> list[Candidate]:
+def _unsettled(rates: Mapping[float, Sequence[Cell]]) -> list[Cell]:
     return [cell for cells in rates.values() for cell in cells if cell.state not in SETTLED]
 
 
-def _records(rates: Mapping[float, Sequence[Candidate]]) -> dict[float, list[Record | None]]:
+def _records(rates: Mapping[float, Sequence[Cell]]) -> dict[float, list[Record | None]]:
     return {rate: [cell.record for cell in cells] for rate, cells in rates.items()}

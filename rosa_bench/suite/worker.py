@@ -32,9 +32,14 @@ from rosa_bench.system.signals import as_keyboard_interrupt
 
 def cell_code(run: Run) -> int:
     """Run a cell and print any error; return its exit code."""
+    return exit_code(lambda: run_cell(run))
+
+
+def exit_code(work: Callable[[], int]) -> int:
+    """Do work that returns an exit code and print any error; return the exit code."""
     try:
         with as_keyboard_interrupt():
-            return run_cell(run)
+            return work()
     except UsageError as error:
         return complain(str(error))
     except OSError as error:
@@ -93,7 +98,6 @@ def run_cell(run: Run) -> int:
     if is_first():
         tell(f"{in_words(run)}\n  folder {folder}")
     hub.prepare(run.needs_hub)
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from rosa_bench.run import run as run_experiment
 
     try:

@@ -52,18 +52,13 @@ def describe_error(error: BaseException, folder: Path) -> str:
     return f"no space left on the disk of {folder}; free some space and rerun the same command to resume ({text})"
 
 
-def temporary_name(path: Path) -> Path:
-    """A hidden name in the folder of `path`, unique across processes and machines."""
-    return path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
-
-
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary file to write; when the `with` block ends, it replaces `path` atomically.
 
     If the block raises, `path` is unchanged.
     """
-    temporary = temporary_name(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")  # unique on all machines
     try:
         yield temporary
         with temporary.open("rb") as stream:
@@ -91,24 +86,18 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def write_sealed_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write a JSON object whose last entry is a checksum, which `read_sealed_json` verifies."""
+    """Write a JSON object whose last entry is a checksum, which `unsealed` verifies."""
     body = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False).removesuffix("\n}").encode()
     seal = f'{SEAL}"{hashlib.sha256(body).hexdigest()}"\n}}\n'
     write_bytes(path, body + seal.encode())
 
 
-def read_sealed_json(path: Path) -> dict[str, Any]:
-    """Read an object that `write_sealed_json` wrote, without its checksum. An object without checksum is accepted.
+def unsealed(content: bytes) -> dict[str, Any]:
+    """Parse the bytes that `write_sealed_json` wrote, without the checksum. An object without checksum is accepted.
 
     Raises:
-        OSError: if the file cannot be read.
-        ValueError: if the file is not a JSON object or its checksum does not match.
+        ValueError: if the bytes are not a JSON object or the checksum does not match.
     """
-    return unsealed(path.read_bytes())
-
-
-def unsealed(content: bytes) -> dict[str, Any]:
-    """Parse the bytes of a sealed file. Raises ValueError as `read_sealed_json` does."""
     value = loads(content)
     if not isinstance(value, dict):
         raise ValueError("not a JSON object")

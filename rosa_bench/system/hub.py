@@ -10,13 +10,13 @@ import contextlib
 import fnmatch
 import glob
 import hashlib
+import http.client
 import io
 import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -52,13 +52,13 @@ class HubError(UsageError):
 
 
 def endpoint() -> str:
-    """The hub's address."""
     return (os.environ.get("HF_ENDPOINT") or DEFAULT).rstrip("/")
 
 
 def prepare(needed: bool) -> None:
-    """Set the environment of the hub client before its import; it is offline unless `needed`."""
+    """Set the environment of the hub client and of tokenizers before their import; offline unless `needed`."""
     _set_defaults()
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not needed:
         os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -66,9 +66,7 @@ def prepare(needed: bool) -> None:
 def _set_defaults() -> None:
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault(
-        "DISABLE_SAFETENSORS_CONVERSION", "1"
-    )  # a service that `transformers` asks to convert pickles
+    os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")  # by a service that `transformers` asks
     for name in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"):
         os.environ.setdefault(name, str(TIMEOUT_S))
 
@@ -144,9 +142,8 @@ def unreachable() -> str | None:
     except Exception as error:  # noqa: BLE001 - any other error is an answer
         if _transient(error):
             status = _status(error)
-            return (
-                f"{endpoint()} {f'answered {_phrase(status)}' if status else f'cannot be reached ({_message(error)})'}"
-            )
+            answer = f"answered {_phrase(status)}" if status else f"cannot be reached ({_message(error)})"
+            return f"{endpoint()} {answer}"
     return None
 
 
@@ -330,12 +327,9 @@ def _explained(error: BaseException, kind: Kind, name: str, revision: str | None
     """Explain a failed request in one line."""
     page = f"{endpoint()}/{'datasets/' if kind == 'dataset' else ''}{name}"
     if _is(error, "GatedRepoError"):
-        has_token = _client().get_token() is not None
-        reason = (
-            "the account of HF_TOKEN has no access"
-            if has_token
-            else "set HF_TOKEN to a token of an account with access"
-        )
+        reason = "set HF_TOKEN to a token of an account with access"
+        if _client().get_token() is not None:
+            reason = "the account of HF_TOKEN has no access"
         return HubError(f"{name} is gated ({_status(error)}): {reason}; request access at {page}")
     if _is(error, "RepositoryNotFoundError"):
         text = f"{page} does not exist or is private ({_status(error)})"
@@ -376,9 +370,7 @@ def _hint(error: BaseException) -> str:
 
 
 def _phrase(status: int) -> str:
-    with contextlib.suppress(ValueError):
-        return f"{status} {HTTPStatus(status).phrase}"
-    return str(status)
+    return f"{status} {http.client.responses.get(status, '')}".rstrip()
 
 
 def _verified(name: str, folder: Path, files: list[str]) -> tuple[Path, list[str]]:
@@ -400,7 +392,8 @@ def _verified(name: str, folder: Path, files: list[str]) -> tuple[Path, list[str
         if not HASH.fullmatch(blob.name):
             continue
         status = blob.stat()
-        mark = _mark(f"{blob} {status.st_size} {status.st_mtime_ns}")
+        identity = f"{blob} {status.st_size} {status.st_mtime_ns}".encode("utf-8", "surrogateescape")
+        mark = cache_dir() / "verified" / hashlib.sha256(identity).hexdigest()  # empty file: it was verified
         if mark.exists():
             continue
         if blob.name not in _hashes(blob, status.st_size):
@@ -413,11 +406,6 @@ def _verified(name: str, folder: Path, files: list[str]) -> tuple[Path, list[str
             mark.parent.mkdir(parents=True, exist_ok=True)
             mark.touch()
     return folder, files
-
-
-def _mark(file: str) -> Path:
-    """The empty file that marks a file as verified."""
-    return cache_dir() / "verified" / hashlib.sha256(file.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _hashes(path: Path, size: int) -> list[str]:

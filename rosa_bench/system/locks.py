@@ -116,7 +116,6 @@ class Lock:
             raise LostError(f"{self.path.name}: taken over by another machine after this process missed its heartbeats")
 
     def release(self) -> None:
-        """Release the lock."""
         self._over.set()
         if self._descriptor is None:
             return

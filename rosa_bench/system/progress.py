@@ -50,13 +50,11 @@ class Terminal:
         return self.encoding.lower().replace("-", "").startswith("utf")
 
     def draw(self, text: str) -> None:
-        """Replace the line."""
         if not self.in_line:
             self._write(ERASE + text)
             self.drawn = True
 
     def erase(self) -> None:
-        """Remove the line."""
         if self.drawn:
             self._write(ERASE)
             self.drawn = False
@@ -84,7 +82,6 @@ class Above:
             return int(self._stream.write(text))
 
     def writelines(self, lines: Iterable[str]) -> None:
-        """Write lines above the line."""
         for line in lines:
             self.write(line)
 

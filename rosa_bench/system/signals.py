@@ -20,11 +20,8 @@ INTERRUPTED = "rosa_bench: interrupted; rerun the same command to resume from th
 WATCHED = (signal.SIGTERM, signal.SIGINT)
 
 
-def _leave_to_parent() -> None:
-    signal.set_wakeup_fd(-1)
-
-
-os.register_at_fork(after_in_child=_leave_to_parent)  # a signal to a data loader worker must not stop the run
+# A signal to a data loader worker must not stop the run.
+os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
 
 
 @contextlib.contextmanager
@@ -92,7 +89,7 @@ class Signals:
             return
         for number in WATCHED:
             self._before[number] = signal.signal(number, self._received)
-        self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._too_slow)
+        self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, signal.default_int_handler)
         self._pipe = os.pipe()
         os.set_blocking(self._pipe[1], False)
         signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
@@ -129,9 +126,6 @@ class Signals:
         if not self._request_stop():
             raise KeyboardInterrupt
         signal.alarm(ORDERLY_S)
-
-    def _too_slow(self, number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
 
     def _watch(self, source: int) -> None:
         with contextlib.suppress(OSError):

@@ -13,7 +13,7 @@ from rosa_bench.data.releases import releases
 from rosa_bench.records.collect import Group, as_text
 from rosa_bench.records.labels import cell_name, method_label, option_text, printed_name
 from rosa_bench.records.record import Record
-from rosa_bench.records.run_key import identity_parts, method_name
+from rosa_bench.records.run_key import identity_parts
 from rosa_bench.suite.plan import Cell, Suite, plan
 from rosa_bench.system.strict_json import is_number
 from rosa_bench.tables import papers
@@ -38,7 +38,6 @@ class Target:
 
     @property
     def model(self) -> str:
-        """Name of the backbone."""
         return self.cell.run.model.name
 
     @property
@@ -67,11 +66,11 @@ def _targets_of(cell: Cell, several_models: bool) -> Iterator[Target]:
     run, config = cell.run, cell.run.to_dict()
     names, template = run.method.variants(), cell.block.reported
     for variant in names if "{variant}" in (template or "") else names[-1:]:
-        row = printed_name(template, config["method"], variant) if template else method_label(config, method_name(run))
+        row = printed_name(template, config["method"], variant) if template else method_label(config, run.method.name)
         row += _ending(cell, several_models)
         parts = identity_parts(config)
         if cell.source is not None:
-            parts["start"] = f"{cell.source.run.task.name} {method_name(cell.source.run)}"
+            parts["start"] = f"{cell.source.run.task.name} {cell.source.run.method.name}"
         yield Target(row, cell, variant, parts, cell_name(config))
 
 

@@ -10,7 +10,6 @@ import pytest
 
 from rosa_bench.records.archive import read_archive
 from rosa_bench.records.record import COPY, Record, write_record
-from rosa_bench.records.run_key import method_name
 from rosa_bench.suite import plan
 
 ARCHIVE = Path("results/small.jsonl.gz")
@@ -38,7 +37,7 @@ def cells(monkeypatch) -> list[plan.Cell]:
     planned = plan.plan(suite)
     for cell in planned:
         run, score = cell.run, 50.0 + cell.run.seed
-        own = Record(cell.folder.name, cell.key, "cola", "roberta_mini", method_name(run), run.seed, run.to_dict())
+        own = Record(cell.folder.name, cell.key, "cola", "roberta_mini", run.method.name, run.seed, run.to_dict())
         own.status, own.variant_names, own.scores = "done", [""], {"validation": {"": {"matthews": score}}}
         own.primary = {"metric": "matthews", "split": "validation", "last": score}
         own.params, own.data = {"trainable": 1000}, {"source": "embedded v1", "sha256": {}, "rows": {}}

@@ -14,7 +14,6 @@ from recorded import built, cells, changed, record
 from rosa_bench.config.compose import compose
 from rosa_bench.errors import EXIT_DONE, EXIT_USAGE
 from rosa_bench.metrics import traits
-from rosa_bench.records import run_key
 from rosa_bench.records.collect import collect
 from rosa_bench.records.labels import method_label
 from rosa_bench.records.record import read_record
@@ -333,7 +332,7 @@ def test_only_the_table_of_one_suite(tmp_path, capsys):
 )
 def test_a_label_names_the_settings_of_size(overrides, label):
     run = compose([*overrides, "tracker=none"])
-    assert method_label(run.to_dict(), run_key.method_name(run)) == label
+    assert method_label(run.to_dict(), run.method.name) == label
 
 
 def test_the_page_opens_with_verdicts_where_a_suite_has_claims_and_runs(tmp_path, capsys):
