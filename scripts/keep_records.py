@@ -18,29 +18,33 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from rosa_bench.errors import EXIT_DONE, EXIT_USAGE, UsageError
+import numpy as np
+
+from rosa_bench.errors import EXIT_DONE, EXIT_USAGE
 from rosa_bench.records.archive import SUFFIX, read_archive, write_archive
-from rosa_bench.records.collect import collect
-from rosa_bench.records.record import Record, read_record, write_record
-from rosa_bench.records.validate import checked
+from rosa_bench.records.collect import Collection, collect, read_valid
+from rosa_bench.records.record import Record, write_record
 from rosa_bench.suite import plan
 from rosa_bench.system.files import write_bytes
 from rosa_bench.system.strict_json import loads
 from rosa_bench.tables import __main__ as tables
 from rosa_bench.tables.claims.__main__ import judged_suites
-from rosa_bench.tables.claims.wording import brief_table
+from rosa_bench.tables.claims.judge import Verdict
+from rosa_bench.tables.claims.wording import measured
 from rosa_bench.tables.comparison_cache import load_tests, plain_tests
-from rosa_bench.tables.resampled import all_resampled
+from rosa_bench.tables.resampled import resampled_scores
+
+DECIMALS = 4  # of resampled scores in an archive
 
 
 def main(name: str, overrides: list[str]) -> int:
     """Archive the runs and write their table."""
     suite = plan.load(name)
     cells = plan.plan(suite, overrides)
-    finished = dict(finished_runs(cells))
+    finished = finished_runs(cells)
     if not finished:
         print(f"no cell of {name} is done; run: python -m rosa_bench.suite {name}", file=sys.stderr)
         return EXIT_USAGE
@@ -52,7 +56,11 @@ def main(name: str, overrides: list[str]) -> int:
     records = {record.key: record for record in archive.records if unknown or record.key in keys}
     records |= {record.key: record for record in finished.values()}
     events = archive.events | {folder.name: curve(folder) for folder in finished}
-    resampled = archive.resampled | (resampled_scores(runs, finished.values()) if suite.claims else {})
+    resampled: dict[str, Mapping[str, list[float]]] = dict(archive.resampled)
+    if suite.claims:
+        collection = collect([runs])
+        own = {record.key for record in finished.values()}
+        resampled |= all_resampled(collection, [record for record in collection.records if record.key in own])
     write_archive(target, records.values(), events, archive.comparisons, resampled)
     with tempfile.TemporaryDirectory() as out:
         code = tables.main(["--runs", str(runs), "--runs", str(target), "--out", out, "--suite", name, "--no-plots"])
@@ -85,28 +93,35 @@ def restore(name: str, overrides: list[str]) -> int:
     return EXIT_DONE
 
 
-def finished_runs(cells: Sequence[plan.Cell]) -> Iterator[tuple[Path, Record]]:
-    """Yield folder and record of each finished cell; damaged records are skipped with a message."""
-    for cell in cells:
-        if cell.state in ("waiting", "skipped"):
-            continue
-        path = cell.folder / "record.json"
-        if not path.is_file():
-            continue
-        try:
-            record = checked(read_record(path), path)
-        except UsageError as error:
-            print(f"skipped: {error}", file=sys.stderr)
-            continue
-        if record.status == "done" and record.key == cell.key:
-            yield cell.folder, record
+def finished_runs(cells: Sequence[plan.Cell]) -> dict[Path, Record]:
+    """The records of finished cells by folder; damaged records are skipped with a message."""
+    keys = {cell.folder: cell.key for cell in cells if cell.state not in ("waiting", "skipped")}
+    collection = Collection([], {}, [])
+    records = {folder: record for record, folder in read_valid(Path(cells[0].run.output_dir), collection)}
+    for line in collection.broken:
+        print(line, file=sys.stderr)
+    return {f: record for f, record in records.items() if record.status == "done" and record.key == keys.get(f)}
 
 
-def resampled_scores(runs: Path, finished: Iterable[Record]) -> dict[str, Mapping[str, list[float]]]:
-    """Scores on resampled examples, from the predictions of finished runs."""
-    keys = {record.key for record in finished}
-    collection = collect([runs])
-    return all_resampled(collection, [record for record in collection.records if record.key in keys])
+def all_resampled(collection: Collection, records: Iterable[Record]) -> dict[str, Mapping[str, list[float]]]:
+    """The resampled scores of records by run id and variant, rounded for an archive; without those that have none."""
+    entries: dict[str, Mapping[str, list[float]]] = {}
+    for record in records:
+        by_variant = {name: resampled_scores(collection, record, name) for name in record.variant_names}
+        values = {name: np.round(v, DECIMALS).tolist() for name, v in by_variant.items() if v is not None}
+        if values:
+            entries[record.run_id] = values
+    return entries
+
+
+def brief_table(columns: Mapping[str, Sequence[Verdict]]) -> str:
+    """All claims in Markdown, with one column per suite that has runs: the verdict and the effect that decides it."""
+    columns = {title: judged for title, judged in columns.items() if any(verdict.records for verdict in judged)}
+    lines = [f"| # | claim | {' | '.join(columns)} |", "|" + " --- |" * (2 + len(columns))]
+    for same in zip(*columns.values(), strict=True):
+        cells = [f"**{v.word}**" + (f" {measured(v.deciding)}" if v.deciding.effect else "") for v in same]
+        lines.append(f"| {same[0].number} | {same[0].claim.claim} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def curve(folder: Path) -> list[dict[str, object]]:

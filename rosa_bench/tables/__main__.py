@@ -32,7 +32,6 @@ PRINTED = 10  # tables printed on the terminal; all are written
 
 
 def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Parse the command line."""
     parser = argparse.ArgumentParser(prog="python -m rosa_bench.tables", description=__doc__)
     places = "a folder of runs or an archive; repeatable (default: results/runs and results/*.jsonl.gz)"
     parser.add_argument("--runs", type=Path, action="append", metavar="PLACE", help=places)
@@ -125,7 +124,7 @@ def alone(collection: Collection, grids: list[Grid], suite: str) -> tuple[Collec
     shown = {id(record) for place in places for record in (*place.records, *place.ended)}
     if not shown:
         raise UsageError(f"no record of the suite {suite}; create some with: python -m rosa_bench.suite {suite}")
-    groups = [g for g in collection.groups if shown & {id(r) for r in (*g.records.values(), *g.unfinished.values())}]
+    groups = [g for g in collection.groups if shown & set(map(id, g.all_records))]
     return dataclasses.replace(collection, groups=groups), grids
 
 

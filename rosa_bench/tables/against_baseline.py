@@ -43,11 +43,12 @@ class Comparer:
             comparisons = {label: test.comparison for label, test in tests.items() if test is not None}
             adjusted = significance.holm([comparison.p for comparison in comparisons.values()])
             for (label, comparison), p in zip(comparisons.items(), adjusted, strict=True):
-                against[label, column] = _against(base.label, comparison, p)
-        rows = [
-            dataclasses.replace(row, places={c: _with(p, against.get((row.label, c))) for c, p in row.places.items()})
-            for row in grid.rows
-        ]
+                judgement = p, comparison.better(), comparison.holds(p), comparison.test
+                against[label, column] = Against(base.label, comparison.difference, *judgement)
+        rows = []
+        for row in grid.rows:
+            places = {c: dataclasses.replace(p, against=against.get((row.label, c))) for c, p in row.places.items()}
+            rows.append(dataclasses.replace(row, places=places))
         return dataclasses.replace(grid, rows=rows, baseline=base.label if baselines[1:] else grid.baseline)
 
     def _test(self, row: Row, base: Row, column: Column) -> comparison_cache.Test | None:
@@ -114,14 +115,6 @@ def is_baseline(row: Row, baseline: str | None) -> bool:
     """Whether a row is the baseline, by its label or its method."""
     methods = {record.method for place in row.places.values() for record in place.records}
     return baseline is not None and (row.label == baseline or methods == {baseline})
-
-
-def _against(baseline: str, comparison: paired_tests.Comparison, p: float | None) -> Against:
-    return Against(baseline, comparison.difference, p, comparison.better(), comparison.holds(p), comparison.test)
-
-
-def _with(place: Place, against: Against | None) -> Place:
-    return place if against is None else dataclasses.replace(place, against=against)
 
 
 def known_tests(folders: Sequence[Path]) -> tuple[dict[str, comparison_cache.Test], list[str]]:

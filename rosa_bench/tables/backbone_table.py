@@ -11,8 +11,9 @@ from rosa_bench.errors import UsageError
 from rosa_bench.records.collect import Group
 from rosa_bench.records.labels import method_label, option_text
 from rosa_bench.records.record import Record
+from rosa_bench.records.run_key import method_class
 from rosa_bench.tables.grid import Column, Epoch, Grid, Place, Row
-from rosa_bench.tables.layout import by_group, group_of
+from rosa_bench.tables.layout import by_group
 from rosa_bench.tables.paired_tests import task_of
 from rosa_bench.tables.place_scores import place
 
@@ -42,7 +43,7 @@ def _other(model: str, source: str, groups: Sequence[Group], epoch: Epoch) -> Gr
             variant = (group.first.variant_names or [""])[-1]
             if task in columns:
                 rows.setdefault(row, {})[columns[task]] = place(group, columns[task], variant)
-                families[row] = group_of(group.first.config["method"].get("_target_"))
+                families[row] = method_class(group.first.config["method"]).group
                 sizes.setdefault(row, set()).update(r.params["trainable"] for r in group.records.values())
     table_rows = by_group(
         [Row(row, tuple(sorted(sizes[row])), "", families[row], places) for row, places in rows.items()]

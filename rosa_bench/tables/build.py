@@ -27,12 +27,7 @@ def build(
     Runs of a search over settings are in no table: they are scored on rows held out of the training split.
     """
     groups = [group for group in collection.groups if not is_search(group)]
-    searched = [
-        record
-        for group in collection.groups
-        if is_search(group)
-        for record in (*group.records.values(), *group.unfinished.values())
-    ]
+    searched = [record for group in collection.groups if is_search(group) for record in group.all_records]
     grids, used = [], set()
     described: dict[str, Mapping[tuple[str, str], Described]] = {}
     for name, suite in suites.items():

@@ -15,10 +15,14 @@ PARTS = ("weights", "gradients", "optimizer", "activations")  # required parts o
 WALL = ("train_s", "method_s", "eval_s")
 
 
+def number(value: object) -> float | None:
+    """A recorded number; None if absent or not a number."""
+    return float(value) if is_number(value) else None
+
+
 def share(record: Record) -> float | None:
     """Trainable parameters in percent of all; None if not recorded."""
-    value = record.params.get("trainable_percent")
-    return float(value) if is_number(value) else None
+    return number(record.params.get("trainable_percent"))
 
 
 def memory(record: Record) -> float | None:
@@ -40,7 +44,7 @@ def on_gpu(record: Record) -> bool | None:
 
 
 def seconds(record: Record) -> float | None:
-    """Wall-clock seconds of a GPU run, or CPU seconds of a CPU run; None if not recorded."""
+    """Wall-clock seconds of a GPU run, or CPU seconds of a CPU run, which other work changes less; None if absent."""
     if on_gpu(record) is None:
         return None
     names = WALL if on_gpu(record) else ("cpu_s",)
@@ -52,8 +56,12 @@ def latency(record: Record, batch: str = "batch_1") -> float | None:
     """Time of a forward pass, or of generating a text, over that of the plain backbone; None if not measured."""
     measured = record.cost.get("inference")
     values = measured.get(batch) if isinstance(measured, dict) else None
-    ratio = values.get("ratio") if isinstance(values, dict) else None
-    return float(ratio) if is_number(ratio) else None
+    return number(values.get("ratio")) if isinstance(values, dict) else None
+
+
+def batch_latency(record: Record) -> float | None:
+    """The latency of a batch of the evaluation."""
+    return latency(record, "batch_eval")
 
 
 @dataclass(frozen=True)
@@ -120,7 +128,6 @@ class CostColumn:
 
     @property
     def head(self) -> str:
-        """The heading: name and unit."""
         return f"{self.measure.name}, {self.unit}"
 
     def text(self, row: Row) -> str:

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from rosa_bench.records.record import Record
 from rosa_bench.tables.cells import Footnotes, digits, elsewhere_text, emphasised, notes, ours, printed_text, signed
-from rosa_bench.tables.costs import latency, memory, seconds, share
-from rosa_bench.tables.grid import DASH, Column, Grid, Place, Row
+from rosa_bench.tables.costs import batch_latency, latency, memory, seconds, share
+from rosa_bench.tables.grid import DASH, Column, Epoch, Grid, Place, Row
 from rosa_bench.tables.layout import headed, parts, usual_n, width
 
 LONG = [
@@ -31,7 +31,7 @@ COSTS: dict[str, Callable[[Record], float | None]] = {
     "memory_bytes": memory,
     "seconds": seconds,
     "latency_batch_1": latency,
-    "latency_batch_eval": lambda record: latency(record, "batch_eval"),
+    "latency_batch_eval": batch_latency,
 }
 
 
@@ -140,12 +140,11 @@ def _long(grid: Grid) -> Iterator[dict[str, object]]:
                 yield _long_line(grid, row, column, place, epoch)
 
 
-def _long_line(grid: Grid, row: Row, column: Column, place: Place, epoch: str) -> dict[str, object]:
+def _long_line(grid: Grid, row: Row, column: Column, place: Place, epoch: Epoch) -> dict[str, object]:
     line: dict[str, object] = {"table": grid.name, "group": row.group, "row": row.label, "kind": column.kind}
     line |= {"task": column.task, "metric": column.metric}
     line |= {"split": column.split, "variant": place.variant, "epoch": epoch}
-    score = next((score for name, score in place.scores.items() if name == epoch), None)
-    if score is not None:
+    if (score := place.scores.get(epoch)) is not None:
         line |= {"n": score.n, "seeds": " ".join(map(str, score.by_seed)), "mean": score.mean, "median": score.median}
         line |= {"sd": score.sd, "low": score.low, "high": score.high}
     line |= {"trainable": " ".join(map(str, row.trainable)), "runs": " ".join(r.run_id for r in place.records)}

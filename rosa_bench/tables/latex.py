@@ -86,5 +86,4 @@ def _printed(place: Place | None, decimals: int, footnotes: Footnotes) -> str:
 
 
 def escaped(text: str) -> str:
-    """Escape text for LaTeX."""
     return text.translate(str.maketrans(ESCAPES))

@@ -5,21 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast, get_args
+from typing import get_args
 
-from rosa_bench.core.method import Group, Method
-from rosa_bench.records.run_key import class_of
+from rosa_bench.core.method import Group
 from rosa_bench.tables.costs import SHARE, CostColumn, cost_columns
 from rosa_bench.tables.grid import Column, Grid, Row
 from rosa_bench.tables.place_scores import shown
 
 WIDTH = 110  # characters of a line
 HEADINGS: dict[Group, str] = {"paper": "Methods of the papers", "baseline": "Baselines", "other": "Other methods"}
-
-
-def group_of(target: object) -> Group:
-    """The group of a method, by the `_target_` of its options; "other" if this version does not have the class."""
-    return cast(type[Method], class_of("method", str(target)) or Method).group
 
 
 def by_group(rows: Sequence[Row]) -> list[Row]:

@@ -7,7 +7,6 @@ resample. An archive stores them next to the records, since predictions stay in 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -21,7 +20,6 @@ from rosa_bench.tables.against_baseline import SAME, file_split
 from rosa_bench.tables.paired_tests import task_of
 
 RESAMPLES = 200
-DECIMALS = 4
 
 
 def resampled(statistic: Statistic, resamples: int = RESAMPLES) -> Numbers:
@@ -52,14 +50,3 @@ def resampled_scores(collection: Collection, record: Record, variant: str) -> Nu
     if not math.isclose(statistic.score, record.scores[split][variant].get(metric, math.nan), rel_tol=SAME):
         raise UsageError(f"{path} does not give the {metric} in the record of its run")
     return resampled(statistic)
-
-
-def all_resampled(collection: Collection, records: Iterable[Record]) -> dict[str, Mapping[str, list[float]]]:
-    """The resampled scores of records by run id and variant, rounded for an archive; without those that have none."""
-    entries: dict[str, Mapping[str, list[float]]] = {}
-    for record in records:
-        by_variant = {name: resampled_scores(collection, record, name) for name in record.variant_names}
-        values = {name: np.round(v, DECIMALS).tolist() for name, v in by_variant.items() if v is not None}
-        if values:
-            entries[record.run_id] = values
-    return entries

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 from rosa_bench.records.labels import method_label
-from rosa_bench.records.record import Record, seconds
+from rosa_bench.records.record import Record
 from rosa_bench.suite.plan import duration
 from rosa_bench.suite.search import TAG, outcome
 
@@ -39,7 +39,7 @@ def _note(task: str, searches: list[list[Record]], epoch: Literal["last", "best"
         label = method_label(records[0].config, records[0].method)
         winner = "none has a score" if found.rate is None else f"{found.rate:g}{' (edge)' if found.at_edge else ''}"
         texts.append(f"{label} {winner} of {', '.join(f'{rate:g}' for rate in found.scores)}")
-        spent, runs = spent + sum(map(seconds, records)), runs + len(records)
+        spent, runs = spent + found.seconds, runs + len(records)
     share = searches[0][0].config["task"]["tune_share"]
     return (
         f"Learning rates searched on {share:.0%} of the training rows of {task}: {'; '.join(texts)} "

@@ -43,19 +43,15 @@ class SuiteTable:
         self.printed = papers.reported(paper, table) if paper and table else []
         models = {cell.model for cell in self.printed}
         self.targets = targets(self.suite, several_models=len(models) > 1)
-        self.columns = [self._column(*spec) for spec in self._column_specs()]
+        tasks = dict.fromkeys(target.where[0] for target in self.targets)
+        self.specs = self.suite.columns or [plan.Column(task=task) for task in tasks]
+        self.columns = [self._column(spec) for spec in self.specs]
 
-    def _column_specs(self) -> list[tuple[str, str | None, str | None]]:
-        if self.suite.columns:
-            return [(column.task, column.metric, column.split) for column in self.suite.columns]
-        return [(task, None, None) for task in dict.fromkeys(target.where[0] for target in self.targets)]
-
-    def _column(self, name: str, metric: str | None, split: str | None) -> Column:
-        task = next(target.cell.run.task for target in self.targets if target.where[0] == name)
-        metric = metric or task.primary
-        judged = task.judged_split
+    def _column(self, spec: plan.Column) -> Column:
+        task = next(target.cell.run.task for target in self.targets if target.where[0] == spec.task)
+        metric = spec.metric or task.primary
         better = task.higher_is_better if metric == task.primary else traits(metric)[1]
-        return Column(name, metric, split or judged, better, task.kind.title)
+        return Column(spec.task, metric, spec.split or task.judged_split, better, task.kind.title)
 
     def take(self, groups: Iterable[Group]) -> set[int]:
         """Fill each cell with the group closest to the suite's settings. Returns the ids of the groups used."""
@@ -132,8 +128,7 @@ class SuiteTable:
 
     def _row(self, row: Row, grid: Grid) -> Row:
         places, sizes = {}, set()
-        specs: list[plan.Column | None] = [*self.suite.columns] or [None] * len(self.columns)
-        for column, spec in zip(self.columns, specs, strict=True):
+        for column, spec in zip(self.columns, self.specs, strict=True):
             printed = self._printed(row.label, column, spec)
             match = self.matches.get((row.label, column.task))
             if match is None:
@@ -150,21 +145,19 @@ class SuiteTable:
             places[column] = own
         return dataclasses.replace(row, trainable=tuple(sorted(sizes)), places=places)
 
-    def _printed(self, row: str, column: Column, spec: plan.Column | None) -> Printed | None:
-        task = (spec.reported_task if spec else None) or column.task
-        metric = (spec.reported_metric if spec else None) or column.metric
+    def _printed(self, row: str, column: Column, spec: plan.Column) -> Printed | None:
+        task, metric = spec.reported_task or column.task, spec.reported_metric or column.metric
         alike = [cell for cell in self.printed if (cell.task, cell.metric) == (task, metric) and cell.value is not None]
         cell = next((cell for cell in alike if self._label(cell) == row.removesuffix(PUBLISHED_CODE)), None)
         if cell is None or cell.value is None:
             return None
-        scale = spec.reported_scale if spec else 1.0
-        value, *others = [round(c.value * scale, 9) for c in (cell, *alike) if c.value is not None]
-        std = None if cell.std is None else round(cell.std * scale, 9)
+        value, *others = [round(c.value * spec.reported_scale, 9) for c in (cell, *alike) if c.value is not None]
+        std = None if cell.std is None else round(cell.std * spec.reported_scale, 9)
         return Printed(value, std, max(map(decimals, others)), cell.note or "")
 
-    def _always(self, grid: Grid, target: Target, spec: plan.Column | None) -> list[str]:
+    def _always(self, grid: Grid, target: Target, spec: plan.Column) -> list[str]:
         """Reasons that apply to every run of a cell, stated by the suite."""
-        stated = [self.suite.incomparable, target.cell.block.incomparable, spec.incomparable if spec else None]
+        stated = [self.suite.incomparable, target.cell.block.incomparable, spec.incomparable]
         theirs = self.suite.epoch if target.cell.published_code else self.suite.printed_epoch or self.suite.epoch
         rule = [f"other selection rule (the {grid.epoch} epoch, not the {theirs})"] if grid.epoch != theirs else []
         return [*filter(None, stated), *rule]

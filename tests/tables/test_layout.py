@@ -12,12 +12,13 @@ from recorded import record as written
 from support import METHODS
 
 from rosa_bench.config.compose import compose
+from rosa_bench.records.run_key import method_class
 from rosa_bench.suite import plan
 from rosa_bench.tables.costs import cost_columns, latency
 from rosa_bench.tables.formats import long_csv, markdown
 from rosa_bench.tables.grid import Column, Place, Row
 from rosa_bench.tables.latex import latex
-from rosa_bench.tables.layout import WIDTH, group_of, headed, kinds, usual_n
+from rosa_bench.tables.layout import WIDTH, headed, kinds, usual_n
 
 HEADS, TEXTS = "Classification and regression", "Generation"
 MANY = [Column(f"task{i}", "accuracy", "validation", kind=HEADS if i % 3 else TEXTS) for i in range(12)]
@@ -99,7 +100,7 @@ def test_every_method_has_a_group():
     groups = {name: compose([f"method={name}", "tracker=none"]).method.group for name in METHODS}
     assert {name for name, group in groups.items() if group == "paper"} == {"lora", "rosa", "dylora", "meft"}
     assert set(groups.values()) == {"paper", "baseline", "other"}
-    assert group_of("nobody.knows.This") == "other"
+    assert method_class({"_target_": "nobody.knows.This"}).group == "other"
 
 
 def costly(seed=1, task="cola", **more):

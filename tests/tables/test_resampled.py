@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import recorded
+from keep_records import DECIMALS, all_resampled
 
 from rosa_bench.core.task import Prediction
 from rosa_bench.errors import UsageError
@@ -12,7 +13,7 @@ from rosa_bench.records.archive import read_archive, write_archive
 from rosa_bench.records.collect import collect
 from rosa_bench.records.predictions import prediction_row
 from rosa_bench.system.files import write_json_lines_gz
-from rosa_bench.tables.resampled import DECIMALS, RESAMPLES, all_resampled, resampled_scores
+from rosa_bench.tables.resampled import RESAMPLES, resampled_scores
 
 EXAMPLES = 50
 

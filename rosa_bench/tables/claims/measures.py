@@ -12,6 +12,7 @@ from rosa_bench.records.record import Record
 from rosa_bench.system.strict_json import is_number
 from rosa_bench.tables import costs
 
+NO_LATENCY = "no inference latency"
 Events = Sequence[Mapping[str, Any]]
 
 
@@ -70,66 +71,50 @@ def loss(record: Record, variant: str, events: Events) -> float:
     return area / steps
 
 
-def memory(record: Record, variant: str, events: Events) -> float:
-    """Bytes that training needs: weights, gradients, optimizer state, activations, and the method's own state."""
-    value = costs.memory(record)
-    if value is None:
-        raise UnmeasuredError("no memory of training")
+def of_run(read: Callable[[Record], float | None], absent: str) -> Callable[[Record, str, Events], float]:
+    """Read a value that the variants of a run share; `absent` says what a run without it lacks."""
+
+    def value(record: Record, variant: str, events: Events) -> float:
+        measured = read(record)
+        if measured is None:
+            raise UnmeasuredError(absent)
+        return measured
+
     return value
 
 
-def activations(record: Record, variant: str, events: Events) -> float:
-    """Bytes that autograd keeps between forward and backward pass."""
-    value = record.cost.get("memory", {}).get("activations")
-    if not is_number(value):
-        raise UnmeasuredError("no bytes of activations")
-    return float(value)
-
-
-def update_rank(record: Record, variant: str, events: Events) -> float:
+def update_rank(record: Record) -> float | None:
     """Rank of the whole update over the method's rank, of the adapted weight where it is least."""
     ranks, rank = record.facts.get("update_rank"), record.config["method"].get("rank")
     if not isinstance(ranks, dict) or not ranks or not is_number(rank) or rank < 1:
-        raise UnmeasuredError("no rank of the update")
+        return None
     return float(min(ranks.values()) / rank)
 
 
-def start_cosine(record: Record, variant: str, events: Events) -> float:
+def activations(record: Record) -> float | None:
+    """Bytes that autograd keeps between forward and backward pass."""
+    return costs.number(record.cost.get("memory", {}).get("activations"))
+
+
+def start_cosine(record: Record) -> float | None:
     """Mean cosine of the final hidden states before training and those of the backbone."""
-    value = record.facts.get("start_cosine")
-    if not is_number(value):
-        raise UnmeasuredError("no start_cosine")
-    return float(value)
-
-
-def seconds(record: Record, variant: str, events: Events) -> float:
-    """Seconds of a run: of all processors on a CPU, where other work changes them less, and by the clock on a GPU."""
-    value = costs.seconds(record)
-    if value is None:
-        raise UnmeasuredError("no time")
-    return value
-
-
-def _latency(batch: str) -> Callable[[Record, str, Events], float]:
-    def read(record: Record, variant: str, events: Events) -> float:
-        value = costs.latency(record, batch)
-        if value is None:
-            raise UnmeasuredError("no inference latency")
-        return value
-
-    return read
+    return costs.number(record.facts.get("start_cosine"))
 
 
 MEASURES: Mapping[str, Measure] = {
     "score": Measure(score, "score", "points"),
     "loss": Measure(loss, "mean training loss", "times"),
-    "seconds": Measure(seconds, "seconds of a run", "times", additive=True),
-    "memory": Measure(memory, "memory of training", "times", exact=True),
-    "activations": Measure(activations, "bytes of activations", "times", exact=True),
-    "update_rank": Measure(update_rank, "rank of the update over the method's rank", "times", exact=True),
-    "start_cosine": Measure(start_cosine, "cosine with the backbone's hidden states", "", exact=True),
-    "latency": Measure(_latency("batch_1"), "latency over the backbone's, one input", "times"),
-    "batch_latency": Measure(_latency("batch_eval"), "latency over the backbone's, a batch", "times"),
+    "seconds": Measure(of_run(costs.seconds, "no time"), "seconds of a run", "times", additive=True),
+    "memory": Measure(of_run(costs.memory, "no memory of training"), "memory of training", "times", exact=True),
+    "activations": Measure(of_run(activations, "no bytes of activations"), "bytes of activations", "times", exact=True),
+    "update_rank": Measure(
+        of_run(update_rank, "no rank of the update"), "rank of the update over the method's rank", "times", exact=True
+    ),
+    "start_cosine": Measure(
+        of_run(start_cosine, "no start_cosine"), "cosine with the backbone's hidden states", "", exact=True
+    ),
+    "latency": Measure(of_run(costs.latency, NO_LATENCY), "latency over the backbone's, one input", "times"),
+    "batch_latency": Measure(of_run(costs.batch_latency, NO_LATENCY), "latency over the backbone's, a batch", "times"),
 }
 
 

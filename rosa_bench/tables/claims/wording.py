@@ -14,8 +14,6 @@ from rosa_bench.tables.claims.judge import Result, Verdict, text
 from rosa_bench.tables.claims.measures import MEASURES
 from rosa_bench.tables.grid import DASH
 
-FIELDS = ("paper", "table", "model", "method", "rank", "task", "metric", "split")  # that may select a printed score
-
 
 def printed(claim: Claim) -> str:
     """The paper's numbers, read from results/papers.
@@ -96,16 +94,6 @@ def table(columns: Mapping[str, Sequence[Verdict]]) -> str:
         for verdict in same:
             cells += [measured(verdict.deciding), verdict_text(verdict)]
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(lines)
-
-
-def brief_table(columns: Mapping[str, Sequence[Verdict]]) -> str:
-    """All claims in Markdown, with one column per suite that has runs: the verdict and the effect that decides it."""
-    columns = {title: judged for title, judged in columns.items() if any(verdict.records for verdict in judged)}
-    lines = [f"| # | claim | {' | '.join(columns)} |", "|" + " --- |" * (2 + len(columns))]
-    for same in zip(*columns.values(), strict=True):
-        cells = [f"**{v.word}**" + (f" {measured(v.deciding)}" if v.deciding.effect else "") for v in same]
-        lines.append(f"| {same[0].number} | {same[0].claim.claim} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

@@ -13,19 +13,19 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from rosa_bench.core.method import Group, Method
+from rosa_bench.core.method import Group
 from rosa_bench.records.collect import Collection
 from rosa_bench.records.collect import Group as Runs
-from rosa_bench.records.record import Record
+from rosa_bench.records.run_key import method_class
 from rosa_bench.system.files import write_bytes
 from rosa_bench.tables.convergence import Read, reader
 from rosa_bench.tables.figures import axes
 from rosa_bench.tables.figures.curves import curve_panels
-from rosa_bench.tables.figures.series import Panel, Sheet, memory_panel, method_class, rank_panel, sheets, time_panels
+from rosa_bench.tables.figures.series import Panel, Sheet, memory_panel, rank_panel, sheets, time_panels
 from rosa_bench.tables.figures.styles import Look, looks
-from rosa_bench.tables.layout import HEADINGS, group_of
+from rosa_bench.tables.layout import HEADINGS
 
 COLUMNS, LEGEND = 3, 6  # panels per row, entries per column of a legend
 DIRECT = 8  # most lines or points of a panel that are named next to them instead of in a legend
@@ -61,8 +61,6 @@ class Plot:
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of figure."""
-
     name: str  # of its files
     title: str
     caption: str
@@ -71,7 +69,6 @@ class Kind:
 
 
 def kinds(baseline: str | None) -> dict[str, Kind]:
-    """All kinds of figures by name."""
     ratio = f"; the factor on the right is the ratio to {baseline} (×1)" if baseline else ""
     dots = f"Markers are means, ticks are seeds{ratio}."
     all_kinds = [
@@ -121,8 +118,9 @@ def draw(collection: Collection, folder: Path, baseline: str | None = None) -> t
         return [], [WITHOUT]
     all_sheets = sheets(collection)
     firsts = [group.first for sheet in all_sheets for groups in sheet.tasks.values() for group in groups]
-    plots, styles, omitted = [], looks({record.method: claimed_look(record) for record in firsts}), []
-    groups: dict[str, Group] = {r.method: group_of(r.config["method"].get("_target_")) for r in firsts}
+    classes = {record.method: method_class(record.config["method"]) for record in firsts}
+    groups = {method: cls.group for method, cls in classes.items()}
+    plots, styles, omitted = [], looks({method: cls.look for method, cls in classes.items()}), []
     folder.mkdir(parents=True, exist_ok=True)
     count = 0
     gc.freeze()  # keeps the garbage collector from scanning all records for every figure
@@ -193,14 +191,6 @@ def _laid_out(kind: Kind, panels: Sequence[Panel], legend: Sequence[Sequence[Any
     return figure, places
 
 
-def methods(panels: Sequence[Panel]) -> dict[str, set[str]]:
-    """The methods in the panels, with their labels."""
-    names: dict[str, set[str]] = {}
-    for line in (line for panel in panels for line in panel.lines):
-        names.setdefault(line.method, set()).add(line.label)
-    return dict(sorted(names.items()))
-
-
 def _figure(
     kind: Kind,
     sheet: Sheet,
@@ -223,21 +213,12 @@ def _figure(
             axis.set_title(f"{panel.title} ({seeds(panel)})")
         if legend:
             _legend(figure, legend, styles, kind.name != "memory")
-        name = "-".join("".join(c if c.isalnum() or c in "_." else "_" for c in part) for part in _parts(kind, sheet))
+        parts = (kind.name, sheet.model, sheet.source)
+        name = "-".join("".join(c if c.isalnum() or c in "_." else "_" for c in part) for part in parts)
         png, pdf = folder / f"{name}.png", folder / f"{name}.pdf"
         _save(figure, png, {"Software": None})
         _save(figure, pdf, {"CreationDate": None, "Producer": None, "Creator": None})
     return Plot(png, pdf, caption(kind, sheet, panels), alt(kind, panels))
-
-
-def _parts(kind: Kind, sheet: Sheet) -> tuple[str, str, str]:
-    return kind.name, sheet.model, sheet.source
-
-
-def claimed_look(record: Record) -> int | None:
-    """The number of the look that a record's method claims."""
-    cls = method_class(record)
-    return None if cls is None else cast(type[Method], cls).look
 
 
 def _save(figure: Any, path: Path, metadata: dict[str, Any]) -> None:
@@ -284,7 +265,10 @@ def _legend(figure: Any, columns: Sequence[Sequence[Entry]], styles: dict[str, L
 
 def named(panels: Sequence[Panel]) -> dict[str, str]:
     """The legend label of each method, with its rank if it has only one."""
-    return {method: min(labels) if len(labels) == 1 else method for method, labels in methods(panels).items()}
+    by_method: dict[str, set[str]] = {}
+    for line in (line for panel in panels for line in panel.lines):
+        by_method.setdefault(line.method, set()).add(line.label)
+    return {method: min(labels) if len(labels) == 1 else method for method, labels in sorted(by_method.items())}
 
 
 def seeds(panel: Panel) -> str:

@@ -12,13 +12,11 @@ import re
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import cast
 
-from rosa_bench.core.method import Method
 from rosa_bench.records.collect import Collection, Group, as_text
 from rosa_bench.records.labels import method_label
 from rosa_bench.records.record import Record
-from rosa_bench.records.run_key import class_of
+from rosa_bench.records.run_key import method_class
 from rosa_bench.stats.summary import summary
 from rosa_bench.suite.search import TAG
 from rosa_bench.tables.build import is_search
@@ -34,7 +32,6 @@ class Point:
 
     @property
     def mean(self) -> float:
-        """Mean over seeds."""
         return math.fsum(self.values) / len(self.values)
 
     @property
@@ -95,7 +92,6 @@ class Sheet:
 
     @property
     def runs(self) -> int:
-        """Number of runs."""
         return sum(len(group.records) for groups in self.tasks.values() for group in groups)
 
 
@@ -184,21 +180,12 @@ def rank_panel(groups: Sequence[Group]) -> Panel | None:
         settings = min(by_settings, key=lambda name: _order(by_settings[name], name))
         members = by_settings[settings]
         own = [line for line in (_trained(method, members), *_truncated(method, members)) if len(line.points) > 1]
-        if not own and is_reference(members[0]) and (values := scores(members[0])):
+        is_reference = method_class(members[0].first.config["method"]).reference
+        if not own and is_reference and (values := scores(members[0])):
             own = [Line(method, method, (Point(0, values),), level=True)]
         lines += own
         used += len(members) if own else 0
     return panel(groups, lines, used) if any(len(line.points) > 1 for line in lines) else None
-
-
-def is_reference(group: Group) -> bool:
-    """Whether a method is a reference for others (`Method.reference`)."""
-    return (cast(type[Method], method_class(group.first)) or Method).reference
-
-
-def method_class(record: Record) -> type | None:
-    """The class of a run's method; None if this version does not have it."""
-    return class_of("method", str(record.config["method"].get("_target_", "")))
 
 
 def _family(group: Group) -> str:
@@ -272,7 +259,7 @@ def time_panels(groups: Sequence[Group]) -> tuple[Panel | None, Panel | None]:
 
 
 def _time_panel(groups: Sequence[Group], gpu: bool) -> Panel | None:
-    own = [group for group in groups if any(_seconds(record, gpu) is not None for record in group.records.values())]
+    own = [group for group in groups if _times(group, gpu)]
     if not own:
         return None
     groups_shown = fullest(own, label).items()
@@ -283,9 +270,6 @@ def _time_panel(groups: Sequence[Group], gpu: bool) -> Panel | None:
 
 
 def _times(group: Group, gpu: bool) -> tuple[float, ...]:
-    values = (_seconds(record, gpu) for _, record in sorted(group.records.items()))
+    """Seconds of the runs with, or without, a GPU, by seed."""
+    values = (seconds(record) for _, record in sorted(group.records.items()) if on_gpu(record) == gpu)
     return tuple(value for value in values if value is not None)
-
-
-def _seconds(record: Record, gpu: bool) -> float | None:
-    return seconds(record) if on_gpu(record) == gpu else None

@@ -26,7 +26,6 @@ class Look:
 
 
 def look(number: int) -> Look:
-    """The look with a given number."""
     turn, place = divmod(number % DISTINCT, len(MARKERS))
     return Look(COLOURS[number % len(COLOURS)], MARKERS[place], DASHES[(place + turn) % len(DASHES)])
 

@@ -83,12 +83,12 @@ def page(
         "base-uri 'none'; form-action 'none'",
         "style": style,
         "script": script,
-        "summary": _summary(grids, panels),
+        "summary": f"{counted(len(grids), 'table')} from {counted(sum(panels.environments.values()), 'run')}.",
         "remarks": _remarks(remarks),
         "contents": "\n".join(f'<li><a href="#{target}">{escape(title)}</a></li>' for target, title in links),
         "claims": opening,
         "tables": "\n".join(tables),
-        "plots": _plots(plots),
+        "plots": f'<section id="plots"><h2>Plots</h2>{"".join(map(_figure, plots))}</section>' if plots else "",
         "provenance": _provenance(panels),
         "records": panels.json(),
     }
@@ -106,10 +106,6 @@ def _remarks(lines: Sequence[str]) -> str:
     items = "".join(f"<li>{escape(line)}</li>" for line in lines[:SHOWN])
     more = f"<li>and {len(lines) - SHOWN} more</li>" if len(lines) > SHOWN else ""
     return f'<ul class="note">{items}{more}</ul>' if items else ""
-
-
-def _summary(grids: Sequence[Grid], panels: Panels) -> str:
-    return f"{counted(len(grids), 'table')} from {counted(sum(panels.environments.values()), 'run')}."
 
 
 def _claims(claims: Mapping[str, Sequence[Claim]], notes: Sequence[str], panels: Panels) -> str:
@@ -138,18 +134,10 @@ def _claims(claims: Mapping[str, Sequence[Claim]], notes: Sequence[str], panels:
     return f'<section id="claims"><h2>Do the papers’ claims hold?</h2>\n{"".join(tables)}{_remarks(notes)}</section>'
 
 
-def _plots(plots: Sequence[Plot]) -> str:
-    if not plots:
-        return ""
-    return f'<section id="plots"><h2>Plots</h2>{"".join(map(_figure, plots))}</section>'
-
-
 def _figure(plot: Plot) -> str:
-    image = base64.b64encode(plot.png.read_bytes()).decode()
-    source = f"data:image/png;base64,{image}"
-    return (
-        f'<figure><img src="{source}" alt="{escape(plot.alt)}"><figcaption>{escape(plot.caption)}</figcaption></figure>'
-    )
+    source = f"data:image/png;base64,{base64.b64encode(plot.png.read_bytes()).decode()}"
+    image = f'<img src="{source}" alt="{escape(plot.alt)}">'
+    return f"<figure>{image}<figcaption>{escape(plot.caption)}</figcaption></figure>"
 
 
 def _provenance(panels: Panels) -> str:

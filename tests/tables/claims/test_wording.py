@@ -6,6 +6,7 @@ import dataclasses
 
 import made
 import pytest
+from keep_records import brief_table
 
 from rosa_bench.errors import UsageError
 from rosa_bench.stats.effects import Effect
@@ -13,7 +14,7 @@ from rosa_bench.suite import plan
 from rosa_bench.suite.claims import Comparison
 from rosa_bench.tables import papers
 from rosa_bench.tables.claims.judge import Result, Verdict, claims_of, text
-from rosa_bench.tables.claims.wording import brief_table, measured, printed
+from rosa_bench.tables.claims.wording import measured, printed
 
 CLAIMS = claims_of(plan.load("claims"))
 
