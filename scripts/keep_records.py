@@ -9,25 +9,29 @@ With --restore, archived records go back to the output folder, where the suite c
 The archive holds records, training curves and what tables compute from predictions: paired tests, and scores on
 resampled examples for a suite with claims. Predictions stay in the runs. A damaged record is skipped with a message,
 unless its copy is intact. The suite's table replaces the lines between <!-- NAME: begin --> and <!-- NAME: end --> in
-README.md or docs/background/embedded.md, the verdicts on claims those between <!-- verdicts: begin --> and
-<!-- verdicts: end -->.
+README.md or a page of docs/background, the verdicts on claims those between <!-- verdicts: begin --> and
+<!-- verdicts: end -->. Archived records name no folders of this machine.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from rosa_bench.errors import EXIT_DONE, EXIT_USAGE
+from rosa_bench.config import Run
+from rosa_bench.errors import EXIT_DONE, EXIT_USAGE, UsageError
 from rosa_bench.records.archive import SUFFIX, read_archive, write_archive
 from rosa_bench.records.collect import Collection, collect, read_valid
 from rosa_bench.records.record import Record, write_record
 from rosa_bench.suite import plan
+from rosa_bench.system.console import complain
 from rosa_bench.system.files import write_bytes
 from rosa_bench.system.strict_json import loads
 from rosa_bench.tables import __main__ as tables
@@ -54,7 +58,7 @@ def main(name: str, overrides: list[str]) -> int:
     unknown = any(cell.state == "waiting" for cell in cells)  # their keys depend on runs that are not done
     keys = {cell.key for cell in cells if cell.state not in ("waiting", "skipped")}
     records = {record.key: record for record in archive.records if unknown or record.key in keys}
-    records |= {record.key: record for record in finished.values()}
+    records |= {record.key: portable(record) for record in finished.values()}
     events = archive.events | {folder.name: curve(folder) for folder in finished}
     resampled: dict[str, Mapping[str, list[float]]] = dict(archive.resampled)
     if suite.claims:
@@ -124,6 +128,13 @@ def brief_table(columns: Mapping[str, Sequence[Verdict]]) -> str:
     return "\n".join(lines)
 
 
+def portable(record: Record) -> Record:
+    """A copy with the default output folder, and with the name of its data folder but not its path."""
+    data = dict(record.config["data"])
+    data["dir"] = Path(data["dir"]).name if data.get("dir") else data.get("dir")
+    return replace(record, config={**record.config, "output_dir": Run.output_dir, "data": data})
+
+
 def curve(folder: Path) -> list[dict[str, object]]:
     """The training curve of a run; empty if it has none."""
     path = folder / "events.jsonl"
@@ -131,16 +142,22 @@ def curve(folder: Path) -> list[dict[str, object]]:
 
 
 def put_into_pages(name: str, table: str) -> None:
-    """Replace the text between a pair of lines of README.md and of the page on embedded data, if they have it."""
+    """Replace the text between a pair of lines of README.md and of the pages on background, if they have it."""
     begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
-    for path in map(Path, ("README.md", "docs/background/embedded.md")):
-        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    for path in (Path("README.md"), *sorted(Path("docs/background").glob("*.md"))):
+        text = path.read_text(encoding="utf-8")
         if begin in text and end in text:
             before, after = text.partition(begin)[0], text.partition(end)[2]
             write_bytes(path, f"{before}{begin}{table.strip()}\n{end}{after}".encode())
 
 
 if __name__ == "__main__":
-    command = restore if "--restore" in sys.argv else main
-    name, *options = [argument for argument in sys.argv[1:] if argument != "--restore"]
-    sys.exit(command(name, options))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", help="the suite")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="those that its runs were started with")
+    parser.add_argument("--restore", action="store_true", help="write archived records to the output folder")
+    args = parser.parse_intermixed_args()
+    try:
+        sys.exit((restore if args.restore else main)(args.name, args.overrides))
+    except UsageError as error:
+        sys.exit(complain(str(error)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import shutil
 from pathlib import Path
@@ -59,6 +60,16 @@ def test_intact_records_are_archived_unchanged(keep, cells, capsys):
     archived = {record.key: record for record in read_archive(ARCHIVE).records}
     assert archived == {cell.key: cell.record for cell in cells}
     assert "4 records of small" in capsys.readouterr().out and "51.50 ± 0.71 |" in Path("README.md").read_text()
+
+
+def test_archived_records_name_no_folders_of_the_machine(keep, cells):
+    first = cells[0]
+    config = {**first.record.config, "data": {**first.record.config["data"], "dir": "/home/me/rows"}}
+    write_record(first.folder, dataclasses.replace(first.record, config={**config, "output_dir": "/home/me/runs"}))
+    assert keep("small", []) == 0
+    (archived,) = (record for record in read_archive(ARCHIVE).records if record.key == first.key)
+    assert (archived.config["data"]["dir"], archived.config["output_dir"]) == ("rows", "results/runs")
+    assert archived.scores == first.record.scores and "/home" not in str(archived.to_dict())
 
 
 def test_the_intact_copy_of_a_damaged_record_is_archived(keep, cells, capsys):
