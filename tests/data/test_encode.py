@@ -38,6 +38,15 @@ def test_only_the_target_has_a_loss_by_default(backbone):
         assert len(silent) == (prompt if loss_on == "target" else 1)
 
 
+@pytest.mark.parametrize("loss_on", ["target", "sequence"])
+def test_a_target_without_room_for_its_input_has_a_label_per_token(loss_on, backbone):
+    tokenizer = transformers.AutoTokenizer.from_pretrained(backbone("gpt2"))
+    run = composed("task=e2e", f"task.loss_on={loss_on}")
+    rows = encode_split(run.task, tokenizer, load_split(run.task, run.data, "train", 2), 5)
+    assert all(row.cut_target and len(row.labels) == len(row.input_ids) == 5 for row in rows)
+    assert collate(rows, pad_id=1)["labels"].shape == (len(rows), 5)
+
+
 def test_inputs_have_the_format_of_the_papers(backbone):
     tokenizer = transformers.AutoTokenizer.from_pretrained(backbone("gpt2"))
     row = {"meaning_representation": "name[The Mill], eatType[pub]", "human_references": ["A pub."]}
