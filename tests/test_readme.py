@@ -121,7 +121,9 @@ def between(text: str, name: str) -> str:
     return text.partition(f"<!-- {name}: begin -->")[2].partition(f"<!-- {name}: end -->")[0].strip()
 
 
-@pytest.mark.parametrize(("name", "page"), [("claims", "claims"), ("embedded", "claims"), ("embedded_more", "embedded")])
+@pytest.mark.parametrize(
+    ("name", "page"), [("claims", "claims"), ("embedded", "claims"), ("embedded_more", "embedded")]
+)
 def test_tables_match_the_records(name, page, tmp_path, capsys):
     page = (ROOT / "docs" / "background" / f"{page}.md").read_text(encoding="utf-8")
     arguments = ["--runs", str(ROOT / "results" / f"{name}.jsonl.gz"), "--suite", name, "--no-plots"]

@@ -115,7 +115,9 @@ class DataToText(Task):
         prompt = self._parted(prompt, tokenizer)
         context = prompt[max(0, len(prompt) + len(target) - max_length) :]
         # The first token has no prediction.
-        prompt_labels = [IGNORED] * len(context) if self.loss_on == "target" else [IGNORED, *context[1:]][: len(context)]
+        prompt_labels = (
+            [IGNORED] * len(context) if self.loss_on == "target" else [IGNORED, *context[1:]][: len(context)]
+        )
         cut, cut_target = len(context) < len(prompt), len(target) < len(reference)
         return Encoded([*context, *target], [*prompt_labels, *target], cut=cut, cut_target=cut_target)
 
