@@ -10,13 +10,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from keep_records import brief_table
 from support import METHODS, SMALL, TASKS
 
 from rosa_bench import embedded
 from rosa_bench.records.collect import collect
 from rosa_bench.tables import __main__ as tables
 from rosa_bench.tables.claims.__main__ import judged_suites
-from rosa_bench.tables.claims.wording import brief_table
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
