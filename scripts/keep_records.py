@@ -131,7 +131,8 @@ def brief_table(columns: Mapping[str, Sequence[Verdict]]) -> str:
 def portable(record: Record) -> Record:
     """A copy with the default output folder, and with the name of its data folder but not its path."""
     data = dict(record.config["data"])
-    data["dir"] = Path(data["dir"]).name if data.get("dir") else data.get("dir")
+    if data.get("dir"):
+        data["dir"] = Path(data["dir"]).name
     return replace(record, config={**record.config, "output_dir": Run.output_dir, "data": data})
 
 
@@ -154,7 +155,7 @@ def put_into_pages(name: str, table: str) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", help="the suite")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="those that its runs were started with")
+    parser.add_argument("overrides", nargs="*", default=[], metavar="KEY=VALUE", help="as the runs were started")
     parser.add_argument("--restore", action="store_true", help="write archived records to the output folder")
     args = parser.parse_intermixed_args()
     try:
