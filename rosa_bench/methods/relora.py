@@ -84,6 +84,8 @@ class ReLora(RestartedMethod):
             add_product(W, A, B, module.scale)
             B.zero_()
             copy_from_first([W])
+            if site.groups > 1:  # otherwise W is a view of the weight
+                module.set_weight(site, W)
         draw_factors(model, self.init, derive(seed, "restart", index))
         counts = tally(model)
         counts["restarts"] = counts.get("restarts", 0) + 1

@@ -7,6 +7,7 @@ import math
 
 import pytest
 import torch
+import transformers
 from support import composed, interrupt, prepared, small, without_cost
 
 from rosa_bench.core.method import Step
@@ -118,6 +119,22 @@ def test_equals_the_plain_method(name):
         for factor, moments in ((A, one.moments["A"]), (B, one.moments["B"])):
             for key, expected in zip(("exp_avg", "exp_avg_sq"), moments, strict=True):
                 assert torch.allclose(optimizer.state[factor][key], expected, atol=1e-6, rtol=1e-3)
+
+
+def test_a_restart_keeps_the_outputs_if_query_key_and_value_are_interleaved():
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 32}
+    model = transformers.GPTNeoXForSequenceClassification(
+        transformers.GPTNeoXConfig(vocab_size=50, pad_token_id=0, **sizes)
+    ).eval()
+    method = composed("method=relora", "method.targets=[q,v]").method
+    method.attach(model)
+    for module, site in lowrank_sites(model):
+        assert site.groups == 4
+        module.B[site.role].data.normal_(generator=torch.Generator().manual_seed(0))
+    tokens = torch.arange(1, 11).view(2, 5)
+    before = model(tokens).logits
+    method.merge(model, 0, 5)
+    assert torch.allclose(model(tokens).logits, before, atol=1e-5)
 
 
 @pytest.mark.parametrize("moments", ["magnitude", "random", "reset", "keep"])
