@@ -13,7 +13,7 @@ without a second moment. The paper's warm start is a full fine-tuning run: `star
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -114,9 +114,9 @@ class ReLora(RestartedMethod):
                 if "exp_avg_sq" in state:
                     state["exp_avg"].mul_(state["exp_avg_sq"] != 0)
 
-    def facts(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> Mapping[str, float]:
-        """The number of restarts."""
-        return dict(tally(model))
+    def facts(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> Mapping[str, Any]:
+        """The number of restarts, and weights `all` skipped."""
+        return tally(model) | dict(super().facts(model, batch))
 
 
 def prune(tensor: torch.Tensor, share: float, draw: torch.Generator | None = None) -> None:

@@ -8,6 +8,7 @@ import math
 import pytest
 import torch
 import transformers
+from classes import made
 from support import composed, interrupt, prepared, small, without_cost
 
 from rosa_bench.core.method import Step
@@ -135,6 +136,13 @@ def test_a_restart_keeps_the_outputs_if_query_key_and_value_are_interleaved():
     before = model(tokens).logits
     method.merge(model, 0, 5)
     assert torch.allclose(model(tokens).logits, before, atol=1e-5)
+
+
+def test_the_record_names_weights_that_all_skips():
+    model = made("mixtral")
+    method = composed("method=relora", "method.targets=[all]").method
+    method.attach(model)
+    assert sum(method.facts(model, {})["skipped_weights"].values()) == 6
 
 
 @pytest.mark.parametrize("moments", ["magnitude", "random", "reset", "keep"])
