@@ -182,6 +182,12 @@ class BenchTrainer(Trainer):
             self.run.method.optimizer_made(model, instance)
         return instance
 
+    def get_decay_parameter_names(self, model: Any) -> list[str]:
+        """The Trainer's, which go by name, and weights of linear layers inside a norm, as an adapter around it has."""
+        linear = [f"{name}.weight" for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+        names = [*super().get_decay_parameter_names(model), *(name for name in linear if "bias" not in name)]
+        return list(dict.fromkeys(names))
+
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         state = Path(checkpoint or "") / "optimizer.pt"
         inner = cast(Any, self.optimizer).optimizer  # without accelerate's wrapper

@@ -103,6 +103,16 @@ def test_rates_and_weight_decay_are_the_runs(name, monkeypatch, tmp_path):
     assert len({rate for rate, _ in groups.values()}) == 3
 
 
+@pytest.mark.parametrize("variant", ["pfeiffer", "lora_l"])
+def test_adapters_at_a_norm_have_weight_decay(variant, monkeypatch, tmp_path):
+    options = ["method=adapter", f"method.variant={variant}", "method.norms=true", "train.weight_decay=0.1"]
+    groups = groups_of(monkeypatch, tmp_path, *options)
+    decayed = {label for label, (_, decay) in groups.items() if decay}
+    heads = ("classifier.dense.weight", "classifier.out_proj.weight")
+    assert decayed == {label for label in groups if label.endswith(("down.weight", "up.weight", *heads))}
+    assert any("LayerNorm" in label for label in groups.keys() - decayed)
+
+
 @pytest.mark.parametrize("method", ["lora", "dylora", "rosa", "relora", "dora"])
 def test_lora_plus_applies_to_every_method_with_factors(method, monkeypatch, tmp_path):
     """Learning rates of lora_A and lora_B as in peft's LoRA+."""
