@@ -310,10 +310,11 @@ def lowrank_sites(model: nn.Module) -> Iterator[tuple[LowRank, Site]]:
 
 
 def merge(model: PreTrainedModel) -> PreTrainedModel:
-    """Merge every low-rank adapter into the backbone's weights, in place."""
-    for name, module in list(model.named_modules()):
-        if isinstance(module, LowRank):
-            model.set_submodule(name, module.merged())
+    """Merge every low-rank adapter into the backbone's weights, in place; one used in several places is merged once."""
+    wrapped = [(n, m) for n, m in model.named_modules(remove_duplicate=False) if isinstance(m, LowRank)]
+    bases = {module: module.merged() for module in dict.fromkeys(module for _, module in wrapped)}
+    for name, module in wrapped:
+        model.set_submodule(name, bases[module])
     return model
 
 

@@ -180,6 +180,19 @@ def test_merging_equals_the_dense_product(backbone, kind):
         assert torch.allclose(weight, dense[site.label], atol=1e-6)
 
 
+def test_a_module_used_in_two_layers_is_merged_in_both(backbone):
+    model = loaded(backbone("roberta"))
+    first, second = model.roberta.encoder.layer
+    second.attention.self.query = first.attention.self.query
+    Lora(rank=3).attach(model, seed=1)
+    randomized(model)
+    tokens = torch.arange(5, 32).view(3, 9)
+    expected = model(tokens).logits
+    methods.merge(model)
+    assert not list(lowrank_sites(model)) and second.attention.self.query is first.attention.self.query
+    assert torch.allclose(model(tokens).logits, expected, atol=2e-5)
+
+
 def test_adapting_fused_query_and_value_does_not_change_the_key(backbone):
     model = loaded(backbone("gpt2"))
     plain = loaded(backbone("gpt2"))
