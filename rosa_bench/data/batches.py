@@ -88,8 +88,8 @@ def collate(batch: Sequence[Encoded], pad_id: int, multiple: int = 1, limit: int
 
     `length` is that of the longest example, rounded up to a multiple of `multiple`, but at most `limit`.
 
-    Labels are [examples] for a class or a score, [examples, outputs] for several outputs, and
-    [examples, length] with -100 on padding for generation.
+    Labels are [examples] for a class or a score, [examples, outputs] for several outputs (lists of floats), and
+    [examples, length] with -100 on padding for generation (lists of token ids).
     """
     longest = padded_length(max(len(item.input_ids) for item in batch), multiple, limit)
 
@@ -102,9 +102,10 @@ def collate(batch: Sequence[Encoded], pad_id: int, multiple: int = 1, limit: int
     }
     if batch[0].token_type_ids is not None:
         tensors["token_type_ids"] = padded([item.token_type_ids or [] for item in batch], 0)
-    if isinstance(batch[0].labels, list):
+    labels = batch[0].labels
+    if isinstance(labels, list) and not isinstance(labels[0], float):
         tensors["labels"] = padded([item.labels for item in batch], IGNORED)
-    elif batch[0].labels is not None:
+    elif labels is not None:
         tensors["labels"] = torch.tensor([item.labels for item in batch])
     return tensors
 
