@@ -18,13 +18,20 @@ FINAL_NORMS = ("ln_f", "norm", "final_layer_norm")  # names of the norm after th
 
 
 def layers_of(model: PreTrainedModel) -> nn.ModuleList:
-    """The list of a backbone's layers. Raises UsageError if there is none, or one each in encoder and decoder."""
+    """The list of a backbone's layers.
+
+    Raises UsageError if there is none, if there are several of the same length, such as XLM's lists of attentions and
+    of norms, or one each in encoder and decoder.
+    """
     if model.config.is_encoder_decoder:
         raise UsageError(f"{type(model).__name__} has separate encoder and decoder layers, which is not supported")
     count = getattr(model.config, "num_hidden_layers", None)
-    for module in model.base_model.modules():
-        if isinstance(module, nn.ModuleList) and len(module) == count:
-            return module
+    for holder in model.base_model.modules():
+        lists = [child for child in holder.children() if isinstance(child, nn.ModuleList) and len(child) == count]
+        if len(lists) == 1:
+            return lists[0]
+        if lists:
+            break
     raise UsageError(f"{type(model).__name__} has no list of layers")
 
 
@@ -34,8 +41,8 @@ def final_norm(model: PreTrainedModel) -> nn.Module:
     for holder in model.base_model.modules():
         if any(child is layers for child in holder.children()):
             for name in FINAL_NORMS:
-                if hasattr(holder, name):
-                    norm: nn.Module = getattr(holder, name)
+                norm: nn.Module | None = getattr(holder, name, None)
+                if norm is not None:
                     return norm
     raise UsageError(f"{type(model).__name__} has no norm after its last layer")
 

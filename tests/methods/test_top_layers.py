@@ -34,8 +34,20 @@ def test_the_last_layers_train_and_the_head(backbone, kind, prefix):
     assert len(trained(model)) > len(inside)
 
 
+def test_parts_of_layers_are_not_taken_for_layers():
+    """XLM has no list of layers, but lists of attentions, feed-forward maps and norms."""
+    sizes = {"vocab_size": 40, "emb_dim": 16, "n_layers": 2, "n_heads": 2}
+    model = transformers.XLMForSequenceClassification(transformers.XLMConfig(**sizes))
+    with pytest.raises(UsageError, match="no list of layers"):
+        TopLayers(layers=1).attach(model)
+
+
 def test_missing_layers_and_norms_are_refused():
     with pytest.raises(UsageError, match="layers=5 is more than the backbone's 4"):
         prepared("top_layers", "gpt2_mini", "method.layers=5")
     with pytest.raises(UsageError, match="no norm after its last layer"):
         prepared("top_layers", "roberta_mini", "method.final_norm=true")
+    sizes = {"vocab_size": 40, "hidden_size": 16, "word_embed_proj_dim": 16, "ffn_dim": 32, "num_attention_heads": 2}
+    post_norm = transformers.OPTConfig(num_hidden_layers=2, do_layer_norm_before=False, **sizes)
+    with pytest.raises(UsageError, match="no norm after its last layer"):
+        TopLayers(final_norm=True).attach(transformers.OPTForCausalLM(post_norm))
