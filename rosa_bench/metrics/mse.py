@@ -14,7 +14,7 @@ def _compute(predictions: Numbers, labels: Numbers) -> float:
 
 
 def _resample(score: float, predictions: Numbers, labels: Numbers) -> Statistic:
-    return mean(score, ((predictions - labels) ** 2).reshape(len(labels), -1).mean(1))
+    return mean(score, ((predictions.reshape(labels.shape) - labels) ** 2).reshape(len(labels), -1).mean(1))
 
 
 METRIC = Metric("mse", _compute, _resample, higher_is_better=False)

@@ -57,6 +57,13 @@ def test_a_resample_has_the_score_of_the_resampled_rows(metric, seed):
     assert np.std(afresh) > 0
 
 
+def test_a_resampled_error_of_a_single_output():
+    """A task with one output predicts numbers, and its labels are lists of one number."""
+    predictions, labels = rows("mse")
+    result = statistic("mse", predictions[:, 0], labels[:, :1])
+    assert result.resampled(np.ones((1, E))) == pytest.approx([result.score], rel=1e-12)
+
+
 @pytest.mark.parametrize("metric", ["pearson", "spearman"])
 def test_a_correlation_with_one_value_is_undefined(metric):
     predictions, labels = rows(metric)
