@@ -97,7 +97,7 @@ def update_facts(before: PreTrainedModel, after: PreTrainedModel) -> dict[str, M
 
     `update_rank`: singular values of W_end - W_0 above rounding noise (eps times the larger Frobenius norm).
     `update_effective_rank`: exp of the entropy of the normalized singular values (Roy and Vetterli, 2007).
-    `update_relative_norm`: Frobenius norm of the difference over that of W_0.
+    `update_relative_norm`: Frobenius norm of the difference over that of W_0, unless W_0 is zero.
     """
     ranks: dict[str, float] = {}
     effective: dict[str, float] = {}
@@ -118,7 +118,8 @@ def update_facts(before: PreTrainedModel, after: PreTrainedModel) -> dict[str, M
         noise = rounding * max(norm, float(new.norm()))
         ranks[site.label] = int((values > noise).sum())
         effective[site.label] = float(torch.exp(-torch.xlogy(shares, shares).sum()))
-        norms[site.label] = float(difference.norm()) / norm
+        if norm:
+            norms[site.label] = float(difference.norm()) / norm
     if not ranks:
         return {}
     return {"update_rank": ranks, "update_effective_rank": effective, "update_relative_norm": norms}
