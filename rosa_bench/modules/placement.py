@@ -63,11 +63,12 @@ class AfterLayer(Adapted):
             return getattr(super().__getattr__("base"), name)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """The adapted output; in a tuple, only the first element (the hidden states) is adapted."""
+        """The adapted output; in a tuple or list, only the first element (the hidden states) is adapted."""
         out = self.base(*args, **kwargs)
-        y = out[0] if isinstance(out, tuple) else out
+        several = isinstance(out, (tuple, list))
+        y = out[0] if several else out
         adapted: torch.Tensor = y + self.adapter(y)
-        return (adapted, *out[1:]) if isinstance(out, tuple) else adapted
+        return (adapted, *out[1:]) if several else adapted
 
 
 class AroundNorm(Adapted):

@@ -6,6 +6,7 @@ import backbones
 import pytest
 import torch
 import transformers
+from classes import made, texts
 from support import composed, prepared, small, steps
 
 from rosa_bench.data.batches import collate
@@ -176,6 +177,15 @@ def test_norms_train_on_request():
     _, model, _, _ = prepared("adapter", "roberta_mini", "method.norms=true", "method.variant=pfeiffer")
     norms = [p for norm in norms_of(model) for p in norm.parameters()]
     assert len(norms) == 2 * (1 + 2 * 4) and all(p.requires_grad for p in norms)
+
+
+def test_a_layer_may_return_a_list():
+    model, batch = made("openai_gpt").eval(), texts()
+    before = model(**batch).logits
+    Adapter(variant="lora_l").attach(model)
+    assert torch.equal(model(**batch).logits, before)
+    spoken(model)
+    assert not torch.allclose(model(**batch).logits, before, atol=1e-2)
 
 
 def test_other_families_support_only_the_generic_variant(backbone):
