@@ -183,10 +183,15 @@ class BenchTrainer(Trainer):
         return instance
 
     def get_decay_parameter_names(self, model: Any) -> list[str]:
-        """The Trainer's, which go by name, and weights of linear layers inside a norm, as an adapter around it has."""
+        """The Trainer's, and others that it excludes because a module around them has the name of a norm.
+
+        These are weights of linear layers inside a norm, as an adapter around it has, and the parameters of a backbone
+        such as `roberta_prelayernorm`.
+        """
+        rule, prefix = super().get_decay_parameter_names, model.base_model_prefix
         linear = [f"{name}.weight" for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
-        names = [*super().get_decay_parameter_names(model), *(name for name in linear if "bias" not in name)]
-        return list(dict.fromkeys(names))
+        inside = [f"{prefix}.{name}" for name in rule(model.base_model)]
+        return list(dict.fromkeys([*rule(model), *inside, *(name for name in linear if "bias" not in name)]))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         state = Path(checkpoint or "") / "optimizer.pt"

@@ -6,6 +6,7 @@ import importlib.util
 
 import pytest
 import torch
+import transformers
 from support import composed, interrupt, small, without_cost
 from transformers.training_args import OptimizerNames
 
@@ -111,6 +112,17 @@ def test_adapters_at_a_norm_have_weight_decay(variant, monkeypatch, tmp_path):
     heads = ("classifier.dense.weight", "classifier.out_proj.weight")
     assert decayed == {label for label in groups if label.endswith(("down.weight", "up.weight", *heads))}
     assert any("LayerNorm" in label for label in groups.keys() - decayed)
+
+
+def test_a_backbone_named_after_its_norms_has_weight_decay():
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    config = transformers.RobertaPreLayerNormConfig(vocab_size=40, **sizes)
+    model = transformers.RobertaPreLayerNormForSequenceClassification(config)
+    composed("method=lora", "method.bias=all").method.attach(model)
+    decayed = trainer.BenchTrainer.get_decay_parameter_names(object.__new__(trainer.BenchTrainer), model)
+    names = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert names & set(decayed) == {name for name in names if not name.endswith(".bias")}
+    assert not any("LayerNorm.weight" in name for name in decayed)
 
 
 @pytest.mark.parametrize("method", ["lora", "dylora", "rosa", "relora", "dora"])
