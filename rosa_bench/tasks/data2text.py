@@ -114,12 +114,10 @@ class DataToText(Task):
         target = reference[:max_length]
         prompt = self._parted(prompt, tokenizer)
         context = prompt[max(0, len(prompt) + len(target) - max_length) :]
-        # The first token has no prediction.
-        prompt_labels = (
-            [IGNORED] * len(context) if self.loss_on == "target" else [IGNORED, *context[1:]][: len(context)]
-        )
+        labels = [*([IGNORED] * len(context) if self.loss_on == "target" else context), *target]
+        labels[0] = IGNORED  # the first token has no prediction
         cut, cut_target = len(context) < len(prompt), len(target) < len(reference)
-        return Encoded([*context, *target], [*prompt_labels, *target], cut=cut, cut_target=cut_target)
+        return Encoded([*context, *target], labels, cut=cut, cut_target=cut_target)
 
     def score(self, split: str, predictions: Sequence[Prediction]) -> Mapping[str, float]:
         """The metrics of the task's family by the convention `scoring`, against all references."""

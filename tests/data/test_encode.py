@@ -44,6 +44,7 @@ def test_a_target_without_room_for_its_input_has_a_label_per_token(loss_on, back
     run = composed("task=e2e", f"task.loss_on={loss_on}")
     rows = encode_split(run.task, tokenizer, load_split(run.task, run.data, "train", 2), 5)
     assert all(row.cut_target and len(row.labels) == len(row.input_ids) == 5 for row in rows)
+    assert all(row.labels == [IGNORED, *row.input_ids[1:]] for row in rows)  # nothing predicts the first token
     assert collate(rows, pad_id=1)["labels"].shape == (len(rows), 5)
 
 
