@@ -183,7 +183,7 @@ class Peft(Method):
         """Freeze the backbone and let `peft` add its adapter.
 
         Raises:
-            UsageError: if `peft` does not support this backbone, or nothing would train.
+            UsageError: if `peft` does not support this backbone, a pattern names no module, or nothing would train.
         """
         import torch
 
@@ -194,8 +194,8 @@ class Peft(Method):
         config = self.configuration()
         freeze_backbone(model, self.train_head)
         head = [p for p in model.parameters() if p.requires_grad]
-        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(record=True) as caught, torch.random.fork_rng(devices=[]):
+            warnings.simplefilter("always")
             torch.default_generator.manual_seed(seed)
             try:
                 if self.type in PROMPTS:
@@ -206,6 +206,8 @@ class Peft(Method):
             except Exception as error:
                 cls = type(model.base_model).__name__
                 raise UsageError(f"method={self.name} is not supported with {cls}: {_line(error)}") from error
+        if unmatched := next((w for w in caught if w.category is RuntimeWarning and "match" in str(w.message)), None):
+            raise UsageError(f"method.config: {_line(unmatched.message)}")  # such as a wrong name in rank_pattern
         if not any(p.requires_grad for p in model.parameters()):
             raise UsageError(f"method={self.name}: no parameter of {type(model.base_model).__name__} would train")
         for parameter in head:

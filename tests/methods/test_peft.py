@@ -36,6 +36,7 @@ WRONG = {
     "method=dora method.config.bias=lora_olny": "is not a known name: did you mean lora_only?",
     "method=dora method.config.target_modules=5": "method.config.target_modules=5 is not of type",
     "method=dora method.config.rank_pattern=[query]": "rank_pattern=['query'] is not of type dict or null",
+    "method=dora method.config.rank_pattern={qeury:4}": "rank_pattern keys did not match any targeted module",
     "method=dora method.config.lora_dropout=nan": "method.config.lora_dropout=nan: should be a finite number",
     "method=dora method.config.alpha_pattern={query:inf}": "config.alpha_pattern.query=inf: should be a finite",
     "method=dora +method.config.kasa_config.betta=1": "betta is not a key of KasaConfig (peft",
