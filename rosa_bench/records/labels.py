@@ -17,9 +17,14 @@ def method_label(config: Mapping[str, Any], method: str) -> str:
 
 
 def option_text(name: str, value: object) -> str:
-    """An option and its value as row names show them: `train.lr` as `lr=VALUE`, shortened if long."""
+    """An option and its value as row names show them: `train.lr` as `lr=VALUE`.
+
+    A long value ends with four digits of its hash, so that no two values look the same.
+    """
     text = " ".join(str(value).split())
-    return f"{name.partition('.')[2] or name}={text if len(text) < 24 else text[:20] + '...'}"
+    if len(text) >= 24:
+        text = f"{text[:20]}...{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:4]}"
+    return f"{name.partition('.')[2] or name}={text}"
 
 
 def printed_name(template: str, options: Mapping[str, Any], variant: str) -> str:

@@ -88,7 +88,7 @@ def particulars(groups: Sequence[Group]) -> list[str]:
     flat = [
         {f"{part}.{name}": value for part in ("method", "train", "task") for name, value in group.parts[part].items()}
         | {"rows": group.first.data.get("sha256"), "backbone": group.first.facts.get("backbone_hash")}
-        | {"model.dropout": group.first.config["model"].get("dropout")}
+        | {"model.dropout": group.first.config["model"].get("dropout"), "start": group.parts.get("start")}
         for group in groups
     ]
     names = sorted(set().union(*flat))

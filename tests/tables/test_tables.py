@@ -70,6 +70,23 @@ def test_other_settings_have_separate_rows(tmp_path):
     assert all("lr=" in label for label in labels)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "fields"),
+    [
+        (("method.targets=[q,k,v,o,ffn_out]",), {}),
+        ((), {"data": {"source": "embedded v1", "sha256": {"train": "a" * 64, "validation": "c" * 64}, "rows": {}}}),
+        ((), {"facts": {"start": {"task": "mnli", "method": "lora"}}}),
+    ],
+)
+def test_settings_with_long_or_rare_differences_have_separate_rows(overrides, fields, tmp_path):
+    data = {"source": "embedded v1", "sha256": {"train": "a" * 64, "validation": "b" * 64}, "rows": {}}
+    first = () if not overrides else ("method.targets=[q,k,v,o,ffn_in]",)
+    record(tmp_path, "method=lora", *first, last=50.0, data=data)
+    record(tmp_path, "method=lora", *overrides, last=60.0, **({"data": data, "key": "other"} | fields))
+    (grid,) = built(tmp_path)
+    assert sorted(row[2] for row in cells(grid)[1:]) == ["50.00 (n=1)", "60.00 (n=1)"]
+
+
 def test_the_best_epoch_is_available(tmp_path):
     record(tmp_path, "method=lora", last=50.0, best=55.0)
     (last,) = built(tmp_path)
