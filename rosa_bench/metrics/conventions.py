@@ -30,7 +30,7 @@ METRICS: dict[Family, tuple[str, ...]] = {
     "e2e": ("bleu", "nist", "meteor", "rouge_l", "cider"),
     "triples": ("bleu", "meteor", "ter"),
 }
-LOWER_IS_BETTER = {"ter"}
+LOWER_IS_BETTER = {"ter", "loss", "perplexity"}
 LORA_REFERENCES, CHALLENGE_REFERENCES = 6, 3  # number of references that the scripts read
 _PTB = "Penn-Treebank tokens, lower case, no punctuation"
 SIGNATURES: dict[tuple[Family, str], dict[str, str]] = {

@@ -24,6 +24,7 @@ from rosa_bench.tables.claims.judge import claims_of
 from rosa_bench.tables.formats import long_csv, markdown
 from rosa_bench.tables.grid import DASH
 from rosa_bench.tables.latex import escaped, latex
+from rosa_bench.tables.suite_table import SuiteTable
 
 TWO = {"cola": {}, "rte": {}}
 
@@ -299,6 +300,14 @@ def test_metric_rules_agree_with_the_tasks():
     for name in ("cola", "stsb", "rte", "e2e", "synthetic"):
         task = compose([f"task={name}"]).task
         assert traits(task.primary)[1] == task.higher_is_better
+
+
+@pytest.mark.parametrize(
+    ("suite", "metric"), [("lora_table18", "loss"), ("rosa_workshop_e2e", "perplexity"), ("lora_table13", "ter")]
+)
+def test_a_lower_loss_is_better(suite, metric):
+    columns = SuiteTable(suite, plan.load(suite), "last").columns
+    assert [column.higher_is_better for column in columns if column.metric == metric] == [False]
 
 
 @pytest.mark.slow
