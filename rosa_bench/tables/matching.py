@@ -137,9 +137,7 @@ def _value(value: Any) -> str:
 
 def incomparable(group: Group, target: Target, suite: Suite, seeds: int) -> tuple[str, ...]:
     """Reasons why a group's scores over `seeds` seeds are not comparable with the paper's; empty if they are."""
-    record, reasons = group.first, other_model(group, target)
-    if (rows := other_rows(record)) is not None:
-        reasons.append(f"other data ({rows})")
+    reasons = [*other_model(group, target), *other_data(group, target)]
     if seeds < len(suite.seeds):
         reasons.append(f"fewer seeds ({seeds} of {len(suite.seeds)})")
     if other := differences(group, target):
@@ -156,6 +154,14 @@ def other_model(group: Group, target: Target) -> list[str]:
     if own is None or printed is None or 1 / ALIKE < own / printed < ALIKE:
         return []
     return [f"other model size ({own / 1e6:,.0f}M parameters, {target.model} has {printed / 1e6:,.0f}M)"]
+
+
+def other_data(group: Group, target: Target) -> list[str]:
+    """A reason if runs have other rows than the target: embedded or not, or not those of the release; else empty."""
+    rows, source = other_rows(group.first), str(group.first.data["source"])
+    if target.cell.run.data.source == "embedded":
+        rows = None if source.startswith("embedded") else f"{source} rows"
+    return [] if rows is None else [f"other data ({rows})"]
 
 
 def _backbone(record: Record) -> float | None:

@@ -19,6 +19,7 @@ from rosa_bench.tables.matching import (
     differences,
     incomparable,
     named_first,
+    other_data,
     other_model,
     started_for,
     targets,
@@ -72,7 +73,7 @@ class SuiteTable:
         return {id(group) for group, _, _ in self.matches.values()}
 
     def _fitting(self, group: Group, by_where: Mapping[tuple[str, str, str], list[Target]]) -> list[tuple[int, Target]]:
-        """The closest targets of a group, with their numbers of differing options.
+        """The closest targets of a group, with their numbers of differing options; other rows count as one.
 
         Candidates are the targets that its runs were started for, else those of the same task, model and method.
         """
@@ -80,7 +81,7 @@ class SuiteTable:
         cell = started_for(record, self.name)
         own = [t for t in self.targets if t.name == cell and t.where[0] == record.task] if cell else []
         targets = [t for t in own or by_where.get(group.where, []) if t.says_true(group)]
-        counts = [(len(differences(group, target)), target) for target in targets]
+        counts = [(len(differences(group, t)) + len(other_data(group, t)), t) for t in targets]
         least = min((count for count, _ in counts), default=0)
         if least and not own and not self.suite.paper:
             return []  # without a paper, a table shows only the suite's own settings
@@ -168,11 +169,19 @@ class SuiteTable:
         if suite.paper and suite.table:
             hardware = f", run on {suite.hardware}" if suite.hardware else ""
             lines.append(f"Printed values: {suite.paper}, {suite.table}{hardware} (results/papers).")
-        if not suite.paper and (differing := self._other_settings()):
+        if differing := self._other_settings():
             lines.append(f"Some runs differ from the suite's settings: {differing}.")
         return [*lines, *suite.notes]
 
     def _other_settings(self) -> str:
-        """How the runs shown differ from the suite's settings. Tables with a paper state this in each cell instead."""
-        per_cell = (other_model(group, t) + differences(group, t) for group, t, _ in self.matches.values())
+        """How the runs shown differ from the suite's settings. Cells with a printed number state this themselves."""
+        compared = [
+            {row for row, task in self.matches if task == column.task and self._printed(row, column, spec)}
+            for column, spec in zip(self.columns, self.specs, strict=True)
+        ]
+        per_cell = (
+            other_model(group, t) + other_data(group, t) + differences(group, t)
+            for (row, task), (group, t, _) in self.matches.items()
+            if any(c.task == task and row not in rows for c, rows in zip(self.columns, compared, strict=True))
+        )
         return named_first(sorted({reason for reasons in per_cell for reason in reasons}))

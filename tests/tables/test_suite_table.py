@@ -194,3 +194,21 @@ def test_a_suites_runs_under_other_settings_are_reported(tmp_path):
         method = cell.run.to_dict()["method"]["_target_"].rpartition(".")[2].lower()
         changed(record(tmp_path, f"method={method}", "train.max_steps=5"), config=cell.run.to_dict())
     assert "differ from the suite's settings: train.max_steps=5, not null." in markdown(built(tmp_path, suite)[0])
+
+
+def test_other_settings_are_reported_where_a_paper_prints_no_number(tmp_path):
+    block = plan.Block(run={"task": "cola", "method": "ia3", "model": "roberta_base", "data": "hub"})
+    suite = dataclasses.replace(paper_suite(), cells=[block])
+    record(tmp_path, "method=ia3", "model=roberta_base", "data=hub", "train.max_steps=5")
+    differing = "differ from the suite's settings: other data (embedded rows); train.max_steps=5, not null."
+    assert differing in markdown(built(tmp_path, suite)[0])
+
+
+def test_runs_on_real_rows_are_not_in_the_table_of_an_embedded_suite(tmp_path):
+    block = plan.Block(run={"task": "cola", "method": ["full", "lora", "rosa"]})
+    suite = plan.Suite(name="own", title="Own", cells=[block])
+    for method, source in (("full", "embedded v1"), ("lora", "embedded v1"), ("rosa", "local")):
+        record(tmp_path, f"method={method}", data={"source": source, "sha256": {}, "rows": {}})
+    own, other = built(tmp_path, suite)
+    assert [row[0] for row in cells(own)[1:]] == ["lora r=8", "full"]
+    assert [row[0] for row in cells(other)[1:]] == ["rosa r=8"]
