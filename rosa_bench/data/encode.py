@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from rosa_bench.data.source import Split
 
-FORMAT = 3  # increased when `Encoded` or the encoding changes
+FORMAT = 4  # increased when `Encoded` or the encoding changes
 
 
 def encode_split(task: Task, tokenizer: PreTrainedTokenizerBase, split: Split, max_length: int) -> list[Encoded]:

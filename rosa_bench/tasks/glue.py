@@ -94,8 +94,10 @@ class Glue(Task):
     def encode(self, example: Example, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
         """Token ids of the text or pair with the model's special tokens; the longer text of a pair is cut first."""
         tokens = text_inputs(tokenizer, example.texts, max_length, self.row_name(example))
-        full = len(tokens["input_ids"]) >= max_length
-        return Encoded(tokens["input_ids"], example.label, tokens.get("token_type_ids"), cut=full)
+        cut = len(tokens["input_ids"]) == max_length and max_length < len(
+            text_inputs(tokenizer, example.texts, max_length + 1, self.row_name(example))["input_ids"]
+        )
+        return Encoded(tokens["input_ids"], example.label, tokens.get("token_type_ids"), cut=cut)
 
     def score(self, split: str, predictions: Sequence[Prediction]) -> Mapping[str, float]:
         """The official metrics, in points."""

@@ -107,6 +107,14 @@ def test_inputs_are_truncated_before_targets_and_both_are_counted(backbone):
     assert list(counted.values()) == [(False, False), (True, False), (True, False), (True, True)]
 
 
+def test_only_a_longer_text_is_counted_as_truncated(backbone):
+    tokenizer = transformers.AutoTokenizer.from_pretrained(backbone("roberta"))
+    task = composed("task=rte").task
+    example = task.parse({"sentence1": "The pub is old.", "sentence2": "It is new.", "label": 1}, "here")
+    length = len(task.encode(example, tokenizer, 100).input_ids)
+    assert [task.encode(example, tokenizer, length - fewer).cut for fewer in (0, 1)] == [False, True]
+
+
 def test_a_damaged_cache_is_ignored(backbone, monkeypatch):
     run = composed("task=cola")
     tokenizer = transformers.AutoTokenizer.from_pretrained(backbone("roberta"))
