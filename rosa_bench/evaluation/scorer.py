@@ -113,7 +113,7 @@ class Scorer:
                 self._finish_texts(recorder, names)
             else:
                 self._finish_classes(recorder, names)
-        recorder.record.primary = self._primary(recorder, names[-1], history)
+            recorder.record.primary = self._primary(recorder, names[-1], history)
 
     def _finish_classes(self, recorder: Recorder, names: Sequence[str]) -> None:
         """Reuse the main variant's predictions of the last epoch end; compute those of all others in one pass."""

@@ -6,11 +6,13 @@ import pytest
 import torch
 from support import composed, small
 
+from rosa_bench.core.task import Prediction
 from rosa_bench.errors import UsageError
-from rosa_bench.evaluation import diagnostics, predict
+from rosa_bench.evaluation import diagnostics, predict, scorer
 from rosa_bench.records.run_key import config_key
 from rosa_bench.run import refuse
 from rosa_bench.run import run as run_experiment
+from rosa_bench.training import trainer
 
 FEW = ("method=lora", "train.max_steps=2", "train.limit_train=16")
 
@@ -46,6 +48,21 @@ def test_evaluation_runs_in_its_own_precision(training, evaluation, expected, ba
     precision = (f"train.precision={training}", f"train.eval_precision={evaluation}")
     run_experiment(small(tmp_path, *FEW, *precision, f"model.path={backbone('roberta')}"))
     assert seen == {expected}
+
+
+def test_texts_of_the_best_epoch_are_decoded_in_the_precision_of_the_last(tmp_path, monkeypatch):
+    lower = []
+
+    def decode(task, model, tokenizer, examples, *args, **kwargs):
+        lower.append(torch.is_autocast_enabled("cpu"))
+        return [Prediction(e.id, "a pub", references=e.references) for e in examples]
+
+    monkeypatch.setattr(predict, "decode", decode)
+    for module in (scorer, trainer):
+        monkeypatch.setattr(module, "best_epoch", lambda _, history: history[0])
+    few = ("method=lora", "task=e2e", "train.max_steps=2", "train.limit_train=4", "train.limit_eval=2")
+    run_experiment(small(tmp_path, *few, "train.eval_precision=bf16"))
+    assert lower == [True, True]
 
 
 @pytest.mark.parametrize("key", ["precision", "eval_precision"])
