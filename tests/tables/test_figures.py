@@ -150,6 +150,12 @@ def test_other_settings_are_not_mixed_into_a_curve(tmp_path):
     assert lines(panel) == {"lora": [(1, (40.0,)), (4, (44.0,))]} and panel.left_out == 1
 
 
+def test_a_seed_without_a_score_leaves_those_of_the_others(tmp_path):
+    unscored = record(seed=1, scores={"validation": {"": {}}}, primary={"metric": "matthews", "split": "validation"})
+    (sheet,) = sheets(found(tmp_path, unscored, record(seed=2, last=52.0)))
+    assert lines(memory_panel(sheet.tasks["cola"])) == {"lora r=8": [(10e6, (52.0,))]}
+
+
 def test_an_unscored_variant_has_no_point(tmp_path):
     made = variants(43.0, r1=41.0, r2=43.0)
     made.variant_names.append("r3")

@@ -99,7 +99,7 @@ def sheets(collection: Collection) -> list[Sheet]:
     """All sheets, those with the most runs first. Randomly initialized backbones are separate from trained ones."""
     by_name: dict[tuple[str, str], Sheet] = {}
     for group in collection.groups:
-        if group.records and "last" in group.first.primary and not is_search(group):
+        if any("last" in record.primary for record in group.records.values()) and not is_search(group):
             record = group.first
             model = record.model + (" (random)" if record.config["model"].get("random_init") else "")
             name = model, str(record.data["source"])
