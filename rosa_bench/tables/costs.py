@@ -64,6 +64,14 @@ def batch_latency(record: Record) -> float | None:
     return latency(record, "batch_eval")
 
 
+def mean(records: Iterable[Record], read: Callable[[Record], float | None]) -> float | None:
+    """The mean of a cost over runs that have it; None without any, or for a mix of CPU and wall-clock seconds."""
+    measured = [(record, value) for record in records if (value := read(record)) is not None]
+    if not measured or (read is seconds and len({on_gpu(record) for record, _ in measured}) > 1):
+        return None
+    return statistics.fmean(value for _, value in measured)
+
+
 @dataclass(frozen=True)
 class Measure:
     """A cost of a run, as a column of a table. `units` are in ascending order, with the size of each."""
@@ -111,9 +119,9 @@ def per_task(row: Row, columns: Iterable[Column], measure: Measure) -> list[floa
     by_task: dict[str, list[float]] = {}
     for column in columns:
         place = row.places.get(column)
-        values = [] if place is None else [v for record in place.records if (v := measure.read(record)) is not None]
-        if values:
-            by_task.setdefault(column.task, []).append(statistics.fmean(values))
+        value = None if place is None else mean(place.records, measure.read)
+        if value is not None:
+            by_task.setdefault(column.task, []).append(value)
     return [statistics.fmean(values) for values in by_task.values()]
 
 

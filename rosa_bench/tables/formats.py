@@ -8,12 +8,11 @@ from __future__ import annotations
 import csv
 import io
 import itertools
-import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from rosa_bench.records.record import Record
 from rosa_bench.tables.cells import Footnotes, digits, elsewhere_text, emphasised, notes, ours, printed_text, signed
-from rosa_bench.tables.costs import batch_latency, latency, memory, seconds, share
+from rosa_bench.tables.costs import batch_latency, latency, mean, memory, seconds, share
 from rosa_bench.tables.grid import DASH, Column, Epoch, Grid, Place, Row
 from rosa_bench.tables.layout import headed, parts, usual_n, width
 
@@ -150,8 +149,7 @@ def _long_line(grid: Grid, row: Row, column: Column, place: Place, epoch: Epoch)
     line |= {"trainable": " ".join(map(str, row.trainable)), "runs": " ".join(r.run_id for r in place.records)}
     line |= {"unfinished": " ".join(f"{status}:{count}" for status, count in place.unfinished.items())}
     for name, cost in COSTS.items():
-        costs = [value for record in place.records if (value := cost(record)) is not None]
-        line[name] = statistics.fmean(costs) if costs else None
+        line[name] = mean(place.records, cost)
     if (gain := place.gain) is not None:
         line |= {"last_gain": gain.gain, "last_sd": gain.sd, "still_improving": str(gain.improving).lower()}
     line |= {"other_settings": place.other_settings or "", "elsewhere": elsewhere_text(place)}

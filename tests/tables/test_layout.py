@@ -128,6 +128,14 @@ def test_costs_are_shown_next_to_scores():
     ]  # fmt: skip
 
 
+def test_processor_and_clock_seconds_are_not_averaged():
+    wall = {"train_s": 1.0, "method_s": 0.0, "eval_s": 1.0}
+    records = (costly(1), costly(2, cost=wall, env={"device": "cuda (card)"}))
+    made = grid(("a", place(50.0, 51.0, records=records)))
+    assert "time" not in [cost.measure.name for cost in cost_columns(made, made.columns)]
+    assert next(csv.DictReader(long_csv(made).splitlines()))["seconds"] == ""
+
+
 def test_a_cost_without_values_has_no_column():
     made = grid(("a", place(50.0, records=(record(cost={}, params={"trainable": 5}),))))
     assert cost_columns(made, made.columns) == [] and markdown(made).splitlines()[2].count("|") == 3
