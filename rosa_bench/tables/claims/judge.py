@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from rosa_bench.errors import UsageError
-from rosa_bench.records.collect import Collection
+from rosa_bench.records.collect import Collection, as_text
 from rosa_bench.records.labels import cell_name
 from rosa_bench.records.record import Record
 from rosa_bench.stats.effects import Effect, Part, Region, effect
@@ -28,7 +28,7 @@ from rosa_bench.suite import plan
 from rosa_bench.suite.claims import Claim, Comparison
 from rosa_bench.tables.claims.measures import MEASURES, Events, Measure, UnmeasuredError, constant, last_step, ratio_of
 from rosa_bench.tables.convergence import reader
-from rosa_bench.tables.matching import started_for
+from rosa_bench.tables.matching import MODEL_OPTIONS, started_for
 from rosa_bench.tables.resampled import RESAMPLES, resampled_scores
 
 Word = Literal["holds", "does not hold", "undecided"]
@@ -83,9 +83,10 @@ def models(cells: Iterable[plan.Cell]) -> list[Model]:
 
 def settings_name(config: Mapping[str, Any], is_searched: bool = False) -> str:
     """The name of a cell by its settings; if a search chooses the learning rate, by all others."""
+    options = as_text({name: config["model"].get(name, usual) for name, usual in MODEL_OPTIONS.items()})
     if not is_searched:
-        return cell_name(config)
-    return "searched " + cell_name({**config, "train": {**config["train"], "lr": None}})
+        return f"{cell_name(config)} {options}"
+    return f"searched {cell_name({**config, 'train': {**config['train'], 'lr': None}})} {options}"
 
 
 @dataclass(frozen=True)

@@ -200,6 +200,12 @@ def test_runs_on_different_rows_are_not_compared(runs):
     assert verdict(runs, Comparison(ours=FULL, theirs=LORA, above=0)).reason == "rte: runs on different rows"
 
 
+def test_runs_of_a_random_backbone_are_not_those_of_the_suite(runs):
+    for record in (r for r in runs.records if r.method == "full" and r.task == "rte"):
+        record.config = {**record.config, "model": {**record.config["model"], "random_init": True}}
+    assert verdict(runs, Comparison(ours=FULL, theirs=LORA, above=0)).reason == "3 of 18 runs missing"
+
+
 def test_equal_scores_of_all_seeds_decide_nothing(runs):
     for record in runs.records:
         record.scores["validation"][""] = {"accuracy": 55.0}
