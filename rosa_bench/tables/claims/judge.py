@@ -28,6 +28,7 @@ from rosa_bench.suite import plan
 from rosa_bench.suite.claims import Claim, Comparison
 from rosa_bench.tables.claims.measures import MEASURES, Events, Measure, UnmeasuredError, constant, last_step, ratio_of
 from rosa_bench.tables.convergence import reader
+from rosa_bench.tables.costs import device
 from rosa_bench.tables.matching import MODEL_OPTIONS, started_for
 from rosa_bench.tables.resampled import RESAMPLES, resampled_scores
 
@@ -265,11 +266,16 @@ class Judge:
         return parts
 
     def _check_alike(self, selected: Sequence[Model], comparison: Comparison) -> None:
-        """Raise _UndecidedError if runs of a task have other rows, or training curves of other lengths."""
+        """Raise _UndecidedError if runs of a task have other rows, other devices or training curves of other lengths.
+
+        Devices only matter to times, and lengths to losses.
+        """
         records = [self.runs[model.run] for model in selected]
         rows = {str(sorted(record.data.get("sha256", {}).items())) for record in records}
         if len(rows) > 1:
             raise _UndecidedError(f"{records[0].task}: runs on different rows")
+        if comparison.measure == "seconds" and len(set(map(device, records))) > 1:
+            raise _UndecidedError(f"{records[0].task}: times on different devices")
         if comparison.measure == "loss" and len({last_step(self._events(record)) for record in records}) > 1:
             raise _UndecidedError(f"{records[0].task}: runs of different numbers of steps")
 

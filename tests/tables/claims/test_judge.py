@@ -206,6 +206,13 @@ def test_runs_of_a_random_backbone_are_not_those_of_the_suite(runs):
     assert verdict(runs, Comparison(ours=FULL, theirs=LORA, above=0)).reason == "3 of 18 runs missing"
 
 
+def test_times_on_different_devices_are_not_compared(runs):
+    for record in (r for r in runs.records if r.method == "full"):
+        record.env, record.cost = {"device": "cuda"}, {"train_s": 1.0, "method_s": 0.0, "eval_s": 1.0}
+    found = verdict(runs, Comparison(ours=FULL, theirs=LORA, measure="seconds", below=1))
+    assert found.reason == "cola: times on different devices"
+
+
 def test_equal_scores_of_all_seeds_decide_nothing(runs):
     for record in runs.records:
         record.scores["validation"][""] = {"accuracy": 55.0}
