@@ -113,8 +113,7 @@ def notes(grid: Grid, footnotes: Footnotes) -> list[str]:
             "new seeds (95 % interval of the difference between seeds); see docs/background/statistics.md."
         )
     lines += [*_improving(grid), *cost_notes(grid), *_absent(grid)]
-    used = {c.task: scoring for row in grid.rows for c, p in row.places.items() if (scoring := _scoring(p))}
-    lines += [f"{task} uses the scoring convention {scoring}." for task, scoring in sorted(used.items())]
+    lines += [f"{task} uses the scoring convention {scoring}." for task, scoring in sorted(_scoring(grid).items())]
     return lines + footnotes.lines()
 
 
@@ -160,7 +159,10 @@ def _absent(grid: Grid) -> list[str]:
     return [f"{head} is absent in {counted(n, 'run')}: {reason}." for (head, reason), n in counts.items()]
 
 
-def _scoring(place: Place) -> str:
-    return " and ".join(
-        sorted({str(r.config["task"]["scoring"]) for r in place.records if "scoring" in r.config["task"]})
-    )
+def _scoring(grid: Grid) -> dict[str, str]:
+    """The scoring conventions of all runs of a task."""
+    used: dict[str, set[str]] = {}
+    for column, place in ((column, place) for row in grid.rows for column, place in row.places.items()):
+        conventions = {str(r.config["task"]["scoring"]) for r in place.records if "scoring" in r.config["task"]}
+        used.setdefault(column.task, set()).update(conventions)
+    return {task: " and ".join(sorted(conventions)) for task, conventions in used.items() if conventions}

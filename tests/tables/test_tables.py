@@ -294,6 +294,9 @@ def test_a_label_names_ranks_and_a_note_the_scoring(tmp_path):
     record(tmp_path, "method=dylora", "task=e2e")
     (grid,) = built(tmp_path)
     assert grid.rows[0].label == "dylora r=1-8" and "e2e uses the scoring convention official." in markdown(grid)
+    record(tmp_path, "method=full", "task=e2e", "task.scoring=lora")
+    (grid,) = built(tmp_path)
+    assert "e2e uses the scoring convention lora and official." in markdown(grid)
 
 
 def test_metric_rules_agree_with_the_tasks():
