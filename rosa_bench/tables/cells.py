@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 from rosa_bench.system.console import counted
@@ -147,16 +146,16 @@ def _improving(grid: Grid) -> list[str]:
 
 
 def _absent(grid: Grid) -> list[str]:
-    """The number of runs of a column without a value, by reason."""
-    counts: Counter[tuple[str, str]] = Counter()
+    """The number of runs of a column without a value, by reason; a run in several rows counts once."""
+    runs: dict[tuple[str, str], set[int]] = {}
     for row in grid.rows:
         for column, place in row.places.items():
             for record in place.records:
                 reason = record.facts.get("absent_metrics", {}).get(column.metric)
                 scored = record.scores.get(column.split, {}).get(place.variant, {})
                 if reason is not None and column.metric not in scored:
-                    counts[grid.head(column), str(reason)] += 1
-    return [f"{head} is absent in {counted(n, 'run')}: {reason}." for (head, reason), n in counts.items()]
+                    runs.setdefault((grid.head(column), str(reason)), set()).add(id(record))
+    return [f"{head} is absent in {counted(len(ids), 'run')}: {reason}." for (head, reason), ids in runs.items()]
 
 
 def _scoring(grid: Grid) -> dict[str, str]:

@@ -196,6 +196,17 @@ def test_a_suites_runs_under_other_settings_are_reported(tmp_path):
     assert "differ from the suite's settings: train.max_steps=5, not null." in markdown(built(tmp_path, suite)[0])
 
 
+def test_a_run_without_a_value_counts_once_though_its_variants_have_rows(tmp_path):
+    block = plan.Block(run={"task": "cola", "method": "dylora", "method.rank_max": 2}, reported="DyLoRA@{variant}")
+    suite = plan.Suite(name="own", title="Own", paper="dylora", cells=[block])
+    facts = {"absent_metrics": {"matthews": "undefined: every prediction is 1 (validation r1, validation r2)"}}
+    scores = {"validation": {"r1": {}, "r2": {}}}
+    record(tmp_path, "method=dylora", "method.rank_max=2", variant_names=["r1", "r2"], scores=scores, facts=facts)
+    (grid,) = built(tmp_path, suite)
+    assert [row.label for row in grid.rows] == ["DyLoRA@r1", "DyLoRA@r2"]
+    assert "cola matthews is absent in 1 run: undefined" in markdown(grid)
+
+
 def test_other_settings_are_reported_where_a_paper_prints_no_number(tmp_path):
     block = plan.Block(run={"task": "cola", "method": "ia3", "model": "roberta_base", "data": "hub"})
     suite = dataclasses.replace(paper_suite(), cells=[block])
