@@ -266,14 +266,19 @@ class Judge:
         return parts
 
     def _check_alike(self, selected: Sequence[Model], comparison: Comparison) -> None:
-        """Raise _UndecidedError if runs of a task have other rows, other devices or training curves of other lengths.
+        """Raise _UndecidedError if runs of a task cannot be compared.
 
-        Devices only matter to times, and lengths to losses.
+        They differ in rows; the seeds of a cell in their learning rate; times in devices; losses in numbers of steps.
         """
         records = [self.runs[model.run] for model in selected]
         rows = {str(sorted(record.data.get("sha256", {}).items())) for record in records}
         if len(rows) > 1:
             raise _UndecidedError(f"{records[0].task}: runs on different rows")
+        rates: dict[str, set[Any]] = {}  # by cell; a search has one winner for all seeds
+        for model, record in zip(selected, records, strict=True):
+            rates.setdefault(model.run[0], set()).add(record.config["train"].get("lr"))
+        if any(len(of_cell) > 1 for of_cell in rates.values()):
+            raise _UndecidedError(f"{records[0].task}: seeds of a cell at different learning rates")
         if comparison.measure == "seconds" and len(set(map(device, records))) > 1:
             raise _UndecidedError(f"{records[0].task}: times on different devices")
         if comparison.measure == "loss" and len({last_step(self._events(record)) for record in records}) > 1:

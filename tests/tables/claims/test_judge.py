@@ -157,6 +157,8 @@ def test_runs_of_a_suite_at_the_rate_that_its_search_chose_are_found():
     for record in runs.records[:3]:
         record.config = with_rate(record.config, 0.003, "suite:small", "cell:12345678")
     assert "missing" not in reason()
+    runs.records[0].config = with_rate(runs.records[0].config, 0.001, "suite:small", "cell:12345678")
+    assert reason() == "cola: seeds of a cell at different learning rates"
 
 
 def test_costs_are_added_up_on_tasks_with_every_rank():
