@@ -122,7 +122,8 @@ class Cell:
     def id(self) -> str:
         """Identifies the cell within a plan: everything that can change the result, with model and rows by name."""
         options = self.run.to_dict()
-        parts = [identity_parts(options), options["model"], options["data"], self.start, self.rates]
+        start = self.start or options["start"]
+        parts = [identity_parts(options), options["model"], options["data"], start, self.rates]
         return json.dumps(parts, sort_keys=True)
 
     @property

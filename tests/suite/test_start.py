@@ -61,6 +61,11 @@ def test_a_start_that_matches_no_cell_or_several_or_itself_is_one_line():
     assert not any(cell.source for cell in cells) and all(cell.run.start == "elsewhere" for cell in cells)
 
 
+def test_cells_that_start_from_different_folders_are_different_cells():
+    cells = plan.plan(small_suite({"task": "rte", "start": ["runs/first", "runs/second"]}))
+    assert [cell.run.start for cell in cells] == ["runs/first", "runs/second"]
+
+
 def test_second_stages_wait_run_and_are_reused(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(suite, "load", lambda _: small_suite(*TWO_STAGES))
     monkeypatch.setattr(suite, "make_executor", lambda *_: Pretend())
