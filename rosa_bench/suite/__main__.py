@@ -170,7 +170,8 @@ def planned(suite: Suite, args: argparse.Namespace) -> list[Cell]:
         selected = {cell.id for cell in cells if matches(cell, args.only)}
         if not selected:
             raise UsageError(f"--only {args.only} matches no cell of {args.name}")
-        needed = [other for cell in cells if cell.id in selected for other in (*cell.sources, *cell.candidates)]
+        chains = [link for cell in cells if cell.id in selected for link in (cell, *cell.sources)]
+        needed = [other for link in chains for other in (link, *link.candidates)]
         selected |= {other.id for other in needed if other.state != "done"}
         cells = [cell for cell in cells if cell.id in selected]
     return cells

@@ -311,14 +311,17 @@ def plan(suite: Suite, more: Sequence[str] = (), published_code: bool = False) -
                 if block not in (first.block, *first.also):
                     cells[cell.id] = replace(first, also=(*first.also, block))
     ordered = sorted(
-        linked(list(cells.values())),
+        cells.values(),
         key=lambda cell: suite.seeds.index(cell.run.seed) if cell.run.seed in suite.seeds else 0,
     )
-    return with_searches(ordered, suite, compose)
+    tuning, searching = with_searches(ordered, suite, compose)
+    return [*tuning, *linked(searching)]
 
 
-def with_searches(cells: Sequence[Cell], suite: Suite, compose: Callable[..., config.Run]) -> list[Cell]:
-    """The runs of every search once, then the cells, each linked to its search.
+def with_searches(
+    cells: Sequence[Cell], suite: Suite, compose: Callable[..., config.Run]
+) -> tuple[list[Cell], list[Cell]]:
+    """The runs of every search once, and the cells, each linked to its search.
 
     Raises:
         UsageError: if a cell with a search starts from another cell.
@@ -356,7 +359,7 @@ def with_searches(cells: Sequence[Cell], suite: Suite, compose: Callable[..., co
             search, tag = searching(cell)
             cell = replace(cell, search=search, run=tagged(cell.run, suite, f"{TAG}{tag}"))
         linked_cells.append(cell)
-    return [*tuning.values(), *linked_cells]
+    return list(tuning.values()), linked_cells
 
 
 def linked(cells: Sequence[Cell]) -> list[Cell]:

@@ -97,6 +97,16 @@ def test_a_search_with_a_start_is_refused():
         plan.plan(suite, TINY)
 
 
+def test_a_cell_can_start_from_one_with_a_search(tmp_path):
+    started = plan.Block(run={"method": "lora", "task": "rte", "start": {"task": "mnli"}})
+    suite = small(cells=[started, plan.Block(run={"method": "lora", "task": "mnli"}, search=[1e-3, 3e-3])], seeds=[1])
+    *tuning, cell, source = plan.plan(suite, [*TINY, f"output_dir={tmp_path}"])
+    assert cell.source is source and source.search is not None and source.run.save == "adapter"
+    assert cell.unsettled == [source] and source.unsettled == tuning[:2]
+    args = suite_command.parsed(["small", *TINY, f"output_dir={tmp_path}", "--only", "*task=rte*"])
+    assert {other.id for other in suite_command.planned(suite, args)} == {c.id for c in [*tuning, cell, source]}
+
+
 def test_the_winner_at_the_edge_extends_the_grid_once(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(suite_command, "load", lambda _: synthetic())
     options = ["tracker=none", "train.max_steps=40", "train.threads=1", "train.device=cpu", f"output_dir={tmp_path}"]
