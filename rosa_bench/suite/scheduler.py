@@ -15,7 +15,7 @@ from rosa_bench.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, UsageError
 from rosa_bench.records.record import Record, write_record
 from rosa_bench.suite.cards import Card, Placement
 from rosa_bench.suite.plan import Cell, State, device_peak, duration, estimate
-from rosa_bench.suite.search import SETTLED
+from rosa_bench.suite.search import SETTLED, is_repeated
 from rosa_bench.system.console import counted, tell, warn
 from rosa_bench.system.locks import claimed, held
 
@@ -46,6 +46,8 @@ class Board:
     ) -> None:
         self.cells, self.executor, self.jobs, self.placement, self.leaves = cells, executor, jobs, placement, leaves
         self.again = dict(again or {})
+        for search in (cell.search for cell in cells if cell.search is not None):
+            search.again = self.again
         self.states: dict[str, State] = {cell.id: cell.state for cell in cells}
         self.waiting = [c for c in cells if self.states[c.id] not in SETTLED or self._repeats(c)]
         self.running: dict[str, tuple[Cell, Any]] = {}
@@ -73,8 +75,7 @@ class Board:
 
     def _repeats(self, cell: Cell) -> bool:
         """Whether to retry a failed cell: only a failure from before this board counts."""
-        record = cell.record if cell.id in self.again else None
-        return record is not None and record.started == self.again[cell.id]
+        return is_repeated(cell, self.again)
 
     def _start(self) -> None:
         """Start cells in free places; a cell that another process runs is checked again later."""
@@ -283,9 +284,15 @@ class Fleet(Board):
 
 
 def failed_so_far(cells: Sequence[Cell]) -> dict[str, str]:
-    """Start time of each failed cell, by id."""
+    """Start time of each failed cell, by id. Their searches have no outcome until a board has repeated them."""
     records = ((cell.id, cell.record) for cell in cells if cell.state == "failed")
-    return {name: record.started for name, record in records if record is not None}
+    again = {name: record.started for name, record in records if record is not None}
+    for cell in cells if again else ():
+        vars(cell).pop("key", None)  # it may depend on the outcome
+        if cell.search is not None:
+            cell.search.again = again
+            cell.search.reopen()
+    return again
 
 
 @contextlib.contextmanager

@@ -90,9 +90,15 @@ class Search:
     grid: Mapping[float, Sequence[Cell]]
     epoch: Literal["last", "best"]
     further: dict[float, Sequence[Cell]] = field(default_factory=dict)  # the rates beyond both edges
+    again: Mapping[str, str] = field(default_factory=dict)  # failed runs to repeat, as in `is_repeated`
     _first: Outcome | None = None
     _last: Outcome | None = None
     _read: float = 0.0  # when unfinished cells were last read
+
+    def reopen(self) -> None:
+        """Forget the outcome, since failed runs are repeated."""
+        self._first = self._last = None
+        self._read = 0.0
 
     def needed(self, rate: float) -> bool | None:
         """Whether a rate beyond the grid has to be tried; None while the grid is unfinished."""
@@ -108,26 +114,35 @@ class Search:
 
     def unsettled(self) -> list[Cell]:
         """The unfinished cells that decide the search: those of the grid, then the one beyond it that is needed."""
-        grid = _unsettled(self.grid)
-        return grid or _unsettled({rate: cells for rate, cells in self.further.items() if self.needed(rate)})
+        grid = self._unsettled(self.grid)
+        return grid or self._unsettled({rate: cells for rate, cells in self.further.items() if self.needed(rate)})
 
     def _refresh(self) -> None:
         if self._last is not None or time.monotonic() - self._read < REFRESH_S:
             return
         self._read = time.monotonic()
-        if self._first is None and not _unsettled(self.grid):
+        if self._first is None and not self._unsettled(self.grid):
             self._first = outcome(_records(self.grid), self.epoch)
         if self._first is not None:
             rates = {**self.grid, **{rate: cells for rate, cells in self.further.items() if self.needed(rate)}}
-            if not _unsettled(rates):
+            if not self._unsettled(rates):
                 self._last = outcome(_records(rates), self.epoch)
+
+    def _unsettled(self, rates: Mapping[float, Sequence[Cell]]) -> list[Cell]:
+        cells = [cell for cells in rates.values() for cell in cells]
+        return [cell for cell in cells if cell.state not in SETTLED or is_repeated(cell, self.again)]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_read": 0.0}
 
 
-def _unsettled(rates: Mapping[float, Sequence[Cell]]) -> list[Cell]:
-    return [cell for cells in rates.values() for cell in cells if cell.state not in SETTLED]
+def is_repeated(cell: Cell, again: Mapping[str, str]) -> bool:
+    """Whether a failed cell is to be repeated: `again` maps its id to the start time of its failed run.
+
+    A new failure has another start time.
+    """
+    record = cell.record if cell.id in again else None
+    return record is not None and record.started == again[cell.id]
 
 
 def _records(rates: Mapping[float, Sequence[Cell]]) -> dict[float, list[Record | None]]:

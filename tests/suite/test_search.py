@@ -14,11 +14,11 @@ from support import SMALL, composed, interrupt, without_cost
 from rosa_bench.core.task import Task
 from rosa_bench.data.source import load_split
 from rosa_bench.errors import EXIT_DONE, UsageError
-from rosa_bench.records.record import read_record
+from rosa_bench.records.record import read_record, write_record
 from rosa_bench.run import run
 from rosa_bench.suite import __main__ as suite_command
 from rosa_bench.suite import plan
-from rosa_bench.suite.scheduler import Board
+from rosa_bench.suite.scheduler import Board, failed_so_far
 from rosa_bench.suite.search import beyond, outcome
 
 TINY = [*SMALL, "train.max_steps=3", "train.threads=1"]
@@ -105,6 +105,30 @@ def test_a_cell_can_start_from_one_with_a_search(tmp_path):
     assert cell.unsettled == [source] and source.unsettled == tuning[:2]
     args = suite_command.parsed(["small", *TINY, f"output_dir={tmp_path}", "--only", "*task=rte*"])
     assert {other.id for other in suite_command.planned(suite, args)} == {c.id for c in [*tuning, cell, source]}
+
+
+def test_a_search_waits_for_failed_runs_that_are_repeated(tmp_path):
+    block = plan.Block(run={"method": "lora", "task": "cola"}, search=[1e-3, 3e-3, 1e-2])
+    cells = plan.plan(small(cells=[block], seeds=[1]), [*TINY, f"output_dir={tmp_path}"])
+    *tuning, final = cells
+
+    def ended(cell, **more):
+        cell.folder.mkdir(exist_ok=True)
+        write_record(cell.folder, tuned(run_id=cell.folder.name, key=cell.key, **more))
+        final.search._read = 0.0  # otherwise states are up to a second old
+
+    for cell, last in zip(tuning[1:3], (50.0, 40.0), strict=True):
+        ended(cell, last=last)
+    ended(tuning[0], status="failed", started="first")
+    assert final.state == "pending" and final.resolved.train.lr == 3e-3
+    board = Board(cells, Pretend(), 1, again=failed_so_far(cells))
+    assert board.states[final.id] == "waiting" and final.unsettled == [tuning[0]]
+    ended(tuning[0], status="failed", started="second")
+    assert final.state == "pending" and final.resolved.train.lr == 3e-3
+    Board(cells, Pretend(), 1, again=failed_so_far(cells))
+    ended(tuning[0], last=60.0)
+    ended(tuning[3], last=10.0)  # the rate below the new winner
+    assert final.state == "pending" and final.resolved.train.lr == 1e-3
 
 
 def test_the_winner_at_the_edge_extends_the_grid_once(tmp_path, monkeypatch, capsys):
