@@ -57,7 +57,7 @@ def train(config: Run | Mapping[str, Any] | Sequence[str] = ()) -> Record:
 
     if not isinstance(config, Run):
         config = resolve(config) if isinstance(config, Mapping) else compose(config)
-    hub.prepare(config.needs_hub)
+    hub.prepare(needed=True)  # `run` is offline if it needs no hub, but what the caller does next may need it
     from rosa_bench.run import run
 
     return run(config)

@@ -31,7 +31,7 @@ from rosa_bench.records.record import Record
 from rosa_bench.records.recorder import Recorder
 from rosa_bench.records.run_key import clear_finished, config_key, finished, run_id
 from rosa_bench.records.start import start_loader
-from rosa_bench.system import distributed, progress
+from rosa_bench.system import distributed, hub, progress
 from rosa_bench.system.files import unwritable, write_bytes
 from rosa_bench.system.locks import claimed
 from rosa_bench.system.seeds import preserved_random_state, seeds
@@ -63,7 +63,7 @@ def run(cfg: Run | DictConfig | Mapping[str, Any]) -> Record:
     try:
         with preserved_random_state():
             run = cfg if isinstance(cfg, Run) else resolve(cfg)
-            with progress.showing(run.progress):
+            with progress.showing(run.progress), hub.offline_unless(run.needs_hub):
                 return _run(run)
     finally:
         _IN_PROGRESS.release()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import subprocess
@@ -59,6 +60,18 @@ def test_training_preserves_the_callers_random_state(tmp_path):
     rosa_bench.attach(model := roberta(), "pissa")
     assert any(p.requires_grad for p in model.parameters())
     assert [result.run_id for result in rosa_bench.load_records(tmp_path)] == [record.run_id]
+
+
+def test_a_run_without_a_hub_leaves_the_process_online(tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    from rosa_bench import run
+
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(run, "_run", lambda config: constants.is_offline_mode())
+    assert rosa_bench.train([f"output_dir={tmp_path}", *SMALL]) is True
+    assert not constants.is_offline_mode() and "HF_HUB_OFFLINE" not in os.environ
 
 
 def test_a_second_run_at_the_same_time_is_refused(tmp_path, monkeypatch):

@@ -63,6 +63,25 @@ def prepare(needed: bool) -> None:
         os.environ["HF_HUB_OFFLINE"] = "1"
 
 
+@contextlib.contextmanager
+def offline_unless(needed: bool) -> Iterator[None]:
+    """Forbid requests to the hub in the block unless they are `needed`; afterwards they are allowed as before."""
+    from huggingface_hub import constants
+
+    name, before = "HF_HUB_OFFLINE", constants.HF_HUB_OFFLINE
+    variable = os.environ.get(name)
+    if not needed:
+        constants.HF_HUB_OFFLINE = True
+        os.environ[name] = "1"
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+        os.environ.pop(name, None)
+        if variable is not None:
+            os.environ[name] = variable
+
+
 def _set_defaults() -> None:
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
