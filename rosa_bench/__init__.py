@@ -64,13 +64,15 @@ def train(config: Run | Mapping[str, Any] | Sequence[str] = ()) -> Record:
 
 
 def load_records(folder: str | Path = "results/runs") -> list[Record]:
-    """Return the records of all finished runs below a folder, ordered by run id.
+    """Return the records of all finished runs below a folder, ordered by run id. Of copies, the last to finish counts.
 
     Damaged records and those of unfinished runs are left out; `python -m rosa_bench.tables` names them.
     """
-    from rosa_bench.records.collect import collect
+    from rosa_bench.records.collect import Collection, read_valid
 
-    return sorted(collect([Path(folder).expanduser()]).records, key=lambda record: record.run_id)
+    records = (record for record, _ in read_valid(Path(folder).expanduser(), Collection([], {}, [])))
+    finished = sorted((r for r in records if r.status == "done"), key=lambda record: str(record.finished or ""))
+    return sorted({record.key: record for record in finished}.values(), key=lambda record: record.run_id)
 
 
 def attach(model: PreTrainedModel, method: str, seed: int = 0, **options: Any) -> PreTrainedModel:

@@ -14,11 +14,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from made import record
 from support import SMALL
 from transformers import RobertaConfig, RobertaForSequenceClassification
 
 import rosa_bench
 from rosa_bench.errors import UsageError
+from rosa_bench.records.record import write_record
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = re.findall(
@@ -55,11 +57,24 @@ def test_the_documented_examples_run(example, tmp_path, monkeypatch, capsys):
 def test_training_preserves_the_callers_random_state(tmp_path):
     random.seed(5), np.random.seed(6), torch.manual_seed(7)
     before = states()
-    record = rosa_bench.train(["method=ia3", *SMALL, f"output_dir={tmp_path}"])
-    assert record.status == "done" and states() == before
+    trained = rosa_bench.train(["method=ia3", *SMALL, f"output_dir={tmp_path}"])
+    assert trained.status == "done" and states() == before
     rosa_bench.attach(model := roberta(), "pissa")
     assert any(p.requires_grad for p in model.parameters())
-    assert [result.run_id for result in rosa_bench.load_records(tmp_path)] == [record.run_id]
+    assert [result.run_id for result in rosa_bench.load_records(tmp_path)] == [trained.run_id]
+
+
+def test_loaded_records_are_all_runs_with_their_whole_configurations(tmp_path):
+    for start in ("first", "second"):
+        loaded = record(seed=3, run_id=start, key=start, facts={"start": {"task": "mnli", "method": "lora"}})
+        loaded.config["start"] = start
+        (tmp_path / start).mkdir()
+        write_record(tmp_path / start, loaded)
+    records = rosa_bench.load_records(tmp_path)
+    assert [(r.config["seed"], r.config["start"], r.config["output_dir"]) for r in records] == [
+        (3, "first", "results/runs"),
+        (3, "second", "results/runs"),
+    ]
 
 
 def test_a_run_without_a_hub_leaves_the_process_online(tmp_path, monkeypatch):
