@@ -71,14 +71,18 @@ def model(run: config.Run) -> Iterator[Finding]:
     """The backbone loads with the task's head, encodes every row, and has the weights that the method adapts."""
     from rosa_bench.evaluation.predict import attaching
     from rosa_bench.models.load import load, loading_facts
+    from rosa_bench.models.sites import task_head
     from rosa_bench.records.start import attach_method
+    from rosa_bench.run import refuse_rates
     from rosa_bench.system.seeds import seeds
 
     run.method.check(run.task)
     backbone, tokenizer = load(run.model, run.task, seeds(run.seed).init)
     yield from ((True, f"{name.replace('_', ' ')}: {value}") for name, value in loading_facts(backbone).items())
     _read_rows(run, backbone, tokenizer)
+    head = task_head(backbone)
     _, loader = attach_method(run, backbone, seeds(run.seed).method, attaching(backbone, run.method))
+    refuse_rates(run, backbone, [parameter for parameter in head if parameter.requires_grad])
     trainable = sum(p.numel() for p in backbone.parameters() if p.requires_grad)
     total = sum(p.numel() for p in backbone.parameters())
     name = f"{type(backbone).__name__} {run.model.name}"
@@ -154,6 +158,15 @@ def optimizer(run: config.Run) -> Iterator[Finding]:
     yield True, run.train.optimizer
 
 
+@_reported
+def options(run: config.Run) -> Iterator[Finding]:
+    """The machine and the method support the options of training and saving."""
+    from rosa_bench.run import refuse_options
+
+    refuse_options(run)
+    yield True, "supported by this machine and the method"
+
+
 def metrics(run: config.Run) -> Iterator[Finding]:
     """Extra packages and files that the task's metrics need; without them these metrics are absent from the record."""
     missing = run.task.missing_metrics()
@@ -207,7 +220,7 @@ def _downloaded(cached: bool) -> str:
     return "in the cache" if cached else "not downloaded"
 
 
-CHECKS = {check.__name__: check for check in (data, model, optimizer, metrics, disk, device, tracker)}
+CHECKS = {check.__name__: check for check in (data, model, optimizer, options, metrics, disk, device, tracker)}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -107,6 +107,11 @@ def refuse(run: Run) -> None:
         raise UsageError(f"output_dir={run.output_dir} cannot be written: {blocked}")
     run.method.check(run.task)
     check_optimizer(run)
+    refuse_options(run)
+
+
+def refuse_options(run: Run) -> None:
+    """Raise UsageError for options that this machine or the method does not support."""
     if run.save in ("merged", "peft"):
         export.refuse(run, run.save, f"save={run.save}")
     on_gpu = run.train.device != "cpu" and torch.cuda.is_available()
@@ -117,6 +122,16 @@ def refuse(run: Run) -> None:
             raise UsageError(f"train.{key}={value} needs a GPU; use bf16 or fp32")
     if run.train.gradient_checkpointing and not run.method.checkpointable:
         raise UsageError(f"train.gradient_checkpointing is not supported with method={run.method.name}")
+
+
+def refuse_rates(run: Run, model: PreTrainedModel, head: Sequence[torch.nn.Parameter]) -> None:
+    """Raise UsageError for a learning rate of parameters that the attached method does not train."""
+    if run.train.head_lr is not None and not head:
+        combination = f"task={run.task.name} and method={run.method.name}"
+        raise UsageError(f"train.head_lr={run.train.head_lr}: {combination} train no task head")
+    if run.train.lora_plus is not None and not run.method.output_factors(model):
+        reason = f"needs trained factors A and B, but method={run.method.name} has none"
+        raise UsageError(f"train.lora_plus={run.train.lora_plus} {reason}")
 
 
 def _limit(run: Run, split: str) -> int | None:
@@ -179,12 +194,7 @@ class Experiment:
         with self.recorder.clock("method_s"), predict.attaching(self.model, method):
             method.attach(self.model, seeds(self.run.seed).method)
         self.head = [p for p in head if p.requires_grad]
-        if self.run.train.head_lr is not None and not self.head:
-            combination = f"task={self.run.task.name} and method={self.run.method.name}"
-            raise UsageError(f"train.head_lr={self.run.train.head_lr}: {combination} train no task head")
-        if self.run.train.lora_plus is not None and not method.output_factors(self.model):
-            reason = f"needs trained factors A and B, but method={self.run.method.name} has none"
-            raise UsageError(f"train.lora_plus={self.run.train.lora_plus} {reason}")
+        refuse_rates(self.run, self.model, self.head)
         if before is not None:
             facts |= diagnostics.start_facts(before, self._start())
         if loader is not None:

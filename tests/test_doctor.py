@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import shutil
 
+import pytest
 from support import composed
 
 from rosa_bench import doctor
@@ -63,6 +64,24 @@ def test_missing_parts_are_named(tmp_path, capsys):
 def test_a_method_that_cannot_do_the_task_is_named(capsys):
     assert doctor.main(["method=head", "task=e2e"]) == 2
     assert "WRONG model" in capsys.readouterr().out.replace("    ", " ")
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["train.precision=fp16"],
+        ["train.graphs=on"],
+        ["method=meft", "train.gradient_checkpointing=true"],
+        ["method=full", "save=peft"],
+        ["method=full", "train.lora_plus=4"],
+        ["method=lora", "task=e2e", "train.head_lr=1e-3"],
+    ],
+)
+def test_what_a_run_refuses_is_not_ready(overrides, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    overrides = [*overrides, "train.device=cpu", f"output_dir={tmp_path}"]
+    code, (head, *reasons, _) = the_verdict(overrides, capsys)
+    assert code == 2 and head == "not ready:" and len(reasons) == 1
 
 
 def test_an_optimizer_and_its_options_are_checked():
