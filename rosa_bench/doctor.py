@@ -23,6 +23,7 @@ from rosa_bench.core.task import Upstream
 from rosa_bench.data import upstream
 from rosa_bench.data.source import fingerprint
 from rosa_bench.errors import EXIT_DONE, EXIT_USAGE, UsageError
+from rosa_bench.models.identity import source_of
 from rosa_bench.records.display import in_words
 from rosa_bench.system import hub, progress
 from rosa_bench.system.console import complain, counted, tell
@@ -35,6 +36,7 @@ MARKS = {True: "ok", None: "note", False: "WRONG"}
 ENOUGH_BYTES = 500_000_000
 INSTALL = re.compile(r"pip install (?:'[^']+'|[\w.\[\]=-]+)|wandb login")  # a command that corrects a fault
 HELP = "python -m rosa_bench --help"
+ABSENT = "cannot be loaded: "  # in the line of a model whose package is missing or damaged
 
 
 def _reported(check: Callable[..., Iterator[Finding]]) -> Callable[..., Iterator[Finding]]:
@@ -194,6 +196,11 @@ def revisions(suite: str, overrides: Sequence[str]) -> Iterator[str]:
 def _model_revision(model: config.Model) -> str:
     if model.path is not None:
         return f"folder {model.path}"
+    if model.package is not None and model.hub is None:
+        try:
+            return f"folder {source_of(model)}"
+        except UsageError as error:
+            return f"{ABSENT}{error}"
     if model.hub is None:
         return "embedded in the package"
     if model.revision is None or not hub.COMMIT.fullmatch(model.revision):
@@ -261,6 +268,8 @@ def suite_finding(name: str, overrides: Sequence[str]) -> Finding:
     """Print what a suite reads, and find whether it can be downloaded. Raises UsageError for an invalid suite."""
     lines = list(revisions(name, overrides))
     tell("\n".join(lines))
+    if unusable := [line for line in lines if ABSENT in line]:
+        return False, f"suite {name}: {unusable[0].partition(ABSENT)[2]}"
     absent = [line for line in lines if "not downloaded" in line]
     if not absent:
         return True, f"suite {name}"

