@@ -58,9 +58,9 @@ def send(folder: Path) -> str | None:
 def refusal(server: str) -> str | None:
     """Why a server takes no runs, in one line; None if it answers a question as wandb does, or with a client error."""
     headers = {"Content-Type": "application/json"}
-    request = urllib.request.Request(f"{server.rstrip('/')}/graphql", data=QUESTION, headers=headers)
     deadline = time.monotonic() + TIMEOUT_S
     try:
+        request = urllib.request.Request(f"{server.rstrip('/')}/graphql", data=QUESTION, headers=headers)
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as reply:
             content = b""
             while (chunk := reply.read1(LARGEST)) and len(content) <= LARGEST and time.monotonic() < deadline:
@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.dry_run or not folders:
         tell("\n".join(f"  {folder.parent.parent.name}" for folder in folders))
         return EXIT_DONE
-    server = os.environ.get("WANDB_BASE_URL", SERVER)
+    server = os.environ.get("WANDB_BASE_URL") or SERVER
     if (reason := refusal(server)) is not None:
         return complain(reason)
     failed = 0

@@ -72,6 +72,16 @@ def test_each_run_is_uploaded_once(runs, monkeypatch, capsys):
         assert sync.main(["--runs", str(runs)]) == EXIT_DONE and "0 offline runs" in capsys.readouterr().out
 
 
+def test_an_address_without_a_scheme_is_one_line(runs, monkeypatch, capsys):
+    monkeypatch.setenv("WANDB_BASE_URL", "wandb.example.org")
+    assert sync.main(["--runs", str(runs)]) == EXIT_USAGE
+    assert "check WANDB_BASE_URL" in capsys.readouterr().err
+    asked = []
+    monkeypatch.setattr(sync, "refusal", lambda server: asked.append(server) or "no")
+    monkeypatch.setenv("WANDB_BASE_URL", "")
+    assert sync.main(["--runs", str(runs)]) == EXIT_USAGE and asked == [sync.SERVER]
+
+
 def test_without_a_server_nothing_is_lost(runs, monkeypatch, capsys):
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
     assert sync.main(["--runs", str(runs)]) == EXIT_USAGE
