@@ -49,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def exported(args: argparse.Namespace) -> Path:
     """Write the requested model; return its folder. Raises UsageError if that is not possible."""
     cfg = saved_config(args.run)
+    cfg.data = config.node_dict(config.Data())  # no rows are read, and the folder of the run's rows may have moved
     if args.model_path is not None:
         cfg.model.path = args.model_path
     run = config.resolve(cfg)
@@ -61,7 +62,8 @@ def exported(args: argparse.Namespace) -> Path:
         raise UsageError(f"--variant {variant}: {nearest(variant, [name for name in variants if name])}")
     if args.out is not None and args.out.exists():
         raise UsageError(f"--out {args.out} already exists; choose another folder")
-    if (blocked := unwritable((args.out or args.run).absolute().parent)) is not None:
+    parent = args.run if args.out is None else args.out.absolute().parent
+    if (blocked := unwritable(parent)) is not None:
         raise UsageError(f"{args.out or args.run} cannot be written: {blocked}; choose another folder with --out")
     hub.prepare(run.needs_hub)
     from rosa_bench.evaluation import export

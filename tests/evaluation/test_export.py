@@ -10,15 +10,17 @@ import backbones
 import pytest
 import torch
 import transformers
+from made import record as made_record
+from omegaconf import OmegaConf
 from support import composed, small
 
-from rosa_bench import cli, export
+from rosa_bench import cli, config, export
 from rosa_bench.evaluation import export as exports
 from rosa_bench.evaluation.restore import trained_model
 from rosa_bench.models.load import load
 from rosa_bench.models.sites import task_head
 from rosa_bench.records.display import result_table
-from rosa_bench.records.record import Record, read_record
+from rosa_bench.records.record import Record, read_record, write_record
 from rosa_bench.run import run as run_experiment
 from rosa_bench.system.seeds import seeds
 
@@ -175,6 +177,18 @@ def test_what_cannot_be_exported_is_one_line(dylora, tmp_path, capsys):
         assert export.main(arguments) == 2
         err = capsys.readouterr().err
         assert reason in err and err.count("\n") == 1, err
+
+
+def test_an_export_needs_no_rows_and_writes_below_the_run(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    cfg = OmegaConf.create(config.repeatable_config(small(tmp_path, "method=lora")))
+    cfg.data = {**cfg.data, "source": "local", "dir": "moved"}
+    OmegaConf.save(cfg, folder / "config.yaml")
+    write_record(folder, made_record())
+    monkeypatch.setattr(export, "unwritable", lambda folder: folder)
+    assert export.main([str(folder), "--as", "merged"]) == 2
+    assert f"{folder} cannot be written: {folder};" in capsys.readouterr().err
 
 
 def test_a_kept_checkpoint_is_exported(tmp_path):
