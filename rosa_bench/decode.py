@@ -26,7 +26,7 @@ from rosa_bench.config import saved_config
 from rosa_bench.errors import EXIT_DONE, UsageError, nearest
 from rosa_bench.system import hub, progress
 from rosa_bench.system.console import complain, tell
-from rosa_bench.system.files import unwritable
+from rosa_bench.system.files import typed_path, unwritable
 from rosa_bench.system.signals import command
 
 if TYPE_CHECKING:
@@ -121,10 +121,10 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m rosa_bench.decode", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a finished run")
+    parser.add_argument("run", type=typed_path, metavar="RUN", help="folder of a finished run")
     parser.add_argument("--variant", nargs="+", action="extend", default=[], metavar="NAME")
     parser.add_argument("--split", default="", help="the split to decode (default: the run's first scored split)")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the predictions to FILE")
+    parser.add_argument("--out", type=typed_path, metavar="FILE", help="write the predictions to FILE")
     parser.add_argument("--json", action="store_true", help="print the scores as one JSON object")
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     args = parser.parse_intermixed_args(argv)

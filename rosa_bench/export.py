@@ -21,7 +21,7 @@ from rosa_bench.errors import EXIT_DONE, UsageError, nearest
 from rosa_bench.records.record import read_record
 from rosa_bench.system import hub
 from rosa_bench.system.console import complain, tell
-from rosa_bench.system.files import unwritable
+from rosa_bench.system.files import typed_path, unwritable
 from rosa_bench.system.signals import command
 
 
@@ -29,10 +29,10 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m rosa_bench.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("run", type=Path, metavar="RUN", help="folder of a finished run")
+    parser.add_argument("run", type=typed_path, metavar="RUN", help="folder of a finished run")
     parser.add_argument("--as", dest="form", choices=("merged", "peft"), required=True)
     parser.add_argument("--variant", metavar="NAME", help="variant to export (default: the main one)")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="write to FOLDER instead of the run's folder")
+    parser.add_argument("--out", type=typed_path, metavar="FOLDER", help="write to FOLDER instead of the run's folder")
     parser.add_argument("--model-path", metavar="FOLDER", help="folder of the backbone, if it has moved")
     return parser.parse_args(argv)
 

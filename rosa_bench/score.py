@@ -24,6 +24,7 @@ from rosa_bench.data.source import json_lines, load_split
 from rosa_bench.errors import EXIT_DONE, UsageError
 from rosa_bench.system import hub
 from rosa_bench.system.console import complain, tell
+from rosa_bench.system.files import typed_path
 from rosa_bench.system.signals import command
 from rosa_bench.tasks.data2text import seen
 
@@ -105,9 +106,9 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m rosa_bench.score", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--task", required=True, metavar="NAME")
-    parser.add_argument("--predictions", required=True, type=Path, metavar="FILE")
+    parser.add_argument("--predictions", required=True, type=typed_path, metavar="FILE")
     parser.add_argument(
-        "--references", type=Path, metavar="FILE", help="references to use instead of a split of the task"
+        "--references", type=typed_path, metavar="FILE", help="references to use instead of a split of the task"
     )
     parser.add_argument("--split", default="", help="split of the task (default: its first scored split)")
     parser.add_argument("--scoring", metavar="NAME", help="scoring convention, as task.scoring")

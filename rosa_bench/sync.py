@@ -20,6 +20,7 @@ from subprocess import DEVNULL
 
 from rosa_bench.errors import EXIT_DONE, EXIT_FAILED
 from rosa_bench.system.console import complain, counted, tell
+from rosa_bench.system.files import typed_path
 from rosa_bench.system.signals import command
 from rosa_bench.system.strict_json import loads
 
@@ -80,7 +81,7 @@ def refusal(server: str) -> str | None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Upload every offline run below --runs. The exit code is 1 if an upload failed."""
     parser = argparse.ArgumentParser(prog="python -m rosa_bench.sync", description=__doc__)
-    parser.add_argument("--runs", type=Path, default=Path("results/runs"), metavar="DIR")
+    parser.add_argument("--runs", type=typed_path, default=Path("results/runs"), metavar="DIR")
     parser.add_argument("--dry-run", action="store_true", help="list the runs without uploading them")
     args = parser.parse_args(argv)
     folders = waiting(args.runs)

@@ -25,6 +25,18 @@ ROOM_BYTES = 1 << 18  # a disk with less free space counts as full
 SEAL = ',\n "checksum": '  # starts the last line of a sealed file: the sha256 of all preceding bytes
 
 
+def typed_path(text: str) -> Path:
+    """A path on the command line; `~` is the home folder, also where the shell does not expand it (`--out=~/a`).
+
+    Raises:
+        ValueError: if the path begins with the home folder of an unknown user.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{text}: {error}") from error
+
+
 def cache_dir() -> Path:
     """`$ROSA_BENCH_CACHE`, else the user's cache folder, else the system's temporary folder."""
     if folder := os.environ.get("ROSA_BENCH_CACHE"):

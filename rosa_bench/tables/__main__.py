@@ -14,7 +14,7 @@ from rosa_bench.records.archive import SUFFIX
 from rosa_bench.records.collect import Collection, collect
 from rosa_bench.suite import plan
 from rosa_bench.system.console import complain, counted, tell
-from rosa_bench.system.files import write_bytes
+from rosa_bench.system.files import typed_path, write_bytes
 from rosa_bench.system.signals import command
 from rosa_bench.tables.against_baseline import Comparer, is_baseline, known_tests
 from rosa_bench.tables.build import build
@@ -34,8 +34,8 @@ PRINTED = 10  # tables printed on the terminal; all are written
 def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m rosa_bench.tables", description=__doc__)
     places = "a folder of runs or an archive; repeatable (default: results/runs and results/*.jsonl.gz)"
-    parser.add_argument("--runs", type=Path, action="append", metavar="PLACE", help=places)
-    parser.add_argument("--out", type=Path, default=Path("results/tables"), metavar="DIR")
+    parser.add_argument("--runs", type=typed_path, action="append", metavar="PLACE", help=places)
+    parser.add_argument("--out", type=typed_path, default=Path("results/tables"), metavar="DIR")
     parser.add_argument("--epoch", choices=["last", "best"], help="epoch to report (default: each suite's rule)")
     parser.add_argument("--baseline", metavar="ROW", help="row or method to test the others against")
     parser.add_argument("--suite", metavar="NAME", help="render only the table of this suite")

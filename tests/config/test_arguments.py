@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from rosa_bench import cli
+from rosa_bench import cli, decode, export, score
 from rosa_bench.config.arguments import INFO, WITH_VALUE, WITHOUT_VALUE, quoted_home, split
 from rosa_bench.config.compose import compose, sweep_dir
 from rosa_bench.config.fast_compose import composer
 from rosa_bench.errors import UsageError
+from rosa_bench.tables import __main__ as tables
 
 
 def test_flags_are_those_of_hydra():
@@ -191,3 +192,15 @@ def test_overrides_of_an_earlier_command_line_are_ignored(monkeypatch):
     with pytest.raises(UsageError, match=r"did you mean method\.rank"):
         compose(["method=lora", "method.rnk=3"])
     assert not Path("~").exists()
+
+
+def test_files_of_every_command_may_be_below_the_home_folder(monkeypatch, capsys):
+    monkeypatch.setenv("HOME", "/home/me")
+    out = Path("/home/me/out")
+    assert export.parsed(["~/run", "--as=merged", "--out=~/out"]).out == out
+    assert decode.parsed(["~/run", "--out=~/out"]).out == out
+    assert score.parsed(["--task=e2e", "--predictions=~/out"]).predictions == out
+    assert tables.parsed(["--runs=~/out"]).runs == [out]
+    with pytest.raises(SystemExit):
+        export.parsed(["~nobody-here/run", "--as=merged"])
+    assert "~nobody-here/run" in capsys.readouterr().err

@@ -20,6 +20,7 @@ from rosa_bench.records.archive import SUFFIX
 from rosa_bench.records.collect import Collection, collect
 from rosa_bench.suite import plan
 from rosa_bench.system.console import complain, tell
+from rosa_bench.system.files import typed_path
 from rosa_bench.system.signals import command
 from rosa_bench.tables.claims.judge import Verdict, claims_of, judge_suite
 from rosa_bench.tables.claims.wording import NOTES, limits, table, test_lines
@@ -30,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m rosa_bench.tables.claims", description=__doc__)
     places = "a folder of runs or an archive; repeatable (default: results/runs and results/*.jsonl.gz)"
     parser.add_argument("suites", nargs="*", metavar="SUITE|KEY=VALUE", help="default: every suite with claims")
-    parser.add_argument("--runs", type=Path, action="append", metavar="PLACE", help=places)
+    parser.add_argument("--runs", type=typed_path, action="append", metavar="PLACE", help=places)
     parser.add_argument("--details", action="store_true", help="also print every comparison, task by task")
     args = parser.parse_args(argv)
     names = [name for name in args.suites if "=" not in name]
