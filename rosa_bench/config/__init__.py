@@ -179,7 +179,7 @@ class Run:
     # what to keep of the trained model: trained tensors, a plain model, or an adapter of `peft`
     save: Annotated[Literal["none", "adapter", "merged", "peft"], NEUTRAL] = "none"
     # begin with the trained tensors of a run: folder, id or `save=` output; in the key by content
-    start: Annotated[Name | None, NEUTRAL] = None
+    start: Annotated[Annotated[Location, Field(min_length=1)] | None, NEUTRAL] = None
     progress: Annotated[Literal["auto", "off"], NEUTRAL] = "auto"  # auto: an updating line on a terminal
     choices: dict[str, str] = Field(default_factory=dict)  # chosen name of each group; filled when composing
 

@@ -72,6 +72,8 @@ def test_home_is_expanded(quote, tmp_path, monkeypatch):
 def test_home_of_an_unknown_user():
     with pytest.raises(UsageError, match=r"output_dir='~no_such_user/a'.*unknown user"):
         compose(["output_dir=~no_such_user/a"])
+    with pytest.raises(UsageError, match=r"start='~no_such_user/a'.*unknown user"):
+        compose(["start=~no_such_user/a"])
 
 
 def test_home_in_a_sweep_and_elsewhere():
