@@ -34,6 +34,7 @@ from rosa_bench.errors import UsageError, nearest
 from rosa_bench.system.strict_json import short
 
 GROUPS = ("model", "method", "task", "data", "train", "tracker")
+LONGEST_NAME = 120  # characters of a model's name in records
 LONGEST_PATH = 3000  # bytes of the output folder's path: systems allow 4096, including the run folder and its files
 OWN_FOLDER = "ROSA_BENCH_CONFIG_DIR"
 PACKAGE = "rosa_bench."  # besides the user's own folder, the only modules that a configuration may import
@@ -53,7 +54,8 @@ def _check_folder(name: str, path: str) -> None:
 class Model:
     """The backbone: an embedded model by name, a hub repository, or a local folder that `transformers` can load."""
 
-    name: Name = "auto"  # the name in records; filled by the choice, or from the folder or the repository
+    # the name in records; filled by the choice, or from the folder or the repository
+    name: Annotated[Name, Field(max_length=LONGEST_NAME)] = "auto"
     path: Location | None = None  # local folder that `transformers` can load; takes precedence over `hub` and `package`
     hub: str | None = None  # repository of the hub, OWNER/NAME
     revision: str | None = None  # commit, tag or branch of `hub`; null: that of the choice, else `main`
@@ -419,6 +421,7 @@ def filled(run: Run) -> Run:
     model, train, task = _own_revision(run.model), run.train, run.task.in_tuning()
     if model.path is not None:
         folder = Path(model.path).resolve().name or "root"
+        folder = "".join(c if c.isprintable() else "_" for c in folder)[:LONGEST_NAME]
         model = dataclasses.replace(model, name=model.name if model.name != "auto" else folder)
     elif model.name == "auto":
         model = dataclasses.replace(model, name=run.task.backbone)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from rosa_bench.config import LONGEST_NAME
 from rosa_bench.errors import UsageError
 from rosa_bench.records.record import Record
 from rosa_bench.records.run_key import method_class
@@ -14,7 +15,7 @@ from rosa_bench.system.strict_json import is_number, short
 NAMES = ("run_id", "key", "task", "model", "method", "status")
 GROUPS = ("model", "method", "task", "train", "data")
 MAPPINGS = ("data", "scores", "primary", "params", "cost", "facts", "env")
-LONGEST = 120  # characters of a name, which becomes part of a file name
+LONGEST = LONGEST_NAME  # characters of a name, which becomes part of a file name
 LARGEST = 1e12  # absolute value of a score in any unit
 INFERENCE = ("size", "pairs", "model_ms", "backbone_ms", "model_per_s", "backbone_per_s", "ratio")
 MOST = 1e18  # seconds, bytes or other cost of a run

@@ -13,6 +13,7 @@ from rosa_bench.config.compose import compose
 from rosa_bench.config.fast_compose import composer
 from rosa_bench.errors import UsageError
 from rosa_bench.records.run_key import config_key, run_id
+from rosa_bench.records.validate import is_name
 
 
 @pytest.mark.parametrize(("group", "name"), [(g, n) for g in config.GROUPS for n in config.choices(g)])
@@ -66,6 +67,12 @@ WRONG = {
     "foo.bar=1": "not a key",
     "method=[a": "rosa_bench:",
 }
+
+
+def test_tables_accept_the_model_name_of_any_folder(tmp_path):
+    for name in ("m" * 200, "a\nb"):
+        (tmp_path / name).mkdir()
+        assert is_name(compose([f"model.path='{tmp_path / name}'"]).model.name)
 
 
 @pytest.mark.parametrize(("override", "message"), WRONG.items())
