@@ -87,6 +87,8 @@ def _run(run: Run) -> Record:
     with on_threads(run.train.threads), claim as lock:
         if distributed.world_size() == 1 and (record := finished(run, folder, key)) is not None:
             return record  # another process finished it first
+        if run.force and distributed.is_first() and finished(replace(run, force=False), folder, key) is not None:
+            checkpoints.remove(checkpoints.checkpoints(folder))  # kept by the run that is repeated
         with Recorder(run, identity, key, lock) as recorder, mirrored(run, recorder.folder):
             experiment = Experiment(run, splits, model, tokenizer, recorder)
             experiment.attach()
@@ -345,7 +347,7 @@ class Experiment:
 def last_complete(run: Run, recorder: Recorder) -> tuple[dict[str, Any], Path | None]:
     """The newest complete checkpoint and its mark. Names and deletes damaged ones."""
     folders = checkpoints.checkpoints(recorder.folder)
-    if run.resume == "never" or run.force:
+    if run.resume == "never":
         checkpoints.remove(folders)
         folders = []
     for folder in folders:

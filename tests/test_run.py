@@ -266,6 +266,15 @@ def test_a_finished_run_does_not_import_torch_and_force_repeats_it(tmp_path):
     assert third.returncode == 0 and "already done" not in third.stdout
 
 
+def test_a_repeated_run_resumes_only_from_its_own_checkpoint(tmp_path, capsys):
+    run = small(tmp_path, "method=lora", "force=true", "train.keep_checkpoints=true")
+    interrupt(run, 4)
+    for resumes in (True, False):
+        capsys.readouterr()
+        assert run_experiment(run).status == "done"
+        assert ("resuming from step 4" in (out := capsys.readouterr().out)) == resumes == ("resuming" in out)
+
+
 def test_works_from_another_folder_without_home(tmp_path):
     (tmp_path / "a folder ü").mkdir()
     environment = {k: v for k, v in os.environ.items() if k not in ("HOME", "ROSA_BENCH_CACHE")} | {"LC_ALL": "C"}
