@@ -44,7 +44,7 @@ def changed(folder: Path, overrides: Sequence[str]) -> config.Run:
         UsageError: if the folder is not that of a run, or for a key that would change what was trained.
     """
     cfg = saved_config(folder)
-    for override in overrides:
+    for override in sorted(overrides, key=lambda override: not override.startswith("data=")):  # replaces data.*
         key, equals, value = override.partition("=")
         if not equals:
             raise UsageError(f"{override!r} is not key=value")

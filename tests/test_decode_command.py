@@ -11,7 +11,7 @@ import pytest
 from omegaconf import OmegaConf
 from support import EACH, skip_refused, small
 
-from rosa_bench import decode
+from rosa_bench import config, decode
 from rosa_bench.errors import EXIT_DONE, EXIT_USAGE
 from rosa_bench.records.run_key import config_key
 from rosa_bench.run import run as run_experiment
@@ -50,6 +50,12 @@ def test_decoding_again_gives_the_scores_of_the_run(method, tmp_path, capsys):
     assert code == EXIT_DONE and content["rows"] == 6 and content["scores"] == {"test": record.scores["test"]}
     paths = [folder / f"predictions-test{f'-{name}' if name else ''}.jsonl.gz" for name in record.variant_names]
     assert texts(out) == [text for path in paths for text in texts(path)]
+
+
+def test_the_order_of_overrides_does_not_matter(tmp_path):
+    (tmp_path / "config.yaml").write_text(config.repeatable_config(small(tmp_path, "task=cola")), encoding="utf-8")
+    for overrides in (["data=local", f"data.dir={tmp_path}"], [f"data.dir={tmp_path}", "data=local"]):
+        assert decode.changed(tmp_path, overrides).data.dir == str(tmp_path)
 
 
 def test_a_classifier_too(tmp_path, capsys):
