@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from rosa_bench.errors import EXIT_INTERRUPTED
-from rosa_bench.system.console import in_utf8, warn
+from rosa_bench.system.console import complain, in_utf8, plain_os, warn
 
 ORDERLY_S = 6  # to finish the current training step and write its checkpoint
 SAME_S = 2.0  # within which SIGTERM again means nothing more
@@ -55,7 +55,10 @@ def interrupted(error: BaseException | None) -> bool:
 
 
 def command(main: Callable[[], int]) -> int:
-    """Run `main` of `python -m rosa_bench.NAME` and return its exit code; an interruption prints one line."""
+    """Run `main` of `python -m rosa_bench.NAME` and return its exit code.
+
+    An interruption prints one line, and so does a file that cannot be read or written.
+    """
     in_utf8()
     try:
         with as_keyboard_interrupt():
@@ -63,6 +66,8 @@ def command(main: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         warn("rosa_bench: interrupted")
         return EXIT_INTERRUPTED
+    except OSError as error:
+        return complain(plain_os(error))
 
 
 class Signals:

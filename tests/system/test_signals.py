@@ -39,3 +39,11 @@ def test_a_second_ctrl_c_stops_immediately(handled):
     with pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(1)
+
+
+def test_a_file_that_cannot_be_written_is_one_line(capsys):
+    def main():
+        raise OSError(28, "No space left on device", "out.jsonl")
+
+    assert signals.command(main) == 2
+    assert capsys.readouterr().err == "rosa_bench: out.jsonl: No space left on device\n"
