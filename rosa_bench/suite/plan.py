@@ -305,7 +305,7 @@ def plan(suite: Suite, more: Sequence[str] = (), published_code: bool = False) -
                 defined = compose(overrides)  # names the cell, whatever the command line overrides
                 run = compose([*overrides, *more]) if more else defined
                 run = tagged(run, suite, f"suite:{suite.name}", f"cell:{cell_name(defined.to_dict())}")
-                rates = () if any(text.startswith("train.lr=") for text in more) else tuple(block.search)
+                rates = () if any(text.lstrip("+").startswith("train.lr=") for text in more) else tuple(block.search)
                 cell = Cell((*overrides, *more), run, block, published_code, start=start, rates=rates)
                 first = cells.setdefault(cell.id, cell)
                 if block not in (first.block, *first.also):

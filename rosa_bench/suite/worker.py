@@ -81,7 +81,7 @@ def report_if_done(run: Run) -> int | None:
     """Report a run that is already done and return the exit code; None if it is not done."""
     key = config_key(run)
     folder = Path(run.output_dir) / run_id(run, key)
-    if (record := finished(run, folder, key)) is None or lacking(run, folder) is not None:
+    if (record := finished(run, folder, key)) is None or lacking(run, folder, record):
         return None
     if is_first() and not held(folder):
         clear_finished(folder, bool(record.config["train"].get("keep_checkpoints")))

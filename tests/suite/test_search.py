@@ -85,8 +85,9 @@ def test_ranks_share_a_search_and_seeds_share_its_result():
     assert len([cell for cell in apart if cell.is_tuning]) == 2 * 2 * 2 * (2 + 2)
 
 
-def test_a_rate_on_the_command_line_replaces_the_search():
-    cells = plan.plan(small(), [*TINY, "train.lr=0.01"])
+@pytest.mark.parametrize("prefix", ["", "++"])
+def test_a_rate_on_the_command_line_replaces_the_search(prefix):
+    cells = plan.plan(small(), [*TINY, f"{prefix}train.lr=0.01"])
     assert len(cells) == 8 and not any(cell.is_tuning for cell in cells) and {c.state for c in cells} == {"pending"}
 
 
