@@ -75,11 +75,11 @@ def _run(run: Run) -> Record:
     identity = run_id(run, key)
     folder = Path(run.output_dir) / identity
     record = finished(run, folder, key)
-    if record is not None and artefacts.lacking(run, folder) is None:
+    if record is not None and not artefacts.lacking(run, folder, record):
         return record
     refuse(run)
     if record is not None:
-        artefacts.add(run, folder)
+        artefacts.add(run, folder, record)
         return record
     splits = {split: load_split(run.task, run.data, split, _limit(run, split)) for split in run.task.splits}
     model, tokenizer = load(run.model, run.task, seeds(run.seed).init)
@@ -107,6 +107,8 @@ def refuse(run: Run) -> None:
     """Raise UsageError for incompatible options or an output folder that cannot be written."""
     if (blocked := unwritable(Path(run.output_dir))) is not None:
         raise UsageError(f"output_dir={run.output_dir} cannot be written: {blocked}")
+    if run.force and run.resume == "must":
+        raise UsageError("force=true starts again, but resume=must needs a checkpoint; remove one of them")
     run.method.check(run.task)
     check_optimizer(run)
     refuse_options(run)

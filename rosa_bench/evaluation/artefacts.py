@@ -11,19 +11,26 @@ from rosa_bench.errors import UsageError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from rosa_bench.records.record import Record
+
 FILES = {"adapter": "adapter/adapter.json", "merged": "merged/config.json", "peft": "peft/adapter_config.json"}
 
 
-def lacking(run: Run, folder: Path) -> str | None:
-    """The override whose weights are missing in the folder of a finished run; None if none is missing."""
-    if run.save in FILES and not (folder / FILES[run.save]).is_file():
-        return f"save={run.save}"
+def lacking(run: Run, folder: Path, record: Record) -> list[str]:
+    """The overrides whose weights are missing in the folder of a finished run.
+
+    A run that `peft` cannot represent has saved its adapter instead, and lacks nothing.
+    """
+    overrides = []
+    replaced = run.save == "peft" and "peft_error" in record.facts.get("saved", {})
+    if run.save in FILES and not (folder / FILES["adapter" if replaced else run.save]).is_file():
+        overrides.append(f"save={run.save}")
     if run.train.keep_checkpoints and not any(folder.glob("checkpoint-*")):
-        return "train.keep_checkpoints=true"
-    return None
+        overrides.append("train.keep_checkpoints=true")
+    return overrides
 
 
-def add(run: Run, folder: Path) -> None:
+def add(run: Run, folder: Path, record: Record) -> None:
     """Write what a finished run lacks from the trained weights it kept: its adapter, or a checkpoint.
 
     Raises:
@@ -32,36 +39,41 @@ def add(run: Run, folder: Path) -> None:
     from rosa_bench.evaluation.restore import restored, trained_weights
     from rosa_bench.system.locks import claimed
 
-    override = lacking(run, folder)
-    if override is None:
+    overrides = lacking(run, folder, record)
+    if not overrides:
         return
     if run.save in ("merged", "peft"):
         from rosa_bench.evaluation import export
 
         export.refuse(run, run.save, f"save={run.save}")
     with claimed(folder):
-        weights = None if override.startswith("train.") else trained_weights(folder)
+        weights = None if "train.keep_checkpoints=true" in overrides else trained_weights(folder)
         if weights is None:
+            missing = " ".join(overrides)
             raise UsageError(
-                f"{folder} is finished and kept no trained weights for {override}; "
-                f"train it again with force=true {override}"
+                f"{folder} is finished and kept no trained weights for {missing}; "
+                f"train it again with force=true {missing}"
             )
         model, tokenizer, backbone_hash = restored(run, folder, weights)
-        save(run, model, tokenizer, folder, backbone_hash)
+        save(run, model, tokenizer, folder, record, backbone_hash)
 
 
 def save(
-    run: Run, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, backbone_hash: str
+    run: Run,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    record: Record,
+    backbone_hash: str,
 ) -> None:
     """Write the adapter, the merged model or the adapter for `peft`."""
     from rosa_bench.evaluation import export
     from rosa_bench.records.checkpoints import save_adapters
-    from rosa_bench.records.record import read_record
 
     if run.save == "adapter":
         save_adapters(model, run.method, folder, backbone_hash)
         return
-    trained = export.Trained(run, model, tokenizer, read_record(folder / "record.json"))
+    trained = export.Trained(run, model, tokenizer, record)
     if run.save == "merged":
         main = run.method.variants()[-1]
         export.merged(trained, main)

@@ -7,6 +7,7 @@ from safetensors.torch import load_file
 from support import small
 
 from rosa_bench.errors import UsageError
+from rosa_bench.evaluation import export
 from rosa_bench.run import run as run_experiment
 from rosa_bench.suite.worker import cell_code, report_if_done
 
@@ -54,3 +55,29 @@ def test_what_cannot_be_merged_is_refused(tmp_path):
     run_experiment(small(tmp_path, "method=meft", "train.max_steps=2", "save=adapter"))
     with pytest.raises(UsageError, match="cannot be merged"):
         run_experiment(small(tmp_path, "method=meft", "train.max_steps=2", "save=merged"))
+
+
+def test_everything_that_is_missing_is_named(tmp_path):
+    run_experiment(small(tmp_path, "method=lora", "train.max_steps=2", "save=adapter"))
+    both = "save=merged train.keep_checkpoints=true"
+    with pytest.raises(UsageError, match=f"for {both}; train it again with force=true {both}$"):
+        run_experiment(small(tmp_path, "method=lora", "train.max_steps=2", *both.split()))
+
+
+def test_an_adapter_that_peft_cannot_represent_is_enough(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise export.ExportError("other outputs")
+
+    monkeypatch.setattr(export, "save_peft", refuse)
+    run = small(tmp_path, "method=lora", "train.max_steps=2", "save=peft")
+    record = run_experiment(run)
+    assert record.facts["saved"]["as"] == "adapter" and record.facts["saved"]["peft_error"] == "other outputs"
+    assert run_experiment(run).finished == record.finished and report_if_done(run) == 0
+
+
+def test_starting_again_is_not_resuming(tmp_path):
+    run_experiment(small(tmp_path, "method=lora", "train.max_steps=2"))
+    before = (folder_of(tmp_path) / "record.json").read_bytes()
+    with pytest.raises(UsageError, match="force=true starts again"):
+        run_experiment(small(tmp_path, "method=lora", "train.max_steps=2", "force=true", "resume=must"))
+    assert (folder_of(tmp_path) / "record.json").read_bytes() == before
