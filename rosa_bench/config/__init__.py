@@ -420,8 +420,7 @@ def filled(run: Run) -> Run:
     """The run with null values filled in: the task's backbone and epochs, the task's or method's learning rate."""
     model, train, task = _own_revision(run.model), run.train, run.task.in_tuning()
     if model.path is not None:
-        folder = Path(model.path).resolve().name or "root"
-        folder = "".join(c if c.isprintable() else "_" for c in folder)[:LONGEST_NAME]
+        folder = _model_name(Path(model.path).resolve().name) or "root"
         model = dataclasses.replace(model, name=model.name if model.name != "auto" else folder)
     elif model.name == "auto":
         model = dataclasses.replace(model, name=run.task.backbone)
@@ -433,6 +432,11 @@ def filled(run: Run) -> Run:
     if train.optimizer in ("adamw_torch", "adamw_torch_fused"):
         train = dataclasses.replace(train, optimizer="adamw", fused=train.fused or train.optimizer.endswith("fused"))
     return dataclasses.replace(run, model=model, train=train, task=task)
+
+
+def _model_name(text: str) -> str:
+    """The name of a folder or a repository as a model's name in records."""
+    return "".join(c if c.isprintable() else "_" for c in text)[:LONGEST_NAME]
 
 
 @functools.cache
@@ -450,7 +454,7 @@ def _own_revision(model: Model) -> Model:
         return model
     shipped = _model_choices()
     if model.name in shipped and shipped[model.name].hub != model.hub:
-        model = dataclasses.replace(model, name=model.hub.rpartition("/")[2] or model.name)
+        model = dataclasses.replace(model, name=_model_name(model.hub.rpartition("/")[2]) or model.name)
     if any(choice.revision == model.revision and choice.hub != model.hub for choice in shipped.values()):
         model = dataclasses.replace(model, revision=None)
     return model

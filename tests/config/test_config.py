@@ -69,7 +69,8 @@ WRONG = {
 }
 
 
-def test_tables_accept_the_model_name_of_any_folder(tmp_path):
+def test_tables_accept_the_model_name_of_any_folder_or_repository(tmp_path):
+    assert is_name(compose([f"model.hub=org/{'m' * 200}", "data=hub"]).model.name)
     for name in ("m" * 200, "a\nb"):
         (tmp_path / name).mkdir()
         assert is_name(compose([f"model.path='{tmp_path / name}'"]).model.name)

@@ -15,6 +15,7 @@ from rosa_bench.methods.lora import Lora
 from rosa_bench.methods.rosa import Rosa
 from rosa_bench.models.sites import find_sites, role_of, skipped_weights, weight_IO
 from rosa_bench.modules.lowrank import lowrank_sites
+from rosa_bench.system.console import warn_once
 
 FUSED = [
     "gpt2", "openai_gpt", "gpt_neox", "gpt_neox_japanese", "codegen", "gpt_bigcode", "gpt_bigcode_multi_query", "bloom",
@@ -108,6 +109,7 @@ def test_every_class_trains_and_merges(kind, method):
 
 
 def test_weights_skipped_by_all_are_reported_and_recorded(capsys):
+    warn_once.cache_clear()
     model = made("mixtral")
     method = Lora(targets=["all"])
     method.attach(model)
