@@ -46,11 +46,11 @@ class Board:
     ) -> None:
         self.cells, self.executor, self.jobs, self.placement, self.leaves = cells, executor, jobs, placement, leaves
         self.again = dict(again or {})
+        self.running: dict[str, tuple[Cell, Any]] = {}
         for search in (cell.search for cell in cells if cell.search is not None):
-            search.again = self.again
+            search.again, search.running = self.again, self.running
         self.states: dict[str, State] = {cell.id: cell.state for cell in cells}
         self.waiting = [c for c in cells if self.states[c.id] not in SETTLED or self._repeats(c)]
-        self.running: dict[str, tuple[Cell, Any]] = {}
         self.reasons: dict[str, str] = {}  # by id, for cells that ended without a record of the reason
         self.known = {record.run_id: record for record in known if record.status == "done"}
         self.peaks: dict[str, int | None] = {}  # by id, a cell's peak GPU allocation
@@ -133,12 +133,12 @@ class Board:
         for key, (cell, job) in list(self.running.items()):
             if not job.done():
                 continue
-            del self.running[key]
             self.refused = False
             state = cell.state
             if state in ("elsewhere", "pending"):
                 state = self._unfinished(cell, job)
             self._release(cell, state)
+            del self.running[key]  # only now, since a search counts a failed cell that is no longer running
             self.states[key] = state
             _forget(job, f"{job.job_id}_*.pkl" if state == "failed" else None)  # a later process may reuse this id
 
@@ -178,7 +178,8 @@ class Board:
         """Ask every running cell to save a checkpoint and exit; wait up to 20 s."""
         for _, job in self.running.values():
             if self.executor.cluster == "local":
-                os.kill(int(job.job_id), signal.SIGTERM)
+                with contextlib.suppress(ProcessLookupError):  # it has just ended
+                    os.kill(int(job.job_id), signal.SIGTERM)
             else:
                 job.cancel(check=False)
         until = time.monotonic() + 20

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -91,6 +91,7 @@ class Search:
     epoch: Literal["last", "best"]
     further: dict[float, Sequence[Cell]] = field(default_factory=dict)  # the rates beyond both edges
     again: Mapping[str, str] = field(default_factory=dict)  # failed runs to repeat, as in `is_repeated`
+    running: Collection[str] = ()  # ids of cells that a board runs, which may repeat them when they end
     _first: Outcome | None = None
     _last: Outcome | None = None
     _read: float = 0.0  # when unfinished cells were last read
@@ -130,10 +131,14 @@ class Search:
 
     def _unsettled(self, rates: Mapping[float, Sequence[Cell]]) -> list[Cell]:
         cells = [cell for cells in rates.values() for cell in cells]
-        return [cell for cell in cells if cell.state not in SETTLED or is_repeated(cell, self.again)]
+        return [
+            cell
+            for cell in cells
+            if cell.id in self.running or cell.state not in SETTLED or is_repeated(cell, self.again)
+        ]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_read": 0.0}
+        return {**self.__dict__, "running": (), "_read": 0.0}
 
 
 def is_repeated(cell: Cell, again: Mapping[str, str]) -> bool:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import pickle
 import shutil
+from types import SimpleNamespace
 
 import pytest
 from made import record
@@ -18,6 +20,7 @@ from rosa_bench.records.record import read_record, write_record
 from rosa_bench.run import run
 from rosa_bench.suite import __main__ as suite_command
 from rosa_bench.suite import plan
+from rosa_bench.suite.cards import Card, Placement
 from rosa_bench.suite.scheduler import Board, failed_so_far
 from rosa_bench.suite.search import beyond, outcome
 
@@ -130,6 +133,38 @@ def test_a_search_waits_for_failed_runs_that_are_repeated(tmp_path):
     ended(tuning[0], last=60.0)
     ended(tuning[3], last=10.0)  # the rate below the new winner
     assert final.state == "pending" and final.resolved.train.lr == 1e-3
+
+
+def test_a_search_waits_for_a_run_that_is_repeated_because_memory_ran_out(tmp_path):
+    block = plan.Block(run={"method": "lora", "task": "cola"}, search=[1e-3, 3e-3, 1e-2])
+    cells = plan.plan(small(cells=[block], seeds=[1]), [*TINY, f"output_dir={tmp_path}"])
+    *tuning, final = cells
+    paths = SimpleNamespace(folder=tmp_path / "nowhere", stderr="log")
+    jobs = {}
+
+    def submit(cell):
+        pickle.dumps(cell)
+        jobs[cell.id] = SimpleNamespace(ended=False, job_id="0", paths=paths, result=lambda: 1)
+        jobs[cell.id].done = lambda job=jobs[cell.id]: job.ended
+        return jobs[cell.id]
+
+    executor = SimpleNamespace(cluster="local", parameters={}, submit=submit)
+    board = Board(cells, executor, 3, placement=Placement([Card("0", 0)], 3, 3))
+    board._start()
+    assert [cell for cell, _ in board.running.values()] == tuning[:3]
+    for cell, ended in zip(
+        tuning, ({"status": "oom", "started": "first"}, {"last": 50.0}, {"last": 40.0}), strict=False
+    ):
+        cell.folder.mkdir()
+        write_record(cell.folder, tuned(run_id=cell.folder.name, key=cell.key, **ended))
+    final.search._read = 0.0
+    board._start()  # the processes have written their records but not ended
+    assert board.states[final.id] == "waiting" and final.search.outcome() is None
+    for job in jobs.values():
+        job.ended = True
+    final.search._read = 0.0
+    board._collect()
+    assert tuning[0] in board.waiting and final.state == "waiting" and final.unsettled == [tuning[0]]
 
 
 def test_the_winner_at_the_edge_extends_the_grid_once(tmp_path, monkeypatch, capsys):
