@@ -11,6 +11,7 @@ from pathlib import Path
 from rosa_bench.errors import UsageError
 from rosa_bench.records import predictions
 from rosa_bench.records.collect import Collection
+from rosa_bench.records.record import Record
 from rosa_bench.stats import significance
 from rosa_bench.stats.bootstrap import NoStatisticError
 from rosa_bench.tables import comparison_cache, paired_tests
@@ -88,13 +89,12 @@ class Comparer:
 
     def _files(self, place: Place, column: Column) -> list[Path]:
         variant = f"-{place.variant}" if place.variant else ""
-        name = f"predictions-{file_split(column.split)}{variant}.jsonl.gz"
-        return [self.collection.folder(record) / name for record in place.records]
+        names = [(r, f"predictions-{file_split(column.split, r)}{variant}.jsonl.gz") for r in place.records]
+        return [self.collection.folder(record) / name for record, name in names]
 
     def _read(self, place: Place, column: Column, paths: Sequence[Path]) -> list[predictions.Predictions]:
-        subset = column.split.removeprefix(file_split(column.split)).removeprefix("_")
         return [
-            predictions.read_predictions(path, record.seed, subset)
+            predictions.read_predictions(path, record.seed, subset_of(column.split, record))
             for record, path in zip(place.records, paths, strict=True)
         ]
 
@@ -106,9 +106,18 @@ def is_of_scores(comparison: paired_tests.Comparison, own: Place, other: Place) 
     return math.isclose(comparison.difference, ours - theirs, rel_tol=SAME, abs_tol=close)
 
 
-def file_split(split: str) -> str:
-    """The split whose file holds a split's predictions: parts of the test split are in the file of the whole split."""
-    return "test" if split.startswith("test_") else split
+def file_split(split: str, record: Record) -> str:
+    """The split whose file holds a split's predictions: parts of a split that a run read are in the file of the whole.
+
+    A run that does not name the splits it read has parts of the test split only.
+    """
+    wholes = [whole for whole in record.data.get("rows") or ("test",) if split.startswith(f"{whole}_")]
+    return split if split in record.data.get("rows", {}) else max(wholes, key=len, default=split)
+
+
+def subset_of(split: str, record: Record) -> str:
+    """The part of a split, as predictions name it; empty for a whole split."""
+    return split.removeprefix(file_split(split, record)).removeprefix("_")
 
 
 def is_baseline(row: Row, baseline: str | None) -> bool:

@@ -16,7 +16,7 @@ from rosa_bench.records.predictions import read_predictions
 from rosa_bench.records.record import Record
 from rosa_bench.stats.bootstrap import NoStatisticError, Statistic, draws
 from rosa_bench.stats.summary import Numbers
-from rosa_bench.tables.against_baseline import SAME, file_split
+from rosa_bench.tables.against_baseline import SAME, file_split, subset_of
 from rosa_bench.tables.paired_tests import task_of
 
 RESAMPLES = 200
@@ -38,13 +38,14 @@ def resampled_scores(collection: Collection, record: Record, variant: str) -> Nu
     if stored is not None:
         return np.asarray(stored, dtype=np.float64)
     metric, split = record.primary["metric"], record.primary.get("split", "")
-    name = f"predictions-{file_split(split)}" + (f"-{variant}" if variant else "") + ".jsonl.gz"
+    name = f"predictions-{file_split(split, record)}" + (f"-{variant}" if variant else "") + ".jsonl.gz"
     path = collection.folder(record) / name
     if not path.is_file():
         return None
-    subset = split.removeprefix(file_split(split)).removeprefix("_")
     try:
-        statistic = read_predictions(path, record.seed, subset).statistic(task_of(record.config), metric)
+        statistic = read_predictions(path, record.seed, subset_of(split, record)).statistic(
+            task_of(record.config), metric
+        )
     except NoStatisticError:
         return None
     if not math.isclose(statistic.score, record.scores[split][variant].get(metric, math.nan), rel_tol=SAME):

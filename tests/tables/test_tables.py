@@ -7,6 +7,7 @@ import gzip
 import json
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from recorded import built, cells, changed, record
@@ -233,12 +234,18 @@ def test_a_comparison_of_other_scores_is_ignored(tmp_path, capsys):
 
 
 def test_a_part_of_a_split_uses_the_file_of_the_split():
-    from rosa_bench.tables.against_baseline import file_split
+    from rosa_bench.tables.against_baseline import file_split, subset_of
 
-    assert [file_split(s) for s in ("test_unseen", "test", "validation_matched")] == [
-        "test",
-        "test",
-        "validation_matched",
+    def files(splits, *rows):
+        run = SimpleNamespace(data={"rows": dict.fromkeys(rows, 1)})
+        return [(file_split(split, run), subset_of(split, run)) for split in splits]
+
+    names = ("test_unseen", "test", "validation_matched")
+    assert files(names) == [("test", "unseen"), ("test", ""), ("validation_matched", "")]
+    assert files(names, "train", "validation_matched", "test") == files(names)
+    assert files(("test_hard", "test_hard_long"), "train", "test", "test_hard") == [
+        ("test_hard", ""),
+        ("test_hard", "long"),
     ]
 
 
