@@ -126,6 +126,12 @@ def test_ranks_whose_learning_rate_a_search_chose_share_a_curve(tmp_path):
     for run in runs:
         run.config["tracker"] = {"tags": [f"{TAG}abc"]}
     assert lines(rank_panel(groups(tmp_path / "tuned", *runs))) == {"lora": [(1, (41.0,)), (4, (44.0,))]}
+    other = [record(rank=4, last=49.0), record(rank=4, last=50.0, seed=2)]  # a rate that another search chose
+    for run in other:
+        run.config |= {"train": run.config["train"] | {"lr": 0.3}, "tracker": {"tags": [f"{TAG}def"]}}
+        run.run_id += "-other"
+    panel = rank_panel(groups(tmp_path / "twice", *runs, *other))
+    assert lines(panel) == {"lora": [(1, (41.0,)), (4, (49.0, 50.0))]} and panel.left_out == 1
 
 
 def test_runs_of_a_search_are_left_out_of_figures(tmp_path):

@@ -179,12 +179,12 @@ def rank_panel(groups: Sequence[Group]) -> Panel | None:
     for method, by_settings in sorted(families.items()):
         settings = min(by_settings, key=lambda name: _order(by_settings[name], name))
         members = by_settings[settings]
-        own = [line for line in (_trained(method, members), *_truncated(method, members)) if len(line.points) > 1]
+        own = [drawn for drawn in (_trained(method, members), *_truncated(method, members)) if len(drawn[0].points) > 1]
         is_reference = method_class(members[0].first.config["method"]).reference
         if not own and is_reference and (values := scores(members[0])):
-            own = [Line(method, method, (Point(0, values),), level=True)]
-        lines += own
-        used += len(members) if own else 0
+            own = [(Line(method, method, (Point(0, values),), level=True), members[:1])]
+        lines += [line for line, _ in own]
+        used += len({id(group) for _, shown in own for group in shown})
     return panel(groups, lines, used) if any(len(line.points) > 1 for line in lines) else None
 
 
@@ -200,7 +200,7 @@ def _family(group: Group) -> str:
 
 def _order(members: Sequence[Group], name: str) -> tuple[int, int, str]:
     """Families with the most ranks first, then those with the most runs."""
-    return -len(_trained("", members).points), -sum(len(group.records) for group in members), name
+    return -len(_trained("", members)[0].points), -sum(len(group.records) for group in members), name
 
 
 def _variants(group: Group) -> list[tuple[int, str]]:
@@ -208,24 +208,25 @@ def _variants(group: Group) -> list[tuple[int, str]]:
     return [(int(name[1:]), name) for name in group.first.variant_names if re.fullmatch(r"r\d+", name)]
 
 
-def _trained(method: str, members: Sequence[Group]) -> Line:
-    """Scores at the rank of each run; at every rank if a run has none of its own."""
-    points: dict[int, tuple[float, ...]] = {}
+def _trained(method: str, members: Sequence[Group]) -> tuple[Line, Sequence[Group]]:
+    """Scores at the rank of each run, or at every rank if a run has none of its own; and the groups that they show."""
+    points: dict[int, tuple[Group, tuple[float, ...]]] = {}
     for group in sorted(members, key=lambda group: len(group.records)):  # at equal ranks, the most runs win
         rank = group.parts["method"].get("rank")
         own = [(int(rank), None)] if rank is not None else _variants(group)
-        points |= {rank: values for rank, name in own if (values := scores(group, name))}
-    return Line(method, method, tuple(Point(rank, points[rank]) for rank in sorted(points)))
+        points |= {rank: (group, values) for rank, name in own if (values := scores(group, name))}
+    line = Line(method, method, tuple(Point(rank, points[rank][1]) for rank in sorted(points)))
+    return line, [group for group, _ in points.values()]
 
 
-def _truncated(method: str, members: Sequence[Group]) -> list[Line]:
-    """The model of a rank with the most variants, at the lower ranks to which it was truncated."""
+def _truncated(method: str, members: Sequence[Group]) -> list[tuple[Line, Sequence[Group]]]:
+    """The model of a rank with the most variants, at the lower ranks to which it was truncated; and its group."""
     ranked = [group for group in members if group.parts["method"].get("rank") is not None]
     if not ranked:
         return []
     cut = max(ranked, key=lambda group: len(_variants(group)))
     points = tuple(Point(rank, values) for rank, name in sorted(_variants(cut)) if (values := scores(cut, name)))
-    return [Line(method, f"{method} truncated", points, cut=True)]
+    return [(Line(method, f"{method} truncated", points, cut=True), [cut])]
 
 
 # Memory and time.
