@@ -156,12 +156,12 @@ class _Choice:
             return
         better, worse = (record, existing) if self._rank(record) > self._rank(existing) else (existing, record)
         selected[name] = better
-        if better.status == worse.status and self._rank(better)[1] == self._rank(worse)[1]:
-            skipped, used = (self.collection.folder(record) for record in (worse, better))
-            if skipped != used:
-                self.collection.broken.append(
-                    f"skipped: {skipped}: seed {worse.seed} of this setting is taken from {used}"
-                )
+        skipped, used = (self.collection.folder(record) for record in (worse, better))
+        in_one_root = better.status == worse.status and self._rank(better)[1] == self._rank(worse)[1]
+        if in_one_root and skipped != used:
+            self.collection.broken.append(f"skipped: {skipped}: seed {worse.seed} of this setting is taken from {used}")
+        self.collection.folders.pop(id(worse))  # another record may get its id
+        self.collection.events.pop(id(worse), None)
 
     def _rank(self, record: Record) -> tuple[bool, int, str]:
         root = self.roots.index(self.collection.folder(record).parent)

@@ -55,6 +55,14 @@ def test_a_run_in_two_places_is_read_from_the_first(folder, tmp_path):
     assert len(collection.records) == 2 and all(collection.folder(r).parent == folder for r in collection.records)
 
 
+def test_the_curve_of_a_copy_that_is_not_read_is_dropped(folder, tmp_path):
+    path = tmp_path / "runs.jsonl.gz"
+    one = archived(folder, path)[0]
+    archived(folder, path, **{one.run_id: [{"step": 1, "loss": 0.5}]})
+    collection = collect([folder, path])  # a later record may get the id of the copy
+    assert collection.events == {} and collection.folders.keys() == {id(r) for r in collection.records}
+
+
 def test_a_damaged_archive_is_named(folder, tmp_path):
     path = tmp_path / "runs.jsonl.gz"
     archived(folder, path)
