@@ -4,8 +4,8 @@
 
 Needed once after a release that changes how keys are computed. Scores stay as they are. Each configuration gets the
 names of its choices, its key and run id are recomputed, and its paired tests move to the new keys. Skips runs of a task
-of another version, and runs whose id matches a `--drop` pattern: results that this version would not produce. Prints
-the number of changes.
+of another version, and runs whose id matches a `--drop` pattern: results that this version would not produce. Also
+skips runs that start from another run, since their keys depend on its weights. Prints the number of changes.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from typing import Any
 from rosa_bench import config
 from rosa_bench.config.compose import compose
 from rosa_bench.errors import EXIT_DONE, UsageError
-from rosa_bench.records.archive import is_archive, read_archive, write_archive
+from rosa_bench.records.archive import write_archive
 from rosa_bench.records.collect import collect
 from rosa_bench.records.record import Record
 from rosa_bench.records.run_key import config_key, run_id
 from rosa_bench.suite import plan
 from rosa_bench.tables import against_baseline, comparison_cache
 from rosa_bench.tables.build import build
+from rosa_bench.tables.convergence import reader
 
 
 def main() -> int:
@@ -39,10 +40,11 @@ def main() -> int:
     parser.add_argument("--drop", action="append", default=[], metavar="PATTERN")
     args = parser.parse_args()
     collection = collect([args.source])
-    events = read_archive(args.source).events if is_archive(args.source) else {}
+    events = reader(collection)
     old_keys: dict[str, str] = {}
     records: list[Record] = []
     curves: dict[str, Any] = {}
+    resampled: dict[str, Any] = {}
     counts = dict.fromkeys(("migrated", "unchanged", "dropped", "not of this version"), 0)
     for record in collection.records:
         if any(fnmatch(record.run_id, pattern) for pattern in args.drop) or not of_this_version(record):
@@ -57,11 +59,11 @@ def main() -> int:
         counts["unchanged" if migrated.key == record.key else "migrated"] += 1
         old_keys[migrated.key] = record.key
         records.append(migrated)
-        if record.run_id in events:
-            curves[migrated.run_id] = events[record.run_id]
-    write_archive(args.target, records, curves, {})
+        curves[migrated.run_id] = events(record)
+        resampled[migrated.run_id] = collection.resampled.get(id(record))
+    write_archive(args.target, records, curves, {}, resampled)
     tests = dict(rekeyed(args.target, comparison_cache.load_tests(args.source), old_keys))
-    write_archive(args.target, records, curves, comparison_cache.plain_tests(tests))
+    write_archive(args.target, records, curves, comparison_cache.plain_tests(tests), resampled)
     print(", ".join(f"{count} {name}" for name, count in counts.items() if count) + f"; {len(tests)} paired tests")
     return EXIT_DONE
 
@@ -79,7 +81,13 @@ def version_of(task: str) -> int:
 
 
 def with_new_key(record: Record) -> Record:
-    """The record with the names of its choices, and the key and run id of this version."""
+    """The record with the names of its choices, and the key and run id of this version.
+
+    Raises:
+        UsageError: if this version does not accept its configuration, or it starts from another run.
+    """
+    if "start" in record.facts:
+        raise UsageError("its key depends on the weights of the run that it starts from")
     values = {"output_dir": "results/runs", "resume": "auto", "force": False, "seed": record.seed} | record.config
     values["choices"] = {**dict(choices_of(record)), **(record.config.get("choices") or {})}
     run = config.resolve(values)

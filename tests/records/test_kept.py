@@ -7,9 +7,10 @@ import importlib.util
 import shutil
 from pathlib import Path
 
+import migrate_records
 import pytest
 
-from rosa_bench.records.archive import read_archive
+from rosa_bench.records.archive import read_archive, write_archive
 from rosa_bench.records.record import COPY, Record, write_record
 from rosa_bench.suite import plan
 
@@ -98,6 +99,24 @@ def test_without_an_intact_record_nothing_is_archived(keep, cells, capsys):
     assert keep("small", []) == 2 and not ARCHIVE.exists()
     output = capsys.readouterr().err
     assert output.count("skipped: ") == 4 and "no cell of small is done" in output
+
+
+def test_migrated_records_keep_curves_and_resampled_scores_but_no_unknown_key(
+    keep, cells, tmp_path, monkeypatch, capsys
+):
+    plain, started, full, _ = (cell.record for cell in cells)
+    started.facts["start"] = {"sha256": "0" * 64}
+    curve, scores = [{"step": 1, "loss": 0.5}], {"": [50.0, 52.0]}
+    old, new = tmp_path / "old.jsonl.gz", tmp_path / "new.jsonl.gz"
+    write_archive(old, [plain, started, full], {plain.run_id: curve}, {}, {full.run_id: scores})
+    monkeypatch.setattr(migrate_records, "rekeyed", lambda *_: ())
+    monkeypatch.setattr("sys.argv", ["migrate_records", str(old), str(new)])
+    assert migrate_records.main() == 0
+    output = capsys.readouterr()
+    assert started.run_id in output.err and "2 unchanged" in output.out
+    migrated = read_archive(new)
+    assert {record.key for record in migrated.records} == {plain.key, full.key}
+    assert migrated.events == {plain.run_id: curve} and migrated.resampled == {full.run_id: scores}
 
 
 def test_a_suite_continues_from_restored_records(keep, cells, capsys):
