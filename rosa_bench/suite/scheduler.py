@@ -201,7 +201,7 @@ class Board:
         self.shown, self.shown_at = line, time.monotonic()
         left = [cell for cell in self.cells if cell in self.waiting or cell.id in self.running]
         rest = estimate(left, list(self.known.values()))
-        jobs = self._at_once()
+        jobs = min(self._at_once(), len(left))
         left_text = f"  (about {duration(rest.seconds / jobs)} left{rest.memory})" if left and rest.seconds else ""
         cards = "" if self.placement is None else f"  {self.placement}"
         tell(f"[{time.strftime('%H:%M:%S')}] {line}{left_text}{cards}")

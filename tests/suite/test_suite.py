@@ -142,6 +142,14 @@ def test_the_estimate_comes_from_the_nearest_neighbours(tmp_path):
     assert plan.estimate([*cells, foreign], known).seconds is None
 
 
+def test_the_time_left_counts_no_more_jobs_than_cells(tmp_path, capsys):
+    cells = plan.plan(small_suite({"method": "lora"}), [*TINY, f"output_dir={tmp_path}"])
+    run = cells[0].run
+    known = Record("a", "", run.task.name, run.model.name, "lora", 1, {}, status="done", cost={"train_s": 40.0})
+    scheduler.Board(cells, Pretend(), 8, known=[known])._show()
+    assert "1 pending  (about 40 s left)" in capsys.readouterr().out
+
+
 def command(folder: Path, *arguments: str) -> list[str]:
     return [sys.executable, "-m", "rosa_bench.suite", *arguments, *TINY, f"output_dir={folder}"]
 
