@@ -20,7 +20,7 @@ from rosa_bench.errors import UsageError
 from rosa_bench.records import checkpoints
 from rosa_bench.records.environment import environment
 from rosa_bench.records.predictions import prediction_row
-from rosa_bench.records.record import Record, Status, write_record
+from rosa_bench.records.record import THEN, Record, Status, write_record
 from rosa_bench.system import distributed, memory
 from rosa_bench.system.console import tell, warn
 from rosa_bench.system.files import clear_temporaries, describe_error, write_bytes, write_json_lines_gz
@@ -170,6 +170,7 @@ class Recorder:
     def measured(self) -> dict[str, Any]:
         """Parameters and memory as measured in the first steps, for checkpoints."""
         return {
+            "device": self.record.env["device"],
             "params": self.record.params,
             "memory": dict(self.record.cost.get("memory", {})),
             "activations": self.activations,
@@ -177,7 +178,10 @@ class Recorder:
         }
 
     def continue_from(self, clocks: Mapping[str, float], measured: Mapping[str, Any]) -> None:
-        """Continue with the clocks and measurements of a checkpoint."""
+        """Continue with the clocks and measurements of a checkpoint, and name the devices that they are of."""
+        device = self.record.env["device"]
+        before = measured.get("device", device)
+        self.record.env["device"] = before if before.split(THEN)[-1] == device else f"{before}{THEN}{device}"
         self.record.params, self.record.cost["memory"] = dict(measured["params"]), dict(measured["memory"])
         self.activations = measured["activations"]
         self.graphs_refused = measured.get("graphs_refused")

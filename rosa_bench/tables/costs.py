@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from rosa_bench.records.record import Record
+from rosa_bench.records.record import THEN, Record
 from rosa_bench.system.strict_json import is_number
 from rosa_bench.tables.grid import DASH, Column, Grid, Row
 
@@ -39,8 +39,9 @@ def device(record: Record) -> str:
 
 
 def on_gpu(record: Record) -> bool | None:
-    """Whether a run used a device other than the CPU; None if not recorded."""
-    return not device(record).startswith("cpu") if device(record) else None
+    """Whether a run used a device other than the CPU; None if not recorded, or if it continued on another kind."""
+    used = {not name.startswith("cpu") for name in device(record).split(THEN) if name}
+    return used.pop() if len(used) == 1 else None
 
 
 def seconds(record: Record) -> float | None:
