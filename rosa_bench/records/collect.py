@@ -195,10 +195,13 @@ def _shared(
         if name not in ("seed", "output_dir", "resume", "force", "start")
     }
     start = started_from(record)  # each seed may start from another run, so the backbone hashes differ
+    settings_of_start = str(record.facts["start"].get("settings", "")) if start else ""
     rows = record.data.get("sha256"), record.data.get("source"), None if start else record.facts.get("backbone_hash")
-    digest = marshal.dumps((own, rows, start), 2)  # fast, and equal for equal values in the same order
+    # fast, and equal for equal values in the same order
+    digest = marshal.dumps((own, rows, start, settings_of_start), 2)
     if digest not in settings:
         parts = identity_parts(own) | ({"start": start} if start else {})
+        parts |= {"settings_of_start": settings_of_start} if settings_of_start else {}
         setting = as_text([parts, model_parts(own), rows])
         settings[digest] = (setting, parts, own)
     return settings[digest]

@@ -260,11 +260,14 @@ class Loader:
 
     def facts(self) -> dict[str, Any]:
         """Facts for the record: the run and tensors of the start, and the head's tensors that were not loaded."""
+        from rosa_bench.records.labels import cell_name
+
         start, record = self.start, self.start.record
         method = start.method
         facts: dict[str, Any] = {"sha256": start.sha256, "redrawn": self.redrawn}
         if record is not None:
-            facts |= {"run_id": record.run_id, "task": record.task, "method": record.method}
+            settings = cell_name({**record.config, "start": None})  # the same for all seeds
+            facts |= {"run_id": record.run_id, "task": record.task, "method": record.method, "settings": settings}
         if method is not None and method.name == self.method.name:
             start_options, own_options = node_dict(method), node_dict(self.method)
             shared = start_options.keys() & own_options.keys()

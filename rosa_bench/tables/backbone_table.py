@@ -91,6 +91,10 @@ def particulars(groups: Sequence[Group]) -> list[str]:
         | {"model.dropout": group.first.config["model"].get("dropout"), "start": group.parts.get("start")}
         for group in groups
     ]
+    starts = {(group.parts.get("start"), group.parts.get("settings_of_start")) for group in groups}
+    if len(starts) > len({start for start, _ in starts}):  # several settings of one method and task
+        for options, group in zip(flat, groups, strict=True):
+            options["settings_of_start"] = group.parts.get("settings_of_start")
     names = sorted(set().union(*flat))
     differing = [name for name in names if len({str(options.get(name)) for options in flat}) > 1]
     return ["; ".join(option_text(name, options.get(name)) for name in differing) for options in flat]

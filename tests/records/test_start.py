@@ -16,6 +16,7 @@ from rosa_bench.methods import merge
 from rosa_bench.models.hashing import backbone_hash
 from rosa_bench.models.load import load
 from rosa_bench.records import checkpoints
+from rosa_bench.records.labels import cell_name
 from rosa_bench.records.run_key import config_key
 from rosa_bench.records.start import attach_method
 from rosa_bench.run import run as run_experiment
@@ -66,6 +67,7 @@ def test_a_head_of_another_shape_is_initialised_from_the_seed(method, tmp_path):
     start = record.facts["start"]
     assert start["run_id"] == source.run_id and start["task"] == "mnli" and start["method"] == method
     assert start["redrawn"] == loader.redrawn and record.config["start"] == source.run_id
+    assert start["settings"] == cell_name(source.config) == cell_name(source.config | {"seed": 2})
     assert record.status == "done" and record.key != source.key
 
 

@@ -233,6 +233,20 @@ def test_a_comparison_of_other_scores_is_ignored(tmp_path, capsys):
     assert "predictions-validation.jsonl.gz is missing" in capsys.readouterr().err
 
 
+def test_runs_that_start_from_different_settings_of_one_method_are_two_rows(tmp_path):
+    for settings, last in (("aaaa1111", 50.0), ("bbbb2222", 60.0)):
+        for seed in (1, 2):
+            start = {"run_id": f"{settings}-s{seed}", "task": "mnli", "method": "lora", "settings": settings}
+            more = {"key": f"{settings} {seed}", "facts": {"start": start}}
+            record(tmp_path, "method=lora", seed=seed, last=last + seed, **more)
+    (grid,) = built(tmp_path)
+    assert {row[0].rpartition(", ")[2]: row[-1] for row in cells(grid)[1:]} == {
+        "settings_of_start=aaaa1111": "51.50 ± 0.71 (n=2)",
+        "settings_of_start=bbbb2222": "61.50 ± 0.71 (n=2)",
+    }
+    assert collect([tmp_path]).broken == []
+
+
 def test_a_part_of_a_split_uses_the_file_of_the_split():
     from rosa_bench.tables.against_baseline import file_split, subset_of
 
