@@ -140,12 +140,12 @@ def check_baseline(baseline: str, grids: Sequence[Grid]) -> None:
 def compared(grids: Sequence[Grid], collection: Collection, out: Path, roots: Sequence[Path]) -> list[Grid]:
     """Test each row of the grids against the baseline, and cache new comparisons in the output folder."""
     tests, complaints = known_tests([*roots, out])
-    cached = len(tests)
+    cached = dict(tests)
     comparer = Comparer(collection, tests, complaints)
     grids = [comparer.compared(grid) for grid in grids]
     for line in comparer.complaints:
         print(line, file=sys.stderr)
-    if len(comparer.tests) > cached:
+    if comparer.tests != cached:
         save_tests(out / "tests.json", comparer.tests)
     return grids
 

@@ -22,6 +22,7 @@ from rosa_bench.suite import plan
 from rosa_bench.tables import __main__ as tables
 from rosa_bench.tables.cells import rounded
 from rosa_bench.tables.claims.judge import claims_of
+from rosa_bench.tables.comparison_cache import load_tests
 from rosa_bench.tables.formats import long_csv, markdown
 from rosa_bench.tables.grid import DASH
 from rosa_bench.tables.latex import escaped, latex
@@ -245,6 +246,20 @@ def test_runs_that_start_from_different_settings_of_one_method_are_two_rows(tmp_
         "settings_of_start=bbbb2222": "61.50 ± 0.71 (n=2)",
     }
     assert collect([tmp_path]).broken == []
+
+
+def test_a_comparison_of_new_predictions_replaces_the_cached_one(tmp_path, capsys):
+    stored = []
+    for right in (250, 300):  # the same runs with force=true
+        paths = [
+            record(tmp_path / f"{right}", f"method={method}", "task=rte", last=score, run_id=method)
+            for method, score in (("lora", 50.0), ("rosa", right / 4))
+        ]
+        for path, correct in zip(paths, (200, right), strict=True):
+            with_predictions(path, correct)
+        compared(tmp_path / f"{right}", tmp_path / "out", capsys)
+        stored.append(load_tests(tmp_path / "out"))
+    assert [[test.comparison.difference for test in tests.values()] for tests in stored] == [[12.5], [25.0]]
 
 
 def test_a_part_of_a_split_uses_the_file_of_the_split():
