@@ -42,6 +42,7 @@ SMALL = [
 ]
 KILLED = ["train.max_steps=40", "train.checkpoint_steps=1"]
 TABLES = (".md", ".csv", ".tex")
+MEASURED = ("inference", "peak_rss_bytes")  # costs that differ each time, besides seconds and rates
 RUN_ID = re.compile(r"(-s\d+)-[0-9a-f]{8}\b")
 Results = dict[str, str]  # the text of each artefact of a cell, by its name
 
@@ -124,6 +125,7 @@ class Tree:
             results = read_run(folder)
             if cell.decode:
                 results["decoded"] = self._decode(folder, cell)
+            remove_times(folder / "record.json")
         except FailedError as error:
             return {"error": str(error)}
         return results
@@ -205,6 +207,16 @@ def read_run(folder: Path) -> Results:
     for path in sorted(folder.glob("predictions-*.jsonl.gz")):
         results[path.name.removesuffix(".jsonl.gz")] = gzip.decompress(path.read_bytes()).decode()
     return results
+
+
+def remove_times(path: Path) -> None:
+    """Remove from a record what differs each time it is measured, and with it the checksum; tables show the rest."""
+    record = json.loads(path.read_bytes())
+    record.pop("checksum", None)
+    measured = [name for name in record.get("cost", {}) if name.endswith("_s") or name in MEASURED]
+    for name in measured:
+        del record["cost"][name]
+    path.write_text(json.dumps(record), encoding="utf-8")
 
 
 def differences(before: Results, now: Results) -> list[str]:
