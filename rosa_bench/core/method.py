@@ -27,6 +27,7 @@ class Step:
     per_epoch: int
     seed: int
     total: int | None = None  # optimizer steps of the whole run, if known
+    skipped: bool = False  # in `after_update`: whether fp16 gradients overflowed, so that nothing was updated
 
 
 class PeftAdapter(NamedTuple):

@@ -271,7 +271,7 @@ class Peft(Method):
         from rosa_bench.modules.peft_tuners import allocate
 
         if any(_planning(step.model)):
-            allocate(step.model, step.index + 1)
+            allocate(step.model, step.index + 1, step.skipped)
 
     def facts(self, model: PreTrainedModel, batch: Mapping[str, Any]) -> Mapping[str, Any]:
         """The version of `peft`, which determines the meaning of a configuration."""

@@ -24,6 +24,7 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -431,7 +432,8 @@ class Loop(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any
     ) -> None:
         """Call `after_update`; `global_step` is not yet increased."""
-        self.run.method.after_update(self._step(state, kw))
+        skipped = self.trainer.accelerator.optimizer_step_was_skipped
+        self.run.method.after_update(replace(self._step(state, kw), skipped=skipped))
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
         """Request a checkpoint if one is due, with a log line so that a resumed run reports the same losses."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,23 @@ def interrupt(run: config.Run, step: int) -> None:
         patch.setattr(Loop, "on_step_end", stop)
         with pytest.raises(KeyboardInterrupt):
             run_experiment(run)
+
+
+def overflow(patch: pytest.MonkeyPatch, *skipped: int) -> None:
+    """Skip these optimizer steps (from 1) as a gradient scaler does when fp16 gradients overflow."""
+    from accelerate.optimizer import AcceleratedOptimizer
+
+    original, count = AcceleratedOptimizer.step, itertools.count(1)
+
+    def step(self, closure=None):
+        self._is_overflow = next(count) in skipped
+        if not self._is_overflow:
+            original(self, closure)
+            return
+        for p in (p for group in self.param_groups for p in group["params"] if p.grad is not None):
+            p.grad.fill_(torch.inf)
+
+    patch.setattr(AcceleratedOptimizer, "step", step)
 
 
 def without_cost(record: Any) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from dataclasses import fields
 import pytest
 import torch
 from backbones import backbone_with_head
-from support import MINIS, NODES, THIN, composed, loaded, prepared, small, steps
+from safetensors.torch import load_file
+from support import MINIS, NODES, THIN, composed, loaded, overflow, prepared, small, steps
 
 from rosa_bench import cli, methods
 from rosa_bench.core.annotations import check
@@ -305,6 +306,17 @@ def test_ranks_are_pruned_to_the_budget():
     assert config.total_step == 20 and sum(map(sum, config.rank_pattern.values())) == 2 * weights
     left = sum(int((p != 0).sum()) for name, p in model.named_parameters() if "lora_E" in name)
     assert left == 2 * weights
+
+
+def test_steps_that_overflow_do_not_count_for_the_ranks(monkeypatch, tmp_path):
+    overflow(monkeypatch, 1, 6)  # the last allocation follows step 9 - 3
+    ranks = ("method.config.init_r=6", "method.config.target_r=2", "method.config.tinit=1", "method.config.tfinal=3")
+    run = small(tmp_path, "method=adalora", "task=cola", *ranks, "save=adapter")
+    record = run_experiment(run)
+    state = load_file(tmp_path / record.run_id / "adapter" / "adapter.safetensors")
+    weights = sum("lora_E" in name for name in state)
+    assert state["allocator_state.averages"].isfinite().all()
+    assert state["allocator_state.pattern"].sum() == 2 * weights
 
 
 def test_phases_that_do_not_fit_into_the_run_are_refused(tmp_path):
