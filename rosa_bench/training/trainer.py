@@ -23,6 +23,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
+import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -437,6 +438,10 @@ class Loop(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
         """Request a checkpoint if one is due, with a log line so that a resumed run reports the same losses."""
+        if self.trainer.accelerator.optimizer_step_was_skipped:  # the Trainer then keeps the rate of the step before
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # that nothing was updated yet
+                kw["lr_scheduler"].step()
         if state.global_step == 1 or self._epoch_ends(state):  # optimizer state exists from the first gradient on
             self.recorder.optimizer_ready(kw["optimizer"])
         due = state.global_step % self.run.train.checkpoint_steps == 0 and state.global_step < state.max_steps

@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers
 from classes import made
-from support import composed, interrupt, prepared, small, without_cost
+from support import composed, interrupt, overflow, prepared, small, without_cost
 
 from rosa_bench.core.method import Step
 from rosa_bench.data.batches import collate
@@ -166,6 +166,21 @@ def test_moments_after_a_restart(moments):
             for key in ("exp_avg", "exp_avg_sq"):
                 assert torch.equal(now[key][now[key] != 0], was[key][now[key] != 0])
     assert torch.equal(optimizer.state[head]["exp_avg"], before[head]["exp_avg"])
+
+
+def test_steps_that_overflow_do_not_delay_the_schedule(monkeypatch, tmp_path):
+    overflow(monkeypatch, 1, 5)
+    options = (
+        "method.every_steps=4",
+        "method.restart_warmup=2",
+        "train.schedule=constant_with_warmup",
+        "train.warmup=0",
+    )
+    run = small(tmp_path, "method=relora", "task=cola", *options, "train.lr=1e-3", "train.log_steps=1")
+    record = run_experiment(run)
+    lines = map(json.loads, (tmp_path / record.run_id / "events.jsonl").read_text().splitlines())
+    rates = {line["step"]: line["lr"] for line in lines if "lr" in line}
+    assert rates == pytest.approx({i + 1: 1e-3 * jagged(i, 4, 2, lambda _: 1.0) for i in range(9)})
 
 
 def test_a_run_restarts_on_its_schedule_and_resumes_inside_a_warmup(tmp_path):
