@@ -98,6 +98,8 @@ def prepend(model: PreTrainedModel, config: Any, keep_positions: bool) -> None:
     """
     from peft import PeftModel
 
+    config.token_dim = getattr(model.config, "hidden_size", None)  # `peft` knows only some of their names
+    config.num_attention_heads = getattr(model.config, "num_attention_heads", None)
     peft_model = PeftModel(model.base_model, config)
     prompt = Prompt(peft_model, config.num_virtual_tokens, keep_positions, traits_of(model).first_position)
     model.virtual_tokens = peft_model.prompt_encoder

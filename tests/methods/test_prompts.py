@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from backbones import backbone_with_head
+from classes import made
 from support import THIN, composed, small
 
 from rosa_bench.errors import UsageError
@@ -46,6 +47,15 @@ def test_kept_positions_equal_those_without_a_prompt(backbone, kind):
             each(input_ids=ids, attention_mask=torch.ones_like(ids))
     shifted, output, kept, again = seen
     assert kept == output == again and shifted == [position + 4 for position in output]
+
+
+@pytest.mark.parametrize(("name", "preset"), [("distilbert", "prompt_tuning"), ("mpt", "prefix_tuning")])
+def test_a_prompt_fits_a_backbone_with_its_own_names_of_sizes(name, preset):
+    model, ids = made(name), torch.arange(5, 12)[None]
+    before = model(input_ids=ids).logits
+    composed(f"method={preset}", "method.config.num_virtual_tokens=4").method.attach(model, seed=1)
+    after = model(input_ids=ids).logits
+    assert after.shape == before.shape and not torch.allclose(after, before)
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "opt"])
