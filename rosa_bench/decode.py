@@ -24,6 +24,7 @@ from yaml import YAMLError
 from rosa_bench import config
 from rosa_bench.config import saved_config
 from rosa_bench.errors import EXIT_DONE, UsageError, nearest
+from rosa_bench.metrics.scores import absences
 from rosa_bench.system import hub, progress
 from rosa_bench.system.console import complain, tell
 from rosa_bench.system.files import typed_path, unwritable
@@ -153,7 +154,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return complain(str(error))
     by_split = {part: {name: scores[name][part] for name in variants} for part in scores[variants[0]]}
     summary = {"run": str(args.run), "task": run.task.name, "rows": len(scorer.splits[split].examples)}
-    absent = {k: v for parts in scores.values() for s in parts.values() for k, v in getattr(s, "absent", {}).items()}
+    absent = absences((f"{part} {name}".strip(), s) for part, named in by_split.items() for name, s in named.items())
     if args.json:
         tell(json.dumps(summary | {"scores": by_split, "absent": absent, "scoring": facts}, ensure_ascii=False))
     else:

@@ -22,6 +22,7 @@ from rosa_bench.core.fields import texts_field
 from rosa_bench.core.task import Example, Prediction, Task
 from rosa_bench.data.source import json_lines, load_split
 from rosa_bench.errors import EXIT_DONE, UsageError
+from rosa_bench.metrics.scores import absences
 from rosa_bench.system import hub
 from rosa_bench.system.console import complain, tell
 from rosa_bench.system.files import typed_path
@@ -132,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         facts = run.task.scoring_facts(examples)
     except UsageError as error:
         return complain(str(error))
-    absent = {name: reason for part in scores.values() for name, reason in getattr(part, "absent", {}).items()}
+    absent = absences(scores.items())
     if args.json:
         result = {"task": run.task.name, "rows": len(examples), "scores": scores, "absent": absent, "scoring": facts}
         tell(json.dumps(result, ensure_ascii=False))

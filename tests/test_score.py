@@ -53,6 +53,12 @@ def test_webnlg_as_text_with_its_subsets(files, capsys):
     assert set(result) == {"test", "test_unseen"} and all(value < 100 for value in result.values())
 
 
+def test_a_metric_without_a_value_in_a_subset_names_the_subset(files, capsys):
+    (files / "out.txt").write_text(f"{TEXTS[0]}\n\n", encoding="utf-8")  # of one line, GenerationEval reads none
+    _, out, _ = told(capsys, files, "--task", "webnlg", "--references", str(files / "refs.jsonl"), "--json")
+    assert json.loads(out)["absent"]["bleu"].endswith("and the outputs have no other line (test_unseen)")
+
+
 def test_predictions_are_compared_with_a_split_of_the_task(tmp_path, capsys):
     rows = embedded.rows("e2e", "test")
     (tmp_path / "out.txt").write_bytes("\r\n".join(row["human_references"][0] for row in rows).encode())

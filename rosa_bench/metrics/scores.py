@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
 
 class AbsentError(Exception):
@@ -30,3 +30,18 @@ class Scores(dict[str, float]):
                 self[name] = value
             else:
                 self.absent[name] = "undefined: the value is not a finite number"
+
+
+def absences(parts: Iterable[tuple[str, Mapping[str, float]]]) -> dict[str, str]:
+    """Why metrics have no value in some parts, given by name; a reason that lies in the rows names its parts."""
+    parts_by_reason: dict[str, dict[str, list[str]]] = {}
+    for part, scores in parts:
+        for metric, reason in getattr(scores, "absent", {}).items():
+            parts_by_reason.setdefault(metric, {}).setdefault(reason, []).append(part)
+    return {
+        metric: "; ".join(
+            f"{reason} ({', '.join(names)})" if reason.startswith("undefined") else reason
+            for reason, names in reasons.items()
+        )
+        for metric, reasons in parts_by_reason.items()
+    }

@@ -17,6 +17,7 @@ import torch
 from rosa_bench.config import Run
 from rosa_bench.core.task import Prediction
 from rosa_bench.errors import UsageError
+from rosa_bench.metrics.scores import absences
 from rosa_bench.records import checkpoints
 from rosa_bench.records.environment import environment
 from rosa_bench.records.predictions import prediction_row
@@ -47,7 +48,7 @@ class Recorder:
         self.graphs_refused: str | None = None  # why steps could not be captured as graphs, found in training
         self.stop_asked = False
         self._clocks: dict[str, float] = {}
-        self._absent: dict[str, dict[str, list[str]]] = {}  # splits and variants by metric and reason
+        self._scores: list[tuple[str, Mapping[str, float]]] = []  # with the split and variant
         self._base: dict[str, float] = {}
         self._tokens = self._cells = self._examples = 0
         self._pending = [0, 0, 0]  # examples, cells and tokens of this process that are not yet in the totals
@@ -304,16 +305,9 @@ class Recorder:
 
         `facts.absent_metrics` maps a metric to its reasons; a reason that lies in the rows names its splits.
         """
-        for metric, reason in getattr(scores, "absent", {}).items():
-            self._absent.setdefault(metric, {}).setdefault(reason, []).append(f"{split} {variant}".strip())
-        if self._absent:
-            self.record.facts["absent_metrics"] = {
-                metric: "; ".join(
-                    f"{reason} ({', '.join(places)})" if reason.startswith("undefined") else reason
-                    for reason, places in reasons.items()
-                )
-                for metric, reasons in self._absent.items()
-            }
+        self._scores.append((f"{split} {variant}".strip(), scores))
+        if absent := absences(self._scores):
+            self.record.facts["absent_metrics"] = absent
         self.record.scores.setdefault(split, {}).setdefault(variant, {}).update(scores)
 
 
