@@ -23,7 +23,7 @@ from rosa_bench.evaluation import artefacts, diagnostics, export, inference, pre
 from rosa_bench.evaluation.scorer import Scorer
 from rosa_bench.models import hashing, onednn
 from rosa_bench.models.identity import pinned
-from rosa_bench.models.load import load, loading_facts
+from rosa_bench.models.load import load, loading_facts, preserved_verbosity
 from rosa_bench.models.sites import task_head
 from rosa_bench.models.traits import max_length
 from rosa_bench.records import checkpoints
@@ -49,7 +49,7 @@ FACT_ROWS = 8  # training rows passed to `Method.facts`
 def run(cfg: Run | DictConfig | Mapping[str, Any]) -> Record:
     """Run one experiment, or return its record if it is already done.
 
-    Preserves the random states of Python, NumPy and torch.
+    Preserves the random states of Python, NumPy and torch, and the verbosity of `transformers`.
 
     Raises:
         UsageError: before training, for a wrong configuration or missing input, or if another run is in progress in
@@ -61,7 +61,7 @@ def run(cfg: Run | DictConfig | Mapping[str, Any]) -> Record:
             "another run is in progress in this process; wait for it, or start each run in its own process"
         )
     try:
-        with preserved_random_state():
+        with preserved_random_state(), preserved_verbosity():
             run = cfg if isinstance(cfg, Run) else resolve(cfg)
             with progress.showing(run.progress), hub.offline_unless(run.needs_hub):
                 return _run(run)

@@ -17,6 +17,7 @@ import torch
 from made import record
 from support import SMALL
 from transformers import RobertaConfig, RobertaForSequenceClassification
+from transformers.utils import logging
 
 import rosa_bench
 from rosa_bench.errors import UsageError
@@ -54,11 +55,14 @@ def test_the_documented_examples_run(example, tmp_path, monkeypatch, capsys):
     assert ("did you mean method.rank" in capsys.readouterr().out) or (tmp_path / "merged" / "config.json").is_file()
 
 
-def test_training_preserves_the_callers_random_state(tmp_path):
+def test_training_preserves_the_callers_random_state_and_verbosity(tmp_path):
+    logging.set_verbosity_info(), logging.enable_progress_bar()
     random.seed(5), np.random.seed(6), torch.manual_seed(7)
     before = states()
     trained = rosa_bench.train(["method=ia3", *SMALL, f"output_dir={tmp_path}"])
     assert trained.status == "done" and states() == before
+    assert logging.get_verbosity() == logging.INFO and logging.is_progress_bar_enabled()
+    logging.set_verbosity_warning()
     rosa_bench.attach(model := roberta(), "pissa")
     assert any(p.requires_grad for p in model.parameters())
     assert [result.run_id for result in rosa_bench.load_records(tmp_path)] == [trained.run_id]

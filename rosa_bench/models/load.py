@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
+from huggingface_hub.constants import HF_HUB_DISABLE_PROGRESS_BARS
 
 from rosa_bench.config import Model
 from rosa_bench.core.task import Task
@@ -30,6 +33,19 @@ ENCODER_DECODERS = ("bart",)  # whose classifiers read the last token of the dec
 def cache_name(module: torch.nn.Module) -> str:
     """The name of the key-value cache argument of `forward`: `cache` from transformers 5.24 on."""
     return "cache" if "cache" in inspect.signature(module.forward).parameters else "past_key_values"
+
+
+@contextmanager
+def preserved_verbosity() -> Iterator[None]:
+    """Restore what `transformers` logs and whether it shows progress bars; loading and training silence both."""
+    logging = transformers.utils.logging
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars and not HF_HUB_DISABLE_PROGRESS_BARS:
+            logging.enable_progress_bar()
 
 
 def load(model: Model, task: Task, seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
