@@ -19,14 +19,15 @@ output.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, cast
 
 import torch
 from torch.nn.functional import log_softmax
-from transformers import NoRepeatNGramLogitsProcessor
+from transformers import GenerationConfig, NoRepeatNGramLogitsProcessor
 
 from rosa_bench.evaluation.tree_cache import Copies, Tree, plain_attention, supported
 from rosa_bench.models.onednn import forward_only
@@ -110,10 +111,21 @@ def generated(model: Any, prompts: Sequence[Sequence[int]], settings: Search) ->
             options["logits_processor"] = [partial(_ban_ngrams, size=settings.no_repeat_ngram, input_length=length)]
         else:
             options["no_repeat_ngram_size"] = settings.no_repeat_ngram
-        texts_of_rows = model.generate(input_ids=inputs, attention_mask=torch.ones_like(inputs), **options)[:, length:]
-        for i, text in zip(rows, texts_of_rows.tolist(), strict=True):
+        with _plain_generation(model):
+            tokens = model.generate(input_ids=inputs, attention_mask=torch.ones_like(inputs), **options)
+        for i, text in zip(rows, tokens[:, length:].tolist(), strict=True):
             texts[i] = text[: text.index(settings.end)] if settings.end in text else text
     return texts
+
+
+@contextmanager
+def _plain_generation(model: Any) -> Iterator[None]:
+    """Hide the model's own generation settings, which `generate` would use where none are given."""
+    own, model.generation_config = model.generation_config, GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = own
 
 
 def _ban_ngrams(tokens: torch.Tensor, scores: torch.Tensor, size: int, input_length: int) -> torch.Tensor:

@@ -212,6 +212,13 @@ def test_other_decoders_use_transformers():
     assert not tree_cache.supported(windowed)
 
 
+def test_settings_in_a_models_generation_config_have_no_effect():
+    model, prompts, how = tiny("gpt_neo"), inputs(3), options()
+    (text,) = one_by_one(model, prompts, how)
+    model.generation_config.suppress_tokens = text
+    assert one_by_one(model, prompts, how) == [text] and model.generation_config.suppress_tokens == text
+
+
 @EACH
 def test_modules_of_methods_take_part(method):
     skip_refused(method, "gpt2_mini")
