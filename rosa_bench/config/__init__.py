@@ -224,9 +224,9 @@ def target_class(group: str, target: str) -> type:
     """
     module, _, name = target.rpartition(".")
     shown = f"{group}: _target_={short(target)[1:-1]}"
-    if is_own(module):
-        use_folder(str(own_folder()))
-    elif not module.startswith(PACKAGE) and module not in sys.modules:
+    if (folder := own_folder()) is not None:
+        use_folder(str(folder))
+    if not is_own(module) and not module.startswith(PACKAGE) and module not in sys.modules:
         raise UsageError(f"{shown} cannot be imported: it is not a class of this package")
     try:
         cls = getattr(importlib.import_module(module), name)

@@ -125,3 +125,16 @@ def test_modules_named_by_another_record_are_not_imported(folder):
     (folder / "my_configs" / "config.yaml").write_text("method: {_target_: own_method.Halved}\n")
     done = run(folder, "rosa_bench", "-cp", "my_configs", "-cn", "config")
     assert done.returncode == 2 and "could run any program" in done.stderr
+
+
+def test_a_task_of_a_shipped_class_names_a_metric_of_the_users_folder(folder):
+    """Also where no choice of the folder has a class of its own."""
+    (folder / "my_configs" / "method" / "halved.yaml").unlink()
+    shipped = FILES["task/acceptable.yaml"].replace("own_task.Acceptable", "rosa_bench.tasks.glue.Glue")
+    (folder / "my_configs" / "task" / "acceptable.yaml").write_text(shipped)
+    (folder / "predictions.txt").write_text("1\n0\n1\n1\n")
+    (folder / "labels.jsonl").write_text('{"label": 1}\n' * 4)
+    files = ["--predictions", "predictions.txt", "--references", "labels.jsonl", "--json"]
+    done = run(folder, "rosa_bench.score", "--task", "acceptable", *files, ROSA_BENCH_CONFIG_DIR="my_configs")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["scores"]["validation"] == {"share_of_yes": 75, "accuracy": 75}
