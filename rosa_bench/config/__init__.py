@@ -326,12 +326,13 @@ def choice_defaults(group: str, name: str, cls: type) -> dict[str, Any]:
 def group_nodes() -> Iterator[tuple[str, str, DictConfig]]:
     """Yield every choice of every group as (group, name, node), with the defaults of its dataclass filled in.
 
-    Mapping fields accept keys that the yaml does not list.
+    Mapping fields accept keys that the yaml does not list. Raises UsageError for a yaml without `_target_`.
     """
     for group in GROUPS:
         for name, path in choice_files(group).items():
             node = OmegaConf.load(path)
-            assert isinstance(node, DictConfig)
+            if not isinstance(node, DictConfig) or "_target_" not in node:
+                raise UsageError(f"{path}: _target_ is missing; name the class that the file configures")
             filled = OmegaConf.create(defaults(target_class(group, node["_target_"])))
             completed = OmegaConf.merge(filled, node)
             assert isinstance(completed, DictConfig)

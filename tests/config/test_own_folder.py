@@ -138,3 +138,11 @@ def test_a_task_of_a_shipped_class_names_a_metric_of_the_users_folder(folder):
     done = run(folder, "rosa_bench.score", "--task", "acceptable", *files, ROSA_BENCH_CONFIG_DIR="my_configs")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["scores"]["validation"] == {"share_of_yes": 75, "accuracy": 75}
+
+
+@pytest.mark.parametrize("content", ["", "- a\n", "name: x\n"])
+def test_a_yaml_without_a_class_is_named(folder, content):
+    path = folder / "my_configs" / "task" / "other.yaml"
+    path.write_text(content)
+    done = run(folder, "rosa_bench", "-cd", "my_configs", "task=cola")
+    assert done.returncode == 2 and f"{path}: _target_ is missing" in done.stderr and done.stderr.count("\n") == 1
