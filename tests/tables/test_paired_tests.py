@@ -180,6 +180,15 @@ def test_runs_on_different_examples_are_refused(tmp_path):
         compare(task, "accuracy", [a], [])
 
 
+def test_rows_without_an_id_are_the_same_in_a_moved_folder(tmp_path):
+    runs = []
+    for folder in ("data", "/elsewhere/data"):
+        rows = [{"id": f"{folder}/glue/sst2/validation.jsonl:{i + 1}", "prediction": 1, "label": 1} for i in range(N)]
+        write_json_lines_gz(path := tmp_path / f"{len(runs)}.jsonl.gz", rows)
+        runs.append([read_predictions(path, 1)])
+    assert compare(composed("task=sst2").task, "accuracy", *runs).difference == 0
+
+
 def test_predictions_of_a_run_are_read_back(tmp_path):
     written = (
         Prediction("row 0", 1, 0, logits=(0.1, 0.9)),
