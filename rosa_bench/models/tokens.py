@@ -98,15 +98,16 @@ def text_inputs(
 
     Raises UsageError as `plain_ids`.
     """
-    out: dict[str, list[int]] = tokenizer(
-        *texts,
+    out = tokenizer(
+        *([text] for text in texts),  # lists, because an empty string alone would not count as the second text
         truncation="longest_first",
         max_length=max_length,
         return_attention_mask=False,
         split_special_tokens=True,
     )
-    _check(tokenizer, texts, out["input_ids"], frame(tokenizer).around[len(texts) - 1], where)
-    return out
+    inputs: dict[str, list[int]] = {name: rows[0] for name, rows in out.items()}
+    _check(tokenizer, texts, inputs["input_ids"], frame(tokenizer).around[len(texts) - 1], where)
+    return inputs
 
 
 def context_ids(tokenizer: PreTrainedTokenizerBase, context: str, where: str) -> list[int]:

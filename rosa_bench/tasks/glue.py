@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from rosa_bench import metrics
-from rosa_bench.core.fields import class_field, identity_field, number_field, text_field
+from rosa_bench.core.fields import class_field, field, identity_field, number_field
 from rosa_bench.core.kind import Kind
 from rosa_bench.core.schema import NEUTRAL, Count, FileName, Folder, Name, configured
 from rosa_bench.core.task import Encoded, Example, Hub, Prediction, Task
@@ -78,8 +78,13 @@ class Glue(Task):
         return [*(row.get(name) for name in self.texts), number]
 
     def parse(self, row: Mapping[str, Any], where: str) -> Example:
-        """One example. Hidden labels (-1 in the hub's test sets) are rejected like any invalid label."""
-        texts = tuple(text_field(row, name, where) for name in self.texts)
+        """One example. Hidden labels (-1 in the hub's test sets) are rejected like any invalid label.
+
+        One text of a pair may be empty: QQP's training split has two such rows.
+        """
+        texts = tuple(field(row, name, str, where) for name in self.texts)
+        if not any(text.strip() for text in texts):
+            raise UsageError(f"{where}: field {self.texts[-1]!r} is empty")
         return Example(identity_field(row, ("id", "idx"), where), texts, self.label(row, where))
 
     def label(self, row: Mapping[str, Any], where: str) -> int | float:

@@ -11,6 +11,7 @@ from rosa_bench.core.task import IGNORED, Encoded
 from rosa_bench.data.batches import collate, epoch_order
 from rosa_bench.data.encode import encode_split
 from rosa_bench.data.source import load_split
+from rosa_bench.errors import UsageError
 from rosa_bench.system.files import cache_dir
 
 
@@ -113,6 +114,16 @@ def test_only_a_longer_text_is_counted_as_truncated(backbone):
     example = task.parse({"sentence1": "The pub is old.", "sentence2": "It is new.", "label": 1}, "here")
     length = len(task.encode(example, tokenizer, 100).input_ids)
     assert [task.encode(example, tokenizer, length - fewer).cut for fewer in (0, 1)] == [False, True]
+
+
+def test_a_pair_with_an_empty_text_is_still_a_pair(backbone):
+    """As in rows 310121 and 362225 of QQP's training split."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(backbone("roberta"))
+    task = composed("task=qqp").task
+    example = task.parse({"question1": "Is it old?", "question2": "", "label": 0}, "here")
+    assert task.encode(example, tokenizer, 64).input_ids == tokenizer(["Is it old?"], [""])["input_ids"][0]
+    with pytest.raises(UsageError, match="here: field 'question2' is empty"):
+        task.parse({"question1": " ", "question2": "", "label": 0}, "here")
 
 
 def test_a_damaged_cache_is_ignored(backbone, monkeypatch):
