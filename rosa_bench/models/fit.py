@@ -54,14 +54,19 @@ def is_masked_or_not_causal(config: Any) -> bool:
 
 
 def _check_vocabulary(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, source: str) -> None:
-    """Raise UsageError for tokens without an embedding. A model may have more embeddings than tokens."""
+    """Raise UsageError for tokens without an embedding, or a tokenizer that `transformers` made without a vocabulary.
+
+    A model may have more embeddings than tokens.
+    """
     try:
         embeddings: Any = model.get_input_embeddings()
         rows = int(embeddings.weight.shape[0])
-        beyond = [token for token, index in tokenizer.get_vocab().items() if index >= rows]
+        vocabulary = tokenizer.get_vocab()
     except NotImplementedError:  # a character model without a vocabulary
         return
-    if beyond:
+    if set(vocabulary.values()) <= set(tokenizer.all_special_ids):
+        raise UsageError(f"model {source}: its tokenizer has special tokens only; copy its tokenizer files there")
+    if beyond := [token for token, index in vocabulary.items() if index >= rows]:
         raise UsageError(
             f"model {source}: the model's {rows} embeddings lack {counted(len(beyond), 'token')} of the tokenizer "
             f"({sorted(beyond)[0]!r} ...); use the model's own tokenizer, or resize and save the model's embeddings"

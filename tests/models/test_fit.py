@@ -192,6 +192,16 @@ def test_tokens_without_an_embedding_are_refused(kind, tmp_path):
     loaded(zoo.saved(kind, tmp_path / "more", tokenizer=tokenizer, vocab_size=rows + 9))
 
 
+@pytest.mark.parametrize("kind", ["bert", "xlm-roberta"])
+def test_a_folder_without_a_vocabulary_is_refused(kind, tmp_path):
+    """`transformers` then reads every word as unknown."""
+    folder = zoo.saved(kind, tmp_path)
+    for path in folder.glob("*token*"):
+        path.unlink()
+    with pytest.raises(UsageError, match="its tokenizer has special tokens only; copy its tokenizer files"):
+        loaded(folder)
+
+
 @pytest.mark.parametrize("kind", ["roberta", "bert", "electra", "modernbert", "bart"])
 def test_an_encoder_without_its_special_tokens_is_refused(kind, tmp_path):
     with pytest.raises(UsageError, match=r"adds no start token \(<s>\) to a text"):
