@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rosa_bench.config import PACKAGE
 from rosa_bench.core.task import Encoded, Task
 from rosa_bench.system import progress
 from rosa_bench.system.console import warn
@@ -27,21 +28,22 @@ FORMAT = 4  # increased when `Encoded` or the encoding changes
 def encode_split(task: Task, tokenizer: PreTrainedTokenizerBase, split: Split, max_length: int) -> list[Encoded]:
     """Encode every example of a split, or read the result from the cache.
 
-    A damaged cache entry (with a warning) or one that cannot be written only costs the time to encode again.
+    A damaged cache entry (with a warning) or one that cannot be written only costs the time to encode again. Tasks of
+    the user's own and tokenizers in Python are not cached: the key does not cover their code, merges and options.
     """
-    key = _key(task, tokenizer, split, max_length)
-    path = cache_dir() / "tokens" / f"{key}.json"
-    cached = _read(path)
-    if cached is not None:
+    cacheable = tokenizer.is_fast and type(task).__module__.startswith(PACKAGE)
+    path = cache_dir() / "tokens" / f"{_key(task, tokenizer, split, max_length)}.json" if cacheable else None
+    if path is not None and (cached := _read(path)) is not None:
         return cached
     examples = progress.each(split.examples, f"tokenizing {task.name}", len(split.examples))
     encoded = [task.encode(example, tokenizer, max_length) for example in examples]
-    _write(path, encoded)
+    if path is not None:
+        _write(path, encoded)
     return encoded
 
 
 def _key(task: Task, tokenizer: PreTrainedTokenizerBase, split: Split, max_length: int) -> str:
-    vocabulary = json.loads(tokenizer.backend_tokenizer.to_str()) if tokenizer.is_fast else tokenizer.get_vocab()
+    vocabulary = json.loads(tokenizer.backend_tokenizer.to_str())
     for state in ("truncation", "padding"):  # settings of the last call, not of the tokenizer
         vocabulary.pop(state, None)
     special = {name: str(value) for name, value in tokenizer.special_tokens_map.items()}

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+
 import pytest
 import torch
 import transformers
 from support import TASKS, composed
 
-from rosa_bench.core.task import IGNORED, Encoded
+from rosa_bench.core.schema import configured
+from rosa_bench.core.task import IGNORED, Encoded, Example
 from rosa_bench.data.batches import collate, epoch_order
 from rosa_bench.data.encode import encode_split
-from rosa_bench.data.source import load_split
+from rosa_bench.data.source import Split, load_split
 from rosa_bench.errors import UsageError
 from rosa_bench.system.files import cache_dir
+from rosa_bench.tasks.glue import Glue
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -140,6 +145,32 @@ def test_a_damaged_cache_is_ignored(backbone, monkeypatch):
         entry.write_text(entry.read_text()[:-9] + "8" * 9)
     assert encode_split(run.task, tokenizer, split, 33) == first and calls
     assert encode_split(run.task, tokenizer, split, 12) != first
+
+
+def test_a_changed_task_of_the_users_own_is_encoded_again(backbone):
+    @configured
+    class Own(Glue):
+        pass
+
+    run = composed("task=cola")
+    task = Own(**dataclasses.asdict(run.task))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(backbone("roberta"))
+    before = load_split(task, run.data, "train", 5)
+    texts = [dataclasses.replace(example, texts=("a cat",)) for example in before.examples]
+    after = dataclasses.replace(before, examples=texts)  # the same rows by a changed `parse`
+    assert encode_split(task, tokenizer, before, 30) != encode_split(task, tokenizer, after, 30)
+
+
+def test_a_tokenizer_in_python_with_other_merges_encodes_again(tmp_path):
+    (tmp_path / "vocab.json").write_text(json.dumps({"<unk>": 0, "<pad>": 1, "ca@@": 2, "c@@": 3, "a@@": 4, "t": 5}))
+    ids = []
+    for merges in ("c a\n", "x y\n"):
+        (tmp_path / "merges.txt").write_text(f"#version: 0.2\n{merges}")
+        files = str(tmp_path / "vocab.json"), str(tmp_path / "merges.txt")
+        tokenizer = transformers.CTRLTokenizer(*files, pad_token="<pad>")
+        split = Split([Example("1", ("cat",), 1)], 1, "the same rows")
+        ids.append(encode_split(composed("task=cola").task, tokenizer, split, 30)[0].input_ids)
+    assert ids == [[2, 5], [3, 4, 5]]
 
 
 def test_a_read_only_cache_is_harmless(backbone, monkeypatch, tmp_path):
