@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from rosa_bench.config import is_own
+from rosa_bench.config import GROUPS, is_own
 from rosa_bench.errors import UsageError
 
 OWN = ("-cd", "--config-dir")
@@ -22,13 +22,13 @@ CALLING = ("ext://", "pkg://", "cfg://", "oc.create", "oc.decode")  # in strings
 
 
 def check(arguments: Sequence[str]) -> None:
-    """Check every yaml of the folders that a command line names.
+    """Check the yaml files of the folders that a command line names.
 
     Raises:
         UsageError: with the file and the key, if a file is damaged or names something to import or call.
     """
     for folder, own in _folders(arguments):
-        for path in sorted(folder.rglob("*.yaml")):
+        for path in _files(folder, own):
             for fault in _faults(_read(path), "", own):
                 raise UsageError(f"{path}: {fault} is refused because it could run any program; remove it")
 
@@ -45,6 +45,13 @@ def _folders(arguments: Sequence[str]) -> Iterator[tuple[Path, bool]]:
         folder = value if equals and flag in FLAGS else argument if previous in FLAGS else ""
         if folder and Path(folder).is_dir():
             yield Path(folder), (flag if equals else previous) in OWN
+
+
+def _files(folder: Path, own: bool) -> list[Path]:
+    """The yaml files of a folder; of the user's own, which may be a whole project, those of groups and at its top."""
+    groups = [folder / group for group in (*GROUPS, "hydra")]
+    files = (*folder.glob("*.yaml"), *(path for group in groups for path in group.rglob("*.yaml")))
+    return sorted(files if own else folder.rglob("*.yaml"))
 
 
 def _read(path: Path) -> Any:

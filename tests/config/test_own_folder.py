@@ -146,3 +146,15 @@ def test_a_yaml_without_a_class_is_named(folder, content):
     path.write_text(content)
     done = run(folder, "rosa_bench", "-cd", "my_configs", "task=cola")
     assert done.returncode == 2 and f"{path}: _target_ is missing" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_other_yaml_files_of_a_project_do_not_matter(folder):
+    """With `-cd .`, the environment in `.venv` holds Hydra's own files."""
+    other = folder / "my_configs" / ".venv" / "hydra_logging" / "default.yaml"
+    other.parent.mkdir(parents=True)
+    other.write_text("stream: ext://sys.stdout\n")
+    done = run(folder, "rosa_bench", "-cd", "my_configs", "method=halved", "--cfg", "job")
+    assert done.returncode == 0 and "own_method.Halved" in done.stdout, done.stderr
+    (folder / "my_configs" / "method" / "odd.yaml").write_text("_target_: own_method.Halved\ninit: ext://sys.stdout\n")
+    done = run(folder, "rosa_bench", "-cd", "my_configs", "method=halved", "--cfg", "job")
+    assert done.returncode == 2 and "could run any program" in done.stderr
