@@ -441,12 +441,9 @@ def _model_name(text: str) -> str:
 
 
 @functools.cache
-def _model_choices() -> dict[str, Model]:
-    chosen = {}
-    for name, path in choice_files("model").items():
-        node: Any = OmegaConf.to_container(OmegaConf.load(path))
-        chosen[name] = Model(**{key: value for key, value in node.items() if key != "_target_"})
-    return chosen
+def _model_choices() -> dict[str, dict[str, Any]]:
+    """The options of every model choice, unchecked: a folder of the user's own may be on another machine."""
+    return {name: choice_defaults("model", name, Model) for name in choices("model")}
 
 
 def _own_revision(model: Model) -> Model:
@@ -454,9 +451,9 @@ def _own_revision(model: Model) -> Model:
     if model.hub is None or model.path is not None:
         return model
     shipped = _model_choices()
-    if model.name in shipped and shipped[model.name].hub != model.hub:
+    if model.name in shipped and shipped[model.name]["hub"] != model.hub:
         model = dataclasses.replace(model, name=_model_name(model.hub.rpartition("/")[2]) or model.name)
-    if any(choice.revision == model.revision and choice.hub != model.hub for choice in shipped.values()):
+    if any(choice["revision"] == model.revision and choice["hub"] != model.hub for choice in shipped.values()):
         model = dataclasses.replace(model, revision=None)
     return model
 

@@ -158,3 +158,14 @@ def test_other_yaml_files_of_a_project_do_not_matter(folder):
     (folder / "my_configs" / "method" / "odd.yaml").write_text("_target_: own_method.Halved\ninit: ext://sys.stdout\n")
     done = run(folder, "rosa_bench", "-cd", "my_configs", "method=halved", "--cfg", "job")
     assert done.returncode == 2 and "could run any program" in done.stderr
+
+
+def test_a_model_of_the_users_whose_folder_is_missing_leaves_others_usable(folder):
+    path = folder / "my_configs" / "model" / "mine.yaml"
+    path.parent.mkdir()
+    path.write_text(f"_target_: rosa_bench.config.Model\npath: {folder / 'missing'}\n")
+    suite = "title: hub\ncells:\n  - run: {model: [roberta_base], task: cola}\n"
+    (folder / "my_configs" / "suite" / "hub.yaml").write_text(suite)
+    environment = {"ROSA_BENCH_CONFIG_DIR": "my_configs", "HF_HUB_OFFLINE": "1"}
+    done = run(folder, "rosa_bench.doctor", "suite=hub", **environment)
+    assert "model roberta_base: " in done.stdout, done.stderr
