@@ -222,13 +222,13 @@ def _snapshot(kind: Kind, name: str, commit: str, choose: Choose) -> tuple[Path,
     """The folder of a commit and the selected files in it, each verified.
 
     The hub is contacted only for files that the cache lacks. If it does not answer, a cache written by an older client,
-    which does not record whether it is complete, is used as is.
+    which does not record the files of the commit, is used as is.
     """
     hub = _client()
     try:
-        names = [file.path for file in hub.get_cached_repo_tree(name, repo_type=kind, revision=commit)]
-        return _verified(name, _cached(kind, name, commit, files := choose(names)), files)
-    except (hub.errors.CachedRepoTreeNotFoundError, hub.errors.LocalEntryNotFoundError):
+        if (names := _recorded(kind, name, commit)) is not None:
+            return _verified(name, _cached(kind, name, commit, files := choose(names)), files)
+    except hub.errors.LocalEntryNotFoundError:
         pass
     except hub.errors.HFValidationError as error:
         raise _explained(error, kind, name, commit) from error
@@ -241,6 +241,8 @@ def _snapshot(kind: Kind, name: str, commit: str, choose: Choose) -> tuple[Path,
         if not _transient(error):
             raise _explained(error, kind, name, commit) from error
         failure = error
+    if _recorded(kind, name, commit) is not None:
+        raise _explained(failure, kind, name, commit) from failure
     try:
         folder = _cached(kind, name, commit, [])
         names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
@@ -248,6 +250,15 @@ def _snapshot(kind: Kind, name: str, commit: str, choose: Choose) -> tuple[Path,
     except (HubError, hub.errors.LocalEntryNotFoundError):
         raise _explained(failure, kind, name, commit) from failure
     return _verified(name, folder, files)
+
+
+def _recorded(kind: Kind, name: str, commit: str) -> list[str] | None:
+    """All files of a commit as the cache records them; None for a cache without a record."""
+    hub = _client()
+    try:
+        return [file.path for file in hub.get_cached_repo_tree(name, repo_type=kind, revision=commit)]
+    except hub.errors.CachedRepoTreeNotFoundError:
+        return None
 
 
 def _client() -> Any:

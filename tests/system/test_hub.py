@@ -167,6 +167,14 @@ def test_an_interrupted_download_is_completed_or_named(hub_server, hub_offline):
     assert (hub.model("org/name", commit) / "model.safetensors").read_bytes() == LARGE
 
 
+def test_part_of_a_split_is_never_read_as_the_whole(hub_server, hub_offline):
+    commit = hub_server.add("datasets", "org/rows", {"train-0.parquet": b"1", "train-1.parquet": LARGE})
+    hub_server.fail("GET /cdn", status=503)
+    assert "503" in failure(lambda: hub.dataset("org/rows", commit, "train-*.parquet"))
+    hub_offline()
+    assert "is not complete in the cache" in failure(lambda: hub.dataset("org/rows", commit, "train-*.parquet"))
+
+
 def test_missing_names_are_reported(hub_server):
     commit, none = hub_server.add("models", "org/name", MODEL), "0" * 40
     assert f"{hub_server.address}/org/name has no revision {none}" in failure(lambda: hub.model("org/name", none))
