@@ -49,9 +49,10 @@ def _folders(arguments: Sequence[str]) -> Iterator[tuple[Path, bool]]:
 
 def _files(folder: Path, own: bool) -> list[Path]:
     """The yaml files of a folder; of the user's own, which may be a whole project, those of groups and at its top."""
+    if not own:
+        return sorted(folder.rglob("*.yaml"))
     groups = [folder / group for group in (*GROUPS, "hydra")]
-    files = (*folder.glob("*.yaml"), *(path for group in groups for path in group.rglob("*.yaml")))
-    return sorted(files if own else folder.rglob("*.yaml"))
+    return sorted([*folder.glob("*.yaml"), *(path for group in groups for path in group.rglob("*.yaml"))])
 
 
 def _read(path: Path) -> Any:
@@ -68,7 +69,9 @@ def _faults(node: Any, path: str, own: bool) -> Iterator[str]:
             where, module = f"{path}.{key}".lstrip("."), str(value).rpartition(".")[0]
             if key in ("()", "searchpath") or (key == "class" and not str(value).startswith("logging.")):
                 yield where
-            elif key == "_target_" and not str(value).startswith(ALLOWED) and not (own and is_own(module)):
+            elif key == "_target_" and not (
+                str(value).startswith(ALLOWED) or ((own or path in GROUPS) and is_own(module))
+            ):
                 yield f"{where}={str(value)[:80]}"
             yield from _faults(value, where, own)
     elif isinstance(node, list):

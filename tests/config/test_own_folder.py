@@ -169,3 +169,15 @@ def test_a_model_of_the_users_whose_folder_is_missing_leaves_others_usable(folde
     environment = {"ROSA_BENCH_CONFIG_DIR": "my_configs", "HF_HUB_OFFLINE": "1"}
     done = run(folder, "rosa_bench.doctor", "suite=hub", **environment)
     assert "model roberta_base: " in done.stdout, done.stderr
+
+
+def test_a_run_of_the_users_own_method_can_be_repeated(folder):
+    """From its folder, together with the folder of the method; Hydra's section may not name its modules."""
+    target = "method: {_target_: own_method.Halved}\n"
+    (folder / "run").mkdir()
+    flags = ["-cd", "my_configs", "-cp", "run", "-cn", "config", "--cfg", "job"]
+    for content, code in ((target, 0), (f"{target}hydra: {{launcher: {{_target_: own_method.Halved}}}}\n", 2)):
+        (folder / "run" / "config.yaml").write_text(content)
+        done = run(folder, "rosa_bench", *flags)
+        assert done.returncode == code, done.stderr
+        assert ("could run any program" in done.stderr) is (code == 2)
