@@ -35,7 +35,7 @@ def restored(run: Run, folder: Path, weights: Path) -> tuple[PreTrainedModel, Pr
         UsageError: if tensors are missing, damaged, or of another backbone or method.
     """
     model, tokenizer = load(run.model, run.task, seeds(run.seed).init)
-    moved = dataclasses.replace(run, output_dir=str(folder.parent))  # where `start` looks up ids of runs
+    moved = dataclasses.replace(run, output_dir=str(folder.absolute().parent))  # where `start` looks up ids of runs
     around = predict.attaching(model, run.method)
     backbone_hash, _ = attach_method(moved, model, seeds(run.seed).method, around)
     if weights.name == "adapter":

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from support import EACH, MINIS, composed, interrupt, on, prepared, skip_refused, small, steps, without_cost
 
+from rosa_bench.config import resolve, saved_config
 from rosa_bench.data.batches import collate
 from rosa_bench.doctor import main as doctor
 from rosa_bench.errors import UsageError
 from rosa_bench.evaluation import predict
+from rosa_bench.evaluation.restore import trained_model
 from rosa_bench.methods import merge
 from rosa_bench.models.hashing import backbone_hash
 from rosa_bench.models.load import load
@@ -71,7 +74,7 @@ def test_a_head_of_another_shape_is_initialised_from_the_seed(method, tmp_path):
     assert record.status == "done" and record.key != source.key
 
 
-def test_a_merged_model_whose_head_differs(tmp_path):
+def test_a_merged_model_whose_head_differs(tmp_path, monkeypatch):
     source = run_experiment(small(tmp_path, "method=lora", "task=mnli", "save=merged", "train.max_steps=3"))
     merged = tmp_path / source.run_id / "merged"
     for method in ("lora", "rosa", "full"):
@@ -82,6 +85,8 @@ def test_a_merged_model_whose_head_differs(tmp_path):
     chained = (f"output_dir={tmp_path}", "method=rosa", "task=rte", f"start={record.run_id}")
     with pytest.raises(UsageError, match=r"another backbone.*save=merged"):
         begun(*chained)
+    monkeypatch.chdir(tmp_path / record.run_id)  # the start is looked up next to the run
+    trained_model(resolve(saved_config(Path())), Path())
 
 
 def test_a_run_with_a_start_resumes_bitwise(tmp_path):
