@@ -80,6 +80,7 @@ TRANSIENT = [
     ("GET /api/models/[^/]+/[^/]+/revision", {"status": 429}),
     ("GET /api/models/[^/]+/[^/]+/revision", {"delay_s": 1.5}),
     ("GET /cdn", {"status": 503}),
+    ("GET /cdn", {"status": 520}),
     ("GET /cdn", {"shorten": 1000}),
     ("GET /cdn", {"keep": 1000}),
     ("HEAD .*safetensors", {"status": 500}),
