@@ -363,7 +363,7 @@ def test_many_records_are_rendered_in_time(tmp_path, capsys):
     start = time.perf_counter()
     assert tables.main(["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == EXIT_DONE
     assert time.perf_counter() - start < 30
-    assert "100000 records" in capsys.readouterr().out
+    assert "100,000 records" in capsys.readouterr().out
 
 
 def test_only_the_table_of_one_suite(tmp_path, capsys):
