@@ -58,7 +58,7 @@ def find_start(run: Run) -> Start | None:
     """
     if run.start is None:
         return None
-    folder = _folder(run.start, Path(run.output_dir).expanduser())
+    folder = _folder(run.start, Path(run.output_dir))
     if (folder / "record.json").is_file():
         return _of_run(run.start, folder)
     if (folder / "adapter.json").is_file():
@@ -78,7 +78,7 @@ def kept_weights(folder: Path) -> bool:
 
 
 def _folder(name: str, output_dir: Path) -> Path:
-    path = Path(name).expanduser()
+    path = Path(name)
     if path.is_dir():
         return path
     if len(path.parts) == 1 and (output_dir / name).is_dir():
