@@ -7,7 +7,7 @@ import functools
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, TypeVar, cast
 
 from pydantic import AfterValidator, ConfigDict, Field, ValidationError
@@ -16,6 +16,7 @@ from typing_extensions import dataclass_transform
 
 from rosa_bench.core.aliases import meant
 from rosa_bench.core.spelling import suggestion
+from rosa_bench.system.files import typed_path
 from rosa_bench.system.strict_json import short
 
 T = TypeVar("T")
@@ -60,10 +61,7 @@ def _inside(value: str) -> str:
 
 
 def _home(value: str) -> str:
-    try:
-        return str(Path(value).expanduser()) if value.startswith("~") else value
-    except RuntimeError as error:
-        raise ValueError(f"starts with the home folder of an unknown user ({error})") from error
+    return str(typed_path(value)) if value.startswith("~") else value
 
 
 Location = Annotated[str, AfterValidator(_home)]  # a file or folder; `~` is the home folder

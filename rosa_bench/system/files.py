@@ -34,7 +34,7 @@ def typed_path(text: str) -> Path:
     try:
         return Path(text).expanduser()
     except RuntimeError as error:
-        raise ValueError(f"{text}: {error}") from error
+        raise ValueError(f"starts with the home folder of an unknown user ({error})") from error
 
 
 def cache_dir() -> Path:
