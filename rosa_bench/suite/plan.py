@@ -293,19 +293,20 @@ def plan(suite: Suite, more: Sequence[str] = (), published_code: bool = False) -
     """
     cells: dict[str, Cell] = {}
     compose = composer()
+    typed = {override.lstrip("+").partition("=")[0] for override in more}
     for block in suite.cells:
         if published_code and block.as_published_code is None:
             continue
         for settings in settled(block, published_code):
             combined = {"seed": suite.seeds, **suite.common, **settings}
             start = combined.pop("start") if isinstance(combined.get("start"), Mapping) else None
-            if any(override.startswith("start=") for override in more):
+            if "start" in typed:
                 start = None
             for overrides in expand(combined):
                 defined = compose(overrides)  # names the cell, whatever the command line overrides
                 run = compose([*overrides, *more]) if more else defined
                 run = tagged(run, suite, f"suite:{suite.name}", f"cell:{cell_name(defined.to_dict())}")
-                rates = () if any(text.lstrip("+").startswith("train.lr=") for text in more) else tuple(block.search)
+                rates = () if "train.lr" in typed else tuple(block.search)
                 cell = Cell((*overrides, *more), run, block, published_code, start=start, rates=rates)
                 first = cells.setdefault(cell.id, cell)
                 if block not in (first.block, *first.also):

@@ -57,8 +57,9 @@ def test_a_start_that_matches_no_cell_or_several_or_itself_is_one_line():
     other = {"task": "rte", "method": "lora", "start": {"task": "mnli", "method": "full"}}
     cells = plan.plan(small_suite({"task": "mnli", "method": ["full", "lora"]}, other))
     assert next(cell for cell in cells if cell.source).source.run.method.name == "full"
-    cells = plan.plan(small_suite({"task": "mnli"}, {"task": "rte", "start": {"task": "mnli"}}), ["start=elsewhere"])
-    assert not any(cell.source for cell in cells) and all(cell.run.start == "elsewhere" for cell in cells)
+    for typed in ("start=elsewhere", "++start=elsewhere"):
+        cells = plan.plan(small_suite({"task": "mnli"}, {"task": "rte", "start": {"task": "mnli"}}), [typed])
+        assert not any(cell.source for cell in cells) and all(cell.run.start == "elsewhere" for cell in cells)
 
 
 def test_cells_that_start_from_different_folders_are_different_cells():
