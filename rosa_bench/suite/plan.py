@@ -80,6 +80,22 @@ class Tuning:
     at: Overrides = Field(default_factory=dict)  # one search for all values of these keys, run at this value
 
 
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+
+
+@configured
+class Pscp:
+    """Constants of PEFT-Bench's PSCP (arXiv 2511.21285, equation 3): score × Π (1 + cost / constant)^-beta."""
+
+    parameters: Positive = 5e8  # trainable parameters; the paper's value, as those below except latency's
+    latency: Positive = 1.0  # additional time of inference, as a multiple of the backbone's; the paper: 10 TFLOPs
+    memory: Positive = 94e9  # bytes of a training step
+    beta_parameters: NotNegative = 1.0  # exponent of the parameters' penalty
+    beta_latency: NotNegative = 1.0  # exponent of the latency's penalty
+    beta_memory: NotNegative = 1.0  # exponent of the memory's penalty
+
+
 @configured
 class Suite:
     """Contents of a file in configs/suite: the runs behind one table, their aggregation, and the paper's numbers."""
@@ -101,6 +117,7 @@ class Suite:
     claims: list[Claim] | Name = Field(default_factory=list)  # what the runs decide; or the suite whose list it shares
     notes: list[str] = Field(default_factory=list)  # notes for readers of the table
     tuning: Tuning = Field(default_factory=Tuning)  # of the learning rates that blocks search
+    pscp: Pscp | None = None  # constants of PEFT-Bench's score; null: the table does not show it
 
 
 @dataclass(frozen=True)

@@ -36,10 +36,9 @@ def score_text(score: Score | None, grid: Grid, decimals: int, usual: int | None
     """Mean or median ± standard deviation and, unless it is the usual one, the number of seeds."""
     if score is None:
         return DASH
-    centre = score.mean if grid.aggregate == "mean" else score.median
     spread = "" if score.sd is None else f" ± {rounded(score.sd, decimals)}"
     n = "" if score.n == usual else f" (n={score.n})"
-    return f"{rounded(centre, decimals)}{spread}{n}".replace("-", "−")
+    return f"{rounded(grid.centre(score), decimals)}{spread}{n}".replace("-", "−")
 
 
 def ours(place: Place | None, grid: Grid, decimals: int, usual: int | None = None) -> str:

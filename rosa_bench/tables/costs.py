@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rosa_bench.records.record import THEN, Record
+from rosa_bench.suite.plan import Pscp
 from rosa_bench.system.strict_json import is_number
-from rosa_bench.tables.grid import DASH, Column, Grid, Row
+from rosa_bench.tables.grid import DASH, Column, Grid, Place, Row
 
 PARTS = ("weights", "gradients", "optimizer", "activations")  # required parts of memory
 WALL = ("train_s", "method_s", "eval_s")
@@ -18,6 +19,11 @@ WALL = ("train_s", "method_s", "eval_s")
 def number(value: object) -> float | None:
     """A recorded number; None if absent or not a number."""
     return float(value) if is_number(value) else None
+
+
+def trainable(record: Record) -> float | None:
+    """Number of trainable parameters; None if not recorded."""
+    return number(record.params.get("trainable"))
 
 
 def share(record: Record) -> float | None:
@@ -113,6 +119,7 @@ MEASURES = (
         decimals=2,
     ),
 )
+PSCP = Measure("PSCP", "", lambda record: None, (("", 1.0),), decimals=2)  # from scores and costs of a row
 
 
 def per_task(row: Row, columns: Iterable[Column], measure: Measure) -> list[float]:
@@ -137,11 +144,11 @@ class CostColumn:
 
     @property
     def head(self) -> str:
-        return f"{self.measure.name}, {self.unit}"
+        return f"{self.measure.name}, {self.unit}" if self.unit else self.measure.name
 
     def text(self, row: Row) -> str:
         """The cost of a row in a sentence."""
-        return f"{self.measure.name} {self.cell(row)} {self.unit}"
+        return f"{self.measure.name} {self.cell(row)} {self.unit}".rstrip()
 
     def cell(self, row: Row) -> str:
         """The cost of a row, or its range where tasks differ, and the paper's number."""
@@ -169,7 +176,48 @@ def cost_columns(grid: Grid, columns: Sequence[Column]) -> list[CostColumn]:
         if printed or any(values.values()):
             scaled = {label: [value / size for value in costs] for label, costs in values.items()}
             made.append(CostColumn(measure, unit, scaled, printed))
+    penalized = {row.label: _penalized(row, grid, columns) for row in grid.rows}
+    if any(penalized.values()):
+        made.append(CostColumn(PSCP, "", penalized, {}))
     return made
+
+
+def pscp(score: float, parameters: float, latency: float, memory: float, constants: Pscp) -> float:
+    """A score times a penalty (1 + cost / constant) ^ -beta for each cost (PEFT-Bench, arXiv 2511.21285, equation 3).
+
+    Args:
+        score: higher is better, at least 0.
+        parameters: trainable parameters.
+        latency: additional cost of inference. The paper counts TFLOPs, the tables use time as a multiple of the
+            backbone's.
+        memory: of training, in the unit of `constants.memory`.
+        constants: the constant and the exponent of each cost.
+    """
+    penalties = (
+        (1 + parameters / constants.parameters) ** -constants.beta_parameters,
+        (1 + latency / constants.latency) ** -constants.beta_latency,
+        (1 + memory / constants.memory) ** -constants.beta_memory,
+    )
+    return score * math.prod(penalties)
+
+
+def _penalized(row: Row, grid: Grid, columns: Iterable[Column]) -> list[float]:
+    """The PSCP of a row, the mean over tasks of that of each task's first metric; empty if one has none."""
+    first = {column.task: column for column in reversed([*columns])}
+    scores = [_penalized_score(row.places.get(column, Place()), column, grid) for column in first.values()]
+    known = [score for score in scores if score is not None]
+    return [statistics.fmean(known)] if known and len(known) == len(scores) else []
+
+
+def _penalized_score(place: Place, column: Column, grid: Grid) -> float | None:
+    """The PSCP of a cell; None without constants, a score or a cost, and for a score that penalties would improve."""
+    score = place.scores.get(grid.epoch)
+    if grid.pscp is None or score is None or not column.higher_is_better or grid.centre(score) < 0:
+        return None
+    trained, relative, size = (mean(place.records, read) for read in (trainable, latency, memory))
+    if trained is None or relative is None or size is None:
+        return None
+    return pscp(grid.centre(score), trained, max(relative - 1, 0.0), size, grid.pscp)
 
 
 def _printed(grid: Grid) -> dict[str, str]:
@@ -194,4 +242,20 @@ def cost_notes(grid: Grid) -> list[str]:
         kinds = {False: "CPU seconds of a run", True: "wall-clock seconds of a run"}
         clock = " (with a GPU) or ".join(kinds[gpu] for gpu in sorted(clocks, reverse=True))
         notes.append(f"time: {clock}, training and evaluation, on {' and '.join(sorted(set(map(device, timed))))}")
-    return [f"{'; '.join(notes)}. Ranges are over tasks."] if notes else []
+    lines = [f"{'; '.join(notes)}. Ranges are over tasks."] if notes else []
+    return [*lines, *_pscp_note(grid)]
+
+
+def _pscp_note(grid: Grid) -> list[str]:
+    """What the PSCP of a table means; nothing if no row has one."""
+    if (constants := grid.pscp) is None or not any(_penalized(row, grid, grid.columns) for row in grid.rows):
+        return []
+    penalties = (
+        f"(1 + trainable parameters / {constants.parameters / 1e6:g}M)^−{constants.beta_parameters:g}",
+        f"(1 + additional latency / {constants.latency:g})^−{constants.beta_latency:g}",
+        f"(1 + memory / {constants.memory / 1e9:g} GB)^−{constants.beta_memory:g}",
+    )
+    return [
+        f"PSCP: the score of PEFT-Bench (arXiv 2511.21285, equation 3), the mean over tasks of score × "
+        f"{' × '.join(penalties)}; its inference cost is time here, not FLOPs."
+    ]

@@ -9,6 +9,7 @@ from typing import Literal
 
 from rosa_bench.core.method import Group
 from rosa_bench.records.record import Record
+from rosa_bench.suite.plan import Pscp
 
 Epoch = Literal["last", "best"]
 Mark = Literal["matched", "off", "not comparable"]
@@ -149,6 +150,11 @@ class Grid:
     baseline: str | None = None
     seeds: int | None = None  # number that the suite specifies
     notes: Sequence[str] = ()
+    pscp: Pscp | None = None  # constants of the column PSCP; None: no such column
+
+    def centre(self, score: Score) -> float:
+        """The mean or median of a score, whichever the table shows."""
+        return score.mean if self.aggregate == "mean" else score.median
 
     def head(self, column: Column) -> str:
         """The heading of a column, with its split if other columns have the same task and metric."""

@@ -61,8 +61,7 @@ def verdict(own: Place, printed: Printed, grid: Grid, reasons: Sequence[str], se
     own_score = own.scores.get(grid.epoch)
     if own_score is None:
         return None
-    centre = own_score.mean if grid.aggregate == "mean" else own_score.median
-    difference = centre - printed.value
+    difference = grid.centre(own_score) - printed.value
     if reasons:
         return Verdict(difference, "not comparable", tuple(reasons))
     if own_score.low is None or own_score.high is None:

@@ -92,7 +92,18 @@ class SuiteTable:
         suite = self.suite
         notes = self._notes()
         seeds = len(suite.seeds)
-        bare = Grid(self.name, suite.title, self.columns, (), self.epoch, suite.aggregate, suite.baseline, seeds, notes)
+        bare = Grid(
+            self.name,
+            suite.title,
+            self.columns,
+            rows=(),
+            epoch=self.epoch,
+            aggregate=suite.aggregate,
+            baseline=suite.baseline,
+            seeds=seeds,
+            notes=notes,
+            pscp=suite.pscp,
+        )
         rows: dict[str, Row] = {}
         for cell in self.printed:
             rows.setdefault(self._label(cell), Row(self._label(cell), (), cell.trainable_params or ""))

@@ -14,7 +14,7 @@ from support import METHODS
 from rosa_bench.config.compose import compose
 from rosa_bench.records.run_key import method_class
 from rosa_bench.suite import plan
-from rosa_bench.tables.costs import cost_columns, latency
+from rosa_bench.tables.costs import cost_columns, latency, pscp
 from rosa_bench.tables.formats import long_csv, markdown
 from rosa_bench.tables.grid import Column, Place, Row
 from rosa_bench.tables.latex import latex
@@ -144,6 +144,44 @@ def test_a_cost_without_values_has_no_column():
 @pytest.mark.parametrize("inference", [None, [], {}, {"batch_1": 3}, {"batch_1": {"ratio": "fast"}}])
 def test_an_unmeasured_latency_is_absent(inference):
     assert latency(record(cost={"inference": inference})) is None
+
+
+@pytest.mark.parametrize(
+    ("score", "parameters", "inference", "memory", "printed"),
+    [
+        (74.7, 196_608, 8.69, 28.41, 55.62),  # IA3
+        (50.0, 409_600, 10.05, 42.47, 29.49),  # prompt tuning
+        (45.9, 34_177_536, 8.39, 27.61, 33.18),  # prefix tuning
+        (51.7, 53_130_752, 10.06, 34.53, 29.26),  # P-tuning
+        (80.1, 14_680_064, 8.38, 27.75, 60.08),  # LoRA
+        (77.8, 266_240, 8.38, 27.43, 60.19),  # LN tuning
+    ],
+)
+def test_pscp_is_that_of_peft_bench(score, parameters, inference, memory, printed):
+    """Table 3 of arXiv 2511.21285, with the costs in the authors' repository: TFLOPs (8.38 of the backbone) and GB."""
+    constants = plan.Pscp(latency=10, memory=94)
+    assert round(pscp(score, parameters, inference - 8.38, memory, constants), 2) == printed
+
+
+def test_the_column_pscp_penalizes_scores_by_the_constants_of_the_suite():
+    columns = MANY[1:3]
+    constants = plan.Pscp(parameters=1000, latency=0.02, memory=1e7, beta_latency=2)
+    cells = [place(50.0, 54.0, records=(costly(1), costly(2))), place(26.0, records=(costly(),))]
+    free = place(30.0, records=(costly(cost={"cpu_s": 1.0}),))
+    made = grid(("a", *cells), ("b", cells[0], free), ("c", place(50.0), cells[1]), columns=columns, pscp=constants)
+    table = tables(markdown(made))[0]
+    assert table[0].index("PSCP") == 5
+    values = [row[5] for row in table[2:]]
+    assert values == [f"{(52 + 26) / 2 / 2 / 3**2 / 2:.2f}", "–", "–"]  # a latency of 1.04: 0.02 * 2 of extra time
+    assert "(1 + additional latency / 0.02)^−2" in markdown(made) and "PSCP" in latex(made)
+    assert "PSCP" not in markdown(grid(("a", *cells), columns=columns))
+
+
+@pytest.mark.parametrize("score", [-5.0, None])
+def test_a_score_that_penalties_would_improve_has_no_pscp(score):
+    column = Column("cola", "matthews", "validation", higher_is_better=score is not None)
+    made = grid(("a", place(score or 50.0, records=(costly(),))), columns=[column], pscp=plan.Pscp())
+    assert "PSCP" not in markdown(made)
 
 
 def test_sizes_have_a_fitting_unit():

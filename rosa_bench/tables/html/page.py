@@ -252,7 +252,7 @@ class Table:
         place = row.places.get(column)
         if place is None:
             return f'<td class="dash">{DASH}</td>'
-        values = "".join(f' data-{epoch}="{self._centre(score)!r}"' for epoch, score in place.scores.items())
+        values = "".join(f' data-{epoch}="{self.grid.centre(score)!r}"' for epoch, score in place.scores.items())
         shades = " ".join(filter(None, (self._shade(row, column, epoch) for epoch in EPOCHS)))
         shown = "".join(f'<span class="at-{epoch}">{self._score(place, column, epoch)}</span>' for epoch in EPOCHS)
         if place.records or place.ended or place.scores or (place.printed is not None and place.printed.note):
@@ -269,7 +269,7 @@ class Table:
         if self.base is None or row is self.base:
             return None
         own, other = (r.places[column].scores.get(epoch) if column in r.places else None for r in (row, self.base))
-        return None if own is None or other is None else self._centre(own) - self._centre(other)
+        return None if own is None or other is None else self.grid.centre(own) - self.grid.centre(other)
 
     def _largest(self, column: Column, epoch: Epoch) -> float:
         """The largest absolute difference from the baseline in a column."""
@@ -289,14 +289,11 @@ class Table:
         direction = "better" if (difference > 0) == column.higher_is_better else "worse"
         return f"{epoch}-{direction}-{strength}"
 
-    def _centre(self, score: Score) -> float:
-        return score.median if self.grid.aggregate == "median" else score.mean
-
     def _score(self, place: Place, column: Column, epoch: Epoch) -> str:
         score = place.scores.get(epoch)
         if score is None:
             return f'<span class="dash">{DASH}</span>'
-        value = number(self._centre(score), self.styles[column])
+        value = number(self.grid.centre(score), self.styles[column])
         against = place.against if epoch == self.grid.epoch else None
         if against is not None and against.holds:
             value = f"<strong>{value}</strong>" if against.better else f"{value} †"
@@ -325,7 +322,7 @@ class Table:
         for epoch, score in ((epoch, place.scores.get(epoch)) for epoch in EPOCHS):
             if score is not None:
                 spread = "" if score.sd is None else f" ± {number(score.sd, style)}"
-                parts = [f"{self.grid.aggregate} {number(self._centre(score), style)}{spread}", f"n = {score.n}"]
+                parts = [f"{self.grid.aggregate} {number(self.grid.centre(score), style)}{spread}", f"n = {score.n}"]
                 lines.append(
                     f"{epoch.capitalize()} epoch: {', '.join(filter(None, [*parts, interval(score, style)]))}."
                 )
