@@ -49,7 +49,7 @@ def _first_step(out: Path, threads: int) -> float:
     """Seconds until the default run prints its first loss; then it is stopped."""
     with tempfile.TemporaryDirectory(prefix="rosa_bench-") as cache:
         began = time.perf_counter()
-        overrides = ["train.log_steps=1", "force=true", f"output_dir={out}"]
+        overrides = ["train.log_steps=1", "resume=never", f"output_dir={out}"]
         process = subprocess.Popen(
             [*COMMAND, *overrides], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
             env=_environment(Path(cache), threads),
