@@ -73,6 +73,7 @@ def _all_scores(record: Record) -> list[str]:
     lines = [
         f"{split}: " + "  ".join(f"{name} {value:.4g}" for name, value in metrics.items())
         for split, metrics in scores.items()
+        if metrics
     ]
     return ["", *lines, *(f"{name} is absent: {reason}" for name, reason in absent.items())]
 

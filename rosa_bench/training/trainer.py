@@ -526,10 +526,9 @@ class Loop(TrainerCallback):
         state.log_history.append(cast(Any, {"evaluation": scores, "epoch": epoch, "step": state.global_step}))
         self.recorder.event(step=state.global_step, epoch=epoch, scores=scores)
         loss = next((entry["loss"] for entry in reversed(state.log_history) if "loss" in entry), math.nan)
-        shown = "  ".join(f"{name} {value:.2f}" for name, value in scores[self.run.task.select_split].items())
-        self.recorder.show(
-            f"epoch {epoch:g}/{state.num_train_epochs:g}  loss {loss:.4f}  {shown} ({self.run.task.select_split})"
-        )
+        split = self.run.task.select_split
+        shown = "  ".join(f"{name} {value:.2f}" for name, value in scores[split].items()) or "no score"
+        self.recorder.show(f"epoch {epoch:g}/{state.num_train_epochs:g}  loss {loss:.4f}  {shown} ({split})")
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
         """Complete the checkpoint; keep it, the previous one and, for generation, the best epoch's. Delete others."""

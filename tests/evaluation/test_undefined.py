@@ -49,9 +49,12 @@ def test_an_epoch_without_the_primary_metric_is_not_the_best(tmp_path, constant)
     assert "cola matthews is absent in 1 run: undefined: every prediction is 1 (validation)." in markdown(grid)
 
 
-def test_a_run_without_the_primary_metric(tmp_path, constant):
+def test_a_run_without_the_primary_metric(tmp_path, constant, capsys):
     constant(*range(9))
     result = run_experiment(small(tmp_path, *EPOCHS))
+    progress = [line for line in capsys.readouterr().out.splitlines() if "epoch " in line]
+    assert len(progress) == 3 and all(line.endswith("  no score (validation)") for line in progress)
+    assert not [line for line in result_table([result], [tmp_path]).splitlines() if line.startswith("validation:")]
     assert result.status == "done" and not {"best", "last", "best_epoch"} & set(result.primary)
     assert score_text(result) == "–"
     assert " – |" in markdown(built(tmp_path)[0])
