@@ -57,8 +57,9 @@ class Comparison:
 class Claim:
     """A statement of a paper and what decides it.
 
-    The claim holds if every comparison of `tests` lies in its region. It stays undecided unless every one of `given`
-    does, such as that the tasks tell good methods from bad ones at all.
+    The claim holds if every comparison of `tests` lies in its region. `given` states conditions, such as that the tasks
+    tell good methods from bad ones at all: a task that does not meet them is left out, and the claim stays undecided
+    unless the other tasks do.
     """
 
     id: Name  # a name for references to the claim
@@ -66,7 +67,7 @@ class Claim:
     paper: Name  # as in results/papers/reported.csv
     place: Name  # in the paper
     tests: list[Comparison] = Field(min_length=1)  # all must lie in their regions for the claim to hold
-    given: list[Comparison] = Field(default_factory=list)  # the claim is undecided unless all of these hold
+    given: list[Comparison] = Field(default_factory=list)  # conditions; tasks that do not meet them are left out
     printed: Name  # the paper's numbers; {name} is filled from `numbers`
     numbers: dict[str, str | dict[str, str]] = Field(default_factory=dict)  # where: results/papers
     limits: str | None = None  # what the verdict does not say

@@ -37,11 +37,11 @@ def claim(identity: str, *tests: Comparison, given: tuple[Comparison, ...] = ())
 
 @dataclass(frozen=True)
 class World:
-    """A suite, its claims, and the true effect in points of each method, or of each method and rank."""
+    """A suite, its claims, and the true effect in points of each method, or of each method and rank or task."""
 
     suite: plan.Suite
     claims: list[Claim]
-    effects: Mapping[str | tuple[str, int], float]
+    effects: Mapping[str | tuple[str, int | str], float]
     examples: int = 1000
 
     @cached_property
@@ -57,7 +57,8 @@ class World:
     def effect(self, model: Model) -> float:
         """The true effect on a model's score, as a share."""
         method = model.config["choices"]["method"]
-        return self.effects.get((method, model.rank), self.effects.get(method, 0.0)) / 100
+        keys = ((method, model.rank), (method, model.task), method)
+        return next((self.effects[key] for key in keys if key in self.effects), 0.0) / 100
 
     def collection(self, seed: int) -> Collection:
         """A simulation of every run of the suite."""

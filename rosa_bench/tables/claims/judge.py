@@ -3,14 +3,14 @@
 A comparison is decided by one effect, the mean over tasks (and over ranks, unless each is a test of its own). Its
 variance counts other seeds and other examples. A claim holds if all its comparisons lie in their regions, and does not
 hold if one lies outside. Both p values are corrected by Holm over all claims of the suite. A missing run leaves a claim
-undecided, but a task without any run is left out.
+undecided, but a task without any run is left out, and so is one that does not meet the claim's own conditions.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -35,6 +35,7 @@ from rosa_bench.tables.resampled import RESAMPLES, resampled_scores
 Word = Literal["holds", "does not hold", "undecided"]
 Run = tuple[str, bool, int]  # name of a cell, whether its rows are embedded, seed
 Key = int | None  # the rank by which models are compared
+UNMET = 0.2  # a task with a larger p value for a condition is left out; with 0.05, three seeds would lose good tasks
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,13 @@ class Result:
     planned: tuple[Run, ...] = ()
     records: tuple[Record, ...] = ()  # of the planned runs, those that are finished
     absent: str = ""
+    is_flat: bool = False  # whether a task has no effect because every seed has the same value
+
+    @property
+    def is_unmet(self) -> bool:
+        """Whether the runs are there but do not even suggest that the effect lies in the region."""
+        is_complete = self.planned and len(self.records) == len(self.planned)
+        return bool(is_complete and (self.is_flat or self.effect is not None) and self.p_inside >= UNMET)
 
     @property
     def is_ratio(self) -> bool:
@@ -140,6 +148,7 @@ class Verdict:
     given: tuple[Result, ...]
     p_holds: float  # Holm-corrected over the claims of the suite
     p_fails: float
+    left_out: tuple[str, ...] = ()  # tasks that do not meet the claim's conditions
 
     @property
     def deciding(self) -> Result:
@@ -178,6 +187,10 @@ class _UndecidedError(Exception):
     """A comparison cannot be decided; the message says why."""
 
 
+class _FlatError(_UndecidedError):
+    """Every seed has the same value."""
+
+
 @dataclass(frozen=True)
 class Judge:
     """Compares the runs of a suite."""
@@ -206,9 +219,9 @@ class Judge:
                     found[run] = max(record, found.get(run, record), key=lambda record: str(record.finished))
         return found
 
-    def results(self, comparison: Comparison) -> list[Result]:
-        """The comparison at each rank that is a test of its own, or as a whole."""
-        sides = self._sides(comparison)
+    def results(self, comparison: Comparison, left_out: Container[str] = ()) -> list[Result]:
+        """The comparison at each rank that is a test of its own, or as a whole, without some tasks."""
+        sides = self._sides(comparison, left_out)
         ranks: list[Key] = [None]
         if comparison.each:
             ranks = [*sorted({model.rank for model in sides[0] if model.rank is not None})]
@@ -223,16 +236,34 @@ class Judge:
                 tasks = {task: effect([part]) for task, part in parts.items()}
                 result = replace(result, effect=effect([*parts.values()]), tasks=tasks)
             except _UndecidedError as error:
-                result = replace(result, absent=str(error))
+                result = replace(result, absent=str(error), is_flat=isinstance(error, _FlatError))
             results.append(result)
         return results or [Result(comparison, absent=_unplanned(comparison))]
 
-    def _sides(self, comparison: Comparison) -> tuple[list[Model], list[Model]]:
+    def left_out(self, claim: Claim) -> list[str]:
+        """The tasks that do not meet a condition of a claim by themselves; none if nothing would be left to compare.
+
+        A task with missing runs is not left out, nor is one without runs of the conditions.
+        """
+        tasks = self._tasks(claim.given)
+        unmet = [
+            task
+            for task in tasks
+            if any(result.is_unmet for c in claim.given for result in self.results(c, tasks - {task}))
+        ]
+        is_enough = tasks > {*unmet} and all(self._tasks([test]) - {*unmet} for test in claim.tests)
+        return sorted(unmet) if is_enough else []
+
+    def _tasks(self, comparisons: Sequence[Comparison]) -> set[str]:
+        return {model.task for comparison in comparisons for side in self._sides(comparison) for model in side}
+
+    def _sides(self, comparison: Comparison, left_out: Container[str] = ()) -> tuple[list[Model], list[Model]]:
         """Models of both sides, without tasks and ranks that only one side has."""
-        ours = [model for model in self.models if model.fits(comparison.ours)]
+        models = [model for model in self.models if model.task not in left_out]
+        ours = [model for model in models if model.fits(comparison.ours)]
         if comparison.theirs is None:
             return ours, []
-        theirs = [model for model in self.models if model.fits(comparison.theirs)]
+        theirs = [model for model in models if model.fits(comparison.theirs)]
 
         def place(model: Model) -> tuple[str, Key]:
             return model.task, model.rank if comparison.by else None
@@ -261,7 +292,7 @@ class Judge:
             except UnmeasuredError as error:
                 raise _UndecidedError(f"{task}: {error}") from error
             if not measure.exact and float(np.ptp(part.by_seed)) <= NO_SPREAD * max(map(abs, part.by_seed)):
-                raise _UndecidedError(f"{task}: every seed has the same {measure.name}")
+                raise _FlatError(f"{task}: every seed has the same {measure.name}")
             parts[task] = part
         return parts
 
@@ -376,13 +407,17 @@ def judge_suite(collection: Collection, suite: plan.Suite, overrides: Sequence[s
 def judged(judge: Judge, claims: Sequence[Claim]) -> list[Verdict]:
     """The verdict on every claim, corrected over all of them."""
     decided = []
-    results = [[r for comparison in claim.tests for r in judge.results(comparison)] for claim in claims]
-    given = [[r for comparison in claim.given for r in judge.results(comparison)] for claim in claims]
+    without = [judge.left_out(claim) for claim in claims]
+    pairs = [*zip(claims, without, strict=True)]
+    results = [[r for c in claim.tests for r in judge.results(c, left_out)] for claim, left_out in pairs]
+    given = [[r for c in claim.given for r in judge.results(c, left_out)] for claim, left_out in pairs]
     alone = [(max(r.p_inside for r in tests), min(_holm([r.p_outside for r in tests]))) for tests in results]
     corrected = zip(*(_holm(p_values) for p_values in zip(*alone, strict=True)), strict=True)
     for i, (claim, p_values) in enumerate(zip(claims, corrected, strict=True)):
         word, reason = _word(results[i], given[i], p_values, min(alone[i]))
-        decided.append(Verdict(i + 1, claim, word, reason, tuple(results[i]), tuple(given[i]), *p_values))
+        decided.append(
+            Verdict(i + 1, claim, word, reason, tuple(results[i]), tuple(given[i]), *p_values, tuple(without[i]))
+        )
     return decided
 
 

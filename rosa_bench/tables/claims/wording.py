@@ -65,13 +65,14 @@ def measured(result: Result, effect: Effect | None = None) -> str:
 
 
 def verdict_text(verdict: Verdict) -> str:
-    """The verdict, with the reason if it is undecided."""
-    return f"{verdict.word}: {verdict.reason}" if verdict.reason else verdict.word
+    """The verdict, with the reason if it is undecided, and the tasks that are left out."""
+    text = f"{verdict.word}: {verdict.reason}" if verdict.reason else verdict.word
+    return f"{text} (without {', '.join(verdict.left_out)})" if verdict.left_out else text
 
 
 def test_lines(verdict: Verdict) -> list[str]:
     """A line per comparison of a claim: what was tested, the effect, and the effect on each task."""
-    lines = []
+    lines = [f"left out: {task}, which does not meet the condition below" for task in verdict.left_out]
     for result in (*verdict.results, *verdict.given):
         tasks = "; ".join(f"{task} {measured(result, effect)}" for task, effect in result.tasks.items())
         found = measured(result) if result.effect is not None else result.absent

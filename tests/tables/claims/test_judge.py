@@ -14,6 +14,7 @@ from rosa_bench.records.collect import Collection
 from rosa_bench.stats.effects import Region
 from rosa_bench.suite import plan
 from rosa_bench.suite.claims import Claim, Comparison
+from rosa_bench.tables.claims import wording
 from rosa_bench.tables.claims.judge import Judge, Result, Verdict, claims_of, judge_suite, judged
 
 FULL, LORA, DYLORA = {"method": "full"}, {"method": "lora"}, {"method": "dylora", "variant": "any"}
@@ -184,6 +185,50 @@ def test_a_claim_holds_if_all_its_comparisons_do_and_fails_with_one(runs):
     assert both.word == "does not hold" and both.deciding.comparison == worse
     given = verdict(runs, better, given=(worse,))
     assert given.word == "undecided" and "do not show that the score of lora − full is above 0" in given.reason
+
+
+def test_a_task_that_does_not_meet_a_condition_is_left_out():
+    condition = Comparison(ours=FULL, theirs={"method": "head"}, above=2)
+    equal = Comparison(ours=LORA, theirs=FULL, above=-2)
+    cells = [plan.Block(run={"method": ["full", "head", "lora"]}, tasks={"cola": {}, "rte": {}, "qnli": {}})]
+    suite = dataclasses.replace(SUITE, cells=cells)
+    learns = {("full", "cola"): 20.0, ("full", "qnli"): 20.0, ("head", "cola"): -5.0, ("head", "qnli"): -5.0}
+
+    def judge(**effects) -> tuple[Verdict, Judge]:
+        world = World(suite, [], learns | effects.pop("more", {}))
+        judge = Judge(world.collection(0), world.planned)
+        (found,) = judged(judge, [claim("it", equal, given=(condition,))])
+        return found, judge
+
+    found, _ = judge()
+    assert found.left_out == ("rte",) and [*found.results[0].tasks] == [*found.given[0].tasks] == ["cola", "qnli"]
+    assert found.word == "does not hold" and wording.verdict_text(found) == "does not hold (without rte)"
+    assert any("left out: rte" in line for line in wording.test_lines(found))
+    found, _ = judge(more={("full", "rte"): 20.0, ("head", "rte"): -5.0})
+    assert found.left_out == () and [*found.results[0].tasks] == ["cola", "rte", "qnli"]
+    nothing = dict.fromkeys(learns, 0.0)
+    found, _ = judge(more=nothing)  # all tasks fail: none is left out, and the condition decides
+    assert found.left_out == () and "do not show that" in found.reason
+    _, seen = judge()
+    only = dataclasses.replace(equal, ours={"method": "lora", "task": "rte"}, theirs={"method": "full", "task": "rte"})
+    (found,) = judged(seen, [claim("it", only, given=(condition,))])  # nothing else could decide
+    assert found.left_out == () and [*found.results[0].tasks] == ["rte"]
+
+
+def test_equal_scores_of_all_seeds_do_not_meet_a_condition(runs):
+    condition = Comparison(ours=FULL, theirs=LORA, above=0)
+    for record in runs.records:
+        if (record.method, record.task) == ("full", "rte"):
+            record.scores["validation"][""]["accuracy"] = 50.0
+        elif (record.method, record.task) == ("lora", "rte"):
+            record.scores["validation"][""]["accuracy"] = 40.0
+    found = verdict(runs, condition, given=(condition,))
+    assert found.left_out == ("rte",) and found.word == "holds"
+    assert verdict(runs, condition).reason == "rte: every seed has the same score"
+    runs.groups = [
+        group for group in runs.groups if not {("full", "rte")} & {(r.method, r.task) for r in group.all_records}
+    ]
+    assert "3 of " in verdict(runs, condition, given=(condition,)).reason  # missing runs are never left out
 
 
 def test_more_claims_need_more_evidence(runs):

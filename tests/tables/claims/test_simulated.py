@@ -109,6 +109,30 @@ def test_runs_that_cannot_tell_good_from_bad_decide_nothing(suites):
     assert count(suites, "undecided", "without a difference to see") == SUITES
 
 
+def test_a_task_on_which_nothing_is_learned_does_not_change_the_rates(with_a_blind_task):
+    """On one of three tasks all methods are equal, which would make a third of each difference disappear."""
+    names, words = ("at the margin", "far behind"), with_a_blind_task
+    assert all(count(words, "holds", name) <= at_most(ALPHA) for name in names)
+    assert count(words, "does not hold", "at the margin") <= at_most(ALPHA)
+    for name, word in (("as good", "holds"), ("far behind", "does not hold")):
+        assert count(words, word, name) >= binom.ppf(SURE, SUITES, POWER), name
+
+
+@pytest.fixture(scope="module")
+def with_a_blind_task() -> list[dict[str, str]]:
+    methods = ("full", "head", "meft", "bitfit", "ia3")
+    blind = {(method, "rte"): 0.0 for method in methods}
+    cells = [plan.Block(run={"method": [*methods]}, tasks={"cola": {}, "rte": {}, "qnli": {}})]
+    suite = plan.Suite(title="blind", name="blind", seeds=[1, 2, 3], cells=cells)
+    claims = [
+        claim("at the margin", matches("meft"), given=(APART,)),
+        claim("as good", matches("bitfit"), given=(APART,)),
+        claim("far behind", matches("ia3"), given=(APART,)),
+    ]
+    world = World(suite, claims, WORLD.effects | blind)
+    return [world.words(seed) for seed in range(SUITES)]
+
+
 @pytest.mark.parametrize("wrong", ["holds", "does not hold"])
 def test_a_claim_alone_at_its_bound_is_misjudged_at_most_at_the_nominal_rate(alone, wrong):
     assert 0 < count(alone, wrong, "equal") <= at_most(ALPHA)
