@@ -299,12 +299,15 @@ class Judge:
     def _check_alike(self, selected: Sequence[Model], comparison: Comparison) -> None:
         """Raise _UndecidedError if runs of a task cannot be compared.
 
-        They differ in rows; the seeds of a cell in their learning rate; times in devices; losses in numbers of steps.
+        They differ in rows or backbones; the seeds of a cell in their learning rate; times in devices; losses in
+        numbers of steps.
         """
         records = [self.runs[model.run] for model in selected]
         rows = {str(sorted(record.data.get("sha256", {}).items())) for record in records}
         if len(rows) > 1:
             raise _UndecidedError(f"{records[0].task}: runs on different rows")
+        if len({record.facts.get("backbone_hash") for record in records}) > 1:
+            raise _UndecidedError(f"{records[0].task}: runs from different backbones")
         rates: dict[str, set[Any]] = {}  # by cell; a search has one winner for all seeds
         for model, record in zip(selected, records, strict=True):
             rates.setdefault(model.run[0], set()).add(record.config["train"].get("lr"))

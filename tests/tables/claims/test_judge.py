@@ -242,6 +242,15 @@ def test_more_claims_need_more_evidence(runs):
     assert (alone.word, among.reason) == ("holds", "only without Holm's correction")
 
 
+def test_runs_from_different_backbones_are_not_compared(runs):
+    for record in runs.records:
+        record.facts["backbone_hash"] = "one"
+    comparison = Comparison(ours=FULL, theirs=LORA, above=0)
+    assert verdict(runs, comparison).word == "holds"
+    next(record for record in runs.records if record.task == "rte").facts["backbone_hash"] = "other"
+    assert verdict(runs, comparison).reason == "rte: runs from different backbones"
+
+
 def test_runs_on_different_rows_are_not_compared(runs):
     next(r for r in runs.records if r.task == "rte").data = {"sha256": {"validation": "other"}}
     assert verdict(runs, Comparison(ours=FULL, theirs=LORA, above=0)).reason == "rte: runs on different rows"
