@@ -305,12 +305,18 @@ def _text(value: Any) -> str:
 def plan(suite: Suite, more: Sequence[str] = (), published_code: bool = False) -> list[Cell]:
     """All cells of a suite without duplicates, validated before any run: searches, then runs, first seed first.
 
-    `more` overrides every cell; a learning rate in it replaces the searches. With `published_code`, only blocks whose
-    settings differ in the authors' code, with the code's settings.
+    `more` overrides every cell; a learning rate in it replaces the searches, and a task leaves out the cells of other
+    kinds of tasks. With `published_code`, only blocks whose settings differ in the authors' code, with the code's
+    settings.
+
+    Raises:
+        UsageError: for an invalid override, or if no cell has a task of the kind of the task in `more`.
     """
     cells: dict[str, Cell] = {}
     compose = composer()
-    typed = {override.lstrip("+").partition("=")[0] for override in more}
+    typed = {override.lstrip("+").partition("=")[0]: override for override in more}
+    task = [override for key, override in typed.items() if key.partition(".")[0] == "task"]
+    title = compose(task).task.kind.title if "task" in typed else None
     for block in suite.cells:
         if published_code and block.as_published_code is None:
             continue
@@ -321,6 +327,8 @@ def plan(suite: Suite, more: Sequence[str] = (), published_code: bool = False) -
                 start = None
             for overrides in expand(combined):
                 defined = compose(overrides)  # names the cell, whatever the command line overrides
+                if title not in (None, defined.task.kind.title):
+                    continue
                 run = compose([*overrides, *more]) if more else defined
                 run = tagged(run, suite, f"suite:{suite.name}", f"cell:{cell_name(defined.to_dict())}")
                 rates = () if "train.lr" in typed else tuple(block.search)
@@ -328,6 +336,8 @@ def plan(suite: Suite, more: Sequence[str] = (), published_code: bool = False) -
                 first = cells.setdefault(cell.id, cell)
                 if block not in (first.block, *first.also):
                     cells[cell.id] = replace(first, also=(*first.also, block))
+    if title is not None and not cells:
+        raise UsageError(f"{typed['task']}: no cell of suite {suite.name} has a task of this kind")
     ordered = sorted(
         cells.values(),
         key=lambda cell: suite.seeds.index(cell.run.seed) if cell.run.seed in suite.seeds else 0,

@@ -62,6 +62,16 @@ def test_wrong_names_and_keys_give_one_line():
         plan.plan(small_suite({"method": "lora", "method.rnak": 3}))
 
 
+def test_a_task_on_the_command_line_leaves_out_cells_of_other_kinds():
+    suite = small_suite({"task": ["cola", "stsb"]}, {"task": "e2e", "task.num_beams": 2})
+    (cell,) = plan.plan(suite, ["task=mrpc"])  # instead of cola and stsb
+    assert cell.run.task.name == "mrpc"
+    (cell,) = plan.plan(suite, ["task=webnlg"])
+    assert cell.run.task.name == "webnlg" and cell.run.task.num_beams == 2
+    with pytest.raises(UsageError, match="task=piqa: no cell of suite small has a task of this kind"):
+        plan.plan(dataclasses.replace(suite, name="small"), ["task=piqa"])
+
+
 def running(cells, **options):
     executor = Pretend()
     again = scheduler.failed_so_far(cells) if options.pop("retry_failed", False) else {}
