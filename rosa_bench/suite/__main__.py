@@ -22,6 +22,7 @@ from rosa_bench.records.run_key import run_name
 from rosa_bench.suite.clusters import Share, Worker, make_executor, options_of
 from rosa_bench.suite.plan import Cell, Suite, estimate, load, plan
 from rosa_bench.suite.scheduler import Board, Fleet, failed_so_far
+from rosa_bench.suite.search import SETTLED
 from rosa_bench.system import hub
 from rosa_bench.system.console import complain, counted, plain_os, tell, warn
 from rosa_bench.system.signals import as_keyboard_interrupt, command
@@ -200,7 +201,8 @@ def run_suite(args: argparse.Namespace) -> int:
     counts = "  ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
     missing = f"  {len(without_input)} without input" if without_input else ""
     tell(f"{suite.title}: {counted(len(cells) + len(without_input), 'cell')}: {counts}{missing}")
-    pending = [cell for cell, state in zip(cells, states, strict=True) if state not in ("done", "skipped")]
+    settled = [state for state in SETTLED if state != "failed" or not args.retry_failed]
+    pending = [cell for cell, state in zip(cells, states, strict=True) if state not in settled]
     known = collect([output]).records if pending else []
     if pending:
         tell(str(estimate(pending, known)))

@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import made
 import pytest
 from small_suites import Pretend, small_suite
 from support import SMALL, composed
@@ -121,6 +122,19 @@ def test_a_failed_cell_is_a_row_and_is_repeated_on_demand(tmp_path, monkeypatch,
     whole, executor = running(cells, retry_failed=True)
     whole.run()
     assert executor.submitted == [cells[0].key] and whole.counts()["done"] == 2
+
+
+def test_the_estimate_counts_failed_cells_only_if_they_are_repeated(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(suite, "load", lambda _: small_suite({"seed": [1, 2], "task": "cola"}))
+    wanted = ["smoke", *TINY, f"output_dir={tmp_path}", "--dry-run"]
+    for cell, status in zip(plan.plan(suite.load("smoke"), wanted[1:-1]), ("done", "failed"), strict=True):
+        cell.folder.mkdir()
+        own = {"task": "cola", "model": "roberta_mini", "seed": cell.run.seed, "config": cell.run.to_dict()}
+        record = made.record(run_id=cell.folder.name, key=cell.key, status=status, cost={"train_s": 40.0}, **own)
+        write_record(cell.folder, record)
+    assert suite.main(wanted) == EXIT_DONE and "about" not in capsys.readouterr().out
+    assert suite.main([*wanted, "--retry-failed"]) == EXIT_DONE
+    assert "about 40 s of one process (from 1 finished cell)" in capsys.readouterr().out
 
 
 def test_a_killed_process_is_reported(tmp_path):
