@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rosa_bench.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, UsageError
-from rosa_bench.records.record import Record, write_record
+from rosa_bench.records.record import Record, Status, write_record
 from rosa_bench.suite.cards import Card, Placement
 from rosa_bench.suite.plan import Cell, State, device_peak, duration, estimate
 from rosa_bench.suite.search import SETTLED, is_repeated
@@ -45,7 +45,7 @@ class Board:
         leaves: bool = False,
     ) -> None:
         self.cells, self.executor, self.jobs, self.placement, self.leaves = cells, executor, jobs, placement, leaves
-        self.again = dict(again or {})
+        self.again = again or {}
         self.running: dict[str, tuple[Cell, Any]] = {}
         for search in (cell.search for cell in cells if cell.search is not None):
             search.again, search.running = self.again, self.running
@@ -143,7 +143,7 @@ class Board:
             _forget(job, f"{job.job_id}_*.pkl" if state == "failed" else None)  # a later process may reuse this id
 
     def _release(self, cell: Cell, state: State) -> None:
-        """Release a cell's card; a cell that ran out of memory is retried once on a card to itself."""
+        """Release a cell's card; a cell that ran out of memory is repeated once on a card to itself."""
         record = cell.record
         if state == "done" and record is not None:
             self.known[record.run_id] = record
@@ -152,11 +152,12 @@ class Board:
             return
         too_large = state == "failed" and record is not None and record.status == "oom"
         self.placement.release(cell.id, too_large)
-        if too_large and record is not None and cell.id not in self.short_of_memory:
+        if too_large and cell.id not in self.short_of_memory:
             warn(f"  {cell.name} ran out of memory; it is repeated once, alone on a card")
             self.short_of_memory.add(cell.id)
-            self.again[cell.id] = record.started
             self.waiting.append(cell)
+            # no longer a failure, which would decide a search in another process
+            _marked(cell, "oom", "interrupted", "memory ran out; the run is repeated alone on a card")
 
     def _unfinished(self, cell: Cell, job: Any) -> State:
         """State of a cell whose process ended without a finished record."""
@@ -167,7 +168,8 @@ class Board:
             return "elsewhere"
         if record is not None and record.status == "interrupted":
             return "pending"
-        if running and not _marked_killed(cell):
+        killed = "the process was killed, probably because memory ran out"
+        if running and not _marked(cell, "running", "failed", killed):
             self.waiting.append(cell)
             return "elsewhere"
         self.reasons[cell.id] = _explanation(Path(job.paths.stderr))
@@ -331,14 +333,14 @@ def _explanation(path: Path) -> str:
     return next((line.removeprefix(OURS) for line in reversed(lines) if line.startswith(OURS)), "")
 
 
-def _marked_killed(cell: Cell) -> bool:
-    """Record that a cell's process was killed; False if the cell is done or another process holds it."""
+def _marked(cell: Cell, status: Status, new_status: Status, reason: str) -> bool:
+    """Change the status of a cell's record; False if it has another one or another process holds the cell."""
     try:
         with claimed(cell.folder):
             record = cell.record
-            if record is None or record.status != "running":
+            if record is None or record.status != status:
                 return False
-            record.status, record.error = "failed", "the process was killed, probably because memory ran out"
+            record.status, record.error = new_status, reason
             write_record(cell.folder, record)
     except UsageError:
         return False

@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Literal
 
 from rosa_bench.core.task import TUNE
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 SETTLED = ("done", "failed", "skipped")  # states of a cell that will not change
 REFRESH_S = 1.0  # interval between readings of unfinished cells
+REPEAT_S = 5.0  # after a run's end, until its board has surely decided whether to repeat it
 TAG = "search:"  # prefix of the tracker tag that the runs of a search and the runs that use its result share
 
 
@@ -130,12 +132,12 @@ class Search:
                 self._last = outcome(_records(rates), self.epoch)
 
     def _unsettled(self, rates: Mapping[float, Sequence[Cell]]) -> list[Cell]:
-        cells = [cell for cells in rates.values() for cell in cells]
-        return [
-            cell
-            for cell in cells
-            if cell.id in self.running or cell.state not in SETTLED or is_repeated(cell, self.again)
-        ]
+        return [cell for cells in rates.values() for cell in cells if not self._is_settled(cell)]
+
+    def _is_settled(self, cell: Cell) -> bool:
+        if cell.id in self.running or (state := cell.state) not in SETTLED:
+            return False
+        return state != "failed" or not (is_repeated(cell, self.again) or just_ran_out(cell.record))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "running": (), "_read": 0.0}
@@ -148,6 +150,13 @@ def is_repeated(cell: Cell, again: Mapping[str, str]) -> bool:
     """
     record = cell.record if cell.id in again else None
     return record is not None and record.started == again[cell.id]
+
+
+def just_ran_out(record: Record | None) -> bool:
+    """Whether memory ran out so recently that the board of the run may still be about to repeat it."""
+    earliest = datetime.now(timezone.utc) - timedelta(seconds=REPEAT_S)
+    finished = record.finished if record is not None and record.status == "oom" else None
+    return finished is not None and finished > earliest.isoformat(timespec="seconds")
 
 
 def _records(rates: Mapping[float, Sequence[Cell]]) -> dict[float, list[Record | None]]:

@@ -17,6 +17,7 @@ from rosa_bench.core.task import Task
 from rosa_bench.data.source import load_split
 from rosa_bench.errors import EXIT_DONE, UsageError
 from rosa_bench.records.record import read_record, write_record
+from rosa_bench.records.recorder import now
 from rosa_bench.run import run
 from rosa_bench.suite import __main__ as suite_command
 from rosa_bench.suite import plan
@@ -165,6 +166,21 @@ def test_a_search_waits_for_a_run_that_is_repeated_because_memory_ran_out(tmp_pa
     final.search._read = 0.0
     board._collect()
     assert tuning[0] in board.waiting and final.state == "waiting" and final.unsettled == [tuning[0]]
+    (*_, elsewhere) = plan.plan(small(cells=[block], seeds=[1]), [*TINY, f"output_dir={tmp_path}"])
+    assert elsewhere.state == "waiting" and elsewhere.search.outcome() is None  # also in another process
+
+
+def test_a_search_waits_until_a_board_could_repeat_a_run_that_just_ran_out_of_memory(tmp_path):
+    block = plan.Block(run={"method": "lora", "task": "cola"}, search=[1e-3, 3e-3, 1e-2])
+    *tuning, final = plan.plan(small(cells=[block], seeds=[1]), [*TINY, f"output_dir={tmp_path}"])
+    ended = ({"status": "oom", "finished": now()}, {"last": 50.0}, {"last": 40.0})
+    for cell, values in zip(tuning, ended, strict=False):
+        cell.folder.mkdir()
+        write_record(cell.folder, tuned(run_id=cell.folder.name, key=cell.key, **values))
+    assert final.unsettled == [tuning[0]] and final.search.outcome() is None
+    write_record(tuning[0].folder, dataclasses.replace(tuning[0].record, finished="2026-01-01T00:00:00+00:00"))
+    final.search._read = 0.0
+    assert final.state == "pending" and final.resolved.train.lr == 3e-3
 
 
 def test_the_winner_at_the_edge_extends_the_grid_once(tmp_path, monkeypatch, capsys):

@@ -294,5 +294,5 @@ def test_marking_a_killed_cell_does_not_affect_one_that_runs_again(tmp_path):
     write_record(cell.folder, dataclasses.replace(record, status="running"))
     with claimed(cell.folder), pytest.MonkeyPatch.context() as patch:
         patch.setattr(locks, "PATIENCE_S", 0.1)
-        assert not scheduler._marked_killed(cell) and cell.record.status == "running"
-    assert scheduler._marked_killed(cell) and cell.record.status == "failed"
+        assert not scheduler._marked(cell, "running", "failed", "killed") and cell.record.status == "running"
+    assert scheduler._marked(cell, "running", "failed", "killed") and cell.record.status == "failed"
