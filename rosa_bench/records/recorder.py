@@ -54,6 +54,7 @@ class Recorder:
         self._pending = [0, 0, 0]  # examples, cells and tokens of this process that are not yet in the totals
         self._training_since: float | None = None
         self._peak_open = True
+        self._earlier_peaks: dict[str, int] = {}  # of the processes that the run resumes
         self._processor = 0.0
         self._writes = distributed.is_first()
         self._lock = lock
@@ -169,13 +170,14 @@ class Recorder:
         return values
 
     def measured(self) -> dict[str, Any]:
-        """Parameters and memory as measured in the first steps, for checkpoints."""
+        """Parameters and memory as measured in the first steps, and peaks so far, for checkpoints."""
         return {
             "device": self.record.env["device"],
             "params": self.record.params,
             "memory": dict(self.record.cost.get("memory", {})),
             "activations": self.activations,
             "graphs_refused": self.graphs_refused,
+            "peaks": self._peaks(),
         }
 
     def continue_from(self, clocks: Mapping[str, float], measured: Mapping[str, Any]) -> None:
@@ -186,6 +188,7 @@ class Recorder:
         self.record.params, self.record.cost["memory"] = dict(measured["params"]), dict(measured["memory"])
         self.activations = measured["activations"]
         self.graphs_refused = measured.get("graphs_refused")
+        self._earlier_peaks = dict(measured.get("peaks", {}))  # absent in checkpoints of earlier versions
         self._base = dict(clocks)
         self._clocks |= {name: value for name, value in clocks.items() if name.endswith("_s")}
         self._tokens, self._cells = int(clocks["tokens"]), int(clocks["cells"])
@@ -245,8 +248,13 @@ class Recorder:
     def peak_ends(self) -> None:
         """Record peak memory and CPU time so far; what follows is neither training nor scoring."""
         self._clocks["cpu_s"] = self.clocks()["cpu_s"]  # of all threads, so less affected by other work than seconds
-        self.record.cost |= self._peak.read()
+        self.record.cost |= self._peaks()
         self._peak_open = False
+
+    def _peaks(self) -> dict[str, int]:
+        """Peak memory so far, of the process with the largest."""
+        own, earlier = self._peak.read(), self._earlier_peaks
+        return {name: max(own.get(name, 0), earlier.get(name, 0)) for name in earlier | own}
 
     # Other files.
 
@@ -274,8 +282,8 @@ class Recorder:
         return examples / busy if examples and busy > 0 else None
 
     def peak_bytes(self) -> int:
-        """Peak memory so far, of the device if there is one, else of this process."""
-        peak = self._peak.read()
+        """Peak memory so far, of the device if there is one, else of the process."""
+        peak = self._peaks()
         return peak.get("peak_device_bytes", peak["peak_rss_bytes"])
 
     def rewind_events(self, step: int, scored: bool = True) -> None:
