@@ -50,7 +50,7 @@ class Board:
         for search in (cell.search for cell in cells if cell.search is not None):
             search.again, search.running = self.again, self.running
         self.states: dict[str, State] = {cell.id: cell.state for cell in cells}
-        self.waiting = [c for c in cells if self.states[c.id] not in SETTLED or self._repeats(c)]
+        self.waiting = [c for c in cells if self.states[c.id] not in SETTLED or is_repeated(c, self.again)]
         self.reasons: dict[str, str] = {}  # by id, for cells that ended without a record of the reason
         self.known = {record.run_id: record for record in known if record.status == "done"}
         self.peaks: dict[str, int | None] = {}  # by id, a cell's peak GPU allocation
@@ -73,10 +73,6 @@ class Board:
             raise
         self._show()
 
-    def _repeats(self, cell: Cell) -> bool:
-        """Whether to retry a failed cell: only a failure from before this board counts."""
-        return is_repeated(cell, self.again)
-
     def _start(self) -> None:
         """Start cells in free places; a cell that another process runs is checked again later."""
         too_large: set[tuple[int | None, bool]] = set()  # sizes that currently fit no card; saves reading more records
@@ -88,7 +84,7 @@ class Board:
             state = self.states[cell.id] = cell.state
             if state == "elsewhere" or (state == "waiting" and self._comes(cell)):
                 continue
-            if state in ("waiting", "done", "skipped") or (state == "failed" and not self._repeats(cell)):
+            if state in ("waiting", "done", "skipped") or (state == "failed" and not is_repeated(cell, self.again)):
                 self.waiting.remove(cell)
                 continue
             card = None
@@ -140,7 +136,7 @@ class Board:
             self._release(cell, state)
             del self.running[key]  # only now, since a search counts a failed cell that is no longer running
             self.states[key] = state
-            _forget(job, f"{job.job_id}_*.pkl" if state == "failed" else None)  # a later process may reuse this id
+            _forget(job, logs=state != "failed")  # a later process may reuse this id
 
     def _release(self, cell: Cell, state: State) -> None:
         """Release a cell's card; a cell that ran out of memory is repeated once on a card to itself."""
@@ -222,7 +218,7 @@ class Fleet(Board):
 
     def __init__(self, cells: Sequence[Cell], executor: Any, worker: Any, workers: int, **options: Any) -> None:
         super().__init__(cells, executor, workers, **options)
-        self.worker, self.live = worker, list[Any]()
+        self.worker = worker
         self.finished: int | None = None  # finished cells when workers were last submitted
 
     def run(self) -> None:
@@ -232,7 +228,7 @@ class Fleet(Board):
                 self._look()
                 self._collect()
                 self._show()
-                if not self.live and not self._submit_workers():
+                if not self.running and not self._submit_workers():
                     break
                 time.sleep(FLEET_POLL_S)
         except (KeyboardInterrupt, UsageError):
@@ -243,7 +239,7 @@ class Fleet(Board):
         """Refresh the state of unfinished cells."""
         for cell in list(self.waiting):
             state = self.states[cell.id] = cell.state
-            if state in ("done", "skipped") or (state == "failed" and not self._repeats(cell)):
+            if state in ("done", "skipped") or (state == "failed" and not is_repeated(cell, self.again)):
                 self.waiting.remove(cell)
                 if (record := cell.record) is not None and state == "done":
                     self.known[record.run_id] = record
@@ -259,31 +255,30 @@ class Fleet(Board):
             job = self._submit(self.worker, None)
             if job is None:
                 break
-            self.live.append(job)
-            self.running = {job.job_id: (self.worker, job) for job in self.live}
-        tell(f"  {counted(len(self.live), 'worker')}: jobs {', '.join(job.job_id for job in self.live)}")
+            self.running[job.job_id] = (self.worker, job)
+        tell(f"  {counted(len(self.running), 'worker')}: jobs {', '.join(self.running)}")
         return True
 
     def _collect(self) -> None:
-        for job in list(self.live):
-            if job.done():
-                self.live.remove(job)
-                code = _code(job)
-                if code != EXIT_DONE:
-                    outcome = "could not run every cell" if code == EXIT_FAILED else "ended early"
-                    warn(f"  worker {job.job_id} {outcome}; see {job.paths.stderr}")
-                _forget(job, None if code == EXIT_DONE else f"{job.job_id}_*.pkl")
-        self.running = {job.job_id: (self.worker, job) for job in self.live}
+        for name, (_, job) in list(self.running.items()):
+            if not job.done():
+                continue
+            del self.running[name]
+            code = _code(job)
+            if code != EXIT_DONE:
+                outcome = "could not run every cell" if code == EXIT_FAILED else "ended early"
+                warn(f"  worker {name} {outcome}; see {job.paths.stderr}")
+            _forget(job, logs=code == EXIT_DONE)
 
     def counts(self) -> dict[str, int]:
         """Number of cells by state; cells held by workers count as running."""
         counts = super().counts()
-        if self.live:
+        if self.running:
             counts["running"] += counts.pop("elsewhere")
         return counts
 
     def _at_once(self) -> int:
-        return max(1, len(self.live))
+        return max(1, len(self.running))
 
 
 def failed_so_far(cells: Sequence[Cell]) -> dict[str, str]:
@@ -349,7 +344,7 @@ def _marked(cell: Cell, status: Status, new_status: Status, reason: str) -> bool
     return True
 
 
-def _forget(job: Any, pattern: str | None = None) -> None:
-    """Remove a job's files, or only those that match a pattern."""
-    for path in Path(job.paths.folder).glob(pattern or f"{job.job_id}_*"):
+def _forget(job: Any, logs: bool) -> None:
+    """Remove a job's files, its logs only if asked to."""
+    for path in Path(job.paths.folder).glob(f"{job.job_id}_*" if logs else f"{job.job_id}_*.pkl"):
         path.unlink(missing_ok=True)
