@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rosa_bench.config import Run, choice_defaults, node_dict
 from rosa_bench.records.labels import option_text
@@ -29,10 +28,7 @@ def _method_in_words(run: Run) -> str:
     """The method's name with its size and the options that differ from those of its choice."""
     options = node_dict(run.method)
     usual = choice_defaults("method", run.choices.get("method", ""), type(run.method))
-
-    def size(options: Mapping[str, Any]) -> str | None:
-        return type(run.method).size_label(options)
-
+    size = type(run.method).size_label
     changed = [name for name, value in options.items() if name in usual and value != usual[name]]
     parts = [] if (label := size(options)) is None else [label.replace("r=", "rank ")]
     parts += [option_text(name, options[name]) for name in changed if size(options | {name: usual[name]}) == label]

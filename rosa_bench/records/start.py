@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from rosa_bench.core.method import Method
 
-SAVED = ("adapter", "merged")  # subfolders of a run, by value of `save`
-
 
 @dataclass(frozen=True)
 class Start:
@@ -95,7 +93,7 @@ def _of_run(name: str, folder: Path) -> Start:
         raise UsageError(
             f"start={name}: {folder.name} is {record.status}, not done; run its command again to finish it"
         )
-    adapter, merged = (folder / saved for saved in SAVED)
+    adapter, merged = folder / "adapter", folder / "merged"
     if (adapter / "adapter.json").is_file():
         return _of_adapter(name, adapter)
     if (merged / "config.json").is_file():

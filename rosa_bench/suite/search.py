@@ -78,11 +78,7 @@ def beyond(rates: Sequence[float]) -> tuple[float, float] | None:
     grid = sorted(rates)
     if len(grid) < 2:
         return None
-    return _rounded(grid[0] ** 2 / grid[1]), _rounded(grid[-1] ** 2 / grid[-2])
-
-
-def _rounded(rate: float) -> float:
-    return float(f"{rate:.3g}")
+    return float(f"{grid[0] ** 2 / grid[1]:.3g}"), float(f"{grid[-1] ** 2 / grid[-2]:.3g}")
 
 
 @dataclass(eq=False)

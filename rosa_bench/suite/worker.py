@@ -101,7 +101,7 @@ def run_cell(run: Run) -> int:
     from rosa_bench.run import run as run_experiment
 
     try:
-        record: Record | None = run_experiment(run)
+        record = run_experiment(run)
     except UsageError:
         raise
     except Exception as error:
@@ -113,7 +113,7 @@ def run_cell(run: Run) -> int:
         if os.environ.get("ROSA_BENCH_TRACEBACK"):
             raise
         return EXIT_FAILED
-    if record is not None and is_first():
+    if is_first():
         tell(result_table([record], [folder]))
     return EXIT_DONE
 
