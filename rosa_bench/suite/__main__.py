@@ -56,17 +56,18 @@ def summary(cells: Sequence[Cell], reasons: Mapping[str, str], without_input: Se
     failed = []
     for cell in cells:
         state = cell.state
-        record = None if state in ("waiting", "skipped") else cell.record
         if state == "skipped":
             continue
+        record = None if state == "waiting" else cell.record
         if record is not None and record.status == "done":
             spent.setdefault(record.method, []).append(seconds(record))
+            continue
+        if state == "waiting":
+            status, error = "cannot run", blocked_by(cell)
         else:
             status, error = ("not run", None) if record is None else (record.status, record.error)
-            if state == "waiting":
-                status, error = "cannot run", blocked_by(cell)
-            error = error or reasons.get(cell.id, "")
-            failed.append(f"  {status:12}{cell.name}: {' '.join(error.split())[:200]}".rstrip(": "))
+        error = error or reasons.get(cell.id, "")
+        failed.append(f"  {status:12}{cell.name}: {' '.join(error.split())[:200]}".rstrip(": "))
     failed += without_input
     lines = [f"  {method:8}{len(times):4} done  {sum(times):9.1f} s" for method, times in sorted(spent.items())]
     return "\n".join([*lines, *([f"{len(failed)} not done:", *failed] if failed else [])])

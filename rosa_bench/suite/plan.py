@@ -239,23 +239,20 @@ class Cell:
         """
         if self.source is not None and self.source.state != "done":
             return "waiting"
-        if self.search is not None and not self._is_due:
-            return "skipped" if self.is_tuning and self.search.needed(self.run.train.lr or 0) is False else "waiting"
+        if self.search is not None and self.is_tuning:
+            needed = self.search.needed(self.run.train.lr or 0)
+            if not needed:
+                return "waiting" if needed is None else "skipped"
+        elif self.search is not None:
+            outcome = self.search.outcome()
+            if outcome is None or outcome.rate is None:
+                return "waiting"
         record = self.record
         if record is not None and record.status == "done" and not self._lost_weights:
             return "done"
         if held(self.folder):
             return "elsewhere"
         return "failed" if record is not None and record.status in ("failed", "oom") else "pending"
-
-    @property
-    def _is_due(self) -> bool:
-        """Whether its search has decided that it runs, and at which rate."""
-        assert self.search is not None
-        if self.is_tuning:
-            return self.search.needed(self.run.train.lr or 0) is True
-        outcome = self.search.outcome()
-        return outcome is not None and outcome.rate is not None
 
     @property
     def _lost_weights(self) -> bool:
