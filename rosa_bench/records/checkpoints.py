@@ -18,9 +18,9 @@ from safetensors.torch import load_file, save_file
 from rosa_bench.config import node_dict
 from rosa_bench.core.method import Method
 from rosa_bench.errors import UsageError
-from rosa_bench.records.start import stored_method
+from rosa_bench.records.start import read_adapter
 from rosa_bench.system.files import file_sha256, replacing, unsealed, write_json, write_sealed_json
-from rosa_bench.system.strict_json import loads, short
+from rosa_bench.system.strict_json import short
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -119,21 +119,9 @@ def load_adapter(model: PreTrainedModel, method: Method, folder: Path, backbone_
     Raises:
         UsageError: if the adapter belongs to another method or backbone, or is damaged.
     """
-    try:
-        description = loads((folder / "adapter.json").read_text(encoding="utf-8"))
-        if not isinstance(description, dict):
-            raise ValueError("adapter.json is not an object")
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{folder} is not an adapter ({error})") from error
-    try:
-        stored = node_dict(stored_method(description.get("method")))
-    except (UsageError, ValueError):
-        stored = None
-    if stored != node_dict(method):
-        raise UsageError(f"{folder} is an adapter of another method: {short(description.get('method'))}")
-    if description.get("backbone_hash") != backbone_hash:
+    own_method, own_backbone_hash = read_adapter(folder)
+    if node_dict(own_method) != node_dict(method):
+        raise UsageError(f"{folder} is an adapter of another method: {short(node_dict(own_method))}")
+    if own_backbone_hash != backbone_hash:
         raise UsageError(f"{folder} is an adapter of another backbone")
-    tensors = folder / "adapter.safetensors"
-    if "sha256" in description and tensors.is_file() and file_sha256(tensors) != description["sha256"]:
-        raise UsageError(f"{tensors} is damaged: its checksum is not the one in adapter.json")
-    load_state(model, method, tensors)
+    load_state(model, method, folder / "adapter.safetensors")

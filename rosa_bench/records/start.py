@@ -107,17 +107,11 @@ def _of_run(name: str, folder: Path) -> Start:
 
 
 def _of_adapter(name: str, folder: Path) -> Start:
-    path = folder / "adapter.safetensors"
     try:
-        description = loads((folder / "adapter.json").read_text(encoding="utf-8"))
-        method = stored_method(description["method"])
-        start = Start(name, folder, (path,), method, description["backbone_hash"], _record(folder.parent))
-        damaged = start.sha256 != description.get("sha256", start.sha256)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UsageError(f"start={name}: {folder} is not an adapter ({error})") from error
-    if damaged:
-        raise start.error("is damaged: its checksum is not the one in adapter.json")
-    return start
+        method, backbone_hash = read_adapter(folder)
+    except UsageError as error:
+        raise UsageError(f"start={name}: {error}") from error
+    return Start(name, folder, (folder / "adapter.safetensors",), method, backbone_hash, _record(folder.parent))
 
 
 def _of_checkpoint(name: str, folder: Path) -> Start:
@@ -143,6 +137,25 @@ def _record(folder: Path) -> Record | None:
         return read_record(folder / "record.json")
     except UsageError:
         return None
+
+
+def read_adapter(folder: Path) -> tuple[Method, str]:
+    """The method of a folder written by `save=adapter`, and the hash of its backbone.
+
+    Raises:
+        UsageError: if the folder is not an adapter or its tensors are damaged.
+    """
+    tensors = folder / "adapter.safetensors"
+    try:
+        description = loads((folder / "adapter.json").read_text(encoding="utf-8"))
+        method, backbone_hash = stored_method(description["method"]), description["backbone_hash"]
+        sha256 = file_sha256(tensors)
+        damaged = sha256 != description.get("sha256", sha256)
+    except (UsageError, OSError, ValueError, TypeError, KeyError) as error:
+        raise UsageError(f"{folder} is not an adapter ({error})") from error
+    if damaged:
+        raise UsageError(f"{tensors} is damaged: its checksum is not the one in adapter.json")
+    return method, backbone_hash
 
 
 def stored_method(node: Any) -> Method:
