@@ -55,7 +55,6 @@ class Recorder:
         self._training_since: float | None = None
         self._peak_open = True
         self._earlier_peaks: dict[str, int] = {}  # of the processes that the run resumes
-        self._processor = 0.0
         self._writes = distributed.is_first()
         self._lock = lock
         self._signals = Signals(self._asked_to_stop, self._last_words)

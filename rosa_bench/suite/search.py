@@ -113,19 +113,26 @@ class Search:
 
     def unsettled(self) -> list[Cell]:
         """The unfinished cells that decide the search: those of the grid, then the one beyond it that is needed."""
-        grid = self._unsettled(self.grid)
-        return grid or self._unsettled({rate: cells for rate, cells in self.further.items() if self.needed(rate)})
+        return self._unsettled(self._tried())
 
     def _refresh(self) -> None:
         if self._last is not None or time.monotonic() - self._read < REFRESH_S:
             return
         self._read = time.monotonic()
-        if self._first is None and not self._unsettled(self.grid):
-            self._first = outcome(_records(self.grid), self.epoch)
+        if self._first is None:
+            self._first = self._outcome_of(self.grid)
         if self._first is not None:
-            rates = {**self.grid, **{rate: cells for rate, cells in self.further.items() if self.needed(rate)}}
-            if not self._unsettled(rates):
-                self._last = outcome(_records(rates), self.epoch)
+            self._last = self._outcome_of(self._tried())
+
+    def _tried(self) -> dict[float, Sequence[Cell]]:
+        """The rates of the grid, and the one beyond it that is needed."""
+        return {**self.grid, **{rate: cells for rate, cells in self.further.items() if self.needed(rate)}}
+
+    def _outcome_of(self, rates: Mapping[float, Sequence[Cell]]) -> Outcome | None:
+        """The outcome of these rates; None while a run is unfinished."""
+        if self._unsettled(rates):
+            return None
+        return outcome({rate: [cell.record for cell in cells] for rate, cells in rates.items()}, self.epoch)
 
     def _unsettled(self, rates: Mapping[float, Sequence[Cell]]) -> list[Cell]:
         return [cell for cells in rates.values() for cell in cells if not self._is_settled(cell)]
@@ -153,7 +160,3 @@ def just_ran_out(record: Record | None) -> bool:
     earliest = datetime.now(timezone.utc) - timedelta(seconds=REPEAT_S)
     finished = record.finished if record is not None and record.status == "oom" else None
     return finished is not None and finished > earliest.isoformat(timespec="seconds")
-
-
-def _records(rates: Mapping[float, Sequence[Cell]]) -> dict[float, list[Record | None]]:
-    return {rate: [cell.record for cell in cells] for rate, cells in rates.items()}
