@@ -9,7 +9,7 @@ their order and stay in fp32.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
@@ -52,12 +52,12 @@ def _usual(x: torch.Tensor) -> bool:
     return x.numel() < FEWEST * x.shape[-1] or torch.is_autocast_enabled("cpu")
 
 
-def _linear(layer: Any, gelu_after: bool, x: torch.Tensor) -> torch.Tensor:
-    """A linear layer with an optional fused GELU. Uses a view of the weight, so nothing is copied or stale."""
+def _linear_gelu(layer: Any, x: torch.Tensor) -> torch.Tensor:
+    """A linear layer with GELU, without gradients."""
     if _usual(x):
         y: torch.Tensor = type(layer).forward(layer, x)
         return y
-    return _product(x, weight_IO(layer).T, layer.bias, gelu_after)
+    return _product(x, weight_IO(layer).T, layer.bias, True)
 
 
 def _activation(layer: Any, x: torch.Tensor) -> torch.Tensor:
@@ -66,7 +66,7 @@ def _activation(layer: Any, x: torch.Tensor) -> torch.Tensor:
     return y
 
 
-class _Trained(torch.autograd.Function):
+class _Product(torch.autograd.Function):
     """y [N, O] = x [N, I] W' + b with W [O, I]; saves x only if the weight trains."""
 
     @staticmethod
@@ -86,14 +86,15 @@ class _Trained(torch.autograd.Function):
         )
 
 
-def _trained(layer: Any, x: torch.Tensor) -> torch.Tensor:
+def _linear(layer: Any, x: torch.Tensor) -> torch.Tensor:
+    """A linear layer. Uses a view of the weight, so nothing is copied or stale."""
     if _usual(x):
         y: torch.Tensor = type(layer).forward(layer, x)
         return y
     weight_OI, bias = weight_IO(layer).T, layer.bias
     if not torch.is_grad_enabled():
         return _product(x, weight_OI, bias, False)
-    out: torch.Tensor = _Trained.apply(x.reshape(-1, x.shape[-1]), weight_OI, bias)
+    out: torch.Tensor = _Product.apply(x.reshape(-1, x.shape[-1]), weight_OI, bias)
     return out.view(*x.shape[:-1], -1)  # reshaped here, since a custom Function should not return a view of its own
 
 
@@ -116,14 +117,9 @@ def wide_amd(cpuinfo: str) -> bool:
 @contextmanager
 def training(model: nn.Module) -> Iterator[None]:
     """Run fp32 linear layers on the CPU through oneDNN, forward and backward, where oneDNN is faster."""
-    changed = [module for module in model.modules() if profits() and _plain(module)]
-    for module in changed:
-        module.forward = partial(_trained, module)
-    try:
+    layers = [module for module in model.modules() if profits() and _plain(module)]
+    with _replaced({layer: partial(_linear, layer) for layer in layers}):
         yield
-    finally:
-        for module in changed:
-            module.__dict__.pop("forward", None)
 
 
 @contextmanager
@@ -132,29 +128,29 @@ def forward_only(model: nn.Module) -> Iterator[None]:
 
     The activation is the same function (`gelu_new` is the tanh approximation of GELU) in one pass instead of eight.
     """
-    changed: list[tuple[nn.Module, Any]] = []
+    modules = list(model.modules()) if available() else []
+    forwards: dict[nn.Module, Any] = {layer: partial(_linear, layer) for layer in modules if _plain(layer)}
+    for block in modules:
+        if type(block) is GPT2MLP and _plain(block.c_fc) and type(block.act) is NewGELUActivation:
+            forwards[block.c_fc] = partial(_linear_gelu, block.c_fc)
+            forwards[block.act] = partial(_activation, block.act)
+    with _replaced(forwards):
+        yield
 
-    def replace(module: nn.Module, forward: Any) -> None:
-        changed.append((module, module.__dict__.get("forward")))
+
+@contextmanager
+def _replaced(forwards: Mapping[nn.Module, Any]) -> Iterator[None]:
+    """Replace the `forward` of modules; those replaced by an outer context are restored afterwards."""
+    before = {module: module.__dict__.get("forward") for module in forwards}
+    for module, forward in forwards.items():
         module.forward = forward
-
     try:
-        if available():
-            modules = list(model.modules())
-            fused = [m for m in modules if type(m) is GPT2MLP and _plain(m.c_fc) and type(m.act) is NewGELUActivation]
-            for block in fused:
-                replace(block.c_fc, partial(_linear, block.c_fc, True))
-                replace(block.act, partial(_activation, block.act))
-            replaced = {id(module) for module, _ in changed}
-            for module in modules:
-                if _plain(module) and id(module) not in replaced:
-                    replace(module, partial(_linear, module, False))
         yield
     finally:
-        for module, before in changed:
-            del module.forward
-            if before is not None:
-                module.forward = before
+        for module, outer in before.items():
+            module.__dict__.pop("forward", None)
+            if outer is not None:
+                module.forward = outer
 
 
 def _plain(module: Any) -> bool:
