@@ -15,7 +15,6 @@ training uses `rank_max`. The authors' GLUE script hard-codes `frozen`.
 from __future__ import annotations
 
 import dataclasses
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -74,6 +73,10 @@ class DyLora(PeftLora):
                 raise ValueError(f"score_ranks={self.score_ranks} must be distinct ranks from rank_min to rank_max")
         return self
 
+    @property
+    def highest_rank(self) -> int:
+        return self.rank_max
+
     def attach(self, model: PreTrainedModel, seed: int = 0) -> None:
         """Freeze the backbone and wrap its target weights. Raises UsageError if the backbone lacks a target's role."""
         from rosa_bench.modules.lowrank import Nested, attach_lowrank
@@ -96,7 +99,9 @@ class DyLora(PeftLora):
         return self.rank_min + int(offset)
 
     def before_step(self, step: Step) -> None:
-        _activate(step.model, self.rank_at(step.seed, step.index))
+        from rosa_bench.modules.lowrank import activate
+
+        activate(step.model, self.rank_at(step.seed, step.index))
 
     @property
     def phases(self) -> int:
@@ -129,9 +134,11 @@ class DyLora(PeftLora):
 
     def after_update(self, step: Step) -> None:
         """Copy the updated directions back to the factors and activate `rank_max` for evaluation and saving."""
+        from rosa_bench.modules.lowrank import activate
+
         if self.exact_update:
             step.model.__dict__["_directions"].scatter()
-        _activate(step.model, self.rank_max)
+        activate(step.model, self.rank_max)
 
     def variants(self) -> list[str]:
         """`r1` to `rR`: every trained rank, or those in `score_ranks`."""
@@ -144,15 +151,6 @@ class DyLora(PeftLora):
     def every_variant(self) -> list[str]:
         return [f"r{rank}" for rank in range(self.rank_min, self.rank_max + 1)]
 
-    @contextmanager
-    def active(self, model: PreTrainedModel, variant: str) -> Iterator[None]:
-        """Context manager that truncates the model to the rank of a variant."""
-        _activate(model, int(variant[1:]) if variant else self.rank_max)
-        try:
-            yield
-        finally:
-            _activate(model, self.rank_max)
-
     def exports(self, state: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, Method, Mapping[str, torch.Tensor]]]:
         """Yield the full adapter, then every rank as a plain LoRA adapter."""
         yield from super().exports(state)
@@ -161,14 +159,6 @@ class DyLora(PeftLora):
         for rank in range(self.rank_min, self.rank_max + 1):
             lora = Lora(rank=rank, **{name: getattr(self, name) for name in common})
             yield f"adapter-r{rank}", lora, {name: _cut(name, tensor, rank) for name, tensor in state.items()}
-
-
-def _activate(model: PreTrainedModel, rank: int) -> None:
-    from rosa_bench.modules.lowrank import Nested
-
-    for module in model.modules():
-        if isinstance(module, Nested):
-            module.activate(rank)
 
 
 def _cut(name: str, tensor: torch.Tensor, rank: int) -> torch.Tensor:

@@ -12,6 +12,7 @@ tables, which show how much LoRA loses when truncated without training for it.
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -72,9 +73,25 @@ class RestartedMethod(LowRankMethod):
 
 
 class PeftLora(LowRankMethod):
-    """Base of the methods whose trained model is a LoRA of `peft`."""
+    """Base of the methods whose trained model is a LoRA of `peft`. Their variants (`r1` ...) truncate it to a rank."""
 
     dropout: float
+
+    @property
+    @abstractmethod
+    def highest_rank(self) -> int:
+        """The rank of the plain variant."""
+
+    @contextmanager
+    def active(self, model: PreTrainedModel, variant: str) -> Iterator[None]:
+        """Context manager that truncates the model to the rank of a variant."""
+        from rosa_bench.modules.lowrank import activate
+
+        activate(model, int(variant[1:]) if variant else self.highest_rank)
+        try:
+            yield
+        finally:
+            activate(model, self.highest_rank)
 
     def without_peft(self, task: Task) -> str | None:
         """None: every variant can be exported."""
@@ -117,16 +134,21 @@ class Lora(PeftLora):
             raise ValueError(f"score_ranks={self.score_ranks} must not exceed rank={self.rank}")
         return self
 
+    @property
+    def highest_rank(self) -> int:
+        return self.rank
+
     def attach(self, model: PreTrainedModel, seed: int = 0) -> None:
         """Freeze the backbone and wrap its target weights. Raises UsageError if the backbone lacks a target's role."""
         from rosa_bench.modules.lowrank import Nested, attach_lowrank
 
+        scale = self.alpha / self.rank
         if self.score_ranks is None:
-            options: dict[str, Any] = {"scale": self.alpha / self.rank}
-            attach_lowrank(model, self, self.rank, fused=self.fused, dropout=self.dropout, **options)
+            attach_lowrank(model, self, self.rank, fused=self.fused, scale=scale, dropout=self.dropout)
         else:
-            options = {"alpha": self.alpha, "frozen": False}
-            attach_lowrank(model, self, self.rank, Nested, self.fused, dropout=self.dropout, **options)
+            fixed_scale = scale if self.score_scale == "trained" else None
+            options: dict[str, Any] = {"alpha": self.alpha, "fixed_scale": fixed_scale, "dropout": self.dropout}
+            attach_lowrank(model, self, self.rank, Nested, self.fused, **options)
         draw_factors(model, self.init, seed)
 
     def variants(self) -> list[str]:
@@ -134,24 +156,6 @@ class Lora(PeftLora):
         if self.score_ranks is None:
             return super().variants()
         return [f"r{rank}" for rank in sorted({*self.score_ranks, self.rank})]
-
-    @contextmanager
-    def active(self, model: PreTrainedModel, variant: str) -> Iterator[None]:
-        """Context manager that truncates the model to the rank of a variant."""
-        self._cut(model, int(variant[1:]) if variant else self.rank)
-        try:
-            yield
-        finally:
-            self._cut(model, self.rank)
-
-    def _cut(self, model: PreTrainedModel, rank: int) -> None:
-        from rosa_bench.modules.lowrank import Nested
-
-        for module in model.modules():
-            if isinstance(module, Nested):
-                module.activate(rank)
-                if self.score_scale == "trained":
-                    module.scale = self.alpha / self.rank
 
 
 def draw_factors(model: PreTrainedModel, init: Init, seed: int) -> None:

@@ -89,18 +89,27 @@ class LowRank(nn.Module):
 
 
 class Nested(LowRank):
-    """Uses only the first `active` columns of A and rows of B, scaled by alpha / active (DyLoRA)."""
+    """Uses only the first `active` columns of A and rows of B, scaled by alpha / active unless `fixed_scale` is set."""
 
-    def __init__(self, base: nn.Module, sites: Sequence[Site], rank: Mapping[Role, int], **options: Any) -> None:
-        self.alpha: float = options.pop("alpha")
-        self.frozen: bool = options.pop("frozen")
-        super().__init__(base, sites, rank, scale=1.0, **options)
+    def __init__(
+        self,
+        base: nn.Module,
+        sites: Sequence[Site],
+        rank: Mapping[Role, int],
+        alpha: float,
+        dropout: float,
+        frozen: bool = False,
+        fixed_scale: float | None = None,
+    ) -> None:
+        super().__init__(base, sites, rank, scale=1.0, dropout=dropout)
+        self.alpha, self.frozen, self.fixed_scale = alpha, frozen, fixed_scale
         self.active = 0
         self.activate(max(rank.values()))
 
     def activate(self, rank: int) -> None:
         """Use the first `rank` directions."""
-        self.active, self.scale = rank, self.alpha / rank
+        self.active = rank
+        self.scale = self.alpha / rank if self.fixed_scale is None else self.fixed_scale
 
     def factors(self, role: Role) -> tuple[torch.Tensor, torch.Tensor]:
         """The truncated factors; if `frozen`, gradients reach only their last direction."""
@@ -111,6 +120,13 @@ class Nested(LowRank):
                 torch.cat([B[: b - 1].detach(), B[b - 1 : b]]),
             )
         return A[:, :b], B[:b]
+
+
+def activate(model: nn.Module, rank: int) -> None:
+    """Use the first `rank` directions of every `Nested` module."""
+    for module in model.modules():
+        if isinstance(module, Nested):
+            module.activate(rank)
 
 
 class Directions:
