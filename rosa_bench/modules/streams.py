@@ -4,9 +4,9 @@ A value is a multiple of 2**-30 in 64 bits. A factor n/d splits it without loss:
 stores r, below d, on a tape. Conversions use fp32: scaling a float by a power of two is exact, and so is rounding the
 result, so fp64 has no advantage for floats of 24 bits or fewer and streams up to 2**53.
 
-`forward_half` and `backward_half` contain all operations on a stream between two functions of a layer. On CUDA they are
-compiled to a few kernels each, if the compiled functions give the same bits. F and G are never compiled, since they
-must round identically with and without gradients.
+`Halves` has all operations on a stream between two functions of a layer. On CUDA they are compiled to a few kernels
+each, if the compiled functions give the same bits. F and G are never compiled, since they must round identically with
+and without gradients.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from types import FunctionType
 from typing import Any
 
 import torch
+from torch import nn
 
 SCALE = 2.0**30  # stream units per 1.0
 STEP = 2.0**-30  # value of one stream unit
@@ -36,104 +37,69 @@ def from_stream(stream: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return wide.mul_(STEP).to(dtype)
 
 
-def shrink(stream: torch.Tensor, factor: Fraction) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Multiply a stream by n/d, rounding down. Returns it with the packed remainders (None if nothing is lost)."""
-    if factor == 1:
-        return stream, None
-    scaled = stream if factor.numerator == 1 else stream * factor.numerator
-    quotient = torch.div(scaled, factor.denominator, rounding_mode="floor")
-    remainders = (scaled - quotient * factor.denominator).to(torch.uint8)
-    return quotient, _pack(remainders) if factor.denominator <= NIBBLE else remainders.flatten()
-
-
-def grow(stream: torch.Tensor, factor: Fraction, remainders: torch.Tensor | None) -> torch.Tensor:
-    """Invert `shrink`."""
-    if remainders is None:
-        return stream
-    if factor.denominator <= NIBBLE:
-        remainders = _unpack(remainders, stream.numel())
-    scaled = stream * factor.denominator + remainders.view(stream.shape)
-    return scaled if factor.numerator == 1 else torch.div(scaled, factor.numerator, rounding_mode="floor")
-
-
-def _pack(remainders: torch.Tensor) -> torch.Tensor:
-    """Pack remainders below 16, two to a byte."""
-    flat = remainders.flatten()
-    if flat.numel() % 2:
-        flat = torch.cat([flat, flat.new_zeros(1)])
-    return flat[0::2] | (flat[1::2] << 4)
-
-
-def _unpack(packed: torch.Tensor, count: int) -> torch.Tensor:
-    return torch.stack([packed & 15, packed >> 4], dim=-1).flatten()[:count]
-
-
 Forward = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]
 Backward = tuple[torch.Tensor, torch.Tensor]
 
 
-def forward_half(stream: torch.Tensor, added: torch.Tensor, factor: Fraction, dtype: torch.dtype) -> Forward:
-    """Compute factor * stream + added. Returns the stream, the remainders, and the floats that the next function reads.
-
-    Integers cannot represent NaN; the floats are NaN where `added` is not finite.
-    """
-    quotient, remainders = shrink(stream, factor)
-    total = quotient + to_stream(added)
-    return total, remainders, from_stream(total, dtype).add_(added, alpha=0)
-
-
-def backward_half(
-    stream: torch.Tensor, added: torch.Tensor, remainders: torch.Tensor | None, factor: Fraction, dtype: torch.dtype
-) -> Backward:
-    """Invert `forward_half`. Returns the stream and its floats."""
-    before = grow(stream - to_stream(added), factor, remainders)
-    return before, from_stream(before, dtype)
-
-
 class Halves:
-    """`forward_half` and `backward_half` for one factor and dtype. `mode` is `eager` or `compiled`."""
+    """The operations on a stream before and after a function, for one factor n/d and dtype of the floats.
+
+    `mode` is `eager` or `compiled`.
+    """
 
     def __init__(self, factor: Fraction, dtype: torch.dtype, compiled: bool = False) -> None:
         self.factor, self.dtype = factor, dtype
         self.mode = "compiled" if compiled else "eager"
-        self._fused = _compiled(factor, dtype) if compiled else None
+        forward, backward = _flat_halves(factor.numerator, factor.denominator, dtype)
+        suffix = f"_{factor.numerator}_{factor.denominator}"
+        self._forward = _alone(forward, suffix) if compiled else forward
+        self._backward = _alone(backward, suffix) if compiled else backward
 
     def forward(self, stream: torch.Tensor, added: torch.Tensor) -> Forward:
-        """The stream after adding `added`, the remainders, and the floats that the next function reads."""
-        if self._fused is None or stream.numel() % 2:
-            return forward_half(stream, added, self.factor, self.dtype)
-        total, remainders, floats = self._fused[0](stream.reshape(-1), added.reshape(-1))
-        return total.view(stream.shape), remainders, floats.view(stream.shape)
+        """Compute factor * stream + added, rounding the product down.
+
+        Returns the stream, the packed remainders of the product (None if nothing is lost), and the floats that the next
+        function reads. Integers cannot represent NaN; the floats are NaN where `added` is not finite.
+        """
+        total, remainders, floats = self._forward(_even(stream), _even(added))
+        return _like(stream, total), remainders, _like(stream, floats)
 
     def backward(self, stream: torch.Tensor, added: torch.Tensor, remainders: torch.Tensor | None) -> Backward:
-        """The stream before adding `added`, and its floats."""
-        if self._fused is None or stream.numel() % 2:
-            return backward_half(stream, added, remainders, self.factor, self.dtype)
-        before, floats = self._fused[1](stream.reshape(-1), added.reshape(-1), remainders)
-        return before.view(stream.shape), floats.view(stream.shape)
+        """Invert `forward`. Returns the stream before adding `added`, and its floats."""
+        before, floats = self._backward(_even(stream), _even(added), remainders)
+        return _like(stream, before), _like(stream, floats)
 
 
-def _compiled(factor: Fraction, dtype: torch.dtype) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Compile both halves for flat tensors of any even number of values.
+def _even(values: torch.Tensor) -> torch.Tensor:
+    """The values [N], with a zero appended if their number is odd, since remainders are packed in pairs."""
+    flat = values.reshape(-1)
+    return nn.functional.pad(flat, (0, 1)) if len(flat) % 2 else flat
+
+
+def _like(stream: torch.Tensor, flat: torch.Tensor) -> torch.Tensor:
+    """Invert `_even` for values of a stream."""
+    return flat[: stream.numel()].view(stream.shape)
+
+
+def _flat_halves(n: int, d: int, dtype: torch.dtype) -> tuple[Callable[..., Forward], Callable[..., Backward]]:
+    """`Halves.forward` and `Halves.backward` for flat tensors of an even number of values.
 
     n and d are constants in the compiled code, since 64-bit division by a variable is slow on a GPU. Each factor
     therefore has its own code objects, and sizes are marked as dynamic one by one; `dynamic=True` would make n and d
     variables.
     """
-    n, d = factor.numerator, factor.denominator
 
     def forward(stream: torch.Tensor, added: torch.Tensor) -> Forward:
         remainders = None
         if n != d:
-            scaled = stream * n
-            quotient = torch.div(scaled, d, rounding_mode="floor")
-            remainder = (scaled - quotient * d).to(torch.uint8)
-            stream, remainders = quotient, remainder
+            scaled = stream * n if n != 1 else stream
+            stream = torch.div(scaled, d, rounding_mode="floor")
+            remainders = (scaled - stream * d).to(torch.uint8)
             if d <= NIBBLE:
-                pairs = remainder.view(-1, 2)
+                pairs = remainders.view(-1, 2)
                 remainders = pairs[:, 0] | (pairs[:, 1] << 4)
         total = stream + to_stream(added)
-        # The compiler simplifies 0 * added to 0.
+        # 0 * added would be NaN too, but the compiler simplifies it to 0.
         return total, remainders, torch.where(torch.isfinite(added), from_stream(total, dtype), torch.nan)
 
     def backward(stream: torch.Tensor, added: torch.Tensor, remainders: torch.Tensor | None) -> Backward:
@@ -141,10 +107,11 @@ def _compiled(factor: Fraction, dtype: torch.dtype) -> tuple[Callable[..., Any],
         if remainders is not None:
             if d <= NIBBLE:
                 remainders = torch.stack([remainders & 15, remainders >> 4], dim=-1).view(-1)
-            before = torch.div(before * d + remainders, n, rounding_mode="floor")
+            before = before * d + remainders
+            before = torch.div(before, n, rounding_mode="floor") if n != 1 else before
         return before, from_stream(before, dtype)
 
-    return _alone(forward, f"_{n}_{d}"), _alone(backward, f"_{n}_{d}")
+    return forward, backward
 
 
 def _alone(function: Any, suffix: str) -> Callable[..., Any]:

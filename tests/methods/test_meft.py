@@ -14,7 +14,7 @@ from rosa_bench.errors import UsageError
 from rosa_bench.methods.meft import FACTORS, Meft
 from rosa_bench.modules.layer_families import FAMILIES
 from rosa_bench.modules.reversible import ReversibleStack
-from rosa_bench.modules.streams import Halves, agree, forward_half, from_stream, grow, halves, shrink, to_stream
+from rosa_bench.modules.streams import Halves, agree, from_stream, halves, to_stream
 from rosa_bench.run import run as run_experiment
 from rosa_bench.system.memory import saved_bytes
 
@@ -122,8 +122,9 @@ def error(model, batch, monkeypatch, **autocast) -> float:
 def test_factors_are_inverted_exactly(factor, size):
     stream = torch.randint(-(2**40), 2**40, size, generator=torch.Generator().manual_seed(0))
     fraction = Fraction(factor).limit_denominator(256)
-    small, rest = shrink(stream, fraction)
-    assert torch.equal(grow(small, fraction, rest), stream)
+    half, zeros = Halves(fraction, torch.float32), torch.zeros(size)
+    small, rest, _ = half.forward(stream, zeros)
+    assert torch.equal(half.backward(small, zeros, rest)[0], stream)
     assert (small.double() - factor * stream.double()).abs().max() <= 1
     if fraction.denominator <= 16 and rest is not None:
         assert rest.numel() == (stream.numel() + 1) // 2  # half a byte per value
@@ -164,7 +165,7 @@ def test_half_a_layer_is_exact_arithmetic(factor, dtype, spare):
 
 def test_floats_are_nan_where_the_addend_is_not_finite():
     added = torch.tensor([1.0, float("nan"), float("inf"), -2.0])
-    floats = forward_half(torch.zeros(4, dtype=torch.int64), added, Fraction(1, 10), torch.float32)[2]
+    _, _, floats = Halves(Fraction(1, 10), torch.float32).forward(torch.zeros(4, dtype=torch.int64), added)
     assert floats.isnan().tolist() == [False, True, True, False]
 
 
