@@ -152,6 +152,8 @@ class EndedError(Exception):
 class BenchTrainer(Trainer):
     """A Trainer with the package's own batches and checkpoints, and with measurements around training steps."""
 
+    model: PreTrainedModel
+
     def __init__(
         self,
         *,
@@ -177,11 +179,10 @@ class BenchTrainer(Trainer):
         instance: torch.optim.Optimizer | None = self.optimizer
         if instance is None:
             instance = super().create_optimizer(*args, **kwargs)
-            model = cast("PreTrainedModel", self.model)
-            decayed = set(self.get_decay_parameter_names(model))
-            decaying = [p for name, p in model.named_parameters() if name in decayed]
-            optimizer.arrange(instance, self.run.train, decaying, self.head, self.run.method.output_factors(model))
-            self.run.method.optimizer_made(model, instance)
+            decayed = set(self.get_decay_parameter_names(self.model))
+            decaying = [p for name, p in self.model.named_parameters() if name in decayed]
+            optimizer.arrange(instance, self.run.train, decaying, self.head, self.run.method.output_factors(self.model))
+            self.run.method.optimizer_made(self.model, instance)
         return instance
 
     def get_decay_parameter_names(self, model: Any) -> list[str]:
@@ -220,13 +221,11 @@ class BenchTrainer(Trainer):
             return
         folder = Path(str(output_dir))
         folder.mkdir(parents=True, exist_ok=True)
-        state = checkpoints.trained_state(cast("PreTrainedModel", self.model), self.run.method)
+        state = checkpoints.trained_state(self.model, self.run.method)
         checkpoints.save_tensors(state, folder / checkpoints.STATE)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        checkpoints.load_state(
-            cast("PreTrainedModel", self.model), self.run.method, Path(resume_from_checkpoint) / checkpoints.STATE
-        )
+        checkpoints.load_state(self.model, self.run.method, Path(resume_from_checkpoint) / checkpoints.STATE)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """Train, from a checkpoint if one is given."""
@@ -258,7 +257,7 @@ class BenchTrainer(Trainer):
         if variants := self.run.method.summed_variants():
             loss = torch.zeros((), device=self.args.device)
             for variant in variants:
-                with self.run.method.active(cast("PreTrainedModel", self.model), variant):
+                with self.run.method.active(self.model, variant):
                     loss = loss + self._pass(model, dict(inputs), num_items_in_batch, len(info.rows), variant)
         else:
             loss = self._pass(model, inputs, num_items_in_batch, len(info.rows), self.loop.phase)
@@ -277,10 +276,10 @@ class BenchTrainer(Trainer):
     @cached_property
     def casts(self) -> Casts:
         """Copies of weights in the training precision, created at the first step."""
-        method, model = self.run.method, cast("PreTrainedModel", self.model)
+        method = self.run.method
         low = self.run.train.precision == "bf16" and method.plain_linears
-        moved, changing = method.moved(model) if low else (), self.eager_because is None
-        casts = Casts(model, torch.bfloat16 if low else None, moved, changing)
+        moved, changing = method.moved(self.model) if low else (), self.eager_because is None
+        casts = Casts(self.model, torch.bfloat16 if low else None, moved, changing)
         self.recorder.record.cost["memory"]["weights"] += casts.bytes
         return casts
 
@@ -295,7 +294,7 @@ class BenchTrainer(Trainer):
         if self.eager_because is not None:
             return None
         return Graphs(
-            cast(torch.nn.Module, self.model),
+            self.model,
             self._loss_of,
             BACKENDS[self.args.device.type](self.args.device),
             self.casts,
@@ -305,7 +304,7 @@ class BenchTrainer(Trainer):
 
     def _loss_of(self, inputs: dict[str, Any], items: Any) -> torch.Tensor:
         with self.compute_loss_context_manager():
-            return cast(torch.Tensor, self.compute_loss(cast(Any, self.model), inputs, num_items_in_batch=items))
+            return cast(torch.Tensor, self.compute_loss(self.model, inputs, num_items_in_batch=items))
 
     def _replayed(
         self, model: Any, inputs: dict[str, Any], items: Any, examples: int, phase: Hashable
@@ -340,7 +339,7 @@ class BenchTrainer(Trainer):
         if self.recorder.activations is not None:
             yield
             return
-        with memory.saved_bytes(cast(torch.nn.Module, self.model), self.casts.tensors) as saved:
+        with memory.saved_bytes(self.model, self.casts.tensors) as saved:
             yield
         self.recorder.activations = saved.bytes
 
