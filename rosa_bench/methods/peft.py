@@ -25,7 +25,7 @@ from rosa_bench.core.schema import FileName, configured
 from rosa_bench.errors import UsageError, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     import torch
     from transformers import PreTrainedModel
@@ -250,15 +250,18 @@ class Peft(Method):
 
     def before_step(self, step: Step) -> None:
         """Set the run's number of steps in tuners that schedule ranks. Raises UsageError if their phases do not fit."""
-        for tuner in _planning(step.model):
-            (config,) = tuner.peft_config.values()
-            if "total_step" not in self.config and step.total is not None:
-                config.total_step = step.total
-                if config.tinit >= step.total - config.tfinal:
-                    raise UsageError(
-                        f"method.config.tinit={config.tinit} and tfinal={config.tfinal} leave none of the run's "
-                        f"{step.total} steps for reducing ranks; set smaller values"
-                    )
+        from rosa_bench.modules.peft_tuners import tuner_of
+
+        tuner = tuner_of(step.model)
+        if not hasattr(tuner, "rankallocator") or "total_step" in self.config or step.total is None:
+            return
+        (config,) = tuner.peft_config.values()
+        config.total_step = step.total
+        if config.tinit >= step.total - config.tfinal:
+            raise UsageError(
+                f"method.config.tinit={config.tinit} and tfinal={config.tfinal} leave none of the run's "
+                f"{step.total} steps for reducing ranks; set smaller values"
+            )
 
     def before_update(self, step: Step) -> None:
         """Add the gradient of the tuner's regularization loss."""
@@ -270,21 +273,11 @@ class Peft(Method):
     def after_update(self, step: Step) -> None:
         from rosa_bench.modules.peft_tuners import allocate
 
-        if any(_planning(step.model)):
-            allocate(step.model, step.index + 1, step.skipped)
+        allocate(step.model, step.index + 1, step.skipped)
 
     def facts(self, model: PreTrainedModel, batch: Mapping[str, Any]) -> Mapping[str, Any]:
         """The version of `peft`, which determines the meaning of a configuration."""
         return {"peft": library().__version__}
-
-
-def _planning(model: PreTrainedModel) -> Iterator[Any]:
-    """Yield the model's tuner if it reallocates ranks during training."""
-    from rosa_bench.modules.peft_tuners import tuner_of
-
-    tuner = tuner_of(model)
-    if hasattr(tuner, "rankallocator"):
-        yield tuner
 
 
 def library() -> Any:

@@ -179,12 +179,14 @@ def _non_orthogonality(tuner: Any) -> Any:
     return tuner.peft_config[ADAPTER].orth_reg_weight * sum(distances) / len(distances)
 
 
-def allocate(model: Any, step: int, skipped: bool = False) -> None:
-    """Update the allocator after optimizer step `step` (from 1), which may prune ranks.
+def allocate(model: Any, step: int, skipped: bool) -> None:
+    """Update the tuner's allocator, if it has one, after optimizer step `step` (from 1), which may prune ranks.
 
     A skipped step has no finite gradients to average; only the last allocation, which reads none, takes place.
     """
     tuner = tuner_of(model)
+    if not hasattr(tuner, "rankallocator"):
+        return
     config = tuner.peft_config[ADAPTER]
     if skipped and step < config.total_step - config.tfinal:
         return
