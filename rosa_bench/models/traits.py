@@ -82,7 +82,7 @@ def probe(model: PreTrainedModel, short: Sequence[int], long: Sequence[int], pad
 
 
 def max_length(model: PreTrainedModel, length: int, extra: int = 0) -> int:
-    """Maximum sequence length in tokens: `wanted`, or less if the position embeddings end earlier.
+    """Maximum sequence length in tokens: `length`, or less if the position embeddings end earlier.
 
     `extra` positions are reserved. Raises UsageError if they leave no room.
     """
