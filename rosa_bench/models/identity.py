@@ -146,8 +146,3 @@ def _named_weights(folder: Path) -> str | None:
     except (OSError, ValueError, AttributeError):
         return None
     return name if isinstance(name, str) else None
-
-
-def is_pickled(folder: Path) -> bool:
-    """Whether the weights are pickles, which torch's restricted unpickler reads."""
-    return any(name.endswith(".bin") for name in weight_files(folder))

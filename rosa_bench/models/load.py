@@ -19,7 +19,7 @@ from rosa_bench.errors import UsageError
 from rosa_bench.models import dropout
 from rosa_bench.models.casts import keep_frozen_in_bf16
 from rosa_bench.models.fit import fit, is_masked_or_not_causal
-from rosa_bench.models.identity import is_pickled, on_hub, source_of, weight_files
+from rosa_bench.models.identity import on_hub, source_of, weight_files
 from rosa_bench.models.sites import task_head
 from rosa_bench.models.weights import load_weights
 from rosa_bench.system.hub import ADAPTER
@@ -90,12 +90,13 @@ def _loaded(model: Model, task: Task, seed: int) -> tuple[PreTrainedModel, PreTr
         else:
             # A head is initialised in fp32; without one, no tensor exceeds the file's precision.
             dtype = "auto" if model.dtype == "bf16" and not task.num_labels else torch.float32
-            pickled = is_pickled(Path(source))
+            files = weight_files(Path(source))
+            pickled = any(name.endswith(".bin") for name in files)  # torch's restricted unpickler reads them
             options |= {"config": config, "dtype": dtype, "use_safetensors": not pickled, "weights_only": True}
             options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}
             read: Any = partial(cls.from_pretrained, source, **options)
             backbone, facts = load_weights(read, source, seed)
-            facts |= {"pickled_weights": weight_files(Path(source))} if pickled else {}
+            facts |= {"pickled_weights": files} if pickled else {}
         facts |= fit(tokenizer, backbone, source)
         backbone.__dict__["loading_facts"] = facts
     except UsageError:
