@@ -12,6 +12,11 @@ class UsageError(Exception):
     """Wrong usage or a missing input. The message is one line that says what to do; the process exits with code 2."""
 
 
+def first_line(error: object) -> str:
+    """The first line of an exception's or warning's message, at most 200 characters; its type if it has no message."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
 def nearest(name: str, valid: Iterable[str], shown: int = 12) -> str:
     """Suggest the valid choices closest to `name`, or list the first `shown` if none is close."""
     names = sorted(set(valid))

@@ -22,7 +22,7 @@ from pydantic import BeforeValidator, Field, JsonValue
 from rosa_bench.core.annotations import check as check_annotated
 from rosa_bench.core.method import Method, PeftAdapter, Step
 from rosa_bench.core.schema import FileName, configured
-from rosa_bench.errors import UsageError, nearest
+from rosa_bench.errors import UsageError, first_line, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -148,9 +148,9 @@ class Peft(Method):
             try:
                 configuration = cls(**{**open_steps, **self.config})
             except Exception as error:
-                raise UsageError(f"method.config: {_line(error)}") from error
+                raise UsageError(f"method.config: {first_line(error)}") from error
         if caught:  # for example a key that the type ignores
-            raise UsageError(f"method.config: {_line(caught[0].message)}")
+            raise UsageError(f"method.config: {first_line(caught[0].message)}")
         return configuration
 
     def _refuse_elsewhere(self) -> None:
@@ -205,9 +205,9 @@ class Peft(Method):
                 _try_out(model)
             except Exception as error:
                 cls = type(model.base_model).__name__
-                raise UsageError(f"method={self.name} is not supported with {cls}: {_line(error)}") from error
+                raise UsageError(f"method={self.name} is not supported with {cls}: {first_line(error)}") from error
         if unmatched := next((w for w in caught if w.category is RuntimeWarning and "match" in str(w.message)), None):
-            raise UsageError(f"method.config: {_line(unmatched.message)}")  # such as a wrong name in rank_pattern
+            raise UsageError(f"method.config: {first_line(unmatched.message)}")  # such as a wrong name in rank_pattern
         if not any(p.requires_grad for p in model.parameters()):
             raise UsageError(f"method={self.name}: no parameter of {type(model.base_model).__name__} would train")
         for parameter in head:
@@ -289,7 +289,7 @@ def library() -> Any:
             import peft.tuners
     except ImportError as error:
         command = "pip install 'rosa_bench[peft]'"
-        raise UsageError(f"this method needs the extra peft: {command} ({_line(error)})") from error
+        raise UsageError(f"this method needs the extra peft: {command} ({first_line(error)})") from error
     return peft
 
 
@@ -302,8 +302,3 @@ def _try_out(model: PreTrainedModel) -> None:
     mask[1, 2] = 0  # models may ignore a mask of all ones
     with torch.no_grad():
         model.base_model(input_ids=ids, attention_mask=mask)
-
-
-def _line(error: Any) -> str:
-    """The first line of an error message."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

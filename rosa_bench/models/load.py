@@ -15,7 +15,7 @@ from huggingface_hub.constants import HF_HUB_DISABLE_PROGRESS_BARS
 
 from rosa_bench.config import Model
 from rosa_bench.core.task import Task
-from rosa_bench.errors import UsageError
+from rosa_bench.errors import UsageError, first_line
 from rosa_bench.models import dropout
 from rosa_bench.models.casts import keep_frozen_in_bf16
 from rosa_bench.models.fit import fit, is_masked_or_not_causal
@@ -102,8 +102,8 @@ def _loaded(model: Model, task: Task, seed: int) -> tuple[PreTrainedModel, PreTr
     except UsageError:
         raise
     except Exception as error:
-        first = (str(error).splitlines() or [""])[0][:200]
-        raise UsageError(f"model {source} cannot be loaded ({type(error).__name__}: {first})") from error
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise UsageError(f"model {source} cannot be loaded ({reason})") from error
     if on_hub(model):
         backbone.name_or_path = backbone.config.name_or_path = str(model.hub)  # not the cache folder
     return backbone, tokenizer

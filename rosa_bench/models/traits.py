@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rosa_bench.errors import UsageError
+from rosa_bench.errors import UsageError, first_line
 from rosa_bench.models.modes import evaluation_mode
 
 if TYPE_CHECKING:
@@ -75,8 +75,8 @@ def probe(model: PreTrainedModel, short: Sequence[int], long: Sequence[int], pad
         except UsageError:
             raise
         except Exception as error:
-            first = (str(error).splitlines() or [""])[0][:200]
-            raise UsageError(f"model {source}: {name} cannot read a text ({type(error).__name__}: {first})") from error
+            reason = f"{type(error).__name__}: {first_line(error)}"
+            raise UsageError(f"model {source}: {name} cannot read a text ({reason})") from error
     model.__dict__["traits"] = traits
     return traits
 

@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from rosa_bench.errors import first_line
 from rosa_bench.models.casts import Casts
 
 Compute = Callable[[dict[str, Any], Any], torch.Tensor]  # the loss of a batch, given the number of items in its step
@@ -122,10 +123,10 @@ class Cuda(Backend):
             torch.cuda.set_stream(outer)  # a failed capture leaves its own stream set
             if torch_version() < self.RECOVERS:
                 raise RuntimeError(
-                    f"capturing a CUDA graph failed ({_line(error)}). torch {torch.__version__} cannot continue after "
-                    "that; set train.graphs=off, or use torch 2.13 or later"
+                    f"capturing a CUDA graph failed ({first_line(error)}). torch {torch.__version__} cannot continue "
+                    "after that; set train.graphs=off, or use torch 2.13 or later"
                 ) from error
-            raise RefusedError(f"capturing failed: {_line(error)}") from error
+            raise RefusedError(f"capturing failed: {first_line(error)}") from error
         finally:
             if collecting:
                 gc.enable()
@@ -305,7 +306,7 @@ class Graphs:
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            raise RefusedError(f"a step reads the device on the host: {_line(error)}") from error
+            raise RefusedError(f"a step reads the device on the host: {first_line(error)}") from error
 
     def _hand_over(self, reached: Sequence[bool]) -> None:
         """Set or accumulate the parameters' gradients as autograd does."""
@@ -339,7 +340,3 @@ def close(actual: Sequence[torch.Tensor], expected: Sequence[torch.Tensor], tole
         torch.allclose(a, b, rtol=0.0, atol=tolerance * bound, equal_nan=True)
         for a, b, bound in zip(actual, expected, bounds, strict=True)
     )
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
