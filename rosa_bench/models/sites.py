@@ -148,6 +148,7 @@ FUSED: tuple[tuple[tuple[str, ...], str, Callable[[Heads], Layout]], ...] = (
     (("qwen3_next",), "self_attn.q_proj", _gated),
 )
 SAME_PRODUCT = {"FalconLinear"}  # nn.Linear subclasses that compute the same product
+BIASES = (".bias", ".q_bias", ".v_bias")  # last parts of their names; DeBERTa's queries and values have their own
 FUSED_NAME = re.compile(r"qkv|query_key_value|c_attn|kv_?proj|q_?k_?v|W_pack", re.IGNORECASE)
 
 
@@ -390,6 +391,6 @@ def freeze_backbone(model: PreTrainedModel, train_head: bool, bias: Bias = "none
         parameter.requires_grad_(train_head)
     adapted_biases = {f"{name}.bias" for name in adapted}
     for name, parameter in model.named_parameters():
-        inside = name.endswith(".bias") and id(parameter) in base
+        inside = name.endswith(BIASES) and id(parameter) in base
         if inside and (bias == "all" or (bias == "adapted" and name in adapted_biases)):
             parameter.requires_grad_(True)

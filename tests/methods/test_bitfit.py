@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import backbones
 import pytest
+import transformers
 from support import prepared, steps
 
 from rosa_bench.errors import UsageError
@@ -22,6 +23,14 @@ def test_only_biases_and_the_head_train(backbone):
         before = {key: p.detach().clone() for key, p in model.named_parameters()}
         steps(run, model, rows, 2, 1e-3)
         assert {key for key, p in model.named_parameters() if not p.equal(before[key])} <= every
+
+
+def test_the_biases_of_debertas_queries_and_values_train():
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    model = transformers.DebertaForSequenceClassification(transformers.DebertaConfig(vocab_size=50, **sizes))
+    BitFit(train_head=False).attach(model)
+    attention = "deberta.encoder.layer.0.attention.self"
+    assert {f"{attention}.q_bias", f"{attention}.v_bias"} <= trained(model).keys()
 
 
 @pytest.mark.parametrize("kind, printed", [("roberta_base", 0.1), ("roberta_large", 0.3)])
