@@ -19,6 +19,7 @@ from pydantic import Field
 
 from rosa_bench.core.method import Step, tally
 from rosa_bench.core.schema import Added, Bias, Count, Share, configured
+from rosa_bench.errors import UsageError
 from rosa_bench.methods.lora import Init, RestartedMethod, Target, draw_factors, targets_field
 from rosa_bench.system.seeds import derive, generator
 
@@ -94,8 +95,10 @@ class ReLora(RestartedMethod):
         """Prune or drop the optimizer state of every A and B, as `moments` selects.
 
         First moments without a second moment are zeroed too: A has no gradient while B is zero, so the next update
-        would divide them by Adam's epsilon alone.
+        would divide them by Adam's epsilon alone. Raises UsageError for quantized moments, in which zero is arbitrary.
         """
+        import torch
+
         from rosa_bench.modules.lowrank import lowrank_sites
 
         if self.moments == "keep":
@@ -109,6 +112,11 @@ class ReLora(RestartedMethod):
                 state = step.optimizer.state.get(factor, {})
                 for value in state.values():
                     if getattr(value, "shape", None) == factor.shape:
+                        if type(value) is not torch.Tensor or not value.is_floating_point():
+                            raise UsageError(
+                                f"method.moments={self.moments} cannot prune the quantized state of this "
+                                "train.optimizer; use method.moments=reset or another optimizer"
+                            )
                         draw = generator(step.seed, step.index, site.label, name)  # same elements in both moments
                         prune(value, self.pruned, draw if self.moments == "random" else None)
                 if "exp_avg_sq" in state:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from support import composed, interrupt, overflow, prepared, small, without_cost
 
 from rosa_bench.core.method import Step
 from rosa_bench.data.batches import collate
+from rosa_bench.errors import UsageError
 from rosa_bench.methods.relora import prune
 from rosa_bench.modules.lowrank import lowrank_sites
 from rosa_bench.run import run as run_experiment
@@ -57,6 +59,19 @@ def test_random_pruning_zeroes_a_share_and_is_reproducible():
     for tensor in (first, second):
         prune(tensor, 0.8, torch.Generator().manual_seed(5))
     assert torch.equal(first, second) and first.mean().item() == pytest.approx(0.2, abs=0.02)
+
+
+def test_quantized_moments_are_refused():
+    """A zero is an arbitrary number in the 8 bits of bitsandbytes."""
+    _, model, _, _ = prepared("relora", "roberta_mini")
+    states = {
+        module.A[site.role]: {"state1": module.A[site.role].to(torch.uint8)} for module, site in lowrank_sites(model)
+    }
+    step = Step(model, SimpleNamespace(state=states), 3, per_epoch=3, seed=0)
+    with pytest.raises(UsageError, match=r"moments=magnitude cannot prune the quantized state"):
+        composed("method=relora").method.before_step(step)
+    composed("method=relora", "method.moments=reset").method.before_step(step)
+    assert not states
 
 
 class Plain:
