@@ -154,9 +154,9 @@ def _has_netrc() -> bool:
 @_reported
 def optimizer(run: config.Run) -> Iterator[Finding]:
     """The optimizer exists in the installed `transformers`, its package is installed, and it accepts the options."""
-    from rosa_bench.training.trainer import check_optimizer
+    from rosa_bench.training.trainer import check_training
 
-    check_optimizer(run)
+    check_training(run)
     yield True, run.train.optimizer
 
 

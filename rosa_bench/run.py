@@ -37,7 +37,7 @@ from rosa_bench.system.locks import claimed
 from rosa_bench.system.seeds import preserved_random_state, seeds
 from rosa_bench.system.threads import on_threads
 from rosa_bench.tracking.tracker import mirrored
-from rosa_bench.training.trainer import check_optimizer, evaluations, make_trainer
+from rosa_bench.training.trainer import check_training, evaluations, make_trainer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -110,7 +110,7 @@ def refuse(run: Run) -> None:
     if run.force and run.resume == "must":
         raise UsageError("force=true starts again, but resume=must needs a checkpoint; remove one of them")
     run.method.check(run.task)
-    check_optimizer(run)
+    check_training(run)
     refuse_options(run)
 
 

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from rosa_bench.config import Run
+from rosa_bench.config import Run, Train
 from rosa_bench.core.kind import Kind
 from rosa_bench.core.method import Step, tally
 from rosa_bench.data.batches import (
@@ -73,20 +73,27 @@ class LossNotFiniteError(Exception):
     """The loss became NaN or infinite."""
 
 
-def arguments(run: Run, folder: Path) -> TrainingArguments:
-    """The Trainer's arguments. Raises ValueError if the batch size is not divisible by the number of processes."""
-    train, world = run.train, distributed.world_size()
+def micro_batch_size(train: Train) -> int:
+    """Examples per forward pass of a process. Raises UsageError if the processes cannot share a batch equally."""
+    world = distributed.world_size()
     micro = train.micro_batch_size or max(1, train.batch_size // world)
     if train.batch_size % (micro * world):
-        raise ValueError(
-            f"train.batch_size={train.batch_size} is not a multiple of {micro} examples x {world} processes"
+        raise UsageError(
+            f"train.batch_size={train.batch_size} is not a multiple of {micro} examples x {world} processes; change "
+            "train.batch_size, train.micro_batch_size or the number of processes"
         )
+    return micro
+
+
+def arguments(run: Run, folder: Path) -> TrainingArguments:
+    """The Trainer's arguments. Raises UsageError as `micro_batch_size`."""
+    train, micro = run.train, micro_batch_size(run.train)
     checkpointing: dict[str, Any] = {_CHECKPOINTING: train.gradient_checkpointing}
     on_gpu = torch.cuda.is_available() and train.device != "cpu"
     arguments = TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=micro,
-        gradient_accumulation_steps=train.batch_size // (micro * world),
+        gradient_accumulation_steps=train.batch_size // (micro * distributed.world_size()),
         num_train_epochs=train.epochs or 1,
         max_steps=train.max_steps or -1,
         learning_rate=train.lr or 0.0,
@@ -120,8 +127,9 @@ def arguments(run: Run, folder: Path) -> TrainingArguments:
     return arguments
 
 
-def check_optimizer(run: Run) -> None:
-    """Raise UsageError if the optimizer is unknown or not installed, or does not accept the run's options."""
+def check_training(run: Run) -> None:
+    """Raise UsageError if the processes cannot share a batch, or the optimizer does not work with the run's options."""
+    micro_batch_size(run.train)
     optimizer.check_name(run.train)
     if run.train.optimizer != "adamw" or run.train.optimizer_args:
         optimizer.check(run.train, arguments(run, Path(run.output_dir)))

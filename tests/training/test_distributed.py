@@ -17,8 +17,10 @@ import torch
 from safetensors.torch import load_file
 from support import EACH, METHODS, SMALL, skip_refused, small
 
+from rosa_bench.errors import UsageError
 from rosa_bench.records import checkpoints
 from rosa_bench.records.record import read_record
+from rosa_bench.run import refuse
 from rosa_bench.run import run as run_experiment
 
 
@@ -35,6 +37,13 @@ def undropped(backbone, tmp_path_factory):
         return folder
 
     return get
+
+
+def test_a_batch_that_the_processes_cannot_share_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(UsageError, match="batch_size=8 is not a multiple of 2 examples x 3 processes; change"):
+        refuse(small(tmp_path, "train.batch_size=8"))
+    refuse(small(tmp_path, "train.batch_size=9"))
 
 
 def overrides_of(method: str, kind: str, folder: Path) -> tuple[str, ...]:
