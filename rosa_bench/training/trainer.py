@@ -236,12 +236,14 @@ class BenchTrainer(Trainer):
         checkpoints.load_state(self.model, self.run.method, Path(resume_from_checkpoint) / checkpoints.STATE)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Train, from a checkpoint if one is given."""
-        try:
-            return super().train(*args, **kwargs)
-        except EndedError:
-            self.describe_steps()
-            return None
+        """Train, from a checkpoint if one is given, and record how steps ran, which determines their speed."""
+        output = None
+        with contextlib.suppress(EndedError):
+            output = super().train(*args, **kwargs)
+        graphs = self.__dict__.get("graphs")
+        facts = graphs.summary() if graphs is not None else {"none": self.eager_because}
+        self.recorder.record.env |= {"graphs": facts, "padding_multiple": self.padding}
+        return output
 
     def ended_early(self, folder: Path) -> bool:
         """Whether training stopped at this checkpoint because patience was exhausted."""
@@ -334,12 +336,6 @@ class BenchTrainer(Trainer):
                 raise RefusedError(f"train.graphs=on: {self.graphs.refused}; use train.graphs=auto to train without")
             self.recorder.graphs_refused, self.graphs = self.graphs.refused, None
         return loss
-
-    def describe_steps(self) -> None:
-        """Record how steps ran, which determines their speed."""
-        graphs = self.__dict__.get("graphs")
-        facts = graphs.summary() if graphs is not None else {"none": self.eager_because}
-        self.recorder.record.env |= {"graphs": facts, "padding_multiple": self.padding}
 
     @contextlib.contextmanager
     def _measured(self) -> Iterator[None]:
@@ -488,9 +484,6 @@ class Loop(TrainerCallback):
         if not progress.on_terminal() and time.monotonic() - self.shown > 5:
             self.shown = time.monotonic()
             self.recorder.show(f"step {state.global_step}/{state.max_steps}  loss {logs['loss']:.4f}")
-
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
-        self.trainer.describe_steps()
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
         """Evaluate and checkpoint. A stopping run already has its checkpoint and evaluates after it resumes."""
