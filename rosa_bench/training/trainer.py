@@ -554,18 +554,9 @@ def make_trainer(
     recorder: Recorder,
     evaluate: Callable[[], Scores],
 ) -> BenchTrainer:
-    """Create a run's trainer.
+    """Create a run's trainer for a model with the method attached and the encoded training split.
 
-    Args:
-        run: the run.
-        model: the model with the method attached.
-        rows: the encoded training split.
-        pad_id: the token id for padding.
-        recorder: records measurements and events.
-        evaluate: called at epoch ends; returns scores by split.
-
-    Raises:
-        UsageError: if `train.graphs=on` and graphs are not possible.
+    `evaluate` is called at epoch ends and returns scores by split. Raises UsageError if `train.graphs=on` cannot work.
     """
     lengths = [len(row.input_ids) for row in rows.encoded]
     sampler = EpochSampler(lengths, run.train.batch_size, seeds(run.seed).data, run.train.bucket)
