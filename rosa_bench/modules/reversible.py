@@ -112,7 +112,7 @@ class ReversibleStack(nn.Module):
         bind: Callable[..., Any],
     ) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(layers)
+        self.layers: Any = nn.ModuleList(layers)  # of `ReversibleLayer`
         self.factors, self.switch, self.reversible, self.weights = factors, switch, reversible, weights
         self.bind = bind
         self.rebuilt: torch.Tensor | None = None  # set by the backward pass if `keep_rebuilt`
@@ -131,10 +131,9 @@ class ReversibleStack(nn.Module):
         return self.weights[0] * first + self.weights[1] * second
 
     def step(
-        self, layer: nn.Module, first: torch.Tensor, second: torch.Tensor, call: Any
+        self, layer: ReversibleLayer, first: torch.Tensor, second: torch.Tensor, call: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Run one layer with plain autograd."""
-        assert isinstance(layer, ReversibleLayer)
         y1 = float(self.factors[0]) * first + layer.F(second, call)
         y2 = float(self.factors[1]) * second + layer.G(y1, call)
         return (y2, y1) if self.switch else (y1, y2)
@@ -156,7 +155,6 @@ class _Reversible(torch.autograd.Function):
         rests: list[torch.Tensor | None] = []
         with torch.autocast(kind, cache_enabled=False, **ctx.autocast):
             for layer in stack.layers[:count]:
-                assert isinstance(layer, ReversibleLayer)
                 before_F = Random.now(hidden)
                 y1, rest_1, floats_1 = shrink_first.forward(first, layer.F(floats, call))
                 before_G = Random.now(hidden)
@@ -184,7 +182,6 @@ class _Reversible(torch.autograd.Function):
         floats = from_stream(second if stack.switch else first, ctx.dtype)  # y1, which G read
         for i in reversed(range(len(ctx.tape))):
             layer = stack.layers[i]
-            assert isinstance(layer, ReversibleLayer)
             before_F, before_G = ctx.tape[i]
             y1, y2, d1, d2 = (second, first, d_second, d_first) if stack.switch else (first, second, d_first, d_second)
             g, more = recompute(layer, layer.G, floats, d2, before_G, True)
