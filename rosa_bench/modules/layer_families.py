@@ -195,7 +195,8 @@ def caller(layer: nn.Module) -> Callable[..., dict[str, Any]]:
         arguments = {name: value for name, value in arguments.items() if not name.startswith("encoder_")}
         if torch.is_grad_enabled():
             arguments |= {name: None for name in ("cache", "past_key_values") if name in arguments}
-            arguments |= {name: False for name in ("use_cache",) if name in arguments}
+            if "use_cache" in arguments:
+                arguments["use_cache"] = False
         return arguments
 
     return bind

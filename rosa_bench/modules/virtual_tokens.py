@@ -66,11 +66,10 @@ class Prompt:
         embeds = base.get_input_embeddings()(arguments["input_ids"]) if embeds is None else embeds
         out = {"input_ids": None, "inputs_embeds": torch.cat([prompt.to(embeds.dtype), embeds], dim=1)}
         if (positions := arguments.get("position_ids")) is not None:
-            prompt_positions = torch.arange(self.tokens, device=positions.device).expand(len(positions), -1)
-            prompt_positions = (
-                torch.full_like(prompt_positions, self.first) if self.keep_positions else prompt_positions
-            )
-            out["position_ids"] = torch.cat([prompt_positions, positions], dim=1)
+            own = torch.arange(self.tokens, device=positions.device)
+            if self.keep_positions:
+                own = torch.full_like(own, self.first)
+            out["position_ids"] = torch.cat([own.expand(len(positions), -1), positions], dim=1)
         if (types := arguments.get("token_type_ids")) is not None:
             out["token_type_ids"] = torch.cat([types.new_zeros(len(types), self.tokens), types], dim=1)
         return out
