@@ -49,10 +49,9 @@ class LowRankMethod(Method):
         return [module.B[site.role] for module, site in lowrank_sites(model)]
 
     def facts(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> Mapping[str, Any]:
-        """Weights that `targets=[all]` skipped, if any."""
-        from rosa_bench.modules.lowrank import skipped_facts
-
-        return skipped_facts(model)
+        """Weights that `targets=[all]` skipped, if any: counts by name, with `*` for numbers in names."""
+        skipped = model.__dict__.get("skipped_weights")
+        return {"skipped_weights": skipped} if skipped else {}
 
 
 class RestartedMethod(LowRankMethod):

@@ -270,7 +270,7 @@ def attach_lowrank(
         sites = fuse(model, sites)
     freeze_backbone(model, method.train_head, method.bias, {site.name for site in sites})
     if "all" in method.targets and (skipped := skipped_weights(model, sites)):
-        model.__dict__["_skipped_weights"] = skipped
+        model.__dict__["skipped_weights"] = skipped
         warn_once(f"rosa_bench: targets=[all] skips {counted(sum(skipped.values()), 'weight')}: {', '.join(skipped)}")
     places: dict[int, list[str]] = {}
     for name, module in model.named_modules(remove_duplicate=False):
@@ -301,12 +301,6 @@ def _try_out(model: PreTrainedModel) -> None:
             f"{type(model).__name__} reads weights of adapted modules directly ({error}); name roles in targets, "
             "or use method=peft method.type=LORA method.config.target_modules=[MODULE]"
         ) from error
-
-
-def skipped_facts(model: nn.Module) -> dict[str, dict[str, int]]:
-    """Weights that `targets=[all]` skipped, for the record: counts by name, with `*` for numbers in names."""
-    skipped = model.__dict__.get("_skipped_weights")
-    return {"skipped_weights": skipped} if skipped else {}
 
 
 def rank_of(rank: int | float, inputs: int, outputs: int) -> int:
