@@ -168,16 +168,15 @@ class Peft(Method):
         from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
         from peft.tuners.tuners_utils import BaseTuner
 
-        classes = {str(key.value): cls for key, cls in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
-        if self.type not in classes:
-            raise UsageError(f"method.type={self.type} is not a PEFT type: {nearest(self.type, classes)}")
-        cls = classes[self.type]
-        tuner = PEFT_TYPE_TO_TUNER_MAPPING[next(key for key in PEFT_TYPE_TO_CONFIG_MAPPING if key.value == self.type)]
+        types = {str(key.value): key for key in PEFT_TYPE_TO_CONFIG_MAPPING}
+        if self.type not in types:
+            raise UsageError(f"method.type={self.type} is not a PEFT type: {nearest(self.type, types)}")
+        tuner = PEFT_TYPE_TO_TUNER_MAPPING[types[self.type]]
         is_tuner = isinstance(tuner, type) and issubclass(tuner, BaseTuner)
         in_place = is_tuner and (tuner.forward is BaseTuner.forward or hasattr(tuner, "update_and_allocate"))
         if self.type not in PROMPTS and not in_place:
             raise UsageError(f"method.type={self.type} is not supported: it works only inside peft's own model class")
-        return cls
+        return PEFT_TYPE_TO_CONFIG_MAPPING[types[self.type]]
 
     def attach(self, model: PreTrainedModel, seed: int = 0) -> None:
         """Freeze the backbone and let `peft` add its adapter.

@@ -154,21 +154,16 @@ def split_to_peft(trained: PeftAdapter, start: PeftAdapter) -> PeftAdapter:
 
 
 def penalty_gradients(model: nn.Module) -> Iterator[tuple[nn.Parameter, torch.Tensor]]:
-    """Yield gradients of the tuner's regularization loss, such as that of its factors; nothing without a tuner."""
+    """Yield gradients of the losses that `peft` adds in its wrapper's forward pass or leaves to the training loop."""
     tuner = tuner_of(model)
-    loss = None if tuner is None else _penalty(tuner)
+    loss = _non_orthogonality(tuner) if hasattr(tuner, "rankallocator") else 0.0
+    loss = loss + (tuner._get_kasa_loss() if hasattr(tuner, "_get_kasa_loss") else 0.0)
     if not isinstance(loss, torch.Tensor) or not loss.requires_grad:
         return
     trained = [p for p in tuner.model.parameters() if p.requires_grad]
     for p, gradient in zip(trained, torch.autograd.grad(loss, trained, allow_unused=True), strict=True):
         if gradient is not None:
             yield p, gradient
-
-
-def _penalty(tuner: Any) -> Any:
-    """The losses that `peft` adds in its wrapper's forward pass or leaves to the training loop."""
-    loss = _non_orthogonality(tuner) if hasattr(tuner, "rankallocator") else 0.0
-    return loss + (tuner._get_kasa_loss() if hasattr(tuner, "_get_kasa_loss") else 0.0)
 
 
 def _non_orthogonality(tuner: Any) -> Any:
