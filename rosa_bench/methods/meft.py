@@ -25,7 +25,7 @@ from pydantic import Field, field_validator
 from rosa_bench.core.method import Group, Method
 from rosa_bench.core.schema import Bias, Count, configured
 from rosa_bench.errors import UsageError
-from rosa_bench.system.seeds import generator
+from rosa_bench.system.seeds import generator, preserved_random_state
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -180,7 +180,7 @@ class Meft(Method):
         gradients = []
         try:
             for stack.reversible, stack.keep_rebuilt in ((count, True), (0, False)):
-                with torch.random.fork_rng(), torch.enable_grad():
+                with preserved_random_state(), torch.enable_grad():
                     torch.manual_seed(0)
                     loss = model(**batch).loss
                     grads = torch.autograd.grad(loss, trained, allow_unused=True)

@@ -18,6 +18,7 @@ from transformers.training_args import OptimizerNames
 from rosa_bench.config import Train, defaults
 from rosa_bench.core.annotations import expected, fits
 from rosa_bench.errors import UsageError, nearest
+from rosa_bench.system.seeds import preserved_random_state
 from rosa_bench.system.strict_json import short
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def check(train: Train, arguments: TrainingArguments) -> None:
             ignores, or an optimizer that does not continue exactly from its saved state.
     """
     name = f"train.optimizer={train.optimizer}"
-    with torch.random.fork_rng():
+    with preserved_random_state():
         matrices = [torch.nn.Sequential(torch.nn.Linear(8, 8, device=arguments.device)) for _ in range(2)]
         try:
             first, second = (_created(train, arguments, matrix) for matrix in matrices)

@@ -93,6 +93,15 @@ def test_a_missing_package_is_named(name, package, tmp_path, capsys):
     assert code == 2 and len(output) == 1 and package in output[0] and "nstall" in output[0]
 
 
+def test_trying_an_optimizer_leaves_other_gpus_alone(monkeypatch, tmp_path):
+    run = small(tmp_path, "train.optimizer=sgd")
+    arguments = trainer.arguments(run, tmp_path)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)  # torch warns if all of them are to be initialised
+    before = torch.get_rng_state()
+    optimizer.check(run.train, arguments)
+    assert torch.equal(before, torch.get_rng_state())
+
+
 @pytest.mark.parametrize("name", ["sgd", "adafactor", "rmsprop", "adagrad"])
 def test_rates_and_weight_decay_are_the_runs(name, monkeypatch, tmp_path):
     settings = ["train.lr=1e-3", "train.head_lr=5e-3", "train.lora_plus=16", "train.weight_decay=0.1"]
