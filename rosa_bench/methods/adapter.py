@@ -19,6 +19,7 @@ N(0, 0.02^2), which is `init: normal` (microsoft/LoRA,
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -78,7 +79,7 @@ class Adapter(Method):
             UsageError: if `skip_layers` leaves no layer, or the variant does not support the backbone's family.
         """
         from rosa_bench.models.sites import freeze_backbone
-        from rosa_bench.modules.placement import layers_of, norms_of
+        from rosa_bench.modules.placement import PLACES, layers_of, norms_of
 
         count = len(layers_of(model))
         if self.skip_layers >= count:
@@ -87,19 +88,10 @@ class Adapter(Method):
         if self.norms:
             for norm in norms_of(model):
                 norm.requires_grad_(True)
-        for index in range(self.skip_layers, count):
-            self._place(model, index, generator(seed, index))
-
-    def _place(self, model: PreTrainedModel, index: int, draw: torch.Generator) -> None:
-        from rosa_bench.modules import placement
-
+        place = PLACES[self.variant]
         width = int(model.config.hidden_size)
-        if self.variant == "houlsby":
-            placement.place_houlsby(model, index, self._new_adapter(width, draw), self._new_adapter(width, draw))
-        elif self.variant == "pfeiffer":
-            placement.place_pfeiffer(model, index, self._new_adapter(width, draw))
-        else:
-            placement.place_normed(model, index, width, self._new_adapter(width, draw))
+        for index in range(self.skip_layers, count):
+            place(model, index, partial(self._new_adapter, width, generator(seed, index)))
 
     def _new_adapter(self, width: int, draw: torch.Generator) -> Bottleneck:
         """Create an adapter initialized by `init`."""

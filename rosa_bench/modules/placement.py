@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +15,7 @@ from rosa_bench.modules.layer_families import Opt, PostNorm, family_of
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+NewAdapter = Callable[[], Adapter]
 FINAL_NORMS = ("ln_f", "norm", "final_layer_norm")  # names of the norm after the last layer
 
 
@@ -82,9 +84,9 @@ class AroundNorm(Adapted):
 class Normed(nn.Module):
     """An adapter preceded by its own LayerNorm."""
 
-    def __init__(self, width: int, adapter: Adapter) -> None:
+    def __init__(self, adapter: Adapter) -> None:
         super().__init__()
-        self.norm, self.adapter = nn.LayerNorm(width), adapter
+        self.norm, self.adapter = nn.LayerNorm(adapter.down.in_features), adapter
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The adapter's output without the residual."""
@@ -92,10 +94,11 @@ class Normed(nn.Module):
         return out
 
 
-def place_houlsby(model: PreTrainedModel, index: int, attention: Adapter, feed_forward: Adapter) -> None:
+def place_houlsby(model: PreTrainedModel, index: int, new_adapter: NewAdapter) -> None:
     """Insert adapters after attention and feed-forward, before the residual is added (Houlsby et al., figure 2)."""
     layer: Any = layers_of(model)[index]
     family = family_of(model)
+    attention, feed_forward = new_adapter(), new_adapter()
     family.adapt_attention(layer, attention)
     if family is PostNorm:
         layer.output.dropout = Serial(layer.output.dropout, feed_forward)
@@ -105,7 +108,7 @@ def place_houlsby(model: PreTrainedModel, index: int, attention: Adapter, feed_f
         layer.mlp = Serial(layer.mlp, feed_forward)
 
 
-def place_pfeiffer(model: PreTrainedModel, index: int, adapter: Adapter) -> None:
+def place_pfeiffer(model: PreTrainedModel, index: int, new_adapter: NewAdapter) -> None:
     """Insert an adapter after the feed-forward half and its residual.
 
     It reads the normalized sum and adds to the sum before that norm. Pre-norm layers have no norm there; the adapter
@@ -114,12 +117,15 @@ def place_pfeiffer(model: PreTrainedModel, index: int, adapter: Adapter) -> None
     layers = layers_of(model)
     layer: Any = layers[index]
     if family_of(model) is PostNorm:
-        layer.output.LayerNorm = AroundNorm(layer.output.LayerNorm, adapter)
+        layer.output.LayerNorm = AroundNorm(layer.output.LayerNorm, new_adapter())
     else:
-        layers[index] = AfterLayer(layer, adapter)
+        layers[index] = AfterLayer(layer, new_adapter())
 
 
-def place_normed(model: PreTrainedModel, index: int, width: int, adapter: Adapter) -> None:
+def place_normed(model: PreTrainedModel, index: int, new_adapter: NewAdapter) -> None:
     """Insert an adapter with its own LayerNorm after the whole layer (Lin et al., section 3)."""
     layers = layers_of(model)
-    layers[index] = AfterLayer(layers[index], Normed(width, adapter))
+    layers[index] = AfterLayer(layers[index], Normed(new_adapter()))
+
+
+PLACES = {"houlsby": place_houlsby, "pfeiffer": place_pfeiffer, "lora_l": place_normed}
