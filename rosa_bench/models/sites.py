@@ -288,30 +288,28 @@ def skipped_weights(model: PreTrainedModel, sites: Iterable[Site]) -> dict[str, 
     """
     adapted = {f"{site.name}.weight" for site in sites}
     counts: dict[str, int] = {}
-    for name, parameter in _base(model).named_parameters():
-        full = f"{_prefix(model)}{name}"
-        owner = model.get_submodule(full.rpartition(".")[0])
-        if parameter.ndim < 2 or full in adapted or not _in_layers(full) or isinstance(owner, nn.Embedding):
+    prefix, base = _base(model)
+    for name, parameter in base.named_parameters(prefix=prefix):
+        owner = model.get_submodule(name.rpartition(".")[0])
+        if parameter.ndim < 2 or name in adapted or not _in_layers(name) or isinstance(owner, nn.Embedding):
             continue
-        pattern = re.sub(r"(?<=\.)\d+(?=\.)", "*", full)
+        pattern = re.sub(r"(?<=\.)\d+(?=\.)", "*", name)
         counts[pattern] = counts.get(pattern, 0) + 1
     return counts
 
 
 def _linear_maps(model: PreTrainedModel) -> Iterator[tuple[str, nn.Module]]:
     """Yield every linear layer of the backbone with its name; skips subclasses that compute another product."""
-    for name, module in _base(model).named_modules(prefix=_prefix(model).rstrip(".")):
+    prefix, base = _base(model)
+    for name, module in base.named_modules(prefix=prefix):
         if type(module) in (nn.Linear, Conv1D) or type(module).__name__ in SAME_PRODUCT:
             yield name, module
 
 
-def _base(model: PreTrainedModel) -> nn.Module:
-    base: nn.Module = getattr(model, "base_model", model)
-    return base
-
-
-def _prefix(model: PreTrainedModel) -> str:
-    return next((f"{name}." for name, module in model.named_modules() if name and module is _base(model)), "")
+def _base(model: PreTrainedModel) -> tuple[str, nn.Module]:
+    """The base model and its name within the model, which is empty if they are the same."""
+    base = getattr(model, "base_model", model)
+    return next((name, module) for name, module in model.named_modules() if module is base)
 
 
 def _in_layers(name: str) -> bool:
