@@ -15,14 +15,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from rosa_bench.metrics import meteor, mteval, rouge_cider, ter
+from rosa_bench.metrics import mteval, rouge_cider
 from rosa_bench.metrics.mteval import Segment
 from rosa_bench.metrics.scores import AbsentError, Scores
 
 if TYPE_CHECKING:
-    from sacrebleu.metrics.bleu import BLEU
+    from rosa_bench.stats.bootstrap import Statistic
 
 Outputs = Sequence[str]
 References = Sequence[Sequence[str]]
@@ -76,42 +76,72 @@ def score(
     Raises:
         ValueError: if the convention is unknown, there are no outputs, the lengths differ, or one has no reference.
     """
-    if (family, convention) not in SIGNATURES:
-        choices = ", ".join(name for named_family, name in SIGNATURES if named_family == family)
-        raise ValueError(f"unknown scoring convention {convention}; choose from {choices}")
-    mteval.check(outputs, references)
-    names = [name for name in METRICS[family] if only is None or name in only]
+    compute = _metrics(family, convention, outputs, references)
     scores = Scores()
-    compute = (_e2e if family == "e2e" else _triples)(convention, outputs, references)
-    for name in names:
-        scores.enter(name, compute[name])
+    for name in METRICS[family]:
+        if only is None or name in only:
+            scores.enter(name, lambda name=name: compute[name]().score)  # type: ignore[misc]
     return scores
 
 
-def _e2e(convention: str, outputs: Outputs, references: References) -> dict[str, Callable[[], float]]:
-    tokenized = cache(lambda: rouge_cider.tokenized(outputs, references))  # shared by three metrics
-    if convention == "official":
-        segments = mteval.perl_segments(outputs, references)
-        bleu, nist = mteval.bleu_perl, mteval.nist_perl
-    else:
-        segments = mteval.python_segments(outputs, references)
-        bleu, nist = mteval.bleu_python, mteval.nist_python
+def statistic(family: Family, convention: str, metric: str, outputs: Outputs, references: References) -> Statistic:
+    """A metric of outputs by a convention: its score as in `score`, and its value for resampled outputs.
+
+    Raises:
+        NoStatisticError: if the family has no such metric, or it cannot be computed here.
+        ValueError: as `score`.
+    """
+    from rosa_bench.stats.bootstrap import NoStatisticError
+
+    if metric not in METRICS[family]:
+        raise NoStatisticError(f"{metric} is not a metric of generated text")
+    try:
+        return _metrics(family, convention, outputs, references)[metric]()
+    except AbsentError as error:
+        raise NoStatisticError(str(error)) from error
+    except ZeroDivisionError as error:
+        raise NoStatisticError(f"{metric}: the official program divides by zero on these outputs") from error
+
+
+def _metrics(
+    family: Family, convention: str, outputs: Outputs, references: References
+) -> dict[str, Callable[[], Statistic]]:
+    """A function for every metric of a family that computes it."""
+    if (family, convention) not in SIGNATURES:
+        choices = ", ".join(name for named_family, name in SIGNATURES if named_family == family)
+        raise ValueError(f"unknown scoring convention {convention}; choose from {choices}")
+    if not outputs or len(outputs) != len(references) or not all(references):
+        raise ValueError(
+            f"got {len(outputs)} outputs and {len(references)} lists of references; every output needs references"
+        )
+    return (_e2e if family == "e2e" else _triples)(convention, outputs, references)
+
+
+def _e2e(convention: str, outputs: Outputs, references: References) -> dict[str, Callable[[], Statistic]]:
+    from rosa_bench.metrics import segments
+
+    perl = convention == "official"
+    read = mteval.perl_segments if perl else mteval.python_segments
+    tokens = cache(lambda: read(outputs, references))  # shared by two metrics
+    captions = cache(lambda: rouge_cider.tokenized(outputs, references))  # shared by three
     return {
-        "bleu": lambda: bleu(segments),
-        "nist": lambda: nist(segments),
-        "meteor": lambda: 100 * meteor.shared().score(*tokenized()),
-        "rouge_l": lambda: rouge_cider.rouge_l(*tokenized()),
-        "cider": lambda: rouge_cider.cider(*tokenized()),
+        "bleu": lambda: segments.bleu(tokens(), perl),
+        "nist": lambda: segments.nist(tokens(), perl),
+        "meteor": lambda: segments.meteor(*captions(), scale=100),
+        "rouge_l": lambda: segments.mean(rouge_cider.rouge_l(*captions()), scale=100),
+        "cider": lambda: segments.mean(rouge_cider.cider(*captions()), scale=10),
     }
 
 
-def _triples(convention: str, outputs: Outputs, references: References) -> dict[str, Callable[[], float]]:
+def _triples(convention: str, outputs: Outputs, references: References) -> dict[str, Callable[[], Statistic]]:
+    from rosa_bench.metrics import segments
+
     texts, refs = PREPARATIONS[convention](outputs, references)
-    ter_of = ter.segment_mean_ter if convention == "lora" else ter.corpus_ter
+    edit_rate = segments.least_edit_rate if convention == "lora" else segments.tercom
     return {
-        "bleu": lambda: triples_bleu(convention, texts, refs),
-        "meteor": lambda: meteor.shared().score(texts, refs),
-        "ter": lambda: ter_of([words(text) for text in texts], [[words(ref) for ref in group] for group in refs]),
+        "bleu": lambda: segments.plain_bleu(_bleu_segments(convention, texts, refs)),
+        "meteor": lambda: segments.meteor(texts, refs, scale=1),
+        "ter": lambda: edit_rate([_words(text) for text in texts], [list(map(_words, group)) for group in refs]),
     }
 
 
@@ -120,7 +150,7 @@ def _split(text: str) -> str:
     return " ".join(re.split(r"(\W)", text))
 
 
-def words(text: str) -> list[str]:
+def _words(text: str) -> list[str]:
     """Lower-cased words, as tercom and pyter compare them."""
     return text.lower().split()
 
@@ -148,53 +178,25 @@ def _unchanged_form(outputs: Outputs, references: References) -> tuple[list[str]
 PREPARATIONS = {"lora": _lora_form, "webnlg2017": _challenge_form, "dart": _unchanged_form}
 
 
-def _columns(references: References, absent: str | None) -> list[Any]:
-    """One list per reference index, the layout of sacrebleu; `absent` stands for a missing reference."""
-    width = max(map(len, references))
-    return [[group[i] if i < len(group) else absent for group in references] for i in range(width)]
+def _bleu_segments(convention: str, texts: Outputs, references: References) -> list[Segment]:
+    """The tokens that BLEU compares.
 
-
-def triples_bleu(convention: str, texts: Outputs, references: References) -> float:
-    """Corpus BLEU of prepared texts, in points.
-
-    `lora` follows GenerationEval, which skips an empty last line of the outputs. The others follow multi-bleu.perl,
-    which reads an absent reference as an empty one, and that one can be the closest in length.
+    `lora` follows GenerationEval, which skips an empty last line of the outputs; it becomes a segment without
+    references. The others follow multi-bleu.perl, which reads an absent reference as an empty one, and that one can be
+    the closest in length.
     """
-    absent: str | None = ""
-    if convention == "lora":
-        absent = None
-        if not texts[-1].strip():
-            texts, references = texts[:-1], references[:-1]
-        if not texts:
-            raise AbsentError("undefined: GenerationEval skips an empty last line, and the outputs have no other line")
-    return float(_bleu_metric(convention).corpus_score(list(texts), _columns(references, absent)).score)
-
-
-def triples_bleu_segments(convention: str, texts: Outputs, references: References) -> list[Segment]:
-    """The tokens that `triples_bleu` compares. A skipped empty last line becomes a segment without references."""
-    metric, width = _bleu_metric(convention), max(map(len, references))
+    tokenize: Callable[[str], str] = mteval.tokenizer() if convention == "lora" else str
+    width = max(map(len, references))
 
     def tokens(text: str) -> tuple[str, ...]:
-        return tuple(metric.tokenizer((text.lower() if metric.lowercase else text).rstrip()).split())
+        return tuple(tokenize(text.lower() if convention == "webnlg2017" else text).split())
 
     segments = []
     for text, group in zip(texts, references, strict=True):
         absent = [()] if convention != "lora" and len(group) < width else []
         segments.append(Segment(tokens(text), [*map(tokens, group), *absent]))
     if convention == "lora" and not texts[-1].strip():
+        if len(texts) == 1:
+            raise AbsentError("undefined: GenerationEval skips an empty last line, and the outputs have no other line")
         segments[-1] = Segment(())
     return segments
-
-
-def bleu_of(matches: Sequence[int], possible: Sequence[int], length: int, closest: int) -> float:
-    """Unsmoothed BLEU in points, from sums over a corpus."""
-    from sacrebleu.metrics.bleu import BLEU
-
-    return float(BLEU.compute_bleu(list(matches), list(possible), length, closest, smooth_method="none").score)
-
-
-def _bleu_metric(convention: str) -> BLEU:
-    from sacrebleu.metrics.bleu import BLEU
-
-    tokenize, lowercase = "13a" if convention == "lora" else "none", convention == "webnlg2017"
-    return BLEU(tokenize=tokenize, lowercase=lowercase, smooth_method="none", force=True)

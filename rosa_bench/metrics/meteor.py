@@ -12,7 +12,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
 
-from rosa_bench.metrics.mteval import check
 from rosa_bench.metrics.scores import AbsentError
 
 NEEDS = "the extra nlg (pip install pycocoevalcap) and a Java runtime (e.g. apt install default-jre-headless)"
@@ -38,18 +37,14 @@ class Meteor:
         self._process: subprocess.Popen[str] | None = None
         self._errors: IO[str] | None = None
 
-    def score(self, outputs: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-        """Corpus METEOR of English texts, as a fraction. The caller tokenizes the texts as its convention requires.
+    def evaluated(self, outputs: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[float, list[list[float]]]:
+        """Corpus METEOR as a fraction, and the statistics of every output whose sums it is computed from.
+
+        The caller tokenizes the texts, which are English, as its convention requires.
 
         Raises:
             UnavailableError: if Java or the package is missing, or the process dies twice.
-            ValueError: if there are no outputs, or an output has no reference.
         """
-        return self.evaluated(outputs, references)[0]
-
-    def evaluated(self, outputs: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[float, list[list[float]]]:
-        """Corpus METEOR, and the statistics of every output whose sums it is computed from. Raises as `score`."""
-        check(outputs, references)
         try:
             return self._evaluated(outputs, references)
         except (OSError, ValueError):

@@ -39,13 +39,8 @@ class Segment:
 
 
 def perl_segments(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> list[Segment]:
-    """Tokenize texts as mteval-v13a does. Empty references are dropped.
-
-    Raises:
-        ValueError: if there are no outputs, the lengths differ, or an output has no reference.
-    """
-    check(outputs, references)
-    tokenize = _tokenizer()
+    """Tokenize texts as mteval-v13a does. Empty references are dropped."""
+    tokenize = tokenizer()
 
     def tokens(text: str) -> Tokens:
         return tuple(tokenize(text).translate(_ASCII_LOWER).split())
@@ -57,9 +52,8 @@ def perl_segments(outputs: Sequence[str], references: Sequence[Sequence[str]]) -
 
 
 def python_segments(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> list[Segment]:
-    """Tokenize texts as pymteval does. Raises ValueError as `perl_segments`."""
-    check(outputs, references)
-    tokenize = _tokenizer()
+    """Tokenize texts as pymteval does."""
+    tokenize = tokenizer()
 
     def tokens(text: str) -> Tokens:
         return tuple(token.lower() for token in tokenize(text).split(" "))
@@ -67,15 +61,8 @@ def python_segments(outputs: Sequence[str], references: Sequence[Sequence[str]])
     return [Segment(tokens(out), list(map(tokens, refs))) for out, refs in zip(outputs, references, strict=True)]
 
 
-def check(outputs: Sequence[object], references: Sequence[Sequence[object]]) -> None:
-    """Raise ValueError unless there are outputs and every output has references."""
-    if not outputs or len(outputs) != len(references) or not all(references):
-        raise ValueError(
-            f"got {len(outputs)} outputs and {len(references)} lists of references; every output needs references"
-        )
-
-
-def _tokenizer() -> Callable[[str], str]:
+def tokenizer() -> Callable[[str], str]:
+    """The tokenizer of mteval-v13a."""
     from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
     tokenizer: Callable[[str], str] = Tokenizer13a()

@@ -9,7 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from rosa_bench.metrics.mteval import check, ngrams
+from rosa_bench.metrics.mteval import ngrams
 from rosa_bench.metrics.ptb_tokenizer import tokenize_captions
 from rosa_bench.metrics.scores import AbsentError
 
@@ -19,18 +19,12 @@ Vector = dict[tuple[str, ...], float]
 
 
 def tokenized(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[list[str], list[list[str]]]:
-    """Tokenize texts; tokens are joined by spaces. Raises ValueError without outputs, or if one has no reference."""
-    check(outputs, references)
+    """Tokenize texts; tokens are joined by spaces."""
     texts = iter(tokenize_captions([text for refs in references for text in refs]))  # one call, as in the challenge
     return tokenize_captions(list(outputs)), [[next(texts) for _ in refs] for refs in references]
 
 
-def rouge_l(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """Mean of `rouge_l_each` over outputs, in points. Takes the result of `tokenized`."""
-    return 100 * total(rouge_l_each(outputs, references)) / len(outputs)
-
-
-def rouge_l_each(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
+def rouge_l(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
     """The F score of the longest common subsequence for every output, as a fraction.
 
     Precision and recall are each the maximum over an output's references. Takes the result of `tokenized`.
@@ -65,13 +59,8 @@ def _common(first: Sequence[str], second: Sequence[str]) -> int:
     return row[-1]
 
 
-def cider(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """CIDEr-D (Vedantam et al., 2015): ten times the mean of `cider_each`. Takes the result of `tokenized`."""
-    return 10 * total(cider_each(outputs, references)) / len(outputs)
-
-
-def cider_each(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
-    """The mean tf-idf cosine of every output with its references.
+def cider(outputs: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
+    """The mean tf-idf cosine of every output with its references: a tenth of its CIDEr-D (Vedantam et al., 2015).
 
     Document frequencies come from the references of these outputs, so scores of different sets or subsets are not
     comparable. The length penalty compares numbers of bigrams, as the published code does. Takes the result of

@@ -1,21 +1,21 @@
 """Metrics of generated text as functions of sums over outputs, which score many resamples of a test set at once.
 
-Every convention of `rosa_bench.metrics.conventions` has its official score, computed by the same code, and a formula
-over arrays of sums. Quantities of the whole reference set keep their values from the full set: the information of
-n-grams (NIST) and their document frequencies (CIDEr).
+Every function computes the official score and a formula over arrays of sums. Quantities of the whole reference set keep
+their values from the full set: the information of n-grams (NIST) and their document frequencies (CIDEr).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import astuple
 from functools import partial
 
 import numpy as np
 
-from rosa_bench.metrics import conventions, meteor, mteval, rouge_cider, ter
-from rosa_bench.metrics.conventions import Family, Outputs, References
-from rosa_bench.metrics.scores import AbsentError
-from rosa_bench.stats.bootstrap import NoStatisticError, Statistic, mean, ratio, sums
+from rosa_bench.metrics import mteval, rouge_cider, ter
+from rosa_bench.metrics.meteor import shared
+from rosa_bench.stats import bootstrap
+from rosa_bench.stats.bootstrap import Statistic, ratio, sums
 from rosa_bench.stats.summary import Numbers
 
 # METEOR 1.5's parameters for English: Denkowski and Lavie (2014), table 1 of its documentation.
@@ -23,62 +23,35 @@ METEOR_ALPHA, METEOR_BETA, METEOR_GAMMA, METEOR_DELTA = 0.85, 0.2, 0.6, 0.75
 METEOR_WEIGHTS = (1.0, 0.6, 0.8, 0.6)  # of exact matches, stems, synonyms, paraphrases
 
 
-def statistic(family: Family, convention: str, metric: str, outputs: Outputs, references: References) -> Statistic:
-    """A metric of outputs by a convention, with its resampled form.
-
-    Raises:
-        NoStatisticError: if the family has no such metric, or it cannot be computed here.
-        ValueError: if there are no outputs, the lengths differ, or an output has no reference.
-    """
-    if metric not in conventions.METRICS[family]:
-        raise NoStatisticError(f"{metric} is not a metric of generated text")
-    mteval.check(outputs, references)
-    try:
-        return (_e2e if family == "e2e" else _triples)(convention, metric, outputs, references)
-    except AbsentError as error:
-        raise NoStatisticError(str(error)) from error
-    except ZeroDivisionError as error:
-        raise NoStatisticError(f"{metric}: the official program divides by zero on these outputs") from error
+def mean(values: Sequence[float], scale: float) -> Statistic:
+    """The mean of a value per output, times `scale`."""
+    return bootstrap.mean(scale * rouge_cider.total(values) / len(values), values, scale)
 
 
-def _e2e(convention: str, metric: str, outputs: Outputs, references: References) -> Statistic:
-    if metric in ("bleu", "nist"):
-        perl = convention == "official"
-        segments = (mteval.perl_segments if perl else mteval.python_segments)(outputs, references)
-        return (_bleu if metric == "bleu" else _nist)(segments, perl)
-    texts = rouge_cider.tokenized(outputs, references)
-    if metric == "meteor":
-        return _meteor(*texts, scale=100)
-    scale = 100 if metric == "rouge_l" else 10
-    values = (rouge_cider.rouge_l_each if metric == "rouge_l" else rouge_cider.cider_each)(*texts)
-    return mean(scale * rouge_cider.total(values) / len(values), values, scale)
+def tercom(outputs: Sequence[ter.Words], references: Sequence[Sequence[ter.Words]]) -> Statistic:
+    """tercom's translation edit rate of a corpus, as a fraction: all edits over the sum of mean reference lengths."""
+    rows = [astuple(ter.tercom(output, group)) for output, group in zip(outputs, references, strict=True)]
+    edits, length = (rouge_cider.total(column) for column in zip(*rows, strict=True))
+    return sums(edits / length, rows, lambda total: ratio(total[:, 0], total[:, 1]))
 
 
-def _triples(convention: str, metric: str, outputs: Outputs, references: References) -> Statistic:
-    texts, refs = conventions.PREPARATIONS[convention](outputs, references)
-    if metric == "meteor":
-        return _meteor(texts, refs, scale=1)
-    if metric == "bleu":
-        return _plain_bleu(conventions.triples_bleu_segments(convention, texts, refs))
-    words, ref_words = [conventions.words(text) for text in texts], [list(map(conventions.words, ref)) for ref in refs]
-    if convention == "lora":
-        rates = [ter.least_rate(output, group) for output, group in zip(words, ref_words, strict=True)]
-        return mean(rouge_cider.total(rates) / len(rates), rates)
-    edits = [ter.tercom(output, group) for output, group in zip(words, ref_words, strict=True)]
-    rows = [(segment.edits, segment.reference_length) for segment in edits]
-    totals = [rouge_cider.total(column) for column in zip(*rows, strict=True)]
-    return sums(totals[0] / totals[1], rows, lambda total: ratio(total[:, 0], total[:, 1]))
+def least_edit_rate(outputs: Sequence[ter.Words], references: Sequence[Sequence[ter.Words]]) -> Statistic:
+    """GenerationEval's translation edit rate, as a fraction: the mean over outputs of `ter.least_rate`."""
+    return mean([ter.least_rate(output, group) for output, group in zip(outputs, references, strict=True)], scale=1)
 
 
-def _plain_bleu(segments: Sequence[mteval.Segment]) -> Statistic:
+def plain_bleu(segments: Sequence[mteval.Segment]) -> Statistic:
+    """Unsmoothed BLEU in points, as sacrebleu and multi-bleu.perl compute it."""
+    from sacrebleu.metrics.bleu import BLEU
+
     rows = _bleu_counts(segments, perl=True)
     length, closest, *counts = (sum(column) for column in zip(*rows, strict=True))
-    score = conventions.bleu_of(counts[:4], counts[4:], length, closest)
-    return sums(score, rows, _plain_bleu_of)
+    score = BLEU.compute_bleu(counts[:4], counts[4:], length, closest, smooth_method="none").score
+    return sums(float(score), rows, _plain_bleu_of)
 
 
 def _plain_bleu_of(total: Numbers) -> Numbers:
-    """Unsmoothed BLEU in points; 0 if some order has no match."""
+    """0 if some order has no match."""
     length, closest, matches, possible = total[:, 0], total[:, 1], total[:, 2:6], total[:, 6:10]
     matched = matches.min(1) > 0
     precision = np.log(np.where(matched[:, None], matches, 1) / np.where(matched[:, None], possible, 1)).mean(1)
@@ -86,7 +59,8 @@ def _plain_bleu_of(total: Numbers) -> Numbers:
     return np.where(matched, 100 * np.exp(precision + penalty), 0.0)
 
 
-def _bleu(segments: Sequence[mteval.Segment], perl: bool) -> Statistic:
+def bleu(segments: Sequence[mteval.Segment], perl: bool) -> Statistic:
+    """BLEU in points as mteval-v13a or pymteval computes it."""
     score = (mteval.bleu_perl if perl else mteval.bleu_python)(segments)
     return sums(score, _bleu_counts(segments, perl), _bleu_perl if perl else _bleu_python)
 
@@ -125,7 +99,8 @@ def _bleu_python(total: Numbers) -> Numbers:
     return score
 
 
-def _nist(segments: Sequence[mteval.Segment], perl: bool) -> Statistic:
+def nist(segments: Sequence[mteval.Segment], perl: bool) -> Statistic:
+    """NIST as mteval-v13a or pymteval computes it."""
     information, rows = mteval.information_of(segments, zero_is_no_context=perl), []
     for segment in segments:
         gains = [sum(mteval.gains(segment, order, information)) for order in range(1, mteval.NIST_ORDER + 1)]
@@ -149,8 +124,9 @@ def _nist_of(total: Numbers, examples: int, otherwise: float) -> Numbers:
     return score
 
 
-def _meteor(outputs: Outputs, references: References, scale: float) -> Statistic:
-    score, each = meteor.shared().evaluated(outputs, references)
+def meteor(outputs: Sequence[str], references: Sequence[Sequence[str]], scale: float) -> Statistic:
+    """METEOR 1.5, a fraction times `scale`. Raises AbsentError without Java or the package."""
+    score, each = shared().evaluated(outputs, references)
     rows = np.array(each)
     rows[(rows[:, 21:23] == rows[:, :2]).all(1) & (rows[:, 20] == 1), 20] = 0  # a perfect match counts no chunk
     return sums(scale * score, rows, lambda total: scale * _meteor_of(total))

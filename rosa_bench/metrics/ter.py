@@ -11,8 +11,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from rosa_bench.metrics.mteval import check
-
 Words = Sequence[str]
 
 MAX_SHIFT_SIZE = 10  # words in a shifted block
@@ -35,12 +33,7 @@ def tercom(hypothesis: Words, references: Sequence[Words]) -> Edits:
     """The fewest edits to any reference, and the mean length of all references, as tercom 7.25 computes them.
 
     Tokens are compared unchanged; tercom itself splits at white space and lower-cases.
-
-    Raises:
-        ValueError: if there are no references.
     """
-    if not references:
-        raise ValueError("an output needs at least one reference")
     fewest = math.inf
     for reference in references:
         if _fewest_possible(hypothesis, reference) < fewest:
@@ -48,49 +41,11 @@ def tercom(hypothesis: Words, references: Sequence[Words]) -> Edits:
     return Edits(fewest, sum(map(len, references)) / len(references))
 
 
-def corpus_edits(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> Edits:
-    """Sums of `tercom` over a corpus, added in order.
-
-    Raises:
-        ValueError: if there are no outputs, the lengths differ, or an output has no reference.
-    """
-    check(hypotheses, references)
-    edits = length = 0.0
-    for hypothesis, group in zip(hypotheses, references, strict=True):  # not `sum`: it rounds differently from 3.12 on
-        segment = tercom(hypothesis, group)
-        edits, length = edits + segment.edits, length + segment.reference_length
-    return Edits(edits, length)
-
-
-def corpus_ter(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> float:
-    """tercom's translation edit rate of a corpus, as a fraction: all edits over the sum of mean reference lengths.
-
-    Raises:
-        ValueError: if there are no outputs, the lengths differ, an output has no reference, or all are empty.
-    """
-    total = corpus_edits(hypotheses, references)
-    if not total.reference_length:
-        raise ValueError("every reference is empty, so the edit rate is undefined")
-    return total.edits / total.reference_length
-
-
-def segment_mean_ter(hypotheses: Sequence[Words], references: Sequence[Sequence[Words]]) -> float:
-    """GenerationEval's translation edit rate, as a fraction: the mean over outputs of the lowest rate of any reference.
+def least_rate(hypothesis: Words, references: Sequence[Words]) -> float:
+    """The lowest rate of an output to any reference, as GenerationEval computes it.
 
     The shifts are those of the package pyter3, which GenerationEval uses. An empty reference counts as a rate of 1.
-
-    Raises:
-        ValueError: if there are no outputs, the lengths differ, or an output has no reference.
     """
-    check(hypotheses, references)
-    total = 0.0
-    for hypothesis, group in zip(hypotheses, references, strict=True):  # not `sum`, as above
-        total += least_rate(hypothesis, group)
-    return total / len(hypotheses)
-
-
-def least_rate(hypothesis: Words, references: Sequence[Words]) -> float:
-    """The rate of one output in `segment_mean_ter`. There must be at least one reference."""
     least = math.inf
     for reference in dict.fromkeys(map(tuple, references)):
         if not reference:

@@ -129,7 +129,7 @@ class DataToText(Task):
 
     def statistic(self, metric: str, predictions: Sequence[Prediction]) -> Statistic:
         """A metric by the convention `scoring`. Raises NoStatisticError as the base class does."""
-        from rosa_bench.metrics.segments import statistic
+        from rosa_bench.metrics.conventions import statistic
 
         texts, references = [str(p.value) for p in predictions], [p.references for p in predictions]
         return statistic(self.family, self.scoring, metric, texts, references)

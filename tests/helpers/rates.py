@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from rosa_bench import metrics
-from rosa_bench.metrics import segments
+from rosa_bench.metrics import conventions
 from rosa_bench.stats.bootstrap import Statistic
 from rosa_bench.stats.significance import ALPHA, holm, seed_interval
 from rosa_bench.stats.summary import summary
@@ -63,7 +63,7 @@ class Texts:
 
         outputs = [output(reference) for _ in range(2) for reference in references]
         texts = [[" ".join(reference)] for reference in references] * 2
-        self.whole = segments.statistic("e2e", "official", "bleu", outputs, texts)
+        self.whole = conventions.statistic("e2e", "official", "bleu", outputs, texts)
 
     def __call__(self, metric: str, drawn: np.random.Generator, examples: int, runs: tuple[int, int], effect: float):
         """One run per group, with outputs assigned by coin flips; `effect` is ignored."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import statistics
 from pathlib import Path
 
 import pytest
+import sacrebleu
 
 from rosa_bench.metrics import conventions, meteor, mteval, rouge_cider
 from rosa_bench.metrics.conventions import METRICS, SIGNATURES, score
@@ -127,9 +129,9 @@ def test_without_java_meteor_is_absent_with_a_reason(monkeypatch):
 @JAVA
 def test_meteor_restarts_after_its_process_dies():
     process = meteor.Meteor()
-    first = process.score(OUTPUTS, REFERENCES)
+    first = process.evaluated(OUTPUTS, REFERENCES)
     process._process.kill()
-    assert process.score(OUTPUTS, REFERENCES) == first and 0 < first < 1
+    assert process.evaluated(OUTPUTS, REFERENCES) == first and 0 < first[0] < 1
     running = process._process
     process.close()
     assert running.poll() is not None
@@ -140,7 +142,7 @@ def test_meteor_that_dies_twice_is_absent(monkeypatch):
     process = meteor.Meteor()
     monkeypatch.setattr(meteor.Meteor, "_ask", lambda *_: (_ for _ in ()).throw(BrokenPipeError("gone")))
     with pytest.raises(meteor.UnavailableError, match="failed twice"):
-        process.score(OUTPUTS, REFERENCES)
+        process.evaluated(OUTPUTS, REFERENCES)
     assert process._process is None
 
 
@@ -173,14 +175,38 @@ def test_rouge_and_cider_equal_the_published_code():
         [*OUTPUTS, "", "the the the"], [*REFERENCES, ["empty"], ["the", "the the"]]
     )
     output = [{i: [text] for i, text in enumerate(outputs)}, dict(enumerate(references))]
-    assert rouge_cider.rouge_l(outputs, references) == pytest.approx(
-        100 * rouge.Rouge().compute_score(output[1], output[0])[0]
-    )
-    assert rouge_cider.cider(outputs, references) == pytest.approx(cider.Cider().compute_score(output[1], output[0])[0])
+    expected = rouge.Rouge().compute_score(output[1], output[0])[0]
+    assert statistics.mean(rouge_cider.rouge_l(outputs, references)) == pytest.approx(expected)
+    expected = cider.Cider().compute_score(output[1], output[0])[0]
+    assert 10 * statistics.mean(rouge_cider.cider(outputs, references)) == pytest.approx(expected)
 
 
 def test_an_empty_last_line():
     """GenerationEval's BLEU skips an empty last line; each convention has its own text form."""
     last = score("triples", "lora", [*OUTPUTS, ""], [*REFERENCES, ["x y"]], ["bleu"])
     assert last == score("triples", "lora", OUTPUTS, REFERENCES, ["bleu"])
+    assert "no other line" in score("triples", "lora", [""], [["x y"]], ["bleu"]).absent["bleu"]
     assert conventions.PREPARATIONS["webnlg2017"](["5°C"], [["5°C"]]) == (["5degc"], [["5 deg c"]])
+
+
+@pytest.mark.parametrize(
+    ("convention", "options"),
+    [
+        ("lora", {"tokenize": "13a"}),
+        ("webnlg2017", {"tokenize": "none", "lowercase": True}),
+        ("dart", {"tokenize": "none"}),
+    ],
+)
+def test_bleu_of_triples_equals_sacrebleu(convention, options):
+    """On the prepared texts, with references that differ in number; an absent one is empty, or repeated by LoRA's."""
+    outputs = [*OUTPUTS, "A Pub, the Mill's; 3.5 stars!", "x"]
+    references = [*REFERENCES, ["The Mill's pub; 3.5 stars.", "A pub"], ["Another text", "x y", "X"]]
+    texts, refs = conventions.PREPARATIONS[convention](outputs, references)
+    columns = [[group[i] if i < len(group) else "" for group in refs] for i in range(max(map(len, refs)))]
+    expected = sacrebleu.BLEU(smooth_method="none", force=True, **options).corpus_score(texts, columns).score
+    assert score("triples", convention, outputs, references, ["bleu"]) == {"bleu": expected}
+
+
+def test_ter_without_a_word_in_any_reference_is_absent():
+    result = score("triples", "dart", ["a"], [[" "]], ["ter"])
+    assert not result and "divides by zero" in result.absent["ter"]

@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from rosa_bench.metrics import conventions, meteor, mteval, rouge_cider, segments
+from rosa_bench.metrics import conventions, meteor, mteval, rouge_cider
 from rosa_bench.stats.bootstrap import NoStatisticError
 
 CONVENTIONS = [(family, name, metric) for (family, name), all_of in conventions.SIGNATURES.items() for metric in all_of]
@@ -60,10 +60,10 @@ def test_the_whole_set_has_the_official_score(family, name, metric, count):
     outputs, references = texts(7, count)
     if (metric, count) == ("cider", 1):
         with pytest.raises(NoStatisticError, match="undefined: CIDEr"):
-            segments.statistic(family, name, metric, outputs, references)
+            conventions.statistic(family, name, metric, outputs, references)
         return
     official = conventions.score(family, name, outputs, references, [metric])[metric]
-    statistic = segments.statistic(family, name, metric, outputs, references)
+    statistic = conventions.statistic(family, name, metric, outputs, references)
     assert statistic.score == official and statistic.examples == count
     assert statistic.resampled(np.ones((2, count))) == pytest.approx([official] * 2, rel=1e-12, abs=1e-15)
 
@@ -72,7 +72,7 @@ def test_the_whole_set_has_the_official_score(family, name, metric, count):
 def test_a_resample_has_the_score_of_the_resampled_texts(family, name, metric):
     have(metric)
     outputs, references = texts(8, 25)
-    statistic = segments.statistic(family, name, metric, outputs, references)
+    statistic = conventions.statistic(family, name, metric, outputs, references)
     drawn = np.random.default_rng(0).integers(0, 25, (6, 25))
     counts = np.stack([np.bincount(row, minlength=25) for row in drawn]).astype(float)
     afresh = []
@@ -89,7 +89,7 @@ def test_a_resample_has_the_score_of_the_resampled_texts(family, name, metric):
 @pytest.mark.parametrize("convention", ["official", "lora"])
 def test_nist_keeps_the_information_of_the_whole_set(convention, monkeypatch):
     outputs, references = texts(9, 20)
-    statistic = segments.statistic("e2e", convention, "nist", outputs, references)
+    statistic = conventions.statistic("e2e", convention, "nist", outputs, references)
     perl = convention == "official"
     read = mteval.perl_segments if perl else mteval.python_segments
     whole = mteval.information_of(read(outputs, references), perl)
@@ -109,16 +109,16 @@ def test_nist_keeps_the_information_of_the_whole_set(convention, monkeypatch):
 
 def test_cider_keeps_the_document_frequencies_of_the_whole_set():
     outputs, references = texts(10, 20)
-    each = np.array(rouge_cider.cider_each(*rouge_cider.tokenized(outputs, references)))
+    each = np.array(rouge_cider.cider(*rouge_cider.tokenized(outputs, references)))
     counts = np.random.default_rng(2).multinomial(20, [1 / 20] * 20, 5).astype(float)
-    statistic = segments.statistic("e2e", "official", "cider", outputs, references)
+    statistic = conventions.statistic("e2e", "official", "cider", outputs, references)
     assert statistic.resampled(counts) == pytest.approx(10 * counts @ each / 20)
 
 
 @pytest.mark.parametrize("metric", ["bleu", "ter"])
 def test_an_empty_last_line_is_skipped_by_the_bleu_of_lora_only(metric):
     outputs, references = ["the mill is a cheap pub", ""], [["the mill is a cheap pub ."], ["a pub"]]
-    statistic = segments.statistic("triples", "lora", metric, outputs, references)
+    statistic = conventions.statistic("triples", "lora", metric, outputs, references)
     official = conventions.score("triples", "lora", outputs, references, [metric])[metric]
     assert statistic.score == official
     assert statistic.resampled(np.array([[1.0, 1.0], [2.0, 0.0]]))[0] == pytest.approx(official)
@@ -127,19 +127,19 @@ def test_an_empty_last_line_is_skipped_by_the_bleu_of_lora_only(metric):
 @pytest.mark.parametrize("convention", ["official", "lora"])
 def test_bleu_without_matches_is_smoothed_as_in_the_programs(convention):
     outputs, references = ["one two three", "four five six seven"], [["one three two"], ["four six five eight"]]
-    statistic = segments.statistic("e2e", convention, "bleu", outputs, references)
+    statistic = conventions.statistic("e2e", convention, "bleu", outputs, references)
     assert statistic.resampled(np.ones((1, 2))) == pytest.approx([statistic.score], rel=1e-12)
     assert statistic.score == conventions.score("e2e", convention, outputs, references, ["bleu"])["bleu"]
 
 
 def test_undefined_statistics_have_a_reason(monkeypatch):
     with pytest.raises(NoStatisticError, match="ter is not"):
-        segments.statistic("e2e", "official", "ter", ["a"], [["a"]])
+        conventions.statistic("e2e", "official", "ter", ["a"], [["a"]])
     with pytest.raises(NoStatisticError, match="divides by zero"):
-        segments.statistic("e2e", "lora", "nist", ["a b c d"], [["a b c d"]])
+        conventions.statistic("e2e", "lora", "nist", ["a b c d"], [["a b c d"]])
     monkeypatch.setattr(meteor.Meteor, "_running", lambda self: raise_unavailable())
     with pytest.raises(NoStatisticError, match="no java"):
-        segments.statistic("triples", "dart", "meteor", ["a"], [["a"]])
+        conventions.statistic("triples", "dart", "meteor", ["a"], [["a"]])
 
 
 def raise_unavailable():
