@@ -138,10 +138,14 @@ def _triples(convention: str, outputs: Outputs, references: References) -> dict[
 
     texts, refs = PREPARATIONS[convention](outputs, references)
     edit_rate = segments.least_edit_rate if convention == "lora" else segments.tercom
+
+    def words(text: str) -> list[str]:
+        return _words(convention, text.lower())
+
     return {
         "bleu": lambda: segments.plain_bleu(_bleu_segments(convention, texts, refs)),
         "meteor": lambda: segments.meteor(texts, refs, scale=1),
-        "ter": lambda: edit_rate([_words(text) for text in texts], [list(map(_words, group)) for group in refs]),
+        "ter": lambda: edit_rate([words(text) for text in texts], [list(map(words, group)) for group in refs]),
     }
 
 
@@ -150,9 +154,9 @@ def _split(text: str) -> str:
     return " ".join(re.split(r"(\W)", text))
 
 
-def _words(text: str) -> list[str]:
-    """Lower-cased words, as tercom and pyter compare them."""
-    return text.lower().split()
+def _words(convention: str, text: str) -> list[str]:
+    """The words of a text: GenerationEval splits at any white space, the programs in Perl and Java at that of ASCII."""
+    return text.split() if convention == "lora" else re.findall(r"\S+", text, re.ASCII)
 
 
 def _lora_form(outputs: Outputs, references: References) -> tuple[list[str], list[list[str]]]:
@@ -189,7 +193,7 @@ def _bleu_segments(convention: str, texts: Outputs, references: References) -> l
     width = max(map(len, references))
 
     def tokens(text: str) -> tuple[str, ...]:
-        return tuple(tokenize(text.lower() if convention == "webnlg2017" else text).split())
+        return tuple(_words(convention, tokenize(text.lower() if convention == "webnlg2017" else text)))
 
     segments = []
     for text, group in zip(texts, references, strict=True):

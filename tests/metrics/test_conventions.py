@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from pathlib import Path
 
@@ -210,3 +211,9 @@ def test_bleu_of_triples_equals_sacrebleu(convention, options):
 def test_ter_without_a_word_in_any_reference_is_absent():
     result = score("triples", "dart", ["a"], [[" "]], ["ter"])
     assert not result and "divides by zero" in result.absent["ter"]
+
+
+def test_only_ascii_white_space_separates_words_for_programs_in_perl_and_java():
+    result = score("triples", "dart", ["a b c d e\xa0f"], [["a b c d e f"]], ["bleu", "ter"])
+    precision = (4 / 5) * (3 / 4) * (2 / 3) * (1 / 2)
+    assert result == pytest.approx({"bleu": 100 * precision**0.25 * math.exp(1 - 6 / 5), "ter": 2 / 6})
