@@ -107,13 +107,13 @@ def plain(error: Exception, overrides: Sequence[str]) -> str:
 def unknown_key(key: str, overrides: Sequence[str]) -> str:
     """Message for a key that no configuration has."""
     group = key.rpartition(".")[0]
-    default = next((entry[group] for entry in top_config().defaults if group and group in entry), "")
-    typed = (argument.partition("=")[2] for argument in reversed(overrides) if argument.startswith(f"{group}="))
-    chosen = next(typed, default).split(",")
     nodes = list(group_nodes())
     top = {*GROUPS, *run_defaults()}
     elsewhere = top | {f"{g}.{k!s}" for g, _, node in nodes if g != group for k in node if k != "_target_"}
-    if group and group not in GROUPS:
-        return f"{key} is not a key: {meant(key, GROUPS, elsewhere)}"
+    if group not in GROUPS:
+        return f"{key} is not a key: {meant(key, GROUPS if group else top, elsewhere)}"
+    default = next(entry[group] for entry in top_config().defaults if group in entry)
+    typed = (argument.partition("=")[2] for argument in reversed(overrides) if argument.startswith(f"{group}="))
+    chosen = next(typed, default).split(",")
     keys = {f"{g}.{k!s}" for g, name, node in nodes if g == group and name in chosen for k in node if k != "_target_"}
     return f"{key} is not a key of this choice: {meant(key, keys or top, elsewhere)}"

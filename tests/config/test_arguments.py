@@ -82,6 +82,20 @@ def test_home_in_a_sweep_and_elsewhere():
     assert quoted_home("~method.rank") == "~method.rank"
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("sed=1", "sed is not a key: did you mean seed"),
+        ("learning_rate=1", "learning_rate is not a key: use train.lr"),
+        ("trian.lr=1", "trian.lr is not a key: use train.lr"),
+        ("train.lrr=1", "train.lrr is not a key of this choice: did you mean train.lr"),
+    ],
+)
+def test_unknown_keys(override, message):
+    with pytest.raises(UsageError, match=message):
+        compose([override])
+
+
 def test_references_in_the_output_folder():
     given = "output_dir=/r/${method.name}/${model.name}-${train.lr}-${train.epochs}-${seed}-${method.rank}"
     run = compose(
