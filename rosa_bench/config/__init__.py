@@ -265,8 +265,14 @@ def papers_dir() -> Path:
 
 
 def own_folder() -> Path | None:
-    """The user's folder of yaml files and modules: `-cd FOLDER` or ROSA_BENCH_CONFIG_DIR; None if not set."""
+    """The user's folder of yaml files and modules: `-cd FOLDER` or ROSA_BENCH_CONFIG_DIR; None if not set.
+
+    Raises:
+        UsageError: if there is no such folder.
+    """
     folder = os.environ.get(OWN_FOLDER)
+    if folder and not Path(folder).is_dir():
+        raise UsageError(f"{OWN_FOLDER}={folder} is not a folder; correct it, or unset it")
     return Path(folder) if folder else None
 
 

@@ -9,6 +9,9 @@ import sys
 
 import pytest
 
+from rosa_bench.config.compose import compose
+from rosa_bench.errors import UsageError
+
 FILES = {
     "method/halved.yaml": "# LoRA with half the rank\n_target_: own_method.Halved\nrank: 8\n",
     "own_method.py": """
@@ -181,3 +184,9 @@ def test_a_run_of_the_users_own_method_can_be_repeated(folder):
         done = run(folder, "rosa_bench", *flags)
         assert done.returncode == code, done.stderr
         assert ("could run any program" in done.stderr) is (code == 2)
+
+
+def test_a_missing_folder_is_named(monkeypatch, tmp_path):
+    monkeypatch.setenv("ROSA_BENCH_CONFIG_DIR", str(tmp_path / "none"))
+    with pytest.raises(UsageError, match=r"ROSA_BENCH_CONFIG_DIR=.*none is not a folder"):
+        compose([])
