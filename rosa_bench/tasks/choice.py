@@ -19,6 +19,7 @@ from rosa_bench.core.schema import NEUTRAL, Count, FileName, Folder, configured
 from rosa_bench.core.task import IGNORED, Encoded, Example, Hub, Prediction, Task
 from rosa_bench.errors import UsageError
 from rosa_bench.models.tokens import pair_ids
+from rosa_bench.system.hub import COMMIT
 from rosa_bench.system.strict_json import short
 from rosa_bench.tasks.kinds.choose import KIND
 
@@ -68,6 +69,9 @@ class Choice(Task):
         if len(self.answers) == 1 or (self.right is not None and self.right not in self.answers):
             answers, right = short(list(self.answers)), short(self.right)
             raise ValueError(f"answers={answers} must name at least two fields, and right={right} one of them")
+        if self.hub_repository is not None and not COMMIT.fullmatch(self.hub_revision):
+            shown = short(self.hub_revision)
+            raise ValueError(f"hub_revision={shown} is not a commit of {self.hub_repository} (40 hexadecimal digits)")
 
     @property
     def _fields(self) -> list[str]:

@@ -76,6 +76,13 @@ def test_a_hub_s_fields_get_the_names_of_the_files():
         _ = composed("task=openbookqa", "task.hub_repository=null").task.hub
 
 
+@pytest.mark.parametrize("revision", ["''", "main", "388097e"])
+def test_a_hub_repository_needs_a_commit(revision):
+    with pytest.raises(UsageError, match=r"hub_revision='.*' is not a commit of allenai/openbookqa"):
+        composed("task=openbookqa", f"task.hub_revision={revision}")
+    composed("task=openbookqa", f"task.hub_revision={revision}", "task.hub_repository=null")
+
+
 @pytest.mark.parametrize("loss_on", ["target", "sequence"])
 def test_training_sees_the_right_answer(loss_on):
     run = composed("task=arc_easy", f"task.loss_on={loss_on}")
