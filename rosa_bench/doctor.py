@@ -216,7 +216,7 @@ def _data_revision(run: config.Run) -> str:
     source = run.task.hub
     if isinstance(source, Upstream):
         return f"github.com/{source.repository} at {source.revision}, {_downloaded(upstream.is_cached(source))}"
-    patterns = [source.files.format(split=split) for split in run.task.splits]
+    patterns = [source.files.replace("{split}", split) for split in run.task.splits]
     cached = hub.is_cached("dataset", source.repository, source.revision, patterns)
     line = f"{source.repository} at {source.revision}, {_downloaded(cached)}"
     fallback = source.upstream

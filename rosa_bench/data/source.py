@@ -58,7 +58,8 @@ def load_split(task: Task, data: Data, split: str, limit: int | None = None) -> 
         comparison.add(row)
         if example is not None and split in parts and task.is_tuning_row(example) != parts[split]:
             continue
-        digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
+        text = json.dumps(row, sort_keys=True, ensure_ascii=False, default=str)  # parquet also has times and bytes
+        digest.update(text.encode("utf-8", "surrogatepass") + b"\n")
         if example is not None and (limit is None or rows < limit):
             examples += task.targets(example) if split == "train" else [example]
         rows += 1
@@ -206,7 +207,7 @@ def _hub(task: Task, data: Data, split: str) -> Source:
 def _snapshot(task: Task, source: Hub, split: str) -> Source:
     """Rows from the hub's parquet files, or from the upstream file if the hub no longer has them."""
     try:
-        files = hub.dataset(source.repository, source.revision, source.files.format(split=split))
+        files = hub.dataset(source.repository, source.revision, source.files.replace("{split}", split))
     except hub.HubError as error:
         if source.upstream is None or not (error.gone or upstream.is_cached(source.upstream)):
             raise

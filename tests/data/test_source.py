@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 import zlib
+from datetime import datetime
 
 import pyarrow
 import pyarrow.parquet
@@ -334,6 +335,21 @@ def test_an_invalid_parquet_file_is_named(hub_server):
     source = run.task.hub
     hub_server.add("datasets", source.repository, {"cola/train-0.parquet": b"no"}, commit=source.revision)
     with pytest.raises(UsageError, match=r"train-0\.parquet: not a readable parquet file"):
+        load_split(run.task, run.data, "train")
+
+
+def test_fields_of_any_type_may_stand_beside_those_that_are_read(hub_server):
+    run = composed("task=piqa", "data=hub", "task.hub_repository=org/rows", "task.hub_files='{split}.parquet'")
+    row = {"goal": "Dry it", "sol1": "x", "sol2": "y", "label": 1, "time": datetime(2024, 1, 1), "image": b"\x89PNG"}
+    hub_server.add("datasets", "org/rows", {"train.parquet": parquet([row])}, commit=run.task.hub.revision)
+    loaded = load_split(run.task, run.data, "train")
+    assert loaded.rows == 1 and loaded.examples[0].texts == ("Question: Dry it\nAnswer:", "x", "y")
+
+
+def test_only_the_split_is_replaced_in_a_pattern_of_files(hub_server):
+    run = composed("task=piqa", "data=hub", "task.hub_repository=org/rows", "task.hub_files='{name}/{split}.parquet'")
+    hub_server.add("datasets", "org/rows", {"train.parquet": b""}, commit=run.task.hub.revision)
+    with pytest.raises(UsageError, match=r"has no file \{name\}/train\.parquet"):
         load_split(run.task, run.data, "train")
 
 
