@@ -14,7 +14,7 @@ from pydantic import Field
 from typing_extensions import Self
 
 from rosa_bench.core.fields import class_field
-from rosa_bench.core.schema import Added, configured
+from rosa_bench.core.schema import NEUTRAL, Added, Count, FileName, Folder, configured
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -83,22 +83,18 @@ class Hub:
 
 
 @configured
-class Tunable:
-    """The option of every task that moves part of the training rows into a split for tuning."""
-
-    tune_share: Annotated[Annotated[float, Field(gt=0, lt=1)] | None, Added(None)] = None  # training rows to tune on
-
-
-class Task(Tunable, ABC):
+class Task(ABC):
     """What to learn and how to score it. Subclasses are configuration nodes; the fields below are common to all."""
 
-    name: str  # the name in records
-    folder: str  # where `data=local` looks, below data.dir
+    name: FileName  # the name in records
+    folder: Annotated[Folder, NEUTRAL]  # where `data=local` looks, below data.dir
     primary: str  # the main metric, by which runs are compared
-    select_split: str  # the split that selects the best epoch
-    scored_splits: list[str]  # the splits that are scored at the end
-    epochs: int  # used if train.epochs is null
-    version: int  # increased when a change of parsing or scoring changes results
+    select_split: FileName = "validation"  # the split that selects the best epoch, for texts by the lowest loss
+    # the splits that are scored at the end
+    scored_splits: list[FileName] = Field(default_factory=lambda: ["test"], min_length=1)
+    epochs: Count = 3  # used if train.epochs is null
+    version: Count = 1  # increased when a change of parsing or scoring changes results
+    tune_share: Annotated[Annotated[float, Field(gt=0, lt=1)] | None, Added(None)] = None  # training rows to tune on
     higher_is_better: ClassVar[bool] = True
     lr: ClassVar[float | None] = None  # replaces the method's if train.lr is null
     builds_model: ClassVar[bool] = False  # whether `build_model` makes the model, so that none is loaded

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import string
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from rosa_bench.core.fields import class_field, field, identity_field, texts_field
 from rosa_bench.core.kind import Kind
-from rosa_bench.core.schema import NEUTRAL, Count, FileName, Folder, configured
+from rosa_bench.core.schema import configured
 from rosa_bench.core.task import IGNORED, Encoded, Example, Hub, Prediction, Task
 from rosa_bench.errors import UsageError
 from rosa_bench.models.tokens import pair_ids
@@ -37,8 +37,6 @@ class Choice(Task):
     one at the integer `label`. Without, `choices` has lists `label` and `text`, and `answerKey` is the right label.
     """
 
-    name: FileName
-    folder: Annotated[Folder, NEUTRAL]
     prompt: str  # with fields of a row in braces; a space and a choice follow
     # fields that hold the answers; empty: rows have `choices` and `answerKey`
     answers: list[str] = Field(default_factory=list)
@@ -48,10 +46,6 @@ class Choice(Task):
     hub_revision: str = ""  # commit of the repository
     hub_files: str = ""  # pattern of its files, in which {split} is replaced
     primary: Literal["accuracy", "accuracy_norm"] = "accuracy"
-    select_split: FileName = "validation"
-    scored_splits: list[FileName] = Field(default_factory=lambda: ["test"], min_length=1)
-    epochs: Count = 3
-    version: Count = 1
     loss_on: Literal["target", "sequence"] = "target"  # loss on the text or answer alone, or on all tokens
 
     kind: ClassVar[Kind] = KIND

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from rosa_bench.core.fields import field, identity_field, text_field, texts_field
 from rosa_bench.core.kind import Kind
-from rosa_bench.core.schema import NEUTRAL, Added, Count, FileName, Folder, configured
+from rosa_bench.core.schema import Added, Count, configured
 from rosa_bench.core.task import IGNORED, Encoded, Example, Hub, Prediction, Task, Upstream
 from rosa_bench.errors import UsageError
 from rosa_bench.metrics.conventions import Family
@@ -39,14 +39,8 @@ SLOT = re.compile(r"\s*([^\[\],]+?)\s*\[([^\]]*)\]\s*(?:,|$)")
 class DataToText(Task):
     """Text generation from a linearized input. Subclasses parse the raw rows."""
 
-    name: FileName
-    folder: Annotated[Folder, NEUTRAL]
     primary: Literal["bleu"] = "bleu"
     scoring: str  # the convention of its metrics
-    select_split: FileName = "validation"  # the epoch with the lowest loss on it is the best
-    scored_splits: list[FileName] = Field(default_factory=lambda: ["test"], min_length=1)
-    epochs: Count = 3
-    version: Count = 1
     loss_on: Literal["target", "sequence"] = "target"  # loss on the text or answer alone, or on all tokens
     linearization: Literal["lora", "rosa"] = "lora"  # the format of the input and the separator from its text
     # whose rules of beam search

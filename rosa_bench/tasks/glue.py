@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from rosa_bench import metrics
 from rosa_bench.core.fields import class_field, field, identity_field, number_field
 from rosa_bench.core.kind import Kind
-from rosa_bench.core.schema import NEUTRAL, Count, FileName, Folder, Name, configured
+from rosa_bench.core.schema import Count, FileName, Name, configured
 from rosa_bench.core.task import Encoded, Example, Hub, Prediction, Task
 from rosa_bench.errors import UsageError, nearest
 from rosa_bench.models.tokens import text_inputs
@@ -25,18 +25,14 @@ if TYPE_CHECKING:
 class Glue(Task):
     """A GLUE task. Without `labels` it is a regression over `score_range`."""
 
-    name: FileName
-    folder: Annotated[Folder, NEUTRAL]
     texts: list[str] = Field(min_length=1, max_length=2)  # fields with the text or the pair
     labels: list[str] = Field(default_factory=list)  # names of the classes, in the order of their integers
     # lowest and highest label of a regression
     score_range: list[float] = Field(default_factory=lambda: [0.0, 5.0], min_length=2, max_length=2)
     metrics: list[Name] = Field(min_length=1)  # files of rosa_bench/metrics
     primary: Name
-    select_split: FileName = "validation"
     scored_splits: list[FileName] = Field(default_factory=lambda: ["validation"], min_length=1)
     epochs: Count = 10
-    version: Count = 1
 
     def __post_init__(self) -> None:
         if self.primary not in self.metrics:

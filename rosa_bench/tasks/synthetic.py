@@ -43,10 +43,8 @@ class Synthetic(Task):
     validation_rows: Count = 1000  # rows of the validation split
     world_seed: int = 42  # of rows, start model and true model; a run's `seed` only affects training
     primary: Metric = "mse"
-    select_split: FileName = "validation"
     scored_splits: list[FileName] = Field(default_factory=lambda: ["train", "validation"], min_length=1)
     epochs: Count = 60
-    version: Count = 1
 
     higher_is_better: ClassVar[bool] = False
     lr: ClassVar[float | None] = 0.02
