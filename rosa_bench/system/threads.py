@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import cache
 from typing import Any, TypeVar
 
 import torch
@@ -31,14 +31,12 @@ def in_parallel(work: Callable[..., Result], items: Iterable[tuple[Any, ...]]) -
     little from more, and the results do not depend on the number of threads.
     """
     threads = torch.get_num_threads()
-    with _libraries().limit(limits=1, user_api="blas"), ThreadPoolExecutor(threads, initializer=_alone) as pool:
+    alone = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+    with _libraries().limit(limits=1, user_api="blas"), alone as pool:
         try:
             yield from pool.map(lambda item: work(*item), items)
         finally:
             torch.set_num_threads(threads)  # a worker's setting is otherwise the default of new threads
-
-
-_alone = partial(torch.set_num_threads, 1)
 
 
 @cache
