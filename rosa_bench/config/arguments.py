@@ -19,10 +19,10 @@ HOME = re.compile(r"(?:^|(?<=,))~[^,'\"]*")  # a path below a home folder, alone
 
 
 def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Split a command line into overrides and flags with their values, each in order.
+    """Split a command line into overrides and flags, each followed by its value, both in order.
 
     Raises:
-        UsageError: for an unknown flag, or a flag without its value.
+        UsageError: for an unknown flag, a flag without its value, or one with a value that it does not take.
     """
     overrides, flags = [], []
     words = list(arguments)
@@ -31,30 +31,21 @@ def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         if not word.startswith("-"):
             overrides.append(quoted_home(word))
             continue
-        name, equals, _ = word.partition("=")
+        name, equals, value = word.partition("=")
         if name not in WITHOUT_VALUE | WITH_VALUE | INFO:
             raise UsageError(f"{name} is not a flag: {nearest(name, WITHOUT_VALUE | WITH_VALUE | INFO)}")
-        flags.append(word)
-        if equals or name in WITHOUT_VALUE or (name in INFO and words[:1] and words[0] not in INFO_VALUES):
-            continue
-        if words:
-            flags.append(words.pop(0))
-        elif name in WITH_VALUE:
+        flags.append(name)
+        if equals:
+            words.insert(0, value)
+        if name in WITHOUT_VALUE and equals:
+            raise UsageError(f"{name} takes no value")
+        if name in WITH_VALUE and not words:
             raise UsageError(f"{name} needs a value")
-    return overrides, absolute_folders(flags)
-
-
-def absolute_folders(flags: Sequence[str]) -> list[str]:
-    """Make config folders in flags absolute: Hydra resolves relative ones against the package."""
-    out = []
-    for before, word in zip(["", *flags], flags, strict=False):
-        flag, equals, value = word.partition("=")
-        if equals and flag in FOLDER_FLAGS and Path(value).is_dir():
-            word = f"{flag}={Path(value).resolve()}"
-        elif before in FOLDER_FLAGS and Path(word).is_dir():
-            word = str(Path(word).resolve())
-        out.append(word)
-    return out
+        if equals or name in WITH_VALUE or (name in INFO and words and words[0] in INFO_VALUES):
+            value = words.pop(0)
+            is_folder = name in FOLDER_FLAGS and Path(value).is_dir()
+            flags.append(str(Path(value).resolve()) if is_folder else value)  # Hydra's base would be the package
+    return overrides, flags
 
 
 def quoted_home(override: str) -> str:

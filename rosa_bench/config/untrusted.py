@@ -6,6 +6,7 @@ configuration. These files are therefore checked before Hydra reads them.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,13 @@ ALLOWED = ("rosa_bench.", "hydra._internal.core_plugins.", "hydra_plugins.")  # 
 CALLING = ("ext://", "pkg://", "cfg://", "oc.create", "oc.decode")  # in strings: import, or parse text
 
 
-def check(arguments: Sequence[str]) -> None:
-    """Check the yaml files of the folders that a command line names.
+def check(flags: Sequence[str]) -> None:
+    """Check the yaml files of the folders that flags name, each flag followed by its value.
 
     Raises:
         UsageError: with the file and the key, if a file is damaged or names something to import or call.
     """
-    for folder, own in _folders(arguments):
+    for folder, own in _folders(flags):
         for path in _files(folder, own):
             for fault in _faults(_read(path), "", own):
                 raise UsageError(f"{path}: {fault} is refused because it could run any program; remove it")
@@ -38,13 +39,11 @@ def own_folder(flags: Sequence[str]) -> str | None:
     return next((str(folder) for folder, own in _folders(flags) if own), None)
 
 
-def _folders(arguments: Sequence[str]) -> Iterator[tuple[Path, bool]]:
-    """Folders that a command line names, each with whether it is the user's own (`-cd`)."""
-    for previous, argument in zip(["", *arguments], arguments, strict=False):
-        flag, equals, value = argument.partition("=")
-        folder = value if equals and flag in FLAGS else argument if previous in FLAGS else ""
-        if folder and Path(folder).is_dir():
-            yield Path(folder), (flag if equals else previous) in OWN
+def _folders(flags: Sequence[str]) -> Iterator[tuple[Path, bool]]:
+    """Folders that flags name, each with whether it is the user's own (`-cd`)."""
+    for flag, value in itertools.pairwise(flags):
+        if flag in FLAGS and Path(value).is_dir():
+            yield Path(value), flag in OWN
 
 
 def _files(folder: Path, own: bool) -> list[Path]:

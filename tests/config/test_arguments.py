@@ -49,8 +49,20 @@ def test_info_may_have_a_value():
     assert split(["--info", "plugins", "seed=1"]) == (["seed=1"], ["--info", "plugins"])
 
 
+def test_a_value_may_follow_an_equals_sign(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    flags = ["--cfg", "job", "--config-dir", str(tmp_path / "mine")]
+    assert split(["--cfg=job", "seed=1", "--config-dir=mine"]) == (["seed=1"], flags)
+
+
 @pytest.mark.parametrize(
-    ("line", "message"), [("--multirn", "did you mean --multirun"), ("task=cola -cn", "needs a value")]
+    ("line", "message"),
+    [
+        ("--multirn", "did you mean --multirun"),
+        ("task=cola -cn", "needs a value"),
+        ("task=cola --multirun=yes", "--multirun takes no value"),
+    ],
 )
 def test_wrong_flags_are_one_line(line, message, capfd):
     assert cli.main(line.split()) == 2

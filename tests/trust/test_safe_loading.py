@@ -210,7 +210,7 @@ def test_a_configuration_file_from_elsewhere_runs_nothing(name, tmp_path, mark, 
 
 def test_configurations_of_a_run_pass(tmp_path):
     (tmp_path / "config.yaml").write_text(config.repeatable_config(composed("method=lora")))
-    untrusted.check(["-cp", str(tmp_path), f"--config-dir={config.config_dir()}"])
+    untrusted.check(["-cp", str(tmp_path), "--config-dir", str(config.config_dir())])
 
 
 def test_texts_of_a_configuration_stay_texts(tmp_path):
