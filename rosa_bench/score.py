@@ -84,13 +84,9 @@ def predictions(path: Path, examples: Sequence[Example], task: Task) -> list[Pre
         )
     if not texts:
         raise UsageError(f"{path} is empty, as are the references")
-    values = [
-        task.kind.read(text, f"{path}:{number}", task, example)
-        for number, (text, example) in enumerate(zip(texts, examples, strict=True), start=1)
-    ]
     return [
-        Prediction(e.id, value, e.label, references=e.references, subset=e.subset)
-        for e, value in zip(examples, values, strict=True)
+        Prediction(e.id, task.kind.read(text, f"{path}:{number}", task, e), e.label, e.references, subset=e.subset)
+        for number, (text, e) in enumerate(zip(texts, examples, strict=True), start=1)
     ]
 
 

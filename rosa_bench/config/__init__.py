@@ -21,7 +21,6 @@ from typing import Annotated, Any, Literal, cast
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 from pydantic import Field, JsonValue
-from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from yaml import YAMLError
 
@@ -241,16 +240,9 @@ def target_class(group: str, target: str) -> type:
 
 def defaults(cls: type) -> dict[str, Any]:
     """Default values of a configuration class; a field without a default is `???`, Hydra's missing value."""
-    out = {}
-    for field in dataclasses.fields(cls):
-        if field.default is not dataclasses.MISSING:
-            default = field.default
-            if isinstance(default, FieldInfo):
-                default = default.get_default(call_default_factory=True)
-            out[field.name] = "???" if default is PydanticUndefined else default
-        else:
-            out[field.name] = "???" if field.default_factory is dataclasses.MISSING else field.default_factory()
-    return out
+    fields = cast(Any, cls).__pydantic_fields__
+    values = {name: field.get_default(call_default_factory=True) for name, field in fields.items()}
+    return {name: "???" if value is PydanticUndefined else value for name, value in values.items()}
 
 
 def config_dir() -> Path:
