@@ -82,10 +82,11 @@ class Synthetic(Task):
 
     def embedded(self, split: str) -> Iterable[Mapping[str, Any]]:
         """The index of a vector, which the model looks up, and the true model's outputs for it."""
+        if split not in ("train", "validation"):
+            raise ValueError(f"task={self.name} has no split {split!r}; choose from train, validation")
         data = self.world()
         first, last = (0, self.train_rows) if split == "train" else (self.train_rows, len(data.vectors))
-        for index in range(first, last):
-            yield {"id": index, "label": data.labels[index].tolist()}
+        return ({"id": index, "label": data.labels[index].tolist()} for index in range(first, last))
 
     def parse(self, row: Mapping[str, Any], where: str) -> Example:
         """The index as a text of one token."""

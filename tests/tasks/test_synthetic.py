@@ -11,6 +11,7 @@ import rosa_theory as theory
 import torch
 from support import composed
 
+from rosa_bench.data.source import load_split
 from rosa_bench.errors import UsageError
 from rosa_bench.methods.rosa import Rosa
 from rosa_bench.models.load import load
@@ -31,6 +32,12 @@ def least_squares(task):
 
 def trained(folder, *overrides):
     return run_experiment(composed(*TINY, f"output_dir={folder}", *overrides))
+
+
+def test_an_unknown_split_is_refused():
+    run = composed("task=synthetic", "task.scored_splits=[test]")
+    with pytest.raises(UsageError, match="no split 'test'; choose from train, validation"):
+        load_split(run.task, run.data, "test")
 
 
 def test_labels_come_from_the_true_model_which_differs_by_a_known_rank():
