@@ -7,7 +7,6 @@ their values from the full set: the information of n-grams (NIST) and their docu
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import astuple
 from functools import partial
 
 import numpy as np
@@ -30,7 +29,7 @@ def mean(values: Sequence[float], scale: float) -> Statistic:
 
 def tercom(outputs: Sequence[ter.Words], references: Sequence[Sequence[ter.Words]]) -> Statistic:
     """tercom's translation edit rate of a corpus, as a fraction: all edits over the sum of mean reference lengths."""
-    rows = [astuple(ter.tercom(output, group)) for output, group in zip(outputs, references, strict=True)]
+    rows = [ter.tercom(output, group) for output, group in zip(outputs, references, strict=True)]
     edits, length = (rouge_cider.total(column) for column in zip(*rows, strict=True))
     return sums(edits / length, rows, lambda total: ratio(total[:, 0], total[:, 1]))
 

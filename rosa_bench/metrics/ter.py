@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 Words = Sequence[str]
 
@@ -21,8 +22,7 @@ _UNREACHED = 1 << 40
 _NO_BEAM = 1 << 30
 
 
-@dataclass(frozen=True)
-class Edits:
+class Edits(NamedTuple):
     """Edits of an output or a corpus, and the length in words that divides them (a mean over references)."""
 
     edits: float
