@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import importlib
 import re
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rosa_bench.metrics.metric import Metric, Test
 
-FOLDERS: list[Path] = [Path(__file__).parent]  # searched for metrics by name; user folders are appended
+FOLDERS: list[Path] = [Path(__file__).parent]  # searched for metrics by name; `config.use_folder` adds the user's
 
 
 def exists(name: str) -> bool:
@@ -32,8 +31,6 @@ def find(name: str) -> Metric:
     """Import a metric of predictions and labels by name. Raises KeyError if it does not exist."""
     for folder in FOLDERS:
         if _defines(folder, name):
-            if folder != FOLDERS[0] and str(folder) not in sys.path:
-                sys.path.append(str(folder))
             module = importlib.import_module(f"{__name__}.{name}" if folder == FOLDERS[0] else name)
             metric: Metric = module.METRIC
             return metric
