@@ -26,8 +26,8 @@ from slot_errors import slot_errors
 
 from rosa_bench import embedded
 from rosa_bench.metrics import find
+from rosa_bench.metrics.conventions import score
 from rosa_bench.metrics.metric import score_all
-from rosa_bench.metrics.mteval import bleu_perl, perl_segments
 from rosa_bench.records.collect import collect
 from rosa_bench.records.record import Record
 
@@ -83,12 +83,16 @@ def e2e_baselines() -> list[tuple[str, float, float]]:
     rows, train = embedded.rows("e2e", "test"), embedded.rows("e2e", "train")
     references = [row["human_references"] for row in rows]
     common = [text for text, _ in Counter(row["human_reference"] for row in train).most_common(CONSTANTS)]
-    constant = max(common, key=lambda text: bleu_perl(perl_segments([text] * len(rows), references)))
+
+    def bleu(texts: list[str]) -> float:
+        return score("e2e", "official", texts, references, ["bleu"])["bleu"]
+
+    constant = max(common, key=lambda text: bleu([text] * len(rows)))
     outputs = {
         f"best of {CONSTANTS} constant sentences": [constant] * len(rows),
         "copy of the input": [row["meaning_representation"] for row in rows],
     }
-    return [(name, bleu_perl(perl_segments(texts, references)), wrong_share(texts)) for name, texts in outputs.items()]
+    return [(name, bleu(texts), wrong_share(texts)) for name, texts in outputs.items()]
 
 
 def texts_of(record: Record) -> list[str]:

@@ -90,32 +90,32 @@ def _max_counts(references: tuple[Tokens, ...], order: int) -> Counter[Ngram]:
     return counts
 
 
-def bleu_perl(segments: Sequence[Segment]) -> float:
-    """Corpus BLEU in points with mteval-v13a's smoothing: each order without a match counts half of the previous."""
-    length = sum(len(s.output) for s in segments)
+def bleu_perl(length: int, reference: int, matches: Sequence[int], possible: Sequence[int]) -> float:
+    """Corpus BLEU in points with mteval-v13a's smoothing: each order without a match counts half of the previous.
+
+    Args:
+        length: tokens of the outputs.
+        reference: tokens of the closest references.
+        matches: matching n-grams of every order.
+        possible: n-grams of every order in the outputs.
+    """
     if not length:
         return 0.0
     total, halving = 0.0, 1
-    for order in range(1, BLEU_ORDER + 1):
-        possible = sum(max(0, len(s.output) - order + 1) for s in segments)
-        matches = sum(clipped(s, order).total() for s in segments)
-        if possible and not matches:
+    for matching, count in zip(matches, possible, strict=True):
+        if count and not matching:
             halving *= 2
-            total -= math.log(halving * possible)
-        elif possible:
-            total += math.log(matches / possible)
-    return 100 * math.exp(total / BLEU_ORDER + min(0.0, 1 - sum(map(closest, segments)) / length))
+            total -= math.log(halving * count)
+        elif count:
+            total += math.log(matching / count)
+    return 100 * math.exp(total / BLEU_ORDER + min(0.0, 1 - reference / length))
 
 
-def bleu_python(segments: Sequence[Segment]) -> float:
+def bleu_python(length: int, reference: int, matches: Sequence[int], possible: Sequence[int]) -> float:
     """Corpus BLEU in points as pymteval computes it; meaningless if many lines have fewer than four tokens."""
-    length = sum(len(s.output) for s in segments)
     total = 0.0
-    for order in range(1, BLEU_ORDER + 1):
-        possible = sum(len(s.output) - order + 1 for s in segments)
-        matches = sum(clipped(s, order).total() for s in segments)
-        total += math.log(max(matches, 1e-15) / max(possible, 1e-9))
-    reference = sum(map(closest, segments))
+    for matching, count in zip(matches, possible, strict=True):
+        total += math.log(max(matching, 1e-15) / max(count, 1e-9))
     penalty = 0.0 if length > reference else 1 - reference / (length or 1e-5)
     return 100 * math.exp(total / BLEU_ORDER + penalty)
 

@@ -6,7 +6,7 @@ their values from the full set: the information of n-grams (NIST) and their docu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -43,13 +43,13 @@ def plain_bleu(segments: Sequence[mteval.Segment]) -> Statistic:
     """Unsmoothed BLEU in points, as sacrebleu and multi-bleu.perl compute it."""
     from sacrebleu.metrics.bleu import BLEU
 
-    rows = _bleu_counts(segments, perl=True)
-    length, closest, *counts = (sum(column) for column in zip(*rows, strict=True))
-    score = BLEU.compute_bleu(counts[:4], counts[4:], length, closest, smooth_method="none").score
-    return sums(float(score), rows, _plain_bleu_of)
+    def compute(length: int, closest: int, matches: list[int], possible: list[int]) -> float:
+        return float(BLEU.compute_bleu(matches, possible, length, closest, smooth_method="none").score)
+
+    return _bleu(_bleu_counts(segments, perl=True), compute, _plain_bleu)
 
 
-def _plain_bleu_of(total: Numbers) -> Numbers:
+def _plain_bleu(total: Numbers) -> Numbers:
     """0 if some order has no match."""
     length, closest, matches, possible = total[:, 0], total[:, 1], total[:, 2:6], total[:, 6:10]
     matched = matches.min(1) > 0
@@ -60,8 +60,13 @@ def _plain_bleu_of(total: Numbers) -> Numbers:
 
 def bleu(segments: Sequence[mteval.Segment], perl: bool) -> Statistic:
     """BLEU in points as mteval-v13a or pymteval computes it."""
-    score = (mteval.bleu_perl if perl else mteval.bleu_python)(segments)
-    return sums(score, _bleu_counts(segments, perl), _bleu_perl if perl else _bleu_python)
+    compute, combine = (mteval.bleu_perl, _bleu_perl) if perl else (mteval.bleu_python, _bleu_python)
+    return _bleu(_bleu_counts(segments, perl), compute, combine)
+
+
+def _bleu(rows: list[list[int]], compute: Callable[..., float], combine: Callable[[Numbers], Numbers]) -> Statistic:
+    length, closest, *counts = (sum(column) for column in zip(*rows, strict=True))
+    return sums(compute(length, closest, counts[: mteval.BLEU_ORDER], counts[mteval.BLEU_ORDER :]), rows, combine)
 
 
 def _bleu_counts(segments: Sequence[mteval.Segment], perl: bool) -> list[list[int]]:
