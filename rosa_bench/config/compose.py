@@ -86,6 +86,11 @@ def top_config() -> DictConfig:
     return cast(DictConfig, OmegaConf.load(config_dir() / "config.yaml"))
 
 
+def default_choice(group: str) -> str:
+    """The choice of a group if the command line has none."""
+    return str(next(entry[group] for entry in top_config().defaults if group in entry))
+
+
 def plain(error: Exception, overrides: Sequence[str]) -> str:
     """Reduce a Hydra or OmegaConf error to one line with the nearest valid names."""
     text = f"{error}\n{error.__cause__ or ''!s}"
@@ -112,8 +117,7 @@ def unknown_key(key: str, overrides: Sequence[str]) -> str:
     elsewhere = top | {f"{g}.{k!s}" for g, _, node in nodes if g != group for k in node if k != "_target_"}
     if group not in GROUPS:
         return f"{key} is not a key: {meant(key, GROUPS if group else top, elsewhere)}"
-    default = next(entry[group] for entry in top_config().defaults if group in entry)
     typed = (argument.partition("=")[2] for argument in reversed(overrides) if argument.startswith(f"{group}="))
-    chosen = next(typed, default).split(",")
+    chosen = next(typed, default_choice(group)).split(",")
     keys = {f"{g}.{k!s}" for g, name, node in nodes if g == group and name in chosen for k in node if k != "_target_"}
     return f"{key} is not a key of this choice: {meant(key, keys or top, elsewhere)}"

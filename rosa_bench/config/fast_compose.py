@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 
 from rosa_bench import config
 from rosa_bench.config.arguments import quoted_home
-from rosa_bench.config.compose import compose, top_config
+from rosa_bench.config.compose import compose, default_choice
 from rosa_bench.errors import UsageError
 
 
@@ -36,8 +36,7 @@ class Composer:
     def __init__(self) -> None:
         nodes = list(config.group_nodes())
         self.nodes = {(group, name): OmegaConf.to_container(node) for group, name, node in nodes}
-        chosen = {group: choice for entry in top_config().defaults for group, choice in _items(entry)}
-        self.usual = {group: chosen[group] for group in config.GROUPS}
+        self.usual = {group: default_choice(group) for group in config.GROUPS}
         self.top = config.run_defaults()
         self.parser = OverridesParser.create()
         self.parsed = functools.lru_cache(maxsize=None)(self._parsed)
@@ -78,11 +77,6 @@ class Composer:
 @functools.lru_cache(maxsize=1)
 def _composer(files: tuple[tuple[str, int], ...]) -> Composer:
     return Composer()
-
-
-def _items(entry: Any) -> list[tuple[str, str]]:
-    """Entries of a defaults list item as (group, choice); empty for `_self_`."""
-    return [(str(key), str(value)) for key, value in entry.items()] if hasattr(entry, "items") else []
 
 
 def _simple(override: Override) -> bool:
