@@ -106,9 +106,14 @@ def _relabelled(target: Target, options: tuple[tuple[str, str], ...], several_mo
     return dataclasses.replace(target, row=f"{target.row.removesuffix(ending)}, {text}{ending}", labelled=options)
 
 
+def tags_of(record: Record) -> list[str]:
+    """The tags of a run in trackers; empty for a record without a tracker."""
+    return [str(tag) for tag in record.config.get("tracker", {}).get("tags") or []]
+
+
 def started_for(record: Record, suite: str) -> str | None:
     """The cell of a suite that a run was started for, or None. The run's overrides may have changed its model."""
-    tags = [str(tag) for tag in record.config.get("tracker", {}).get("tags") or []]
+    tags = tags_of(record)
     if f"suite:{suite}" not in tags:
         return None
     return next((tag.partition(":")[2] for tag in tags if tag.startswith("cell:")), None)

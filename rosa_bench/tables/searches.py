@@ -9,6 +9,7 @@ from rosa_bench.records.labels import method_label
 from rosa_bench.records.record import Record
 from rosa_bench.suite.plan import duration
 from rosa_bench.suite.search import TAG, outcome
+from rosa_bench.tables.matching import tags_of
 
 
 def search_notes(records: Iterable[Record], suite: str, epoch: Literal["last", "best"]) -> list[str]:
@@ -22,7 +23,7 @@ def search_notes(records: Iterable[Record], suite: str, epoch: Literal["last", "
     """
     by_task: dict[tuple[str, str], dict[str, list[Record]]] = {}
     for record in records:
-        tags = record.config["tracker"].get("tags") or []
+        tags = tags_of(record)
         name = next((tag for tag in tags if tag.startswith(TAG)), None)
         if name is not None and f"suite:{suite}" in tags:
             by_task.setdefault((record.task, record.model), {}).setdefault(name, []).append(record)

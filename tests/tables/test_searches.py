@@ -37,6 +37,12 @@ def test_a_search_without_scores_is_reported():
     assert "lora r=8 none has a score of 0.001, 0.01" in note
 
 
+def test_a_run_without_a_tracker_belongs_to_no_suite():
+    made = tuned("lora", 1e-3, 30.0)
+    del made.config["tracker"]
+    assert search_notes([made], "small", "last") == []
+
+
 def test_a_run_that_read_the_evaluation_split_is_refused():
     leaked = tuned("lora", 1e-3, 90.0)
     leaked.data["rows"]["validation"] = 100

@@ -21,6 +21,7 @@ from rosa_bench.stats.summary import summary
 from rosa_bench.suite.search import TAG
 from rosa_bench.tables.build import is_search
 from rosa_bench.tables.costs import device, memory, on_gpu, seconds
+from rosa_bench.tables.matching import tags_of
 
 
 @dataclass(frozen=True)
@@ -192,8 +193,7 @@ def _family(group: Group) -> str:
     """All settings except the rank, and except a learning rate that a search chose."""
     method = {name: value for name, value in group.parts["method"].items() if name not in RANKS}
     parts = {**group.parts, "method": method}
-    tags = group.first.config.get("tracker", {}).get("tags") or []
-    if any(str(tag).startswith(TAG) for tag in tags):
+    if any(tag.startswith(TAG) for tag in tags_of(group.first)):
         parts["train"] = {name: value for name, value in group.parts["train"].items() if name != "lr"}
     return as_text(parts)
 
