@@ -11,9 +11,10 @@ from rosa_bench.errors import UsageError
 from rosa_bench.records.collect import Group
 from rosa_bench.records.labels import method_label, option_text
 from rosa_bench.records.record import Record
-from rosa_bench.records.run_key import method_class
+from rosa_bench.records.run_key import method_class, model_parts
 from rosa_bench.tables.grid import Column, Epoch, Grid, Place, Row
 from rosa_bench.tables.layout import by_group
+from rosa_bench.tables.matching import PARTS
 from rosa_bench.tables.paired_tests import task_of
 from rosa_bench.tables.place_scores import place
 
@@ -86,9 +87,10 @@ def file_name(title: str) -> str:
 def particulars(groups: Sequence[Group]) -> list[str]:
     """For each group, the options in which the groups differ; '' for a single group."""
     flat = [
-        {f"{part}.{name}": value for part in ("method", "train", "task") for name, value in group.parts[part].items()}
+        {f"{part}.{name}": value for part in PARTS for name, value in group.parts[part].items()}
+        | {f"model.{name}": value for name, value in model_parts(group.first.config).items()}
         | {"rows": group.first.data.get("sha256"), "backbone": group.first.facts.get("backbone_hash")}
-        | {"model.dropout": group.first.config["model"].get("dropout"), "start": group.parts.get("start")}
+        | {"start": group.parts.get("start")}
         for group in groups
     ]
     starts = {(group.parts.get("start"), group.parts.get("settings_of_start")) for group in groups}

@@ -90,6 +90,18 @@ def test_settings_with_long_or_rare_differences_have_separate_rows(overrides, fi
     assert sorted(row[2] for row in cells(grid)[1:]) == ["50.00 (n=1)", "60.00 (n=1)"]
 
 
+def test_one_backbone_in_two_folders_has_two_rows(tmp_path):
+    for seed, folder in ((1, "/a/m"), (2, "/b/m")):
+        path = record(tmp_path, "method=lora", seed=seed, last=50.0 + seed)
+        config = json.loads(path.read_text())["config"]
+        changed(path, config=config | {"model": config["model"] | {"path": folder}})
+    (grid,) = built(tmp_path)
+    assert {row[0]: row[2] for row in cells(grid)[1:]} == {
+        "lora r=8, path=/a/m": "51.00 (n=1)",
+        "lora r=8, path=/b/m": "52.00 (n=1)",
+    }
+
+
 def test_the_best_epoch_is_available(tmp_path):
     record(tmp_path, "method=lora", last=50.0, best=55.0)
     (last,) = built(tmp_path)
