@@ -26,6 +26,8 @@ def printed(claim: Claim) -> str:
         return claim.printed.format(**numbers)
     except (KeyError, IndexError) as error:
         raise UsageError(f"claim {claim.id}: printed names {error}, which is not in numbers") from error
+    except (ValueError, AttributeError) as error:
+        raise UsageError(f"claim {claim.id}: printed is not a valid format ({error})") from error
 
 
 def _number(claim: Claim, where: str | Mapping[str, str]) -> str:
@@ -36,14 +38,16 @@ def _number(claim: Claim, where: str | Mapping[str, str]) -> str:
         if len(alike) != 1 or alike[0].value is None:
             raise UsageError(f"claim {claim.id}: {len(alike)} rows of reported.csv have {dict(where)}, not one")
         return f"{alike[0].value:g}"
-    table, _, path = where.partition(": ")
-    value: Any = papers.source(*table.split("/", 1))["numbers"]
-    for step in path.split("."):
-        try:
+    paper_table, _, path = where.partition(": ")
+    paper, _, table = paper_table.partition("/")
+    source = papers.source(paper, table)
+    try:
+        value: Any = source["numbers"]
+        for step in path.split("."):
             value = value[int(step) if isinstance(value, list) else step]
-        except (KeyError, IndexError, ValueError, TypeError) as error:
-            raise UsageError(f"claim {claim.id}: sources.yaml has no number {where}") from error
-    return f"{value:g}"
+        return f"{value:g}"
+    except (KeyError, IndexError, ValueError, TypeError) as error:
+        raise UsageError(f"claim {claim.id}: sources.yaml has no number {where}") from error
 
 
 def amount(value: float, result: Result) -> str:

@@ -38,13 +38,24 @@ def test_numbers_are_those_of_the_papers():
     [
         ({"x": {"table": "table2_glue", "method": "LoRA"}}, "rows of reported.csv"),
         ({"x": "meft/abstract: seconds"}, "has no number"),
+        ({"x": "lora/table2_glue: seconds"}, "has no number"),
+        ({"x": "lora/table1_inference_latency: 0"}, "has no number"),
         ({"x": "meft/table9: seconds"}, "has no table"),
+        ({"x": "meft"}, "has no table"),
         ({}, "not in numbers"),
     ],
 )
 def test_a_number_that_is_not_there_is_named(numbers, reason):
     claim = dataclasses.replace(CLAIMS[0], paper="lora", printed="{x} points", numbers=numbers)
     with pytest.raises(UsageError, match=reason):
+        printed(claim)
+
+
+@pytest.mark.parametrize("text", ["{x", "{x.y}", "}"])
+def test_a_printed_text_that_is_no_format_is_named(text):
+    numbers = {"x": {"paper": "lora", "table": "table2_glue", "model": "roberta-base", "method": "LoRA", "task": "rte"}}
+    claim = dataclasses.replace(CLAIMS[0], printed=text, numbers=numbers)
+    with pytest.raises(UsageError, match=f"claim {claim.id}: printed is not a valid format"):
         printed(claim)
 
 
