@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from rosa_bench.errors import UsageError, nearest
 from rosa_bench.metrics import traits
 from rosa_bench.records.collect import Group
 from rosa_bench.suite import plan
@@ -49,7 +50,11 @@ class SuiteTable:
         self.columns = [self._column(spec) for spec in self.specs]
 
     def _column(self, spec: plan.Column) -> Column:
-        task = next(target.cell.run.task for target in self.targets if target.where[0] == spec.task)
+        tasks = {target.where[0]: target.cell.run.task for target in self.targets}
+        if spec.task not in tasks:
+            fault = f"suite {self.name}: columns has the task {spec.task}, which no cell has"
+            raise UsageError(f"{fault}; {nearest(spec.task, tasks)}")
+        task = tasks[spec.task]
         metric = spec.metric or task.primary
         better = task.higher_is_better if metric == task.primary else traits(metric)[1]
         return Column(spec.task, metric, spec.split or task.judged_split, better, task.kind.title)

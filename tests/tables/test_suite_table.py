@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from recorded import built, cells, changed, record
 
+from rosa_bench.errors import UsageError
 from rosa_bench.suite import plan
 from rosa_bench.tables import papers
 from rosa_bench.tables.cells import printed_text
@@ -99,6 +100,12 @@ def test_rows_that_differ_from_the_release_are_other_data(tmp_path, source):
     released = {"train": True, "validation": False}
     changed(path, data={"source": source, "sha256": {}, "rows": {"train": 8551}, "released": released})
     assert "other data (validation has other rows than the release)" in markdown(built(tmp_path, paper_suite())[0])
+
+
+def test_a_column_of_a_task_that_no_cell_has_is_named(tmp_path):
+    record(tmp_path, "method=lora")
+    with pytest.raises(UsageError, match="suite paper: columns has the task cla, which no cell has; did you mean cola"):
+        built(tmp_path, paper_suite(columns=[plan.Column(task="cla")]))
 
 
 def test_scores_by_another_rule_are_not_comparable(tmp_path):
