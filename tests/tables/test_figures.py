@@ -402,6 +402,15 @@ def test_without_matplotlib_one_line_explains_how_to_install_it(tmp_path, monkey
     assert drawn == [] and "pip install" in line and "\n" not in line
 
 
+def test_the_caption_explains_a_factor_only_where_there_is_one(tmp_path):
+    pytest.importorskip("matplotlib")
+    made = record(), record(method="full", model="other")
+    drawn, _ = figures.draw(found(tmp_path / "runs", *made), tmp_path / "out", "lora")
+    captions = {plot.png.name: plot.caption for plot in drawn}
+    assert "seeds; the factor on the right is the ratio to lora (×1)." in captions["time_cpu-m-embedded_v1.png"]
+    assert "factor" not in captions["time_cpu-other-embedded_v1.png"]
+
+
 def test_figures_beyond_the_caps_are_named(tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
     monkeypatch.setattr(figures, "PANELS", 1)

@@ -143,14 +143,16 @@ def draw(collection: Collection, folder: Path, baseline: str | None = None) -> t
 def figures(sheet: Sheet, read: Read, baseline: str | None) -> Iterator[tuple[Kind, list[Panel]]]:
     """The figures of a backbone on a data source with their panels. Figures without panels are skipped."""
     tasks = sorted(sheet.tasks, key=lambda task: (-sum(len(g.records) for g in sheet.tasks[task]), task))
-    by_kind: dict[str, list[Panel | None]] = {name: [] for name in kinds(baseline)}
+    omitted = f" Not shown: {', '.join(sorted(tasks[PANELS:]))}." if len(tasks) > PANELS else ""
+    by_kind: dict[str, list[Panel]] = {name: [] for name in kinds(None)}
     for task in sorted(tasks[:PANELS]):
         for name, panel in _panels(sheet.tasks[task], read).items():
-            by_kind[name].append(panel)
-    for name, kind in kinds(baseline).items():
-        panels = [_cut(panel) for panel in by_kind[name] if panel is not None]
+            if panel is not None:
+                by_kind[name].append(_cut(panel))
+    for name, panels in by_kind.items():
         if panels:
-            omitted = f" Not shown: {', '.join(sorted(tasks[PANELS:]))}." if len(tasks) > PANELS else ""
+            has_baseline = any(axes.reference(panel, baseline) for panel in panels)
+            kind = kinds(baseline if has_baseline else None)[name]
             yield replace(kind, caption=kind.caption + omitted), panels
 
 
