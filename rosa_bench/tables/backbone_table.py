@@ -51,7 +51,8 @@ def _other(model: str, source: str, groups: Sequence[Group], epoch: Epoch) -> Gr
     )
     note = "Names of methods list the options in which their runs differ."
     title = f"{model} on {source}"
-    return Grid(file_name(title), title, [columns[task] for task in sorted(columns)], table_rows, epoch, notes=[note])
+    name = file_name(f"{model}_on_{source.replace(' ', '_')}")
+    return Grid(name, title, [columns[task] for task in sorted(columns)], table_rows, epoch, notes=[note])
 
 
 def _column(record: Record) -> Column | None:
@@ -77,11 +78,10 @@ def by_number(label: str) -> list[str | int]:
     return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", label))]
 
 
-def file_name(title: str) -> str:
-    """The file name of a table: its title, or the safe part of the title plus a hash."""
-    plain = title.replace(" ", "_")
-    safe = re.sub(r"[^\w.+-]+", "_", plain).strip(".")[:100]
-    return plain if safe == plain else f"{safe}-{hashlib.sha256(title.encode()).hexdigest()[:8]}"
+def file_name(name: str) -> str:
+    """A name as that of a file: itself, or its safe part plus a hash, so that two names never share a file."""
+    safe = re.sub(r"[^\w.+-]+", "_", name).strip(".")[:100]
+    return name if safe == name else f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def particulars(groups: Sequence[Group]) -> list[str]:

@@ -411,6 +411,16 @@ def test_the_caption_explains_a_factor_only_where_there_is_one(tmp_path):
     assert "factor" not in captions["time_cpu-other-embedded_v1.png"]
 
 
+def test_similar_names_of_models_do_not_share_a_file(tmp_path):
+    pytest.importorskip("matplotlib")
+    made = [record(model=model, run_id=model) for model in ("a-b", "a_b", "a b")]
+    for run in made:
+        run.config["model"]["name"] = run.model
+    drawn, _ = figures.draw(found(tmp_path / "runs", *made), tmp_path / "out")
+    names = [plot.png.name for plot in drawn]
+    assert len(drawn) == 6 == len(set(names)) and "memory-a_b-embedded_v1.png" in names
+
+
 def test_figures_beyond_the_caps_are_named(tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
     monkeypatch.setattr(figures, "PANELS", 1)

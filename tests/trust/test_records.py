@@ -159,6 +159,15 @@ def test_known_faults(name, tmp_path):
     assert not records and len(broken) == 1 and message in broken[0] and odd.is_plain(broken[0])
 
 
+def test_similar_names_of_models_do_not_share_a_file(tmp_path):
+    for seed, model in enumerate(["a b", "a_b", "a-b"], 1):
+        content = record(seed)
+        content["model"] = content["config"]["model"]["name"] = model
+        write(tmp_path, str(seed), json.dumps(content))
+    grids = building.build(collect([tmp_path]), {})
+    assert len({grid.name for grid in grids}) == 3 and {grid.name for grid in grids} > {"a_b_on_embedded_v1"}
+
+
 def test_no_file_is_written_outside_of_the_folder(tmp_path, capsys, monkeypatch):
     """Names of models and data become file names."""
     monkeypatch.setattr("rosa_bench.config.choices", lambda group: [])  # the suites' own tables take seconds
@@ -175,9 +184,9 @@ def test_no_file_is_written_outside_of_the_folder(tmp_path, capsys, monkeypatch)
 
 
 def test_file_names_are_safe_and_distinct():
-    titles = ["m on embedded v1", "a/b on x", "a_b on x", "a\\b on x", "../../x on y", ".. on ..", "é on x", "a" * 300]
-    names = [file_name(title) for title in titles]
-    assert names[0] == "m_on_embedded_v1" and len(set(names)) == len(titles)
+    unsafe = ["a/b", "a b", "a\\b", "../../x", "..", "a" * 300]
+    names = [file_name(name) for name in ("m_on_embedded_v1", "a_b", "a-b", "é", *unsafe)]
+    assert names[:4] == ["m_on_embedded_v1", "a_b", "a-b", "é"] and len(set(names)) == len(names)
     assert all("/" not in name and "\\" not in name and not name.startswith(".") and len(name) < 120 for name in names)
 
 

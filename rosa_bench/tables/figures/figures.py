@@ -20,6 +20,7 @@ from rosa_bench.records.collect import Collection
 from rosa_bench.records.collect import Group as Runs
 from rosa_bench.records.run_key import method_class
 from rosa_bench.system.files import write_bytes
+from rosa_bench.tables.backbone_table import file_name
 from rosa_bench.tables.convergence import Read, reader
 from rosa_bench.tables.figures import axes
 from rosa_bench.tables.figures.curves import curve_panels
@@ -90,9 +91,9 @@ def kinds(baseline: str | None) -> dict[str, Kind]:
             axes.memory,
             axes.name_points,
         ),
-        Kind("time-cpu", "CPU time", f"Seconds over all threads of a run. {dots}", axes.times(baseline)),
+        Kind("time_cpu", "CPU time", f"Seconds over all threads of a run. {dots}", axes.times(baseline)),
         Kind(
-            "time-gpu",
+            "time_gpu",
             "GPU run time",
             f"Wall-clock seconds of training, method and evaluation. {dots}",
             axes.times(baseline),
@@ -160,7 +161,7 @@ def _panels(groups: Sequence[Runs], read: Read) -> dict[str, Panel | None]:
     score, loss = curve_panels(groups, read)
     cpu, gpu = time_panels(groups)
     panels = {"rank": rank_panel(groups), "learning": score, "loss": loss}
-    return panels | {"memory": memory_panel(groups), "time-cpu": cpu, "time-gpu": gpu}
+    return panels | {"memory": memory_panel(groups), "time_cpu": cpu, "time_gpu": gpu}
 
 
 def _cut(panel: Panel) -> Panel:
@@ -215,8 +216,7 @@ def _figure(
             axis.set_title(f"{panel.title} ({seeds(panel)})")
         if legend:
             _legend(figure, legend, styles, kind.name != "memory")
-        parts = (kind.name, sheet.model, sheet.source)
-        name = "-".join("".join(c if c.isalnum() or c in "_." else "_" for c in part) for part in parts)
+        name = file_name("-".join((kind.name, sheet.model, sheet.source.replace(" ", "_"))))
         png, pdf = folder / f"{name}.png", folder / f"{name}.pdf"
         _save(figure, png, {"Software": None})
         _save(figure, pdf, {"CreationDate": None, "Producer": None, "Creator": None})
