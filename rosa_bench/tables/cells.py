@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rosa_bench.system.console import counted
 from rosa_bench.tables.costs import cost_notes
-from rosa_bench.tables.grid import DASH, Column, Grid, Place, Score
+from rosa_bench.tables.grid import DASH, Column, Grid, Place
 from rosa_bench.tables.layout import usual_n
 from rosa_bench.tables.place_scores import decimals as written
 
@@ -32,23 +32,18 @@ def rounded(value: float, decimals: int) -> str:
     return f"{value:.1e}" if value and not float(text) else text
 
 
-def score_text(score: Score | None, grid: Grid, decimals: int, usual: int | None = None) -> str:
-    """Mean or median ± standard deviation and, unless it is the usual one, the number of seeds."""
-    if score is None:
-        return DASH
-    spread = "" if score.sd is None else f" ± {rounded(score.sd, decimals)}"
-    n = "" if score.n == usual else f" (n={score.n})"
-    return f"{rounded(grid.centre(score), decimals)}{spread}{n}".replace("-", "−")
-
-
-def ours(place: Place | None, grid: Grid, decimals: int, usual: int | None = None) -> str:
-    """The measured score, or the status of runs without a result."""
+def ours(place: Place | None, grid: Grid, decimals: int, usual: int | None) -> str:
+    """Mean or median ± standard deviation, the number of seeds unless it is usual, and the runs without a result."""
     if place is None:
         return DASH
     ended = ", ".join(f"{status} (n={count})" for status, count in place.unfinished.items())
     score = place.scores.get(grid.epoch)
-    text = score_text(score, grid, decimals, usual)
-    return ended if score is None and ended else "; ".join(filter(None, [text, ended]))
+    if score is None:
+        return ended or DASH
+    spread = "" if score.sd is None else f" ± {rounded(score.sd, decimals)}"
+    n = "" if score.n == usual else f" (n={score.n})"
+    text = f"{rounded(grid.centre(score), decimals)}{spread}{n}".replace("-", "−")
+    return f"{text}; {ended}" if ended else text
 
 
 def printed_text(place: Place | None, decimals: int) -> str:

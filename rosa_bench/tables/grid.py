@@ -153,7 +153,7 @@ class Grid:
     pscp: Pscp | None = None  # constants of the column PSCP; None: no such column
 
     def centre(self, score: Score) -> float:
-        """The mean or median of a score, whichever the table shows."""
+        """The mean or the median, whichever the table reports."""
         return score.mean if self.aggregate == "mean" else score.median
 
     def head(self, column: Column) -> str:
