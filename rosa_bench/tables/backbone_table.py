@@ -16,7 +16,7 @@ from rosa_bench.tables.grid import Column, Epoch, Grid, Place, Row
 from rosa_bench.tables.layout import by_group
 from rosa_bench.tables.matching import PARTS
 from rosa_bench.tables.paired_tests import task_of
-from rosa_bench.tables.place_scores import place
+from rosa_bench.tables.place_scores import main_variant, place
 
 
 def others(groups: Sequence[Group], epoch: Epoch) -> list[Grid]:
@@ -41,9 +41,8 @@ def _other(model: str, source: str, groups: Sequence[Group], epoch: Epoch) -> Gr
     for (label, task), members in sorted(labels.items(), key=lambda item: (by_number(item[0][0]), item[0][1])):
         for group, particular in zip(members, particulars(members), strict=True):
             row = f"{label}, {particular}" if particular else label
-            variant = (group.first.variant_names or [""])[-1]
             if task in columns:
-                rows.setdefault(row, {})[columns[task]] = place(group, columns[task], variant)
+                rows.setdefault(row, {})[columns[task]] = place(group, columns[task], main_variant(group.first))
                 families[row] = method_class(group.first.config["method"]).group
                 sizes.setdefault(row, set()).update(r.params["trainable"] for r in group.records.values())
     table_rows = by_group(

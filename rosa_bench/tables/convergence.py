@@ -11,6 +11,7 @@ from rosa_bench.records.collect import Collection
 from rosa_bench.records.record import Record
 from rosa_bench.system.strict_json import is_number, loads
 from rosa_bench.tables.grid import Column, Gain, Grid, Place
+from rosa_bench.tables.place_scores import main_variant
 
 Event = Mapping[str, Any]
 Read = Callable[[Record], list[Event]]
@@ -50,7 +51,7 @@ def by_split(event: Event) -> dict[str, dict[str, Any]]:
 def scores_by_step(events: Sequence[Event], metric: str, split: str) -> dict[float, float]:
     """A metric at epoch ends, by step."""
     values = {event["step"]: by_split(event).get(split, {}).get(metric) for event in events if by_split(event)}
-    return {step: value for step, value in values.items() if value is not None and is_number(value)}
+    return {step: value for step, value in values.items() if is_number(value)}
 
 
 def with_gains(grid: Grid, read: Read) -> Grid:
@@ -71,7 +72,7 @@ def gain(place: Place, column: Column, read: Read) -> Gain | None:
     that decodes, a selection split), they are those that select the best epoch. Variants have no curve of their own:
     only the main one is judged.
     """
-    if place.records and place.variant != (place.records[0].variant_names or [""])[-1]:
+    if place.records and place.variant != main_variant(place.records[0]):
         return None
     curves = [read(record) for record in place.records]
     for metric, split, better in _evaluated(place, column):

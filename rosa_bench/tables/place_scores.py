@@ -11,10 +11,8 @@ from rosa_bench.stats.summary import student, summary
 from rosa_bench.tables.grid import Column, Epoch, Grid, Place, Printed, Score, Verdict
 
 
-def score(values: Mapping[int, float], aggregate: str) -> Score | None:
-    """Summarize scores by seed, with the interval of the aggregate. None without scores."""
-    if not values:
-        return None
+def score(values: Mapping[int, float], aggregate: str) -> Score:
+    """Summarize scores by seed, with the interval of the aggregate."""
     stats = summary(list(values.values()))
     low, high = (stats.low, stats.high) if aggregate == "mean" else (stats.median_low, stats.median_high)
     return Score(dict(sorted(values.items())), stats.mean, stats.median, stats.sd, low, high)
@@ -28,10 +26,15 @@ def scores(records: Iterable[Record], column: Column, variant: str, aggregate: s
         value = record.scores.get(column.split, {}).get(variant, {}).get(column.metric)
         if value is not None:
             last[record.seed] = value
-        if variant == (record.variant_names or [""])[-1] and (value := _at_best(record.primary, column)) is not None:
+        if variant == main_variant(record) and (value := _at_best(record.primary, column)) is not None:
             best[record.seed] = value
-    by_epoch: dict[Epoch, Score | None] = {"last": score(last, aggregate), "best": score(best, aggregate)}
-    return {epoch: value for epoch, value in by_epoch.items() if value is not None}
+    by_epoch: dict[Epoch, dict[int, float]] = {"last": last, "best": best}
+    return {epoch: score(values, aggregate) for epoch, values in by_epoch.items() if values}
+
+
+def main_variant(record: Record) -> str:
+    """The variant whose score is the primary one; "" for a plain model."""
+    return (record.variant_names or [""])[-1]
 
 
 def _at_best(primary: Mapping[str, Any], column: Column) -> float | None:
@@ -78,6 +81,6 @@ def shown(place: Place) -> bool:
     return bool(place.scores or place.printed or place.records or place.unfinished)
 
 
-def decimals(value: float | None) -> int:
+def decimals(value: float) -> int:
     """Number of digits after the decimal point of a number as written."""
-    return len(str(value).partition(".")[2].rstrip("0")) if value is not None else 0
+    return len(str(value).partition(".")[2].rstrip("0"))
