@@ -31,11 +31,12 @@ class Comparer:
     def compared(self, grid: Grid) -> Grid:
         """Compare each cell with the baseline of its column; p values are Holm-corrected over a column."""
         baselines = [row for row in grid.rows if is_baseline(row, grid.baseline)]
-        if baselines and grid.epoch != "last":
+        if not baselines:
+            return grid
+        if grid.epoch != "last":
             self.complaints.append(
                 f"not compared: {grid.title} reports the best epoch, but predictions are of the last epoch"
             )
-        if not baselines or grid.epoch != "last":
             return grid
         base = baselines[0]
         against: dict[tuple[str, Column], Against] = {}
