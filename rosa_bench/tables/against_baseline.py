@@ -89,9 +89,7 @@ class Comparer:
         return self.tests[identity]
 
     def _files(self, place: Place, column: Column) -> list[Path]:
-        variant = f"-{place.variant}" if place.variant else ""
-        names = [(r, f"predictions-{file_split(column.split, r)}{variant}.jsonl.gz") for r in place.records]
-        return [self.collection.folder(record) / name for record, name in names]
+        return [predictions_file(self.collection, r, column.split, place.variant) for r in place.records]
 
     def _read(self, place: Place, column: Column, paths: Sequence[Path]) -> list[predictions.Predictions]:
         return [
@@ -105,6 +103,12 @@ def is_of_scores(comparison: paired_tests.Comparison, own: Place, other: Place) 
     ours, theirs = own.scores["last"].mean, other.scores["last"].mean
     close = SAME * max(abs(ours), abs(theirs))
     return math.isclose(comparison.difference, ours - theirs, rel_tol=SAME, abs_tol=close)
+
+
+def predictions_file(collection: Collection, record: Record, split: str, variant: str) -> Path:
+    """The file with the predictions of a run's variant; it exists only where the run was made."""
+    ending = f"-{variant}" if variant else ""
+    return collection.folder(record) / f"predictions-{file_split(split, record)}{ending}.jsonl.gz"
 
 
 def file_split(split: str, record: Record) -> str:
