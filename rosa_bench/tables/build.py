@@ -31,7 +31,7 @@ def build(
     grids, used = [], set()
     described: dict[str, Mapping[tuple[str, str], Described]] = {}
     for name, suite in suites.items():
-        table = SuiteTable(name, suite, epoch or suite.epoch)
+        table = SuiteTable(suite, epoch or suite.epoch)
         group_ids = table.take(groups)
         if group_ids:
             grid = table.grid()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 
 from rosa_bench.errors import UsageError, nearest
 from rosa_bench.metrics import traits
@@ -30,29 +29,23 @@ from rosa_bench.tables.place_scores import decimals, place, shown, verdict
 Match = tuple[Group, Target, int]  # runs, their cell, number of runs under other settings for the same cell
 
 
-@dataclass
 class SuiteTable:
     """Builder of a suite's table."""
 
-    name: str
-    suite: plan.Suite
-    epoch: Epoch
-    targets: list[Target] = field(default_factory=list)
-    matches: dict[tuple[str, str], Match] = field(default_factory=dict)  # by row and task
-
-    def __post_init__(self) -> None:
-        paper, table = self.suite.paper, self.suite.table
-        self.printed = papers.reported(paper, table) if paper and table else []
-        models = {cell.model for cell in self.printed}
-        self.targets = targets(self.suite, several_models=len(models) > 1)
+    def __init__(self, suite: plan.Suite, epoch: Epoch) -> None:
+        self.suite, self.epoch = suite, epoch
+        self.printed = papers.reported(suite.paper, suite.table) if suite.paper and suite.table else []
+        self.several_models = len({cell.model for cell in self.printed}) > 1
+        self.targets = targets(suite, self.several_models)
         tasks = dict.fromkeys(target.where[0] for target in self.targets)
-        self.specs = self.suite.columns or [plan.Column(task=task) for task in tasks]
+        self.specs = suite.columns or [plan.Column(task=task) for task in tasks]
         self.columns = [self._column(spec) for spec in self.specs]
+        self.matches: dict[tuple[str, str], Match] = {}  # by row and task
 
     def _column(self, spec: plan.Column) -> Column:
         tasks = {target.where[0]: target.cell.run.task for target in self.targets}
         if spec.task not in tasks:
-            fault = f"suite {self.name}: columns has the task {spec.task}, which no cell has"
+            fault = f"suite {self.suite.name}: columns has the task {spec.task}, which no cell has"
             raise UsageError(f"{fault}; {nearest(spec.task, tasks)}")
         task = tasks[spec.task]
         metric = spec.metric or task.primary
@@ -83,7 +76,7 @@ class SuiteTable:
         Candidates are the targets that its runs were started for, else those of the same task, model and method.
         """
         record = group.first
-        cell = started_for(record, self.name)
+        cell = started_for(record, self.suite.name)
         own = [t for t in self.targets if t.name == cell and t.where[0] == record.task] if cell else []
         targets = [t for t in own or by_where.get(group.where, []) if t.says_true(group)]
         counts = [(len(differences(group, t)) + len(other_data(group, t)), t) for t in targets]
@@ -95,18 +88,16 @@ class SuiteTable:
     def grid(self) -> Grid:
         """Build the table, without comparisons between rows."""
         suite = self.suite
-        notes = self._notes()
-        seeds = len(suite.seeds)
         bare = Grid(
-            self.name,
+            suite.name,
             suite.title,
             self.columns,
             rows=(),
             epoch=self.epoch,
             aggregate=suite.aggregate,
             baseline=suite.baseline,
-            seeds=seeds,
-            notes=notes,
+            seeds=len(suite.seeds),
+            notes=self._notes(),
             pscp=suite.pscp,
         )
         rows: dict[str, Row] = {}
@@ -140,8 +131,7 @@ class SuiteTable:
         return any(p.scores or p.unfinished if repeated else shown(p) for p in row.places.values())
 
     def _label(self, cell: papers.Reported) -> str:
-        several = len({other.model for other in self.printed}) > 1
-        return f"{cell.method}, {cell.model}" if several else cell.method
+        return f"{cell.method}, {cell.model}" if self.several_models else cell.method
 
     def _row(self, row: Row, grid: Grid) -> Row:
         places, sizes = {}, set()

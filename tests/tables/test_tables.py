@@ -357,7 +357,7 @@ def test_metric_rules_agree_with_the_tasks():
     ("suite", "metric"), [("lora_table18", "loss"), ("rosa_workshop_e2e", "perplexity"), ("lora_table13", "ter")]
 )
 def test_a_lower_loss_is_better(suite, metric):
-    columns = SuiteTable(suite, plan.load(suite), "last").columns
+    columns = SuiteTable(plan.load(suite), "last").columns
     assert [column.higher_is_better for column in columns if column.metric == metric] == [False]
 
 
