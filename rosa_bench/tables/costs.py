@@ -225,10 +225,8 @@ def _printed(grid: Grid) -> dict[str, str]:
     texts = {}
     for row in grid.rows:
         if row.printed_trainable:
-            own = span(*(f"{SHARE.text(size / 1e6)}M" for size in _ends(row.trainable)))
-            texts[row.label] = (
-                f"{own}; paper {row.printed_trainable}" if row.trainable else f"paper {row.printed_trainable}"
-            )
+            own = [f"{SHARE.text(size / 1e6)}M" for size in _ends(row.trainable)]
+            texts[row.label] = (f"{span(*own)}; " if own else "") + f"paper {row.printed_trainable}"
     return texts
 
 

@@ -88,15 +88,11 @@ def _chunks(
         room -= widths[column]
         if room < 0 or not chunks:
             used = costs if not chunks else [cost for cost in costs if cost.measure is SHARE]
-            room = WIDTH - label - sum(cost_width(cost, rows) for cost in used) - widths[column]
+            costs_width = width([[cost.head for cost in used], *([cost.cell(row) for cost in used] for row in rows)])
+            room = WIDTH - label - costs_width - widths[column]
             chunks.append((used, []))
         chunks[-1][1].append(column)
     return chunks
-
-
-def cost_width(cost: CostColumn, rows: Sequence[Row]) -> int:
-    """The width of a column of costs with its separator."""
-    return 3 + max(map(len, [cost.head, *map(cost.cell, rows)]))
 
 
 def width(texts: Sequence[Sequence[str]]) -> int:
