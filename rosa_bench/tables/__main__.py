@@ -67,7 +67,8 @@ def render(args: argparse.Namespace) -> int:
     grids = build(collection, suites, args.epoch, args.baseline, args.elsewhere)
     claims, unjudged = judged(collection, [suites[grid.name] for grid in grids if grid.name in suites])
     if args.suite:
-        collection, grids = alone(collection, [grid for grid in grids if grid.name == args.suite], args.suite)
+        grids = [grid for grid in grids if grid.name == args.suite]
+        collection = alone(collection, grids, args.suite)
     if args.baseline:
         check_baseline(args.baseline, grids)
     grids = [with_gains(grid, reader(collection)) for grid in compared(grids, collection, args.out, roots)]
@@ -118,14 +119,14 @@ def as_claim(verdict: Verdict) -> Claim:
     )
 
 
-def alone(collection: Collection, grids: list[Grid], suite: str) -> tuple[Collection, list[Grid]]:
-    """Restrict records and tables to one suite. Raises UsageError if the suite has no record."""
+def alone(collection: Collection, grids: Sequence[Grid], suite: str) -> Collection:
+    """Restrict records to those in the tables of one suite. Raises UsageError if there are none."""
     places = [place for grid in grids for row in grid.rows for place in row.places.values()]
     shown = {id(record) for place in places for record in (*place.records, *place.ended)}
     if not shown:
         raise UsageError(f"no record of the suite {suite}; create some with: python -m rosa_bench.suite {suite}")
     groups = [g for g in collection.groups if shown & set(map(id, g.all_records))]
-    return dataclasses.replace(collection, groups=groups), grids
+    return dataclasses.replace(collection, groups=groups)
 
 
 def check_baseline(baseline: str, grids: Sequence[Grid]) -> None:

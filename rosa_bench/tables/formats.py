@@ -76,22 +76,19 @@ def _in_markdown(text: str) -> str:
 
 
 def comma_separated(grid: Grid) -> str:
-    """CSV of the table as shown, with a header row."""
-    return _csv(rows(grid))
-
-
-def rows(grid: Grid) -> Iterator[list[str]]:
-    """Yield the head, then a line per row: label, parameters, and per column our score, the paper's and the verdict."""
+    """CSV of the table as shown: a head, then a line per row with the label, the parameters and every cell."""
     related, footnotes = with_related(grid), Footnotes()
     heads = [_heads(grid, column, related) for column in grid.columns]
-    yield ["method", "trainable", *itertools.chain(*heads)]
+    lines = [["method", "trainable", *itertools.chain(*heads)]]
     decimals = {column: digits(grid, column) for column in grid.columns}
     for row in grid.rows:
         cells = [_cells(row, grid, column, decimals[column], None, footnotes) for column in grid.columns]
-        yield [row.label, sizes(row), *itertools.chain(*(c[: len(h)] for c, h in zip(cells, heads, strict=True)))]
+        shown = (texts[: len(head)] for texts, head in zip(cells, heads, strict=True))
+        lines.append([row.label, _sizes(row), *itertools.chain(*shown)])
+    return _csv(lines)
 
 
-def sizes(row: Row) -> str:
+def _sizes(row: Row) -> str:
     """Trainable parameters in full, ours and the paper's."""
     own = " / ".join(f"{size:,}" for size in row.trainable) or DASH
     return f"{own} (paper {row.printed_trainable})" if row.printed_trainable else own
