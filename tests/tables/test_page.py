@@ -233,7 +233,7 @@ def evil_page(tmp_path):
     cell = Place({"last": score(50.0)}, records=(bad,), against=against, **more)
     made = grid((EVIL, cell), columns=(column,), title=EVIL, baseline=EVIL, notes=[EVIL])
     (tmp_path / "p.png").write_bytes(b"\x89PNG")
-    return page([made], [Plot(tmp_path / "p.png", tmp_path / "p.pdf", EVIL, EVIL)], [EVIL])
+    return page([made], [Plot(tmp_path / "p.png", EVIL, EVIL)], [EVIL])
 
 
 def test_no_text_becomes_markup(tmp_path):

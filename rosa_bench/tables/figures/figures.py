@@ -52,10 +52,9 @@ INTERVALS = "95 % interval of the mean over three or more seeds"
 
 @dataclass(frozen=True)
 class Plot:
-    """The files, caption and alternative text of a figure."""
+    """A figure: its PNG file, next to which is a PDF of the same name, its caption and alternative text."""
 
     png: Path
-    pdf: Path
     caption: str  # including what was omitted
     alt: str  # the content in words
 
@@ -217,10 +216,10 @@ def _figure(
         if legend:
             _legend(figure, legend, styles, kind.name != "memory")
         name = file_name("-".join((kind.name, sheet.model, sheet.source.replace(" ", "_"))))
-        png, pdf = folder / f"{name}.png", folder / f"{name}.pdf"
+        png = folder / f"{name}.png"
         _save(figure, png, {"Software": None})
-        _save(figure, pdf, {"CreationDate": None, "Producer": None, "Creator": None})
-    return Plot(png, pdf, caption(kind, sheet, panels), alt(kind, panels))
+        _save(figure, folder / f"{name}.pdf", {"CreationDate": None, "Producer": None, "Creator": None})
+    return Plot(png, caption(kind, sheet, panels), alt(kind, panels))
 
 
 def _save(figure: Any, path: Path, metadata: dict[str, Any]) -> None:
