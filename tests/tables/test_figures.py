@@ -26,7 +26,7 @@ from rosa_bench.tables.figures.series import (
     memory_panel,
     rank_panel,
     sheets,
-    time_panels,
+    time_panel,
 )
 from rosa_bench.tables.figures.styles import DISTINCT, FIXED, look, looks
 
@@ -222,7 +222,8 @@ def test_the_front_holds_undominated_points():
 
 def test_processor_and_clock_seconds_are_never_in_one_panel(tmp_path):
     gpu = record(method="rosa", env={"device": "A100"})
-    cpu, clock = time_panels(groups(tmp_path, record(seed=1), record(seed=2), gpu))
+    runs = groups(tmp_path, record(seed=1), record(seed=2), gpu)
+    cpu, clock = time_panel(runs, gpu=False), time_panel(runs, gpu=True)
     assert lines(cpu) == {"lora r=8": [(0, (11.0, 12.0))]} and cpu.devices == {"cpu (made)"}
     assert lines(clock) == {"rosa r=8": [(0, (8.0,))]} and clock.devices == {"A100"}
 
@@ -231,7 +232,8 @@ def test_an_unmeasured_time_is_left_out(tmp_path):
     old = record(cost={"train_s": 5.0, "method_s": 1.0, "eval_s": 2.0})
     part = record(method="rosa", env={"device": "A100"}, cost={"train_s": 5.0, "cpu_s": 3.0})
     unknown = record(method="full", env={})
-    assert time_panels(groups(tmp_path, old, part, unknown)) == (None, None)
+    runs = groups(tmp_path, old, part, unknown)
+    assert time_panel(runs, gpu=False) is None and time_panel(runs, gpu=True) is None
 
 
 def test_the_setting_with_the_most_seeds_is_shown(tmp_path):

@@ -24,7 +24,7 @@ from rosa_bench.tables.backbone_table import file_name
 from rosa_bench.tables.convergence import Read, reader
 from rosa_bench.tables.figures import axes
 from rosa_bench.tables.figures.curves import curve_panels
-from rosa_bench.tables.figures.series import Panel, Sheet, memory_panel, rank_panel, sheets, time_panels
+from rosa_bench.tables.figures.series import Panel, Sheet, memory_panel, rank_panel, sheets, time_panel
 from rosa_bench.tables.figures.styles import Look, looks
 from rosa_bench.tables.layout import HEADINGS
 
@@ -158,9 +158,14 @@ def figures(sheet: Sheet, read: Read, baseline: str | None) -> Iterator[tuple[Ki
 
 def _panels(groups: Sequence[Runs], read: Read) -> dict[str, Panel | None]:
     score, loss = curve_panels(groups, read)
-    cpu, gpu = time_panels(groups)
-    panels = {"rank": rank_panel(groups), "learning": score, "loss": loss}
-    return panels | {"memory": memory_panel(groups), "time_cpu": cpu, "time_gpu": gpu}
+    return {
+        "rank": rank_panel(groups),
+        "learning": score,
+        "loss": loss,
+        "memory": memory_panel(groups),
+        "time_cpu": time_panel(groups, gpu=False),
+        "time_gpu": time_panel(groups, gpu=True),
+    }
 
 
 def _cut(panel: Panel) -> Panel:

@@ -254,12 +254,8 @@ def front(points: Sequence[tuple[float, float]], higher_is_better: bool = True) 
     return optimal
 
 
-def time_panels(groups: Sequence[Group]) -> tuple[Panel | None, Panel | None]:
-    """Panels of CPU seconds of runs without a GPU and of wall-clock seconds of runs with one; the fastest first."""
-    return _time_panel(groups, False), _time_panel(groups, True)
-
-
-def _time_panel(groups: Sequence[Group], gpu: bool) -> Panel | None:
+def time_panel(groups: Sequence[Group], gpu: bool) -> Panel | None:
+    """Wall-clock seconds of runs with a GPU, or CPU seconds of runs without one; the fastest first."""
     own = [group for group in groups if _times(group, gpu)]
     if not own:
         return None
