@@ -319,8 +319,8 @@ class Table:
     def _lines(self, row: Row, column: Column) -> list[str]:
         """The first lines of a cell's panel."""
         place, style, decimals, lines = row.places[column], self.styles[column], self.decimals[column], []
-        for epoch, score in ((epoch, place.scores.get(epoch)) for epoch in EPOCHS):
-            if score is not None:
+        for epoch in EPOCHS:
+            if (score := place.scores.get(epoch)) is not None:
                 spread = "" if score.sd is None else f" ± {number(score.sd, style)}"
                 parts = [f"{self.grid.aggregate} {number(self.grid.centre(score), style)}{spread}", f"n = {score.n}"]
                 lines.append(
