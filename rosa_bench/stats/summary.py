@@ -44,14 +44,9 @@ class Summary:
 def summary(values: Sequence[float]) -> Summary:
     """Mean, median, standard deviation (n - 1), and an interval of the mean and of the median.
 
-    The interval of the mean is Student's. For 3 to 5 normally distributed values it covers the mean 95 times in 100; a
-    percentile bootstrap covers it 74 to 85 times and BCa no more often, since neither can leave the range of the
-    values. The studentised bootstrap is unbounded for 3 values, and for any number if resamples of equal values are
-    likely. For skewed (exponential) values Student's interval covers the mean 88 to 90 times.
-
-    The interval of the median is a parametric bootstrap-t under the normal distribution for up to 5 values (coverage 91
-    to 97 times in 100 for every distribution tried). From 6 values on it is given by the order statistics that cover
-    the median at least 95 times in 100 for every continuous distribution.
+    The interval of the mean is Student's. That of the median is a parametric bootstrap-t under the normal distribution
+    for up to 5 values. From 6 values on it is given by the order statistics that cover the median at least 95 times in
+    100 for every continuous distribution.
 
     Raises:
         ValueError: if `values` is empty or a value is not finite.
