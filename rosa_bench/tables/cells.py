@@ -88,12 +88,7 @@ def emphasised(text: str, place: Place | None) -> str:
         return text
     if place.against is not None and place.against.holds:
         text = f"**{text}**" if place.against.better else f"{text} †"
-    return f"{text} {IMPROVING}" if improving(place) else text
-
-
-def improving(place: Place) -> bool:
-    """Whether a cell's last epoch gained more than the spread of its seeds."""
-    return place.gain is not None and place.gain.improving
+    return f"{text} {IMPROVING}" if place.improving else text
 
 
 def notes(grid: Grid, footnotes: Footnotes) -> list[str]:
@@ -127,7 +122,7 @@ def _improving(grid: Grid) -> list[str]:
     """The meaning of the mark of cells that still improve; nothing if no cell could be judged."""
     places = [place for row in grid.rows for place in row.places.values() if place.scores]
     judged = [place for place in places if place.gain is not None]
-    marked = sum(map(improving, judged))
+    marked = sum(place.improving for place in judged)
     if not judged:
         return []
     unknown = len(places) - len(judged)

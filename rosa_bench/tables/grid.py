@@ -125,6 +125,11 @@ class Place:
         """Number of runs without a result, by status."""
         return Counter(sorted(record.status for record in self.ended))
 
+    @property
+    def improving(self) -> bool:
+        """Whether the last epoch gained more than the spread of seeds; False if that is not known."""
+        return self.gain is not None and self.gain.improving
+
 
 @dataclass(frozen=True)
 class Row:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from rosa_bench.tables.cells import IMPROVING, Footnotes, digits, elsewhere_text, improving, notes, ours, printed_text
+from rosa_bench.tables.cells import IMPROVING, Footnotes, digits, elsewhere_text, notes, ours, printed_text
 from rosa_bench.tables.grid import DASH, Column, Grid, Place
 from rosa_bench.tables.layout import Part, headed, parts, usual_n, width
 
@@ -74,7 +74,7 @@ def _ours(place: Place | None, grid: Grid, decimals: int, usual: int | None) -> 
         return text
     if place.against is not None and place.against.holds:
         text = rf"\textbf{{{text}}}" if place.against.better else rf"{text}$^\dagger$"
-    return rf"{text} $\nearrow$" if improving(place) else text
+    return rf"{text} $\nearrow$" if place.improving else text
 
 
 def _printed(place: Place | None, decimals: int, footnotes: Footnotes) -> str:

@@ -18,16 +18,7 @@ from pathlib import Path
 from rosa_bench.records.record import Record
 from rosa_bench.system.console import counted
 from rosa_bench.tables.against_baseline import is_baseline
-from rosa_bench.tables.cells import (
-    IMPROVING,
-    Footnotes,
-    digits,
-    elsewhere_text,
-    improving,
-    notes,
-    printed_text,
-    signed,
-)
+from rosa_bench.tables.cells import IMPROVING, Footnotes, digits, elsewhere_text, notes, printed_text, signed
 from rosa_bench.tables.costs import CostColumn, cost_columns
 from rosa_bench.tables.figures.figures import Plot
 from rosa_bench.tables.grid import DASH, Column, Epoch, Grid, Place, Row, Score
@@ -299,7 +290,7 @@ class Table:
             value = f"<strong>{value}</strong>" if against.better else f"{value} †"
         spread = "" if score.sd is None else f' <span class="sd">± {number(score.sd, self.styles[column])}</span>'
         n = "" if score.n == self.usual else f' <span class="n">(n={score.n})</span>'
-        mark = f' <abbr title="still improving">{IMPROVING}</abbr>' if improving(place) else ""
+        mark = f' <abbr title="still improving">{IMPROVING}</abbr>' if place.improving else ""
         tip = interval(score, self.styles[column])
         tip = f'<span class="tip">{tip}</span>' if tip else ""
         return f"{value}{spread}{n}{mark}{tip}"
