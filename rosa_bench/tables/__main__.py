@@ -121,8 +121,7 @@ def as_claim(verdict: Verdict) -> Claim:
 
 def alone(collection: Collection, grids: Sequence[Grid], suite: str) -> Collection:
     """Restrict records to those in the tables of one suite. Raises UsageError if there are none."""
-    places = [place for grid in grids for row in grid.rows for place in row.places.values()]
-    shown = {id(record) for place in places for record in (*place.records, *place.ended)}
+    shown = {id(r) for grid in grids for place in grid.places for r in (*place.records, *place.ended)}
     if not shown:
         raise UsageError(f"no record of the suite {suite}; create some with: python -m rosa_bench.suite {suite}")
     groups = [g for g in collection.groups if shown & set(map(id, g.all_records))]
@@ -133,7 +132,7 @@ def check_baseline(baseline: str, grids: Sequence[Grid]) -> None:
     """Raise UsageError with suggestions if no table has a row or method of this name."""
     rows = [row for grid in grids for row in grid.rows]
     if not any(is_baseline(row, baseline) for row in rows):
-        methods = {record.method for row in rows for place in row.places.values() for record in place.records}
+        methods = {record.method for grid in grids for place in grid.places for record in place.records}
         names = sorted(methods | {row.label for row in rows})
         raise UsageError(f"--baseline {baseline} is not a row or method of any table: {nearest(baseline, names)}")
 

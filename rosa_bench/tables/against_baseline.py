@@ -47,11 +47,11 @@ class Comparer:
             for (label, comparison), p in zip(comparisons.items(), adjusted, strict=True):
                 judgement = p, comparison.better(), comparison.holds(p), comparison.test
                 against[label, column] = Against(base.label, comparison.difference, *judgement)
-        rows = []
-        for row in grid.rows:
-            places = {c: dataclasses.replace(p, against=against.get((row.label, c))) for c, p in row.places.items()}
-            rows.append(dataclasses.replace(row, places=places))
-        return dataclasses.replace(grid, rows=rows, baseline=base.label if baselines[1:] else grid.baseline)
+
+        def judged(row: Row, column: Column, place: Place) -> Place:
+            return dataclasses.replace(place, against=against.get((row.label, column)))
+
+        return dataclasses.replace(grid.with_places(judged), baseline=base.label if baselines[1:] else grid.baseline)
 
     def _test(self, row: Row, base: Row, column: Column) -> comparison_cache.Test | None:
         """Compare a cell with the baseline's; None if there is nothing to compare."""

@@ -94,7 +94,7 @@ def emphasised(text: str, place: Place | None) -> str:
 def notes(grid: Grid, footnotes: Footnotes) -> list[str]:
     """The notes below a table."""
     lines = [line for line in (_summary(grid), *grid.notes) if line]
-    if any(place.against for row in grid.rows for place in row.places.values()):
+    if any(place.against for place in grid.places):
         lines.append(
             f"Bold: better than {grid.baseline}; †: worse. Only differences are marked that hold for new examples "
             "(paired test on stored predictions, p < 0.05 after Holm's correction over the rows of a column) and for "
@@ -110,7 +110,7 @@ def _summary(grid: Grid) -> str:
     usual = usual_n(grid)
     if usual is None:
         return ""
-    counts = {p.scores[grid.epoch].n for row in grid.rows for p in row.places.values() if grid.epoch in p.scores}
+    counts = {place.scores[grid.epoch].n for place in grid.places if grid.epoch in place.scores}
     centre = {"mean": "Mean", "median": "Median"}[grid.aggregate] + " ± standard deviation over seeds"
     rule = {"last": "the last epoch", "best": "the best epoch of each run on the selection split"}[grid.epoch]
     others = "" if len(counts) == 1 else " unless a cell states another n"
@@ -120,7 +120,7 @@ def _summary(grid: Grid) -> str:
 
 def _improving(grid: Grid) -> list[str]:
     """The meaning of the mark of cells that still improve; nothing if no cell could be judged."""
-    places = [place for row in grid.rows for place in row.places.values() if place.scores]
+    places = [place for place in grid.places if place.scores]
     judged = [place for place in places if place.gain is not None]
     marked = sum(place.improving for place in judged)
     if not judged:

@@ -56,13 +56,7 @@ def scores_by_step(events: Sequence[Event], metric: str, split: str) -> dict[flo
 
 def with_gains(grid: Grid, read: Read) -> Grid:
     """Add to each cell what its last epoch gained."""
-    rows = [
-        dataclasses.replace(
-            row, places={c: dataclasses.replace(p, gain=gain(p, c, read)) for c, p in row.places.items()}
-        )
-        for row in grid.rows
-    ]
-    return dataclasses.replace(grid, rows=rows)
+    return grid.with_places(lambda _, column, place: dataclasses.replace(place, gain=gain(place, column, read)))
 
 
 def gain(place: Place, column: Column, read: Read) -> Gain | None:

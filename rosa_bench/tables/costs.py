@@ -232,7 +232,7 @@ def _printed(grid: Grid) -> dict[str, str]:
 
 def cost_notes(grid: Grid) -> list[str]:
     """What the costs of a table mean."""
-    records = [record for row in grid.rows for place in row.places.values() for record in place.records]
+    records = [record for place in grid.places for record in place.records]
     notes = [m.note for m in MEASURES if m.note and any(m.read(record) is not None for record in records)]
     timed = [record for record in records if seconds(record) is not None]
     if timed:

@@ -29,17 +29,14 @@ class Described:
 
 def with_elsewhere(grid: Grid, planned: Mapping[tuple[str, str], Described]) -> Grid:
     """Add other papers' results to each cell; `planned` describes cells without runs, by row and task."""
-    rows = [_row(row, planned) for row in grid.rows]
-    used = {value.table for row in rows for place in row.places.values() for value in place.elsewhere}
-    return dataclasses.replace(grid, rows=rows, notes=[*grid.notes, *map(_note, sorted(used))])
 
-
-def _row(row: Row, planned: Mapping[tuple[str, str], Described]) -> Row:
-    places = {}
-    for column, place in row.places.items():
+    def reported_place(row: Row, column: Column, place: Place) -> Place:
         run = described(place) or planned.get((row.label, column.task))
-        places[column] = place if run is None else dataclasses.replace(place, elsewhere=reported(run, column))
-    return dataclasses.replace(row, places=places)
+        return place if run is None else dataclasses.replace(place, elsewhere=reported(run, column))
+
+    grid = grid.with_places(reported_place)
+    used = {value.table for place in grid.places for value in place.elsewhere}
+    return dataclasses.replace(grid, notes=[*grid.notes, *map(_note, sorted(used))])
 
 
 def described(place: Place) -> Described | None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from rosa_bench.core.method import Group
@@ -156,6 +156,18 @@ class Grid:
     seeds: int | None = None  # number that the suite specifies
     notes: Sequence[str] = ()
     pscp: Pscp | None = None  # constants of the column PSCP; None: no such column
+
+    @property
+    def places(self) -> list[Place]:
+        """All cells, row by row."""
+        return [place for row in self.rows for place in row.places.values()]
+
+    def with_places(self, changed: Callable[[Row, Column, Place], Place]) -> Grid:
+        """The table with `changed(row, column, cell)` in place of each cell."""
+        rows = [
+            replace(row, places={c: changed(row, c, place) for c, place in row.places.items()}) for row in self.rows
+        ]
+        return replace(self, rows=rows)
 
     def centre(self, score: Score) -> float:
         """The mean or the median, whichever the table reports."""

@@ -48,7 +48,7 @@ def rows_with(grid: Grid, columns: Sequence[Column]) -> list[Row]:
 
 def usual_n(grid: Grid) -> int | None:
     """The most common number of seeds, which cells do not repeat; the largest of equally common ones."""
-    counts = Counter(p.scores[grid.epoch].n for row in grid.rows for p in row.places.values() if grid.epoch in p.scores)
+    counts = Counter(place.scores[grid.epoch].n for place in grid.places if grid.epoch in place.scores)
     return max(counts, key=lambda n: (counts[n], n)) if counts else None
 
 
