@@ -55,8 +55,8 @@ class Comparer:
 
     def _test(self, row: Row, base: Row, column: Column) -> comparison_cache.Test | None:
         """Compare a cell with the baseline's; None if there is nothing to compare."""
-        own, other = row.places.get(column), base.places.get(column)
-        if own is None or other is None or "last" not in own.scores or "last" not in other.scores:
+        own, other = row.place(column), base.place(column)
+        if "last" not in own.scores or "last" not in other.scores:
             return None
         keys, baseline_keys = ([record.key for record in place.records] for place in (own, other))
         variants = own.variant, other.variant

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rosa_bench.system.console import counted
 from rosa_bench.tables.costs import cost_notes
-from rosa_bench.tables.grid import DASH, Column, Grid, Place
+from rosa_bench.tables.grid import DASH, Column, Grid, Place, Printed
 from rosa_bench.tables.layout import usual_n
 from rosa_bench.tables.place_scores import decimals as written
 
@@ -32,10 +32,8 @@ def rounded(value: float, decimals: int) -> str:
     return f"{value:.1e}" if value and not float(text) else text
 
 
-def ours(place: Place | None, grid: Grid, decimals: int, usual: int | None) -> str:
+def ours(place: Place, grid: Grid, decimals: int, usual: int | None) -> str:
     """Mean or median ± standard deviation, the number of seeds unless it is usual, and the runs without a result."""
-    if place is None:
-        return DASH
     ended = ", ".join(f"{status} (n={count})" for status, count in place.unfinished.items())
     score = place.scores.get(grid.epoch)
     if score is None:
@@ -46,13 +44,10 @@ def ours(place: Place | None, grid: Grid, decimals: int, usual: int | None) -> s
     return f"{text}; {ended}" if ended else text
 
 
-def printed_text(place: Place | None, decimals: int) -> str:
+def printed_text(printed: Printed, decimals: int) -> str:
     """The paper's printed number."""
-    if place is None or place.printed is None:
-        return DASH
-    std = place.printed.std
-    spread = "" if std is None else f" ± {std:.{max(decimals, written(std))}f}"
-    return f"{place.printed.value:.{decimals}f}{spread}".replace("-", "−")
+    spread = "" if printed.std is None else f" ± {printed.std:.{max(decimals, written(printed.std))}f}"
+    return f"{printed.value:.{decimals}f}{spread}".replace("-", "−")
 
 
 class Footnotes:
@@ -75,17 +70,14 @@ def _letters(index: int) -> str:
     return (_letters(index // 26 - 1) if index >= 26 else "") + chr(ord("a") + index % 26)
 
 
-def elsewhere_text(place: Place | None) -> str:
+def elsewhere_text(place: Place) -> str:
     """Results of other papers: value, spread and source of each; empty if there are none."""
-    values = () if place is None else place.elsewhere
-    spreads = ("" if v.std is None else f" ± {v.std:g}" for v in values)
-    return "; ".join(f"{v.value:g}{spread} {v.source}" for v, spread in zip(values, spreads, strict=True))
+    spreads = ("" if v.std is None else f" ± {v.std:g}" for v in place.elsewhere)
+    return "; ".join(f"{v.value:g}{spread} {v.source}" for v, spread in zip(place.elsewhere, spreads, strict=True))
 
 
-def emphasised(text: str, place: Place | None) -> str:
+def emphasised(text: str, place: Place) -> str:
     """Mark a score that differs from the baseline's, bold if better and † if worse, and one that still improves."""
-    if place is None:
-        return text
     if place.against is not None and place.against.holds:
         text = f"**{text}**" if place.against.better else f"{text} †"
     return f"{text} {IMPROVING}" if place.improving else text

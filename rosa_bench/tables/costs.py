@@ -126,8 +126,7 @@ def per_task(row: Row, columns: Iterable[Column], measure: Measure) -> list[floa
     """The mean over seeds of a cost, for each task of a row that has it."""
     by_task: dict[str, list[float]] = {}
     for column in columns:
-        place = row.places.get(column)
-        value = None if place is None else mean(place.records, measure.read)
+        value = mean(row.place(column).records, measure.read)
         if value is not None:
             by_task.setdefault(column.task, []).append(value)
     return [statistics.fmean(values) for values in by_task.values()]

@@ -108,10 +108,10 @@ def _cells(
     row: Row, grid: Grid, column: Column, decimals: int, usual: int | None, footnotes: Footnotes
 ) -> tuple[str, str]:
     """A score with its marks, and the results of other papers."""
-    place = row.places.get(column)
+    place = row.place(column)
     text = emphasised(ours(place, grid, decimals, usual), place)
-    if place is not None and place.printed is not None:
-        text += f"; paper {printed_text(place, decimals)}"
+    if place.printed is not None:
+        text += f"; paper {printed_text(place.printed, decimals)}"
         if place.verdict is not None:
             marks = f" [{footnotes.mark(place.verdict.reasons)}]" if place.verdict.reasons else ""
             text += f"; {signed(place.verdict.difference, decimals)}, {place.verdict.mark}{marks}"

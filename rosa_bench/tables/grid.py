@@ -141,6 +141,10 @@ class Row:
     group: Group | None = None  # of its method; None in tables that keep the order of a paper
     places: Mapping[Column, Place] = field(default_factory=dict)
 
+    def place(self, column: Column) -> Place:
+        """The cell in a column; an empty one if the row has none."""
+        return self.places.get(column, Place())
+
 
 @dataclass(frozen=True)
 class Grid:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from rosa_bench.tables.cells import IMPROVING, Footnotes, digits, elsewhere_text, notes, ours, printed_text
-from rosa_bench.tables.grid import DASH, Column, Grid, Place
+from rosa_bench.tables.grid import DASH, Column, Grid, Place, Printed, Verdict
 from rosa_bench.tables.layout import Part, headed, parts, usual_n, width
 
 MARKS = {"matched": "=", "off": r"\neq", "not comparable": "*"}
@@ -25,10 +25,9 @@ def latex(grid: Grid) -> str:
     widths = {}
     for row in grid.rows:
         for column in grid.columns:
-            place = row.places.get(column)
-            cells[row.label, column] = _texts(place, grid, decimals[column], usual, footnotes)
+            cells[row.label, column] = _texts(row.place(column), grid, decimals[column], usual, footnotes)
     for column in grid.columns:
-        texts = [ours(row.places.get(column), grid, decimals[column], usual) for row in grid.rows]
+        texts = [ours(row.place(column), grid, decimals[column], usual) for row in grid.rows]
         widths[column] = width([[grid.head(column)], *([text] for text in texts)])
     tables = [line for part in parts(grid, widths) for line in _tabular(grid, part, cells)]
     comments = [f"% {' '.join(line.split())}" for line in [grid.title, *notes(grid, footnotes)]]
@@ -63,26 +62,23 @@ def _line(cells: Iterable[str]) -> str:
     return " & ".join(cells) + r" \\"
 
 
-def _texts(place: Place | None, grid: Grid, decimals: int, usual: int | None, footnotes: Footnotes) -> Texts:
-    printed = _printed(place, decimals, footnotes) if place is not None and place.printed is not None else ""
+def _texts(place: Place, grid: Grid, decimals: int, usual: int | None, footnotes: Footnotes) -> Texts:
+    printed = _printed(place.printed, place.verdict, decimals, footnotes) if place.printed is not None else ""
     return _ours(place, grid, decimals, usual), printed, escaped(elsewhere_text(place))
 
 
-def _ours(place: Place | None, grid: Grid, decimals: int, usual: int | None) -> str:
+def _ours(place: Place, grid: Grid, decimals: int, usual: int | None) -> str:
     text = escaped(ours(place, grid, decimals, usual))
-    if place is None:
-        return text
     if place.against is not None and place.against.holds:
         text = rf"\textbf{{{text}}}" if place.against.better else rf"{text}$^\dagger$"
     return rf"{text} $\nearrow$" if place.improving else text
 
 
-def _printed(place: Place | None, decimals: int, footnotes: Footnotes) -> str:
-    text = escaped(printed_text(place, decimals))
-    if place is None or place.verdict is None:
+def _printed(printed: Printed, verdict: Verdict | None, decimals: int, footnotes: Footnotes) -> str:
+    text = escaped(printed_text(printed, decimals))
+    if verdict is None:
         return text
-    letters = footnotes.mark(place.verdict.reasons)
-    return f"{text}$^{{{MARKS[place.verdict.mark]}{letters}}}$"
+    return f"{text}$^{{{MARKS[verdict.mark]}{footnotes.mark(verdict.reasons)}}}$"
 
 
 def escaped(text: str) -> str:

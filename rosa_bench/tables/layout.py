@@ -43,7 +43,7 @@ def kinds(grid: Grid) -> dict[str, list[Column]]:
 
 def rows_with(grid: Grid, columns: Sequence[Column]) -> list[Row]:
     """The rows that have content in any of the columns."""
-    return [row for row in grid.rows if any(c in row.places and shown(row.places[c]) for c in columns)]
+    return [row for row in grid.rows if any(shown(row.place(column)) for column in columns)]
 
 
 def usual_n(grid: Grid) -> int | None:

@@ -13,7 +13,7 @@ from rosa_bench.suite import plan
 from rosa_bench.tables import papers
 from rosa_bench.tables.cells import printed_text
 from rosa_bench.tables.formats import markdown
-from rosa_bench.tables.grid import DASH, Place, Printed
+from rosa_bench.tables.grid import DASH, Printed
 
 PAPER = {
     "paper": "lora",
@@ -89,7 +89,7 @@ def test_published_code_without_runs_does_not_repeat_the_papers_values(tmp_path)
 
 @pytest.mark.parametrize(("std", "shown"), [(0.0, "± 0.0"), (1.0, "± 1.0"), (0.25, "± 0.25"), (None, "68.3")])
 def test_a_printed_spread_has_the_decimals_of_its_value(std, shown):
-    assert printed_text(Place(printed=Printed(68.3, std, 1)), 1).endswith(shown)
+    assert printed_text(Printed(68.3, std, 1), 1).endswith(shown)
 
 
 @pytest.mark.parametrize("source", ["local", "hub"])

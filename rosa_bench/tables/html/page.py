@@ -240,9 +240,9 @@ class Table:
         return f'<tr><th scope="row" data-text="{label}">{shown}</th>{cells}</tr>'
 
     def _cell(self, row: Row, column: Column) -> str:
-        place = row.places.get(column)
-        if place is None:
+        if column not in row.places:
             return f'<td class="dash">{DASH}</td>'
+        place = row.places[column]
         values = "".join(f' data-{epoch}="{self.grid.centre(score)!r}"' for epoch, score in place.scores.items())
         shades = " ".join(filter(None, (self._shade(row, column, epoch) for epoch in EPOCHS)))
         shown = "".join(f'<span class="at-{epoch}">{self._score(place, column, epoch)}</span>' for epoch in EPOCHS)
@@ -259,7 +259,7 @@ class Table:
         """A cell's score minus the baseline's; None without either, and for the baseline itself."""
         if self.base is None or row is self.base:
             return None
-        own, other = (r.places[column].scores.get(epoch) if column in r.places else None for r in (row, self.base))
+        own, other = (r.place(column).scores.get(epoch) for r in (row, self.base))
         return None if own is None or other is None else self.grid.centre(own) - self.grid.centre(other)
 
     def _largest(self, column: Column, epoch: Epoch) -> float:
@@ -299,7 +299,7 @@ class Table:
         """The printed number, and at the table's own epoch the verdict."""
         if place.printed is None:
             return ""
-        text = f"paper {printed_text(place, self.decimals[column])}"
+        text = f"paper {printed_text(place.printed, self.decimals[column])}"
         if (verdict := place.verdict) is not None:
             letters = self.footnotes.mark(verdict.reasons)
             links = ",".join(f'<a href="#{self.identity}-{x}">{x}</a>' for x in letters.split(",") if x)
@@ -319,7 +319,7 @@ class Table:
                 )
         if place.printed is not None:
             note = f" ({place.printed.note})" if place.printed.note else ""
-            lines.append(f"Paper: {printed_text(place, decimals)}{note}.")
+            lines.append(f"Paper: {printed_text(place.printed, decimals)}{note}.")
         if (verdict := place.verdict) is not None:
             reasons = f": {'; '.join(verdict.reasons)}" if verdict.reasons else ""
             gap = signed(verdict.difference, decimals)
