@@ -77,8 +77,8 @@ def _fits(cell: papers.Reported, run: Described, column: Column) -> bool:
     options = dict(papers.source(cell.paper, cell.table).get("rows", {}).get(cell.method, {}))
     if options.pop("method", None) != run.method:
         return False
-    rank = cell.rank or options.pop("rank", None)
-    options.pop("rank", None)
+    rank_of_row = options.pop("rank", None)
+    rank = cell.rank or rank_of_row
     if rank is not None and (run.options.get("rank", rank) != rank or run.variant not in ("", f"r{rank}")):
         return False
     return all(run.options.get(name) == value for name, value in options.items())

@@ -106,10 +106,10 @@ def _number(text: str | None, kind: type[int] | type[float], where: str) -> floa
         return None
     try:
         value = kind(text)
+        if not math.isfinite(value):
+            raise ValueError(text)
     except ValueError as error:
         raise UsageError(f"{where} is {text!r}, not a number") from error
-    if not math.isfinite(value):
-        raise UsageError(f"{where} is {text!r}, not a number")
     return value
 
 
