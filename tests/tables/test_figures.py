@@ -433,7 +433,7 @@ def test_figures_beyond_the_caps_are_named(tmp_path, monkeypatch):
     made = record(), record(seed=2), record("sst2"), record(method="rosa"), other
     drawn, left = figures.draw(found(tmp_path / "runs", *made), tmp_path / "out")
     assert [plot.png.name for plot in drawn] == ["memory-m-embedded_v1.png", "time_cpu-m-embedded_v1.png"]
-    assert "Not shown: sst2." in drawn[0].caption and "not shown, with fewer seeds: 1." in drawn[0].caption
+    assert "Not shown: sst2." in drawn[0].caption and "Settings not shown: 1." in drawn[0].caption
     assert left == ["not drawn, since others have more runs: m on local"]
 
 

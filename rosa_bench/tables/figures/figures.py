@@ -288,7 +288,7 @@ def caption(kind: Kind, sheet: Sheet, panels: Sequence[Panel]) -> str:
     devices = sorted(set().union(*(panel.devices for panel in panels)))
     hardware = f" Run on {', '.join(devices)}." if devices else ""
     hidden = sum(panel.left_out for panel in panels)
-    more = f" Settings not shown, with fewer seeds: {hidden}." if hidden else ""
+    more = f" Settings not shown: {hidden}." if hidden else ""
     return f"{kind.title}, {sheet.model} on {sheet.source}. {kind.caption}{hardware}{more}"
 
 
