@@ -193,9 +193,9 @@ def pscp(score: float, parameters: float, latency: float, memory: float, constan
         constants: the constant and the exponent of each cost.
     """
     penalties = (
-        (1 + parameters / constants.parameters) ** -constants.beta_parameters,
-        (1 + latency / constants.latency) ** -constants.beta_latency,
-        (1 + memory / constants.memory) ** -constants.beta_memory,
+        math.pow(1 + parameters / constants.parameters, -constants.beta_parameters),
+        math.pow(1 + latency / constants.latency, -constants.beta_latency),
+        math.pow(1 + memory / constants.memory, -constants.beta_memory),
     )
     return score * math.prod(penalties)
 

@@ -418,9 +418,9 @@ def judged(judge: Judge, claims: Sequence[Claim]) -> list[Verdict]:
     corrected = zip(*(_holm(p_values) for p_values in zip(*alone, strict=True)), strict=True)
     for i, (claim, p_values) in enumerate(zip(claims, corrected, strict=True)):
         word, reason = _word(results[i], given[i], p_values, min(alone[i]))
-        decided.append(
-            Verdict(i + 1, claim, word, reason, tuple(results[i]), tuple(given[i]), *p_values, tuple(without[i]))
-        )
+        p_holds, p_fails = p_values
+        tests, conditions, left_out = tuple(results[i]), tuple(given[i]), tuple(without[i])
+        decided.append(Verdict(i + 1, claim, word, reason, tests, conditions, p_holds, p_fails, left_out))
     return decided
 
 
