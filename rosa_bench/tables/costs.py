@@ -203,7 +203,7 @@ def pscp(score: float, parameters: float, latency: float, memory: float, constan
 def _penalized(row: Row, grid: Grid, columns: Iterable[Column]) -> list[float]:
     """The PSCP of a row, the mean over tasks of that of each task's first metric; empty if one has none."""
     first = {column.task: column for column in reversed([*columns])}
-    scores = [_penalized_score(row.places.get(column, Place()), column, grid) for column in first.values()]
+    scores = [_penalized_score(row.place(column), column, grid) for column in first.values()]
     known = [score for score in scores if score is not None]
     return [statistics.fmean(known)] if known and len(known) == len(scores) else []
 
