@@ -120,10 +120,10 @@ def as_claim(verdict: Verdict) -> Claim:
 
 
 def alone(collection: Collection, grids: Sequence[Grid], suite: str) -> Collection:
-    """Restrict records to those in the tables of one suite. Raises UsageError if there are none."""
+    """Restrict records to those in the table of one suite. Raises UsageError if it has none."""
     shown = {id(r) for grid in grids for place in grid.places for r in (*place.records, *place.ended)}
     if not shown:
-        raise UsageError(f"no record of the suite {suite}; create some with: python -m rosa_bench.suite {suite}")
+        raise UsageError(f"suite {suite} has too few runs for a table; run: python -m rosa_bench.suite {suite}")
     groups = [g for g in collection.groups if shown & set(map(id, g.all_records))]
     return dataclasses.replace(collection, groups=groups)
 
