@@ -291,8 +291,6 @@ class Judge:
                 part = self._part(task, [side for side in sides if side], comparison, measure)
             except UnmeasuredError as error:
                 raise _UndecidedError(f"{task}: {error}") from error
-            if not measure.exact and float(np.ptp(part.by_seed)) <= NO_SPREAD * max(map(abs, part.by_seed)):
-                raise _FlatError(f"{task}: every seed has the same {measure.name}")
             parts[task] = part
         return parts
 
@@ -323,7 +321,7 @@ class Judge:
         seeds = sorted(set.intersection(*({model.seed for model in side} for side in sides)))
         if len(seeds) < 2:
             raise _UndecidedError(f"{task}: one seed")
-        by_seed, resampled = [], []
+        by_seed, resampled, read = [], [], []
         for seed in seeds:
             pairs: dict[Key, list[list[Model]]] = {}
             for i, side in enumerate(sides):
@@ -332,9 +330,12 @@ class Judge:
                         key = model.rank if comparison.by else None
                         pairs.setdefault(key, [[] for _ in sides])[i].append(model)
             values = [[self._value(side, comparison, measure) for side in pair] for pair in pairs.values()]
+            read.append(values)
             by_seed.append(float(np.mean([_effect(pair, measure) for pair in values])))
             if measure.unit == "points":
                 resampled += [self._scores_of(pair) for pair in pairs.values()]
+        if not measure.exact and np.ptp(read, axis=0).max() <= NO_SPREAD * np.abs(read).max():
+            raise _FlatError(f"{task}: every seed has the same {measure.name}")
         if not resampled:
             return Part(by_seed)
         return Part(by_seed, float(np.var(np.mean(resampled, axis=0), ddof=1)), RESAMPLES)

@@ -276,6 +276,14 @@ def test_equal_scores_of_all_seeds_decide_nothing(runs):
     assert found.reason == "cola: every seed has the same score"
 
 
+def test_scores_that_vary_decide_even_if_their_difference_is_the_same_for_every_seed(runs):
+    for record in (record for record in runs.records if record.task == "rte"):
+        better = 20.0 if record.method == "full" else 0.0
+        record.scores["validation"][""] = {"accuracy": 60.0 + better + record.seed}
+    found = verdict(runs, Comparison(ours=FULL, theirs=LORA, above=0))
+    assert found.word == "holds" and found.results[0].tasks["rte"].value == 20.0
+
+
 def test_a_model_that_says_one_thing_has_a_correlation_of_zero(runs):
     for record in runs.records:
         record.primary = {"metric": "matthews", "split": "validation"}
