@@ -95,6 +95,7 @@ def test_rank_curves_of_runs_and_of_variants_and_levels_without_rank(tmp_path):
     assert lines(panel) == {
         "lora": [(1, (40.0,)), (4, (44.0, 46.0))],
         "dylora": [(1, (41.0,)), (2, (43.0,))],
+        "meft": [(8, (54.0,))],
         "full": [(0, (60.0,))],
     }
     assert {line.label for line in panel.lines if line.level} == {"full"} and figures.seeds(panel) == "n=1 to 2"
@@ -147,6 +148,12 @@ def test_the_spread_is_one_standard_deviation_on_both_sides():
 
 def test_a_single_rank_makes_no_rank_curve(tmp_path):
     assert rank_panel(groups(tmp_path, record(rank=8), record(method="full", rank=None))) is None
+
+
+def test_a_single_rank_is_a_point_beside_the_curves_of_other_methods(tmp_path):
+    ranks = [record(method="rosa", rank=r, last=40.0 + r) for r in (1, 8)]
+    panel = rank_panel(groups(tmp_path, *ranks, record(rank=8, last=50.0)))
+    assert lines(panel) == {"rosa": [(1, (41.0,)), (8, (48.0,))], "lora": [(8, (50.0,))]} and panel.left_out == 0
 
 
 def test_other_settings_are_not_mixed_into_a_curve(tmp_path):

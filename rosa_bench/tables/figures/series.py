@@ -167,9 +167,9 @@ RANKS = ("rank", "score_ranks")  # options of methods that say at which rank a m
 
 
 def rank_panel(groups: Sequence[Group]) -> Panel | None:
-    """Lines over rank of methods with several ranks, trained one by one or as variants of one run.
+    """Lines over rank, trained one by one or as variants of one run; a method with one rank is a point.
 
-    Of the other methods, only references appear, as levels. None if no method has two ranks.
+    Of the methods without ranks, only references appear, as levels. None if no method has two ranks.
     """
     groups = alike(groups)
     families: dict[str, dict[str, list[Group]]] = {}  # by method and by all settings except the rank
@@ -180,7 +180,7 @@ def rank_panel(groups: Sequence[Group]) -> Panel | None:
     for method, by_settings in sorted(families.items()):
         settings = min(by_settings, key=lambda name: _order(by_settings[name], name))
         members = by_settings[settings]
-        own = [drawn for drawn in (_trained(method, members), *_truncated(method, members)) if len(drawn[0].points) > 1]
+        own = [drawn for drawn in (_trained(method, members), *_truncated(method, members)) if drawn[0].points]
         is_reference = method_class(members[0].first.config["method"]).reference
         if not own and is_reference and (values := scores(members[0])):
             own = [(Line(method, method, (Point(0, values),), level=True), members[:1])]
@@ -226,6 +226,8 @@ def _truncated(method: str, members: Sequence[Group]) -> list[tuple[Line, Sequen
         return []
     cut = max(ranked, key=lambda group: len(_variants(group)))
     points = tuple(Point(rank, values) for rank, name in sorted(_variants(cut)) if (values := scores(cut, name)))
+    if len(points) < 2:
+        return []
     return [(Line(method, f"{method} truncated", points, cut=True), [cut])]
 
 
