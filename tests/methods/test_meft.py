@@ -171,6 +171,7 @@ def test_floats_are_nan_where_the_addend_is_not_finite():
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*script_method. is deprecated:DeprecationWarning")  # importing inductor uses it
+@pytest.mark.filterwarnings("ignore:bf16 and fp16 are mixed")  # says inductor of bf16 alone
 @pytest.mark.skipif(shutil.which("g++") is None, reason="compiling for the CPU needs g++")
 @pytest.mark.parametrize("factor", [Fraction(1, 10), Fraction(3, 7), Fraction(1, 20), Fraction(1)])
 def test_compiled_halves_equal_eager_ones(factor):
