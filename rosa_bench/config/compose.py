@@ -86,9 +86,10 @@ def top_config() -> DictConfig:
     return cast(DictConfig, OmegaConf.load(config_dir() / "config.yaml"))
 
 
-def default_choice(group: str) -> str:
-    """The choice of a group if the command line has none."""
-    return str(next(entry[group] for entry in top_config().defaults if group in entry))
+def default_choices() -> dict[str, str]:
+    """The choice of every group if the command line has none."""
+    defaults: Any = OmegaConf.to_container(top_config().defaults)
+    return {group: choice for entry in defaults if isinstance(entry, dict) for group, choice in entry.items()}
 
 
 def plain(error: Exception, overrides: Sequence[str]) -> str:
@@ -118,6 +119,6 @@ def unknown_key(key: str, overrides: Sequence[str]) -> str:
     if group not in GROUPS:
         return f"{key} is not a key: {meant(key, GROUPS if group else top, elsewhere)}"
     typed = (argument.partition("=")[2] for argument in reversed(overrides) if argument.startswith(f"{group}="))
-    chosen = next(typed, default_choice(group)).split(",")
+    chosen = next(typed, default_choices()[group]).split(",")
     keys = {f"{g}.{k!s}" for g, name, node in nodes if g == group and name in chosen for k in node if k != "_target_"}
     return f"{key} is not a key of this choice: {meant(key, keys or top, elsewhere)}"

@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 
 from rosa_bench import config
 from rosa_bench.config.arguments import quoted_home
-from rosa_bench.config.compose import compose, default_choice
+from rosa_bench.config.compose import compose, default_choices
 from rosa_bench.errors import UsageError
 
 
@@ -36,7 +36,8 @@ class Composer:
     def __init__(self) -> None:
         nodes = list(config.group_nodes())
         self.nodes = {(group, name): OmegaConf.to_container(node) for group, name, node in nodes}
-        self.usual = {group: default_choice(group) for group in config.GROUPS}
+        usual = default_choices()
+        self.usual = {group: usual[group] for group in config.GROUPS}
         self.top = config.run_defaults()
         self.parser = OverridesParser.create()
         self.parsed = functools.lru_cache(maxsize=None)(self._parsed)

@@ -16,7 +16,7 @@ from rosa_bench.config import Data
 from rosa_bench.core.task import TUNE, Example, Hub, Task, Upstream
 from rosa_bench.data import upstream
 from rosa_bench.data.releases import Comparison
-from rosa_bench.errors import UsageError
+from rosa_bench.errors import UsageError, first_line
 from rosa_bench.system import hub
 from rosa_bench.system.console import warn_once
 from rosa_bench.system.files import file_sha256
@@ -240,7 +240,7 @@ def _parquet_rows(files: Sequence[Path]) -> Iterator[dict[str, Any]]:
             for batch in pyarrow.parquet.ParquetFile(file).iter_batches():
                 yield from batch.to_pylist()
         except (OSError, pyarrow.ArrowException) as error:
-            raise UsageError(f"{file}: not a readable parquet file ({str(error).splitlines()[0][:160]})") from error
+            raise UsageError(f"{file}: not a readable parquet file ({first_line(error)[:160]})") from error
 
 
 _SOURCES: dict[str, Callable[[Task, Data, str], Source]] = {

@@ -22,7 +22,7 @@ import transformers
 
 from rosa_bench import methods
 from rosa_bench.config import Run
-from rosa_bench.errors import UsageError
+from rosa_bench.errors import UsageError, first_line
 from rosa_bench.evaluation import predict
 from rosa_bench.models.identity import source_of
 from rosa_bench.models.load import load
@@ -137,8 +137,8 @@ def _from_peft() -> Iterator[None]:
         except (UsageError, ExportError, OSError):
             raise
         except Exception as error:
-            first = (str(error).strip().splitlines() or [""])[0][:200]
-            raise ExportError(f"peft cannot represent this model ({type(error).__name__}: {first})") from error
+            reason = f"{type(error).__name__}: {first_line(error)}"
+            raise ExportError(f"peft cannot represent this model ({reason})") from error
 
 
 def _owners(model: PreTrainedModel, head: set[str], covered: set[str]) -> list[str]:

@@ -16,7 +16,7 @@ import torch
 
 from rosa_bench.config import Run
 from rosa_bench.core.task import Prediction
-from rosa_bench.errors import UsageError
+from rosa_bench.errors import UsageError, first_line
 from rosa_bench.metrics.scores import absences
 from rosa_bench.records import checkpoints
 from rosa_bench.records.environment import environment
@@ -155,8 +155,7 @@ class Recorder:
         try:
             yield
         except Exception as error:  # noqa: BLE001
-            reason = (str(error).splitlines() or [""])[0][:200]
-            self.show(f"{name} is absent ({type(error).__name__}: {reason})")
+            self.show(f"{name} is absent ({type(error).__name__}: {first_line(error)})")
 
     def clocks(self) -> dict[str, float]:
         """All clocks and the counters behind the rates, for checkpoints."""

@@ -62,9 +62,11 @@ def summary(cells: Sequence[Cell], reasons: Mapping[str, str], without_input: Se
         if record is not None and record.status == "done":
             spent.setdefault(record.method, []).append(seconds(record))
             continue
-        status = "cannot run" if state == "waiting" else "not run" if record is None else record.status
-        recorded = blocked_by(cell) if state == "waiting" else None if record is None else record.error
-        error = recorded or reasons.get(cell.id, "")
+        if state == "waiting":
+            status, error = "cannot run", blocked_by(cell)
+        else:
+            status, error = ("not run", "") if record is None else (record.status, record.error or "")
+        error = error or reasons.get(cell.id, "")
         failed.append(f"  {status:12}{cell.name}: {' '.join(error.split())[:200]}".rstrip(": "))
     failed += without_input
     lines = [f"  {method:8}{len(times):4} done  {sum(times):9.1f} s" for method, times in sorted(spent.items())]

@@ -32,6 +32,8 @@ from rosa_bench.system.locks import held
 
 State = Literal["done", "failed", "elsewhere", "waiting", "skipped", "pending"]
 Rate = Annotated[float, Field(gt=0, le=1e3)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
 
 
 # Keys as on the command line; a list of values is swept, and a string "[q,v]" is one list. A mapping under `start`
@@ -67,7 +69,7 @@ class Column:
     split: str | None = None  # default: the task's evaluation split
     reported_task: str | None = None  # default: the task's own name
     reported_metric: str | None = None  # the paper's name of the metric; null: ours
-    reported_scale: Annotated[float, Field(gt=0)] = 1.0  # factor from printed values to the scale of records
+    reported_scale: Positive = 1.0  # factor from printed values to the scale of records
     incomparable: str | None = None  # why the column cannot be compared with the paper's
 
 
@@ -78,10 +80,6 @@ class Tuning:
     tune_share: Annotated[float, Field(gt=0, lt=1)] = 0.1  # training rows that score the rates
     seeds: list[int] = Field(default_factory=lambda: [101], min_length=1)  # of the search's runs
     at: Overrides = Field(default_factory=dict)  # one search for all values of these keys, run at this value
-
-
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
 
 
 @configured

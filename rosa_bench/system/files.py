@@ -37,6 +37,12 @@ def typed_path(text: str) -> Path:
         raise ValueError(f"starts with the home folder of an unknown user ({error})") from error
 
 
+def file_name(name: str) -> str:
+    """A name as that of a file: itself, or its safe part plus a hash, so that two names never share a file."""
+    safe = re.sub(r"[^\w.+-]+", "_", name).strip(".")[:100]
+    return name if safe == name else f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
 def cache_dir() -> Path:
     """`$ROSA_BENCH_CACHE`, else the user's cache folder, else the system's temporary folder."""
     if folder := os.environ.get("ROSA_BENCH_CACHE"):

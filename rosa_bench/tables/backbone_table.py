@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
 
@@ -12,6 +11,7 @@ from rosa_bench.records.collect import Group
 from rosa_bench.records.labels import method_label, option_text
 from rosa_bench.records.record import Record
 from rosa_bench.records.run_key import method_class, model_parts
+from rosa_bench.system.files import file_name
 from rosa_bench.tables.grid import Column, Epoch, Grid, Place, Row
 from rosa_bench.tables.layout import by_group
 from rosa_bench.tables.matching import PARTS
@@ -75,12 +75,6 @@ def _kind(record: Record) -> str:
 def by_number(label: str) -> list[str | int]:
     """Sort key of a name that orders its numbers by value."""
     return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", label))]
-
-
-def file_name(name: str) -> str:
-    """A name as that of a file: itself, or its safe part plus a hash, so that two names never share a file."""
-    safe = re.sub(r"[^\w.+-]+", "_", name).strip(".")[:100]
-    return name if safe == name else f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def particulars(groups: Sequence[Group]) -> list[str]:

@@ -244,8 +244,9 @@ def cost_notes(grid: Grid) -> list[str]:
 
 
 def _pscp_note(grid: Grid) -> list[str]:
-    """What the PSCP of a table means; nothing if no row has one."""
-    if (constants := grid.pscp) is None or not any(_penalized(row, grid, grid.columns) for row in grid.rows):
+    """What the PSCP of a table means; nothing if no cell has one."""
+    cells = ((place, column) for row in grid.rows for column, place in row.places.items())
+    if (constants := grid.pscp) is None or all(_penalized_score(*cell, grid) is None for cell in cells):
         return []
     penalties = (
         f"(1 + trainable parameters / {constants.parameters / 1e6:g}M)^−{constants.beta_parameters:g}",

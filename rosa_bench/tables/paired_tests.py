@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from rosa_bench import metrics
 from rosa_bench.config import choice_files, target_class
 from rosa_bench.core.task import Task
-from rosa_bench.errors import UsageError
+from rosa_bench.errors import UsageError, first_line
 from rosa_bench.metrics.metric import Test
 from rosa_bench.records.predictions import Predictions
 from rosa_bench.stats import significance
@@ -72,7 +72,7 @@ def task_of(config: Mapping[str, Any]) -> Task:
     try:
         task: Task = cls(**values)
     except ValueError as error:
-        raise UsageError(f"cannot rebuild the task of a record ({str(error).splitlines()[0]})") from error
+        raise UsageError(f"cannot rebuild the task of a record ({first_line(error)})") from error
     return task
 
 

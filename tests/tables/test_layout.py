@@ -178,6 +178,12 @@ def test_the_column_pscp_penalizes_scores_by_the_constants_of_the_suite():
     assert "PSCP" not in markdown(grid(("a", *cells), columns=columns))
 
 
+def test_the_note_on_pscp_is_there_if_no_row_has_every_kind_of_task():
+    rows = ("a", place(50.0, records=(costly(),))), ("b", Place(), place(40.0, records=(costly(),)))
+    text = markdown(grid(*rows, columns=MANY[:2], pscp=plan.Pscp()))
+    assert all("PSCP" in table[0] for table in tables(text)) and "PSCP: the score of PEFT-Bench" in text
+
+
 @pytest.mark.parametrize("score", [-5.0, None])
 def test_a_score_that_penalties_would_improve_has_no_pscp(score):
     column = Column("cola", "matthews", "validation", higher_is_better=score is not None)

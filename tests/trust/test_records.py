@@ -18,11 +18,11 @@ from rosa_bench.errors import UsageError
 from rosa_bench.records import predictions
 from rosa_bench.records.collect import collect
 from rosa_bench.records.record import Record
+from rosa_bench.system.files import file_name
 from rosa_bench.system.strict_json import is_number
 from rosa_bench.tables import __main__ as tables
 from rosa_bench.tables import build as building
 from rosa_bench.tables import comparison_cache
-from rosa_bench.tables.backbone_table import file_name
 from rosa_bench.tables.convergence import reader
 from rosa_bench.tables.figures.curves import curve_panels
 from rosa_bench.tables.formats import comma_separated, long_csv, markdown

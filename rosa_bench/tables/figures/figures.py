@@ -19,8 +19,7 @@ from rosa_bench.core.method import Group
 from rosa_bench.records.collect import Collection
 from rosa_bench.records.collect import Group as Runs
 from rosa_bench.records.run_key import method_class
-from rosa_bench.system.files import write_bytes
-from rosa_bench.tables.backbone_table import file_name
+from rosa_bench.system.files import file_name, write_bytes
 from rosa_bench.tables.convergence import Read, reader
 from rosa_bench.tables.figures import axes
 from rosa_bench.tables.figures.curves import curve_panels
