@@ -37,6 +37,12 @@ def from_stream(stream: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return wide.mul_(STEP).to(dtype)
 
 
+def _nan_where_not_finite(floats: torch.Tensor, added: torch.Tensor) -> torch.Tensor:
+    if torch.compiler.is_compiling():  # which would simplify 0 * added to 0
+        return torch.where(torch.isfinite(added), floats, torch.nan)
+    return floats.add_(added, alpha=0)  # takes a quarter of the time
+
+
 Forward = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]
 Backward = tuple[torch.Tensor, torch.Tensor]
 
@@ -99,8 +105,7 @@ def _flat_halves(n: int, d: int, dtype: torch.dtype) -> tuple[Callable[..., Forw
                 pairs = remainders.view(-1, 2)
                 remainders = pairs[:, 0] | (pairs[:, 1] << 4)
         total = stream + to_stream(added)
-        # 0 * added would be NaN too, but the compiler simplifies it to 0.
-        return total, remainders, torch.where(torch.isfinite(added), from_stream(total, dtype), torch.nan)
+        return total, remainders, _nan_where_not_finite(from_stream(total, dtype), added)
 
     def backward(stream: torch.Tensor, added: torch.Tensor, remainders: torch.Tensor | None) -> Backward:
         before = stream - to_stream(added)
