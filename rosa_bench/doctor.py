@@ -23,7 +23,7 @@ from rosa_bench.core.task import Upstream
 from rosa_bench.data import upstream
 from rosa_bench.data.source import fingerprint
 from rosa_bench.errors import EXIT_DONE, EXIT_USAGE, UsageError
-from rosa_bench.models.identity import source_of
+from rosa_bench.models.identity import source_of, weight_files
 from rosa_bench.records.display import in_words
 from rosa_bench.system import hub, progress
 from rosa_bench.system.console import complain, counted, tell
@@ -205,7 +205,8 @@ def _model_revision(model: config.Model) -> str:
         return "embedded in the package"
     if model.revision is None or not hub.COMMIT.fullmatch(model.revision):
         return f"{model.hub} at {model.revision or 'main'}, not pinned to a commit"
-    return f"{model.hub} at {model.revision}, {_downloaded(hub.is_cached('model', model.hub, model.revision))}"
+    folder = hub.cached("model", model.hub, model.revision, ["config.json"])
+    return f"{model.hub} at {model.revision}, {_downloaded(folder is not None and _has_weights(folder))}"
 
 
 def _data_revision(run: config.Run) -> str:
@@ -217,10 +218,18 @@ def _data_revision(run: config.Run) -> str:
     if isinstance(source, Upstream):
         return f"github.com/{source.repository} at {source.revision}, {_downloaded(upstream.is_cached(source))}"
     patterns = [source.files.replace("{split}", split) for split in run.task.splits]
-    cached = hub.is_cached("dataset", source.repository, source.revision, patterns)
-    line = f"{source.repository} at {source.revision}, {_downloaded(cached)}"
+    folder = hub.cached("dataset", source.repository, source.revision, patterns)
+    line = f"{source.repository} at {source.revision}, {_downloaded(folder is not None)}"
     fallback = source.upstream
     return line if fallback is None else f"{line}; else github.com/{fallback.repository} at {fallback.revision}"
+
+
+def _has_weights(folder: Path) -> bool:
+    """Whether a folder has all files of a model's weights."""
+    try:
+        return bool(weight_files(folder))
+    except UsageError:
+        return False
 
 
 def _downloaded(cached: bool) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import shutil
 
 import pytest
@@ -166,6 +167,18 @@ def test_the_revisions_of_a_suite_are_listed(hub_server, tmp_path, capsys, monke
     assert doctor.main(["suite=lora_table2"]) == 2
     out = capsys.readouterr().out
     assert f"\nnot ready:\n- suite lora_table2 has to download {needs}, but " in out and "503" in out
+
+
+def test_a_model_without_one_of_its_shards_is_not_downloaded(hub_server):
+    shards = [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
+    index = json.dumps({"weight_map": {f"w{i}": name for i, name in enumerate(shards)}}).encode()
+    files = {"config.json": b"{}", "model.safetensors.index.json": index} | dict.fromkeys(shards, b"1")
+    commit = hub_server.add("models", "an/lm", files)
+    folder = hub.model("an/lm", commit)
+    overrides = ["model=auto", "model.hub=an/lm", f"model.revision={commit}"]
+    assert any(line.endswith(f"{commit}, in the cache") for line in doctor.revisions("smoke", overrides))
+    (folder / shards[1]).unlink()
+    assert any(line.endswith(f"{commit}, not downloaded") for line in doctor.revisions("smoke", overrides))
 
 
 def test_help_is_printed(capsys):

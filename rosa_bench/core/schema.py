@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
+from argparse import ArgumentTypeError
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import PurePosixPath
@@ -61,7 +62,10 @@ def _inside(value: str) -> str:
 
 
 def _home(value: str) -> str:
-    return str(typed_path(value)) if value.startswith("~") else value
+    try:
+        return str(typed_path(value)) if value.startswith("~") else value
+    except ArgumentTypeError as error:
+        raise ValueError(str(error)) from error
 
 
 Location = Annotated[str, AfterValidator(_home)]  # a file or folder; `~` is the home folder

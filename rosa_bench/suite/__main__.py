@@ -167,7 +167,8 @@ def planned(suite: Suite, args: argparse.Namespace) -> list[Cell]:
     """Cells selected by the command line. Raises UsageError if there are none."""
     cells = plan(suite, args.overrides, args.published_code)
     if not cells:
-        raise UsageError(f"no settings of suite {args.name} differ between the paper and the published code")
+        where = " on tasks of this kind" if any(text.startswith("task=") for text in args.overrides) else ""
+        raise UsageError(f"no settings of suite {args.name}{where} differ between the paper and the published code")
     if args.only:
         selected = {cell.id for cell in cells if matches(cell, args.only)}
         if not selected:

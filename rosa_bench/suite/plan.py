@@ -331,7 +331,7 @@ def plan(suite: Suite, more: Sequence[str] = (), published_code: bool = False) -
                 first = cells.setdefault(cell.id, cell)
                 if block not in (first.block, *first.also):
                     cells[cell.id] = replace(first, also=(*first.also, block))
-    if title is not None and not cells:
+    if title is not None and not cells and not published_code:
         raise UsageError(f"{typed['task']}: no cell of suite {suite.name} has a task of this kind")
     ordered = sorted(
         cells.values(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import errno
 import gzip
@@ -29,12 +30,12 @@ def typed_path(text: str) -> Path:
     """A path on the command line; `~` is the home folder, also where the shell does not expand it (`--out=~/a`).
 
     Raises:
-        ValueError: if the path begins with the home folder of an unknown user.
+        ArgumentTypeError: if the path begins with the home folder of an unknown user.
     """
     try:
         return Path(text).expanduser()
     except RuntimeError as error:
-        raise ValueError(f"starts with the home folder of an unknown user ({error})") from error
+        raise argparse.ArgumentTypeError(f"{text} starts with the home folder of an unknown user") from error
 
 
 def file_name(name: str) -> str:

@@ -183,15 +183,15 @@ def dataset(name: str, commit: str, pattern: str) -> list[Path]:
     return [folder / file for file in files]
 
 
-def is_cached(kind: Kind, name: str, commit: str, patterns: Sequence[str] = ("config.json", "*model[.-]*")) -> bool:
-    """Whether the cache has a file for each pattern; the default patterns are a model's configuration and weights."""
+def cached(kind: Kind, name: str, commit: str, patterns: Sequence[str]) -> Path | None:
+    """The folder of a commit in the cache; None if it lacks a file for one of the patterns."""
     hub = _client()
     try:
         folder = _cached(kind, name, commit, [])
     except hub.errors.LocalEntryNotFoundError:
-        return False
+        return None
     files = [path.relative_to(folder).as_posix() for path in folder.rglob("*")]
-    return all(fnmatch.filter(files, pattern) for pattern in patterns)
+    return folder if all(fnmatch.filter(files, pattern) for pattern in patterns) else None
 
 
 def get(address: str) -> bytes:

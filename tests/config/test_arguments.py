@@ -231,4 +231,4 @@ def test_files_of_every_command_may_be_below_the_home_folder(monkeypatch, capsys
     assert tables.parsed(["--runs=~/out"]).runs == [out]
     with pytest.raises(SystemExit):
         export.parsed(["~nobody-here/run", "--as=merged"])
-    assert "~nobody-here/run" in capsys.readouterr().err
+    assert "~nobody-here/run starts with the home folder of an unknown user" in capsys.readouterr().err

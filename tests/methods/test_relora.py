@@ -53,6 +53,13 @@ def test_pruning_keeps_the_largest(share):
     assert torch.equal(pruned[pruned != 0], values[pruned != 0])
 
 
+def test_pruning_ranks_more_elements_than_a_quantile_can():
+    values = torch.zeros((1 << 24) + 1)  # torch.quantile refuses that many
+    values[:3] = torch.tensor([3.0, -2.0, 1.0])
+    prune(values, 1 - 2 / len(values))
+    assert values[:3].tolist() == [3.0, -2.0, 0.0] and values.count_nonzero() == 2
+
+
 def test_random_pruning_zeroes_a_share_and_is_reproducible():
     values = torch.ones(100, 100)
     first, second = values.clone(), values.clone()

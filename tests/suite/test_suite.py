@@ -228,6 +228,9 @@ def test_usage(tmp_path, capsys, monkeypatch, attempts):
         assert "Traceback" not in done.stderr
     local = ["lora_table14", "data=local", f"data.dir={tmp_path}"]
     wrong = [(local, "is missing"), (["smoke", "--published-code"], "no settings of suite smoke differ")]
+    wrong += [
+        (["dylora_table9", "--published-code", "task=cola"], "no settings of suite dylora_table9 on tasks of this")
+    ]
     for arguments, message in wrong:  # in this process, as starting one takes seconds
         assert suite.main([*arguments, "--dry-run"]) == EXIT_USAGE and message in capsys.readouterr().err
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

@@ -18,6 +18,7 @@ from rosa_bench.suite import plan
 from rosa_bench.tables.costs import cost_columns, latency, pscp
 from rosa_bench.tables.formats import long_csv, markdown
 from rosa_bench.tables.grid import Column, Place, Row
+from rosa_bench.tables.html.page import page
 from rosa_bench.tables.latex import latex
 from rosa_bench.tables.layout import WIDTH, headed, kinds, usual_n
 
@@ -175,6 +176,7 @@ def test_the_column_pscp_penalizes_scores_by_the_constants_of_the_suite():
     values = [row[5] for row in table[2:]]
     assert values == [f"{(52 + 26) / 2 / 2 / 3**2 / 2:.2f}", "–", "–"]  # a latency of 1.04: 0.02 * 2 of extra time
     assert "(1 + additional latency / 0.02)^−2" in markdown(made) and "PSCP" in latex(made)
+    assert 'data-first="descending" data-name="PSCP"' in page([made])
     assert "PSCP" not in markdown(grid(("a", *cells), columns=columns))
 
 

@@ -19,7 +19,7 @@ from rosa_bench.records.record import Record
 from rosa_bench.system.console import counted
 from rosa_bench.tables.against_baseline import is_baseline
 from rosa_bench.tables.cells import IMPROVING, Footnotes, digits, elsewhere_text, notes, printed_text, signed
-from rosa_bench.tables.costs import CostColumn, cost_columns
+from rosa_bench.tables.costs import PSCP, CostColumn, cost_columns
 from rosa_bench.tables.figures.figures import Plot
 from rosa_bench.tables.grid import DASH, Column, Epoch, Grid, Place, Row, Score
 from rosa_bench.tables.html.details import EPOCHS, Panels
@@ -216,7 +216,9 @@ class Table:
 
     def _heads(self, costs: Sequence[CostColumn], columns: Sequence[Column]) -> str:
         heads = [("method", "method", "", "ascending")]
-        heads += [(cost.measure.name, cost.head, cost.unit, "ascending") for cost in costs]
+        for cost in costs:
+            first = "descending" if cost.measure is PSCP else "ascending"
+            heads.append((cost.measure.name, cost.head, cost.unit, first))
         for c in columns:
             first = "descending" if c.higher_is_better else "ascending"
             heads.append((c.task, self.grid.head(c), f"{c.metric} {c.split}".strip(), first))
