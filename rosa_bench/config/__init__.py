@@ -304,6 +304,12 @@ def choice_files(group: str) -> dict[str, Path]:
     return dict(sorted((shipped | own).items()))
 
 
+def yamls() -> tuple[tuple[str, int], ...]:
+    """Path and time of the last change, in ns, of every yaml that runs are composed of."""
+    chosen = (path for group in GROUPS for path in choice_files(group).values())
+    return tuple((str(path), path.stat().st_mtime_ns) for path in (config_dir() / "config.yaml", *chosen))
+
+
 def choices(group: str) -> list[str]:
     return list(choice_files(group))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 
-from rosa_bench.config import GROUPS, Run, config_dir, group_nodes, resolve, run_defaults
+from rosa_bench.config import GROUPS, Run, config_dir, group_nodes, resolve, run_defaults, yamls
 from rosa_bench.config.arguments import quoted_home
 from rosa_bench.core.aliases import meant
 from rosa_bench.errors import UsageError, nearest
@@ -65,12 +66,18 @@ def with_choices(cfg: DictConfig, chosen: Mapping[str, Any]) -> DictConfig:
 
 def register() -> None:
     """Register every yaml of `configs/` with Hydra, with the defaults of its dataclass filled in."""
+    _store(yamls())
+    OmegaConf.register_new_resolver("sweep_dir", sweep_dir, replace=True)
+
+
+@functools.lru_cache(maxsize=1)
+def _store(yamls: tuple[tuple[str, int], ...]) -> None:
+    """Store the yamls, again only if one has changed: it takes two thirds of the time of a composition."""
     store = ConfigStore.instance()
     for group, name, node in group_nodes():
         store.store(group=group, name=name, node=node, provider="rosa_bench")
     top = OmegaConf.merge(OmegaConf.create(run_defaults()), top_config())
     store.store(name="run", node=top, provider="rosa_bench")
-    OmegaConf.register_new_resolver("sweep_dir", sweep_dir, replace=True)
 
 
 def sweep_dir(*, _root_: DictConfig) -> str:

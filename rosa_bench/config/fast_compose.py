@@ -25,9 +25,7 @@ from rosa_bench.errors import UsageError
 
 def composer() -> Composer:
     """A composer for the current yamls."""
-    chosen = (path for group in config.GROUPS for path in config.choice_files(group).values())
-    files = [config.config_dir() / "config.yaml", *chosen]
-    return _composer(tuple((str(path), path.stat().st_mtime_ns) for path in files))
+    return _composer(config.yamls())
 
 
 class Composer:
@@ -76,7 +74,7 @@ class Composer:
 
 
 @functools.lru_cache(maxsize=1)
-def _composer(files: tuple[tuple[str, int], ...]) -> Composer:
+def _composer(yamls: tuple[tuple[str, int], ...]) -> Composer:
     return Composer()
 
 
@@ -87,12 +85,12 @@ def _simple(override: Override) -> bool:
 
 
 def _put(configuration: dict[str, Any], override: Override) -> bool:
-    """Set an existing key that holds no mapping; return whether it was set."""
+    """Set a key that exists or belongs to a mapping field, and that holds no mapping; return whether it was set."""
     *path, last = override.key_or_group.split(".")
     node: Any = configuration
     for name in path:
         node = node.get(name) if isinstance(node, dict) else None
-    if not isinstance(node, dict) or last not in node or isinstance(node[last], dict):
+    if not isinstance(node, dict) or isinstance(node.get(last), dict) or (last not in node and len(path) < 2):
         return False
     node[last] = copy.deepcopy(override.value())
     return True

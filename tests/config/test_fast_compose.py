@@ -25,6 +25,11 @@ RUNS = [
     ("hydra.run.dir=x",),
     ("method=dora", "method.config.r=4", "method.config.target_modules=[query]", "save=adapter"),
     ("method=peft", "method.type=LOHA", "method.config={r: 2}"),
+    ("method=peft", "method.type=LOHA", "method.config.r=2", "method.config.module_dropout=0.5", "save=adapter"),
+    ("method=dora", "method.config.zzz=4"),
+    ("method=dora", "method.config.rank_pattern.a=4"),
+    ("train.optimizer_args.momentum=0.9",),
+    ("data.sha256.x=1",),
 ]
 
 
