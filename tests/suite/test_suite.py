@@ -217,31 +217,30 @@ def test_a_cell_without_rows_does_not_stop_the_others(tmp_path, monkeypatch, cap
 
 
 def test_usage(tmp_path, capsys, monkeypatch, attempts):
+    done = subprocess.run(command(tmp_path, "zz"), capture_output=True, text=True, timeout=60)
+    assert done.returncode == EXIT_USAGE and "choose from" in done.stderr and "Traceback" not in done.stderr
+    monkeypatch.setenv("PATH", str(tmp_path))  # without Slurm
     blocked = tmp_path.parent / "a file"
     blocked.write_text("")
-    wrong = [(["zz"], "choose from"), (["smoke", "--only", "zzz"], "matches no cell")]
-    wrong += [(["smoke", "--cluster", "slurm"], "--cluster slurm"), (["smoke", "--set", "walltime=3"], "walltime")]
-    bare = {**os.environ, "PATH": str(tmp_path)}  # without Slurm
-    for arguments, message in wrong:
-        done = subprocess.run(command(tmp_path, *arguments), capture_output=True, text=True, timeout=60, env=bare)
-        assert done.returncode == EXIT_USAGE and message in done.stderr
-        assert "Traceback" not in done.stderr
-    local = ["lora_table14", "data=local", f"data.dir={tmp_path}"]
-    wrong = [(local, "is missing"), (["smoke", "--published-code"], "no settings of suite smoke differ")]
-    wrong += [
-        (["dylora_table9", "--published-code", "task=cola"], "no settings of suite dylora_table9 on tasks of this")
+    wrong = [
+        (["smoke", "--only", "zzz"], "matches no cell"),
+        (["smoke", "--cluster", "slurm"], "--cluster slurm"),
+        (["smoke", "--set", "walltime=3"], "walltime"),
+        (["smoke", f"output_dir={blocked}"], "a file"),
+        (["smoke", "--published-code"], "no settings of suite smoke differ"),
+        (["dylora_table9", "--published-code", "task=cola"], "dylora_table9 on tasks of this kind differ"),
+        (["lora_table14", "data=local", f"data.dir={tmp_path}"], "is missing"),
     ]
-    for arguments, message in wrong:  # in this process, as starting one takes seconds
-        assert suite.main([*arguments, "--dry-run"]) == EXIT_USAGE and message in capsys.readouterr().err
+    for (name, *arguments), message in wrong:  # in this process, as starting one takes seconds
+        assert suite.main([name, *TINY, f"output_dir={tmp_path}", *arguments]) == EXIT_USAGE
+        assert message in capsys.readouterr().err
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     wanted = ["dylora_table9", "--only", "*task=dart*", "--dry-run", f"output_dir={tmp_path}"]
     assert suite.main(wanted) == EXIT_DONE
     output = capsys.readouterr().out
     assert "12 pending" in output and output.count("HF_HUB_OFFLINE forbids downloads") == 1 and "webnlg-" not in output
-    done = subprocess.run(command(blocked, "smoke"), capture_output=True, text=True, timeout=60)
-    assert done.returncode == EXIT_USAGE and "a file" in done.stderr and "Traceback" not in done.stderr
-    done = subprocess.run(command(tmp_path, "smoke", "--dry-run"), capture_output=True, text=True, timeout=60)
-    assert done.returncode == EXIT_DONE and "19 pending" in done.stdout and not list(tmp_path.glob("*/record.json"))
+    assert suite.main(["smoke", "--dry-run", *TINY, f"output_dir={tmp_path}"]) == EXIT_DONE
+    assert "19 pending" in capsys.readouterr().out and not list(tmp_path.glob("*/record.json"))
 
 
 def test_a_stopped_suite_resumes(tmp_path):
