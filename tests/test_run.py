@@ -252,18 +252,16 @@ def test_statuses(error, status):
     assert status_of(error) == status
 
 
-def test_a_finished_run_does_not_import_torch_and_force_repeats_it(tmp_path):
-    first = subprocess.run(command(tmp_path), capture_output=True, text=True, timeout=300)
-    assert first.returncode == 0, first.stderr
+def test_a_finished_run_does_not_import_torch_and_force_repeats_it(tmp_path, capsys):
+    arguments = [*SMALL, f"output_dir={tmp_path}"]
+    assert cli.main(arguments) == 0
     code = (
         "import sys; from rosa_bench.cli import main; assert main(sys.argv[1:]) == 0; assert 'torch' not in sys.modules"
     )
-    second = subprocess.run(
-        [sys.executable, "-c", code, *command(tmp_path)[3:]], capture_output=True, text=True, timeout=60
-    )
+    second = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60)
     assert second.returncode == 0 and "already done" in second.stdout, second.stderr
-    third = subprocess.run(command(tmp_path, "force=true"), capture_output=True, text=True, timeout=300)
-    assert third.returncode == 0 and "already done" not in third.stdout
+    capsys.readouterr()
+    assert cli.main([*arguments, "force=true"]) == 0 and "already done" not in capsys.readouterr().out
 
 
 def test_a_repeated_run_resumes_only_from_its_own_checkpoint(tmp_path, capsys):
