@@ -18,54 +18,54 @@ $(STAMP): pyproject.toml requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint requirements.lock --editable '.[dev,nlg,optuna,peft,plot]'
 	@touch $@
 
-run: setup ## the main job on the embedded default: ROSA on CoLA, minutes on two CPU cores
+run: setup ## train the embedded default with ROSA on CoLA; takes minutes on two CPU cores
 	@$(RUN) method=rosa task=cola
 
-test: setup ## the whole test suite, offline
+test: setup ## run the test suite offline, without the slow tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 -m 'not slow'
 
-test-slow: setup ## the tests that take minutes each
+test-slow: setup ## run the tests that take minutes each
 	@$(BIN)/python -m pytest -q -m 'slow and not slurm'
 
-test-slurm: setup ## the tests of suites on a real Slurm, the one whose sbatch is on the PATH (docs/howto/suites.md)
+test-slurm: setup ## run the suite tests on the Slurm cluster whose sbatch is on the PATH (docs/howto/suites.md)
 	@scripts/test_slurm.sh $(BIN)/python
 
-test-oldest: ## the test suite with the oldest versions that pyproject.toml allows, in an environment of its own
+test-oldest: ## run the tests with the oldest versions that pyproject.toml allows, in a separate environment
 	@PYTHON=$(PYTHON) scripts/versions.sh oldest
 
-test-newest: ## the test suite with the newest versions that the index has, in an environment of its own
+test-newest: ## run the tests with the newest versions on the package index, in a separate environment
 	@PYTHON=$(PYTHON) scripts/versions.sh newest
 
-golden: setup ## compare results with the previous commit on small cells, byte for byte (COMMIT=REV: with another one)
+golden: setup ## compare results on small cells with the previous commit, byte for byte (COMMIT=REV: another commit)
 	@$(BIN)/python scripts/golden.py $(if $(COMMIT),--commit $(COMMIT))
 
-lint: setup ## ruff, mypy, the layers of the rooms, and the links of the documentation
+lint: setup ## run ruff and mypy, and check the import layers and the documentation's links
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/lint-imports
 	@$(MKDOCS) build --strict --quiet --site-dir $(VENV)/site
 
-reference: setup ## renew the generated tables of docs/reference/
+reference: setup ## regenerate the tables in docs/reference/
 	@$(BIN)/python scripts/reference.py
 
 docs: setup ## build the documentation into site/; open site/index.html
 	@$(MKDOCS) build --strict --quiet
 
-format: setup ## rewrite the code in the house format
+format: setup ## fix and format the code with ruff
 	@$(BIN)/ruff check --fix-only . && $(BIN)/ruff format .
 
-tables: setup ## results/tables/ from all records
+tables: setup ## write results/tables/ from all records
 	@$(BIN)/python -m rosa_bench.tables
 
 claims: setup ## judge the papers' claims by the committed records and by results/runs
 	@$(BIN)/python -m rosa_bench.tables.claims
 
-bench: setup ## time and memory against peers, nine parts (more than an hour; --part NAME of scripts/benchmark.py for one)
+bench: setup ## measure time and memory against peers in nine parts; over an hour (one part: scripts/benchmark.py --part NAME)
 	@$(BIN)/python scripts/benchmark.py
 
-bench-gpu: setup ## time, memory and exactness on a GPU, under eight minutes; continues where it was stopped
+bench-gpu: setup ## measure time, memory and exactness on a GPU in under eight minutes; continues where it stopped
 	@$(BIN)/python scripts/bench_gpu.py
 
-lock: setup ## renew requirements.lock within the ranges of pyproject.toml
+lock: setup ## update requirements.lock within the ranges of pyproject.toml
 	@scripts/lock.sh
 
-clean: ## remove .venv and caches; results stay
+clean: ## remove .venv and caches, but keep results
 	rm -rf $(VENV) .venv-oldest .venv-newest .pytest_cache .mypy_cache .ruff_cache site

@@ -1,11 +1,11 @@
-"""`python -m rosa_bench.decode`: predict and score with a finished run again, with other options.
+"""`python -m rosa_bench.decode`: predict and score again with a finished run, using other options.
 
     python -m rosa_bench.decode results/runs/RUN --variant r2 r4 task.num_beams=10 task.no_repeat_ngram=4
     python -m rosa_bench.decode results/runs/RUN --split validation --out texts.txt data=local data.dir=DIR
 
-RUN must have kept its weights (save=adapter or train.keep_checkpoints=true). Nothing is trained, and its folder is not
-changed. Variants are those of the run's method, for example r1, r2, ... for the ranks of DyLoRA. The file of --out has
-one text per line, or JSON lines if its name ends in .jsonl or .jsonl.gz. Keys that can be set: task.*, data.*,
+RUN must have kept its weights (save=adapter or train.keep_checkpoints=true). The command trains nothing and leaves the
+run's folder unchanged. Variants are those of the run's method, such as r1, r2, ... for the ranks of DyLoRA. The --out
+file has one text per line, or JSON lines if its name ends in .jsonl or .jsonl.gz. You can set task.*, data.*,
 data=embedded|local|hub, model.path, and train.{device,eval_batch_size,limit_eval,threads}.
 """
 
@@ -123,11 +123,11 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m rosa_bench.decode", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", type=typed_path, metavar="RUN", help="folder of a finished run")
-    parser.add_argument("--variant", nargs="+", action="extend", default=[], metavar="NAME")
+    parser.add_argument("--variant", nargs="+", action="extend", default=[], metavar="NAME", help="variants to score")
     parser.add_argument("--split", default="", help="the split to decode (default: the run's first scored split)")
     parser.add_argument("--out", type=typed_path, metavar="FILE", help="write the predictions to FILE")
     parser.add_argument("--json", action="store_true", help="print the scores as one JSON object")
-    parser.add_argument("overrides", nargs="*", metavar="key=value")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="options to change: task.num_beams=10 ...")
     args = parser.parse_intermixed_args(argv)
     # argparse assigns every word after --variant to it, including key=value
     args.overrides += [word for word in args.variant if "=" in word]

@@ -1,11 +1,11 @@
-"""`python -m rosa_bench.export`: the trained model of a finished run as a plain model or as an adapter of `peft`.
+"""`python -m rosa_bench.export`: save a finished run's trained model as a plain model or a `peft` adapter.
 
     python -m rosa_bench.export results/runs/RUN --as merged
     python -m rosa_bench.export results/runs/RUN --as peft --variant r3
 
-RUN was trained with save=adapter, or its checkpoints were kept (train.keep_checkpoints=true). The model goes to
-RUN/merged or RUN/peft, or with --variant NAME to RUN/merged-NAME or RUN/peft-NAME, unless --out names another folder.
-Variants are those of the run's method: DyLoRA has r1, r2, ... for its ranks.
+RUN must have kept its weights (save=adapter or train.keep_checkpoints=true). The model goes to RUN/merged or RUN/peft,
+or with --variant NAME to RUN/merged-NAME or RUN/peft-NAME, unless --out names another folder. Variants are those of the
+run's method, such as r1, r2, ... for the ranks of DyLoRA.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m rosa_bench.export", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", type=typed_path, metavar="RUN", help="folder of a finished run")
-    parser.add_argument("--as", dest="form", choices=("merged", "peft"), required=True)
+    parser.add_argument("--as", dest="form", choices=("merged", "peft"), required=True, help="what to write")
     parser.add_argument("--variant", metavar="NAME", help="variant to export (default: the main one)")
     parser.add_argument("--out", type=typed_path, metavar="FOLDER", help="write to FOLDER instead of the run's folder")
     parser.add_argument("--model-path", metavar="FOLDER", help="folder of the backbone, if it has moved")

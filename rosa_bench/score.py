@@ -102,13 +102,13 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m rosa_bench.score", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--task", required=True, metavar="NAME")
-    parser.add_argument("--predictions", required=True, type=typed_path, metavar="FILE")
+    parser.add_argument("--task", required=True, metavar="NAME", help="task whose metrics to compute")
+    parser.add_argument("--predictions", required=True, type=typed_path, metavar="FILE", help="outputs to score")
     parser.add_argument(
         "--references", type=typed_path, metavar="FILE", help="references to use instead of a split of the task"
     )
     parser.add_argument("--split", default="", help="split of the task (default: its first scored split)")
-    parser.add_argument("--scoring", metavar="NAME", help="scoring convention, as task.scoring")
+    parser.add_argument("--scoring", metavar="NAME", help="scoring convention, like task.scoring")
     parser.add_argument("--json", action="store_true", help="print the result as a JSON object")
     parser.add_argument("overrides", nargs="*", help="key=value, such as data=local data.dir=DIR")
     return parser.parse_intermixed_args(argv)

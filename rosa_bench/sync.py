@@ -1,7 +1,7 @@
 """`python -m rosa_bench.sync`: upload offline runs to wandb, each once.
 
-`wandb sync` does the work. By itself it waits without end for a server that does not answer, and exits with 0 if the
-server takes nothing.
+The command calls `wandb sync`, which by itself waits forever for a server that does not respond, and exits with 0 if
+the server accepts nothing. Here, both are errors.
 """
 
 from __future__ import annotations
@@ -81,7 +81,9 @@ def refusal(server: str) -> str | None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Upload every offline run below --runs. The exit code is 1 if an upload failed."""
     parser = argparse.ArgumentParser(prog="python -m rosa_bench.sync", description=__doc__)
-    parser.add_argument("--runs", type=typed_path, default=Path("results/runs"), metavar="DIR")
+    parser.add_argument(
+        "--runs", type=typed_path, default=Path("results/runs"), metavar="DIR", help="folder of the runs"
+    )
     parser.add_argument("--dry-run", action="store_true", help="list the runs without uploading them")
     args = parser.parse_args(argv)
     folders = waiting(args.runs)

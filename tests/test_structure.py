@@ -17,8 +17,8 @@ from support import METHODS, TASKS
 import rosa_bench
 
 PACKAGE = Path(rosa_bench.__file__).parent
-ROOMS = ["system", "stats", "config", "data", "models", "records", "training", "evaluation", "suite", "tables"]
-SHARED = sorted(path for room in ROOMS for path in (PACKAGE / room).rglob("*.py"))
+NEUTRAL = ["system", "stats", "config", "data", "models", "records", "training", "evaluation", "suite", "tables"]
+SHARED = sorted(path for name in NEUTRAL for path in (PACKAGE / name).rglob("*.py"))
 
 
 @pytest.mark.parametrize("path", SHARED, ids=lambda path: str(path.relative_to(PACKAGE)))

@@ -39,7 +39,7 @@ class PeftAdapter(NamedTuple):
 
 
 class Method(ABC):
-    """Turns a backbone into a trainable model. A frozen dataclass: fields are its yaml; state lives in the model.
+    """Turns a backbone into a trainable model. A frozen dataclass whose fields are yaml keys; state lives in the model.
 
     `look` is the index of its color and marker in figures (`rosa_bench.tables.figures.styles`); None picks a free one.
     `group` is the part of a table in which its rows stand. Figures over rank show a `reference` as a horizontal line.

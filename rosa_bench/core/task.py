@@ -84,17 +84,18 @@ class Hub:
 
 @configured
 class Task(ABC):
-    """What to learn and how to score it. Subclasses are configuration nodes; the fields below are common to all."""
+    """Defines what to learn and how to score it. Subclasses are configuration nodes that extend the common fields."""
 
-    name: FileName  # the name in records
-    folder: Annotated[Folder, NEUTRAL]  # where `data=local` looks, below data.dir
-    primary: str  # the main metric, by which runs are compared
-    select_split: FileName = "validation"  # the split that selects the best epoch, for texts by the lowest loss
-    # the splits that are scored at the end
+    name: FileName  # name in records
+    folder: Annotated[Folder, NEUTRAL]  # folder below data.dir that `data=local` reads
+    primary: str  # main metric, used to compare runs
+    select_split: FileName = "validation"  # split that selects the best epoch: by `primary`, or by loss for generation
+    # splits to score at the end of the run
     scored_splits: list[FileName] = Field(default_factory=lambda: ["test"], min_length=1)
-    epochs: Count = 3  # used if train.epochs is null
-    version: Count = 1  # increased when a change of parsing or scoring changes results
-    tune_share: Annotated[Annotated[float, Field(gt=0, lt=1)] | None, Added(None)] = None  # training rows to tune on
+    epochs: Count = 3  # number of epochs if train.epochs is null
+    version: Count = 1  # incremented when a change to parsing or scoring changes results
+    # fraction of the training rows to hold out and score on instead of the evaluation splits; null: none
+    tune_share: Annotated[Annotated[float, Field(gt=0, lt=1)] | None, Added(None)] = None
     higher_is_better: ClassVar[bool] = True
     lr: ClassVar[float | None] = None  # replaces the method's if train.lr is null
     builds_model: ClassVar[bool] = False  # whether `build_model` makes the model, so that none is loaded

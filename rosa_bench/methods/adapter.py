@@ -44,14 +44,15 @@ ACTIVATIONS = {"houlsby": "gelu", "pfeiffer": "relu", "lora_l": "relu"}
 class Adapter(Method):
     """Trains one or two adapters per layer and the task head."""
 
-    variant: Literal["houlsby", "pfeiffer", "lora_l"] = "houlsby"  # where adapters are: LoRA's Adapter-H, -P or -L
+    variant: Literal["houlsby", "pfeiffer", "lora_l"] = "houlsby"  # where adapters go: LoRA's Adapter-H, -P or -L
     bottleneck: Count = 16  # width of the adapters
     activation: Literal["relu", "gelu", "gelu_new", "silu", "tanh"] | None = None  # null: the variant's published one
-    init: Annotated[Literal["zero", "normal"], Added("zero")] = "zero"  # of `up`; `down` is always N(0, 0.02^2)
-    dropout: Share = 0.0  # probability, after the activation
-    skip_layers: Annotated[int, Field(ge=0)] = 0  # lowest layers without an adapter
+    # initialization of `up`; `down` is always N(0, 0.02^2)
+    init: Annotated[Literal["zero", "normal"], Added("zero")] = "zero"
+    dropout: Share = 0.0  # dropout probability after the activation
+    skip_layers: Annotated[int, Field(ge=0)] = 0  # number of lowest layers without an adapter
     norms: bool = False  # also train the backbone's LayerNorms
-    train_head: bool = True  # whether the task head trains
+    train_head: bool = True  # whether to train the task head
 
     lr: ClassVar[Mapping[str, float]] = {"mini": 1e-3, "full_size": 3e-4}
     look: ClassVar[int | None] = 6

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class BitFit(Method):
     """Trains the biases and the task head without changing the model's structure."""
 
-    train_head: bool = True  # whether the task head trains
+    train_head: bool = True  # whether to train the task head
 
     lr: ClassVar[Mapping[str, float]] = {"mini": 5e-3, "full_size": 1e-3}
     look: ClassVar[int | None] = 5

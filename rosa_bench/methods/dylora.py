@@ -37,20 +37,20 @@ class DyLora(PeftLora):
 
     rank_min: Count = 1  # lowest rank that a step trains
     rank_max: Count = 8  # R, the highest rank
-    distribution: Literal["uniform", "geometric"] = "uniform"  # of the rank that a step trains
+    distribution: Literal["uniform", "geometric"] = "uniform"  # distribution of the rank drawn in each step
     geometric_p: Annotated[float, Field(gt=0, lt=1)] = 0.15  # success probability of `geometric`, truncated at rank_max
-    frozen: bool = False  # update only direction b, not all up to b; needs rank_min=1
-    exact_update: bool = True  # leave directions that a step does not train as they are, optimizer state included
-    # a step's loss: of the drawn rank, or summed over all ranks
+    frozen: bool = False  # a step of rank b updates only direction b, not all up to b; needs rank_min=1
+    exact_update: bool = True  # a step changes neither the directions that it does not train nor their optimizer state
+    # loss of a step: at the drawn rank, or summed over all ranks
     loss: Annotated[Literal["individual", "sum"], Added("individual")] = "individual"
     alpha: Annotated[float, Field(gt=0)] = 16.0  # the update of rank b is scaled by alpha / b
-    dropout: Share = 0.0  # probability, on the input of A
-    # roles of the adapted weights; `all`: every linear map of the layers
+    dropout: Share = 0.0  # dropout probability on the input of A
+    # roles of the adapted weights; `all`: every linear map in the layers
     targets: list[Target] = targets_field("q", "v")
-    init: Init = "loralib"  # `loralib`: A uniform within 1 / sqrt(inputs); `paper`: A normal. B is zero
-    bias: Bias = "none"  # biases of the backbone that train: none, those of adapted modules, all
-    train_head: bool = True  # whether the task head trains
-    # ranks to score (variants r1 ...), the highest last; null: all
+    init: Init = "loralib"  # `loralib`: A uniform in +-1 / sqrt(inputs); `paper`: A normal; B is always zero
+    bias: Bias = "none"  # backbone biases to train: none, those of adapted modules, or all
+    train_head: bool = True  # whether to train the task head
+    # ranks to score (variants r1 ...); the highest is the main one; null: all
     score_ranks: Annotated[Annotated[list[Count], Field(min_length=1)] | None, Added(None)] = None
 
     lr: ClassVar[Mapping[str, float]] = {"mini": 1e-3, "full_size": 4e-4}

@@ -111,16 +111,16 @@ class Lora(PeftLora):
 
     rank: Count = 8  # R, the rank of every update
     alpha: Annotated[float, Field(gt=0)] = 16.0  # the update is scaled by alpha / rank
-    dropout: Share = 0.0  # probability, on the input of A as in loralib
-    # roles of the adapted weights; `all`: every linear map of the layers
+    dropout: Share = 0.0  # dropout probability on the input of A, as in loralib
+    # roles of the adapted weights; `all`: every linear map in the layers
     targets: list[Target] = targets_field("q", "v")
-    fused: Annotated[bool, Added(False)] = False  # adapt a fused q, k, v projection (GPT-2's c_attn) as one
-    init: Init = "loralib"  # `loralib`: A uniform within 1 / sqrt(inputs); `paper`: A normal. B is zero
-    bias: Bias = "none"  # biases of the backbone that train: none, those of adapted modules, all
-    train_head: bool = True  # whether the task head trains
-    score_ranks: Annotated[list[Count] | None, Added(None)] = None  # lower ranks to also score (variants r1 ...)
+    fused: Annotated[bool, Added(False)] = False  # adapt a fused q, k, v projection (GPT-2's c_attn) as one weight
+    init: Init = "loralib"  # `loralib`: A uniform in +-1 / sqrt(inputs); `paper`: A normal; B is always zero
+    bias: Bias = "none"  # backbone biases to train: none, those of adapted modules, or all
+    train_head: bool = True  # whether to train the task head
+    score_ranks: Annotated[list[Count] | None, Added(None)] = None  # lower ranks to score too (variants r1 ...)
     score_scale: Annotated[Literal["trained", "rank"], Added("trained")] = (
-        "trained"  # divide alpha by the trained or the scored rank
+        "trained"  # whether to divide alpha by the trained or by the scored rank
     )
 
     lr: ClassVar[Mapping[str, float]] = {"mini": 2e-3, "full_size": 4e-4}

@@ -56,17 +56,17 @@ class Meft(Method):
     # meft1: F is the layer and G an adapter; meft2: the reverse; meft3: F is attention and G feed-forward
     variant: Literal["meft1", "meft2", "meft3"] = "meft1"
     bottleneck: Count = 8  # width of the adapters
-    # factor on the first stream, a fraction with a denominator up to 256; null: the variant's published one
+    # factor on the first stream, a fraction with a denominator up to 256; null: the variant's published value
     lambda_factor: Factor | None = None
-    beta_factor: Factor | None = None  # factor on the second stream; null: the variant's published one
+    beta_factor: Factor | None = None  # the same for the second stream
     switch: bool | None = None  # swap the streams after each layer; null: as published
-    frozen_layers: Annotated[int, Field(ge=0)] = 0  # lowest layers to leave unchanged
-    # reversible ones among the others, lowest first; null: all; 0: plain adapters
+    frozen_layers: Annotated[int, Field(ge=0)] = 0  # number of lowest layers to leave unchanged
+    # number of layers above the frozen ones to make reversible, lowest first; null: all; 0: plain adapters
     reversible_layers: Annotated[int, Field(ge=0)] | None = None
     # how the streams are joined; auto: mean for encoders, weighted for decoders
     final: Literal["auto", "mean", "weighted"] = "auto"
-    bias: Bias = "none"  # which biases of the backbone train: none, those of layers with adapters, all
-    train_head: bool = True  # whether the task head trains
+    bias: Bias = "none"  # backbone biases to train: none, those of layers with adapters, or all
+    train_head: bool = True  # whether to train the task head
 
     lr: ClassVar[Mapping[str, float]] = {"mini": 1e-3, "full_size": 5e-4}
     look: ClassVar[int | None] = 4

@@ -73,13 +73,13 @@ def _upper(value: Any) -> Any:
 
 @configured
 class Peft(Method):
-    """Trains what a `peft` configuration adds to the backbone, and the task head."""
+    """Trains the parameters that a `peft` configuration adds to the backbone, and the task head."""
 
     type: Annotated[FileName, BeforeValidator(_upper)]  # a PEFT type of the installed library, such as LOHA
     config: dict[str, JsonValue] = Field(default_factory=dict)  # keys of the type's configuration class
     preset: FileName | None = None  # name in records; null: the type
-    positions: Literal["shifted", "kept"] = "shifted"  # of the text after a prompt: behind it, or as without one
-    train_head: bool = True  # whether the task head trains
+    positions: Literal["shifted", "kept"] = "shifted"  # text positions: shifted past the prompt, or as without one
+    train_head: bool = True  # whether to train the task head
 
     plain_linears: ClassVar[bool] = False  # some tuners compute with the weight itself, such as its norm
 

@@ -34,20 +34,21 @@ if TYPE_CHECKING:
 class ReLora(RestartedMethod):
     """Trains a low-rank update of each target weight and merges it every `every_epochs` (or `every_steps`)."""
 
-    rank: Count = 8  # R, the rank between two restarts
+    rank: Count = 8  # R, the rank of the update between two restarts
     alpha: Annotated[float, Field(gt=0)] = 16.0  # the update is scaled by alpha / rank
-    dropout: Share = 0.0  # probability, on the input of A
-    # roles of the adapted weights; `all`: every linear map of the layers
+    dropout: Share = 0.0  # dropout probability on the input of A
+    # roles of the adapted weights; `all`: every linear map in the layers
     targets: list[Target] = targets_field("q", "k", "v", "o")
-    fused: Annotated[bool, Added(False)] = False  # adapt a fused q, k, v projection (GPT-2's c_attn) as one
+    fused: Annotated[bool, Added(False)] = False  # adapt a fused q, k, v projection (GPT-2's c_attn) as one weight
     every_epochs: Annotated[float, Field(gt=0)] = 1.0  # epochs between restarts
     every_steps: Count | None = None  # optimizer steps between restarts; overrides every_epochs
-    restart_warmup: Annotated[float, Field(ge=0, le=2**53)] = 0.1  # share of a period if below 1, else steps
+    # warm-up after a restart; below 1: fraction of a period; else number of steps
+    restart_warmup: Annotated[float, Field(ge=0, le=2**53)] = 0.1
     moments: Literal["magnitude", "random", "reset", "keep"] = "magnitude"  # which moments of A and B a restart zeroes
-    pruned: Annotated[float, Field(gt=0, lt=1)] = 0.9  # share zeroed under `magnitude` and `random`
-    init: Init = "loralib"  # `loralib`: A uniform within 1 / sqrt(inputs); `paper`: A normal. B is zero
-    bias: Bias = "none"  # biases of the backbone that train: none, those of adapted modules, all
-    train_head: bool = True  # whether the task head trains
+    pruned: Annotated[float, Field(gt=0, lt=1)] = 0.9  # fraction zeroed by `magnitude` and `random`
+    init: Init = "loralib"  # `loralib`: A uniform in +-1 / sqrt(inputs); `paper`: A normal; B is always zero
+    bias: Bias = "none"  # backbone biases to train: none, those of adapted modules, or all
+    train_head: bool = True  # whether to train the task head
 
     lr: ClassVar[Mapping[str, float]] = {"mini": 2e-3, "full_size": 4e-4}
 

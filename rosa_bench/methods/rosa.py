@@ -44,22 +44,22 @@ Split = tuple["torch.Tensor", "torch.Tensor", "torch.Tensor"]
 class Rosa(RestartedMethod):
     """Trains R singular directions of each target weight, resampled every `every_epochs` (or `every_steps`)."""
 
-    # R; below 1 a share of the full rank of each weight, rounded down
+    # R, the rank; below 1: a fraction of each weight's full rank, rounded down
     rank: Count | Annotated[float, Field(gt=0, lt=1)] = 8
-    # roles of the adapted weights; `all`: every linear map of the layers
+    # roles of the adapted weights; `all`: every linear map in the layers
     targets: list[Target] = targets_field("q", "k", "v", "o")
-    fused: Annotated[bool, Added(False)] = False  # adapt a fused q, k, v projection (GPT-2's c_attn) as one
+    fused: Annotated[bool, Added(False)] = False  # adapt a fused q, k, v projection (GPT-2's c_attn) as one weight
     every_epochs: Annotated[float, Field(gt=0)] = 1.0  # epochs between factorizations
     every_steps: Count | None = None  # optimizer steps between factorizations; overrides every_epochs
-    # equal: W = W_rest + A B; add, random_add: W stays whole, A B is added; projection: a random subspace
+    # equal: split W into W_rest + A B; add, random_add: add A B to the whole W; projection: split off a random subspace
     variant: Literal["equal", "add", "random_add", "projection"] = "equal"
     # which singular directions `equal` and `add` train; `window`: a contiguous block, as published
     sample: Sample = "random"
-    singular_values: Values = "a"  # all in A, or their square roots in A and B (workshop version)
-    solver: Annotated[Solver, NEUTRAL] = "gram"  # computes the drawn directions only, or a full SVD
-    moments: Literal["reset", "keep"] = "reset"  # Adam's state of A and B at a factorization
-    bias: Bias = "none"  # biases of the backbone that train: none, those of adapted modules, all
-    train_head: bool = True  # whether the task head trains
+    singular_values: Values = "a"  # a: all in A; both: their square roots in A and B (workshop version)
+    solver: Annotated[Solver, NEUTRAL] = "gram"  # gram: compute only the drawn directions; svd: a full SVD
+    moments: Literal["reset", "keep"] = "reset"  # what a factorization does to Adam's state of A and B
+    bias: Bias = "none"  # backbone biases to train: none, those of adapted modules, or all
+    train_head: bool = True  # whether to train the task head
 
     lr: ClassVar[Mapping[str, float]] = {"mini": 1e-3, "full_size": 4e-4}
     look: ClassVar[int | None] = 2

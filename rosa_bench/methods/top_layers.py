@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 class TopLayers(Method):
     """Trains the last `layers` layers and the task head without changing the model's structure."""
 
-    layers: Count = 2  # number of layers that train, counted from the last
+    layers: Count = 2  # number of layers to train, counted from the last
     final_norm: bool = False  # also train the norm after the last layer
-    train_head: bool = True  # whether the task head trains
+    train_head: bool = True  # whether to train the task head
 
     lr: ClassVar[Mapping[str, float]] = {"mini": 3e-4, "full_size": 5e-5}
     look: ClassVar[int | None] = 8

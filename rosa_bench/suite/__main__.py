@@ -1,7 +1,7 @@
-"""`python -m rosa_bench.suite NAME`: every cell of configs/suite/NAME.yaml that is not done yet, in its own process.
+"""`python -m rosa_bench.suite NAME`: run every unfinished cell of configs/suite/NAME.yaml, each in its own process.
 
-A cell is a run; its state is read from its record and its lock, never remembered, so a suite can be killed and started
-again, and several of them share the work. submitit starts the processes, here or on a Slurm cluster.
+A cell is a run. Its state is always read from its record and its lock, so you can kill and restart a suite, and several
+suite processes can share the work. submitit starts the processes, on this machine or on a Slurm cluster.
 """
 
 from __future__ import annotations
@@ -105,17 +105,17 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("name", help="one of: " + ", ".join(config.choices("suite")))
     parser.add_argument("overrides", nargs="*", help="key=value for every cell, e.g. output_dir=DIR")
     parser.add_argument("--jobs", type=positive, metavar="N", help="cells at a time (default 1; unlimited with --gpus)")
-    parser.add_argument("--gpus", type=cards, metavar="all|0,1", help="the GPUs to use; each cell gets one of them")
+    parser.add_argument("--gpus", type=cards, metavar="all|0,1", help="GPUs to use; each cell gets one of them")
     parser.add_argument(
         "--per-gpu", type=per_gpu, default="auto", metavar="auto|N", help="cells per GPU; auto: as many as fit"
     )
-    parser.add_argument("--cluster", choices=["local", "slurm"], default="local")
+    parser.add_argument("--cluster", choices=["local", "slurm"], default="local", help="where to run the cells")
     parser.add_argument("--workers", type=positive, metavar="N", help="Slurm jobs that run cells until none is left")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a submitit parameter")
-    parser.add_argument("--dry-run", action="store_true", help="list the cells and the estimate without running")
-    parser.add_argument("--only", metavar="PATTERN", help="cells whose run id or overrides match, e.g. '*rosa*'")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="set a submitit parameter")
+    parser.add_argument("--dry-run", action="store_true", help="list the cells and the estimated cost, run nothing")
+    parser.add_argument("--only", metavar="PATTERN", help="run only cells whose id or overrides match, e.g. '*rosa*'")
     parser.add_argument(
-        "--published-code", action="store_true", help="settings of the authors' code instead of the paper's"
+        "--published-code", action="store_true", help="run blocks where the authors' code differs, with its settings"
     )
     parser.add_argument("--retry-failed", action="store_true", help="run failed cells again")
     args = parser.parse_intermixed_args(argv)

@@ -18,7 +18,7 @@ Measured = Literal[
 
 @configured
 class Comparison:
-    """Runs of a suite whose measure decides a claim, and the region in which the effect must lie.
+    """The runs to compare, the measure that decides a claim, and the region in which the effect must lie.
 
     `ours` and `theirs` select cells by overrides, such as `{method: lora, method.rank: [1, 2]}`. `rank` selects by the
     rank at which a model is scored, and `variant: any` selects every variant of a model, not only its main one. The
@@ -28,7 +28,7 @@ class Comparison:
     ours: dict[str, Any] = Field(min_length=1)  # overrides that select cells
     theirs: dict[str, Any] | None = None  # cells to compare with; null: the effect is the value itself
     by: Literal["rank"] | None = None  # compare models of equal rank
-    each: bool = False  # every rank is a test of its own; else their mean
+    each: bool = False  # test each rank separately; else test their mean
     measure: Measured = "score"  # what is compared
     above: float | None = None  # lower end of the region in which the effect must lie; null: none
     below: float | None = None  # upper end of the region; null: none
@@ -55,7 +55,7 @@ class Comparison:
 
 @configured
 class Claim:
-    """A statement of a paper and what decides it.
+    """A statement in a paper, and the comparisons that decide it.
 
     The claim holds if every comparison of `tests` lies in its region. `given` states conditions, such as that the tasks
     tell good methods from bad ones at all: a task that does not meet them is left out, and the claim stays undecided
@@ -63,11 +63,11 @@ class Claim:
     """
 
     id: Name  # a name for references to the claim
-    claim: Name  # in one sentence
-    paper: Name  # as in results/papers/reported.csv
-    place: Name  # in the paper
-    tests: list[Comparison] = Field(min_length=1)  # all must lie in their regions for the claim to hold
+    claim: Name  # the claim in one sentence
+    paper: Name  # the paper's name in results/papers/reported.csv
+    place: Name  # where the paper states the claim
+    tests: list[Comparison] = Field(min_length=1)  # the claim holds if all effects lie in their regions
     given: list[Comparison] = Field(default_factory=list)  # conditions; tasks that do not meet them are left out
-    printed: Name  # the paper's numbers; {name} is filled from `numbers`
-    numbers: dict[str, str | dict[str, str]] = Field(default_factory=dict)  # where: results/papers
-    limits: str | None = None  # what the verdict does not say
+    printed: Name  # the paper's numbers; {name} is filled in from `numbers`
+    numbers: dict[str, str | dict[str, str]] = Field(default_factory=dict)  # where each number is in results/papers
+    limits: str | None = None  # what the verdict does not show

@@ -45,17 +45,17 @@ Overrides = dict[str, Any]
 class Settings:
     """Overrides of a block, and overrides per task."""
 
-    run: Overrides = Field(default_factory=dict)  # overrides of its cells; a list of values is swept
-    # overrides per task; with them there is one cell per task
+    run: Overrides = Field(default_factory=dict)  # overrides of the cells; a list of values is swept
+    # overrides per task; each task gets its own cell
     tasks: dict[str, Overrides] = Field(default_factory=dict)
 
 
 @configured
 class Block(Settings):
-    """Cells with shared settings: one or more rows of a table. With `tasks` there is one cell per task."""
+    """Cells with shared settings: one or more rows of a table. With `tasks`, there is one cell per task."""
 
-    reported: str | None = None  # the paper's name of the row; {rank} and {variant} are filled from the run
-    incomparable: str | None = None  # why its runs cannot be compared with the paper's number
+    reported: str | None = None  # the row's name in the paper; {rank} and {variant} are filled in from the run
+    incomparable: str | None = None  # why the block's runs cannot be compared with the paper's numbers
     as_published_code: Settings | None = None  # settings where the authors' code differs from the paper
     search: list[Rate] = Field(default_factory=list)  # learning rates to search before the block's runs
 
@@ -65,33 +65,34 @@ class Column:
     """A column of a suite's table: a metric of a task, and its name in the paper."""
 
     task: Name  # the task
-    metric: str | None = None  # default: the task's primary metric
-    split: str | None = None  # default: the task's evaluation split
-    reported_task: str | None = None  # default: the task's own name
-    reported_metric: str | None = None  # the paper's name of the metric; null: ours
-    reported_scale: Positive = 1.0  # factor from printed values to the scale of records
-    incomparable: str | None = None  # why the column cannot be compared with the paper's
+    metric: str | None = None  # metric of the task; null: its primary metric
+    split: str | None = None  # split of the task; null: its evaluation split
+    reported_task: str | None = None  # the task's name in the paper; null: the same as `task`
+    reported_metric: str | None = None  # the metric's name in the paper; null: the same as `metric`
+    reported_scale: Positive = 1.0  # factor that converts the paper's values to the scale of records
+    incomparable: str | None = None  # why the column cannot be compared with the paper's column
 
 
 @configured
 class Tuning:
     """How a suite searches learning rates: on training rows held out by hash, never on the evaluation split."""
 
-    tune_share: Annotated[float, Field(gt=0, lt=1)] = 0.1  # training rows that score the rates
-    seeds: list[int] = Field(default_factory=lambda: [101], min_length=1)  # of the search's runs
-    at: Overrides = Field(default_factory=dict)  # one search for all values of these keys, run at this value
+    tune_share: Annotated[float, Field(gt=0, lt=1)] = 0.1  # fraction of training rows held out to score the rates
+    seeds: list[int] = Field(default_factory=lambda: [101], min_length=1)  # seeds of the search runs
+    # values of these keys in search runs; cells that differ only in these keys share one search
+    at: Overrides = Field(default_factory=dict)
 
 
 @configured
 class Pscp:
     """Constants of PEFT-Bench's PSCP (arXiv 2511.21285, equation 3): score × Π (1 + cost / constant)^-beta."""
 
-    parameters: Positive = 5e8  # trainable parameters; the paper's value, as those below except latency's
-    latency: Positive = 1.0  # additional time of inference, as a multiple of the backbone's; the paper: 10 TFLOPs
-    memory: Positive = 94e9  # bytes of a training step
-    beta_parameters: NotNegative = 1.0  # exponent of the parameters' penalty
-    beta_latency: NotNegative = 1.0  # exponent of the latency's penalty
-    beta_memory: NotNegative = 1.0  # exponent of the memory's penalty
+    parameters: Positive = 5e8  # for trainable parameters; all defaults except latency's are the paper's
+    latency: Positive = 1.0  # for added inference time, as a multiple of the backbone's; the paper uses 10 TFLOPs
+    memory: Positive = 94e9  # for the memory of a training step, in bytes
+    beta_parameters: NotNegative = 1.0  # exponent of the penalty for parameters
+    beta_latency: NotNegative = 1.0  # exponent of the penalty for latency
+    beta_memory: NotNegative = 1.0  # exponent of the penalty for memory
 
 
 @configured
@@ -101,20 +102,20 @@ class Suite:
     name: str = ""  # the file name
     title: Name  # heading of the table
     cells: list[Block] = Field(min_length=1)  # blocks of cells
-    common: Overrides = Field(default_factory=dict)  # overrides of every cell
-    seeds: list[int] = Field(default_factory=lambda: [1], min_length=1)  # of every cell
-    aggregate: Literal["mean", "median"] = "mean"  # over seeds
-    epoch: Literal["last", "best"] = "last"  # epoch that is reported
-    printed_epoch: Literal["last", "best"] | None = None  # the paper's choice of epoch, if it differs
-    baseline: str | None = None  # row that the others are tested against
-    columns: list[Column] = Field(default_factory=list)  # default: every task's primary metric
-    paper: str | None = None  # as in results/papers/reported.csv; null: the table has no paper
-    table: str | None = None  # of the paper, as in results/papers/reported.csv
+    common: Overrides = Field(default_factory=dict)  # overrides for every cell
+    seeds: list[int] = Field(default_factory=lambda: [1], min_length=1)  # seeds of every cell
+    aggregate: Literal["mean", "median"] = "mean"  # how scores are aggregated over seeds
+    epoch: Literal["last", "best"] = "last"  # epoch to report
+    printed_epoch: Literal["last", "best"] | None = None  # epoch that the paper reports, if it differs
+    baseline: str | None = None  # row to test the others against
+    columns: list[Column] = Field(default_factory=list)  # empty: every task's primary metric
+    paper: str | None = None  # the paper's name in results/papers/reported.csv; null: the table has no paper
+    table: str | None = None  # the table's name in results/papers/reported.csv
     hardware: str | None = None  # hardware used in the paper
     incomparable: str | None = None  # why no run can be compared with the paper's numbers
-    claims: list[Claim] | Name = Field(default_factory=list)  # what the runs decide; or the suite whose list it shares
+    claims: list[Claim] | Name = Field(default_factory=list)  # claims to decide, or the suite whose claims to use
     notes: list[str] = Field(default_factory=list)  # notes for readers of the table
-    tuning: Tuning = Field(default_factory=Tuning)  # of the learning rates that blocks search
+    tuning: Tuning = Field(default_factory=Tuning)  # how blocks search learning rates
     pscp: Pscp | None = None  # constants of PEFT-Bench's score; null: the table does not show it
 
 

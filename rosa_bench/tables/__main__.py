@@ -35,7 +35,7 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m rosa_bench.tables", description=__doc__)
     places = "a folder of runs or an archive; repeatable (default: results/runs and results/*.jsonl.gz)"
     parser.add_argument("--runs", type=typed_path, action="append", metavar="PLACE", help=places)
-    parser.add_argument("--out", type=typed_path, default=Path("results/tables"), metavar="DIR")
+    parser.add_argument("--out", type=typed_path, default=Path("results/tables"), metavar="DIR", help="where to write")
     parser.add_argument("--epoch", choices=["last", "best"], help="epoch to report (default: each suite's rule)")
     parser.add_argument("--baseline", metavar="ROW", help="row or method to test the others against")
     parser.add_argument("--suite", metavar="NAME", help="render only the table of this suite")

@@ -31,22 +31,22 @@ if TYPE_CHECKING:
 
 @configured
 class Choice(Task):
-    """Questions with a few answers each, one of them right.
+    """Multiple-choice questions with one right answer each.
 
     With `answers`, the named fields hold the answers, and the right one is the field `right` or, if that is null, the
     one at the integer `label`. Without, `choices` has lists `label` and `text`, and `answerKey` is the right label.
     """
 
-    prompt: str  # with fields of a row in braces; a space and a choice follow
+    prompt: str  # template with fields of a row in braces; a space and a choice follow it
     # fields that hold the answers; empty: rows have `choices` and `answerKey`
     answers: list[str] = Field(default_factory=list)
-    right: str | None = None  # the field among `answers` with the right one; null: an integer field `label`
-    renamed: dict[str, str] = Field(default_factory=dict)  # fields with other names on the hub: its name, ours
-    hub_repository: str | None = None  # repository of `data=hub`; null: none
-    hub_revision: str = ""  # commit of the repository
-    hub_files: str = ""  # pattern of its files, in which {split} is replaced
+    right: str | None = None  # field among `answers` that holds the right one; null: `label` is its index
+    renamed: dict[str, str] = Field(default_factory=dict)  # fields to rename in hub rows: {hub name: our name}
+    hub_repository: str | None = None  # repository that `data=hub` reads; null: none
+    hub_revision: str = ""  # commit of `hub_repository`
+    hub_files: str = ""  # pattern of its files; {split} is replaced by the split's name
     primary: Literal["accuracy", "accuracy_norm"] = "accuracy"
-    loss_on: Literal["target", "sequence"] = "target"  # loss on the text or answer alone, or on all tokens
+    loss_on: Literal["target", "sequence"] = "target"  # loss on the output text or answer only, or on all tokens
 
     kind: ClassVar[Kind] = KIND
     num_labels: ClassVar[int] = 0  # the task uses the language model's own head

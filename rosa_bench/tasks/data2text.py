@@ -40,18 +40,18 @@ class DataToText(Task):
     """Text generation from a linearized input. Subclasses parse the raw rows."""
 
     primary: Literal["bleu"] = "bleu"
-    scoring: str  # the convention of its metrics
-    loss_on: Literal["target", "sequence"] = "target"  # loss on the text or answer alone, or on all tokens
-    linearization: Literal["lora", "rosa"] = "lora"  # the format of the input and the separator from its text
-    # whose rules of beam search
+    scoring: str  # convention for computing the metrics
+    loss_on: Literal["target", "sequence"] = "target"  # loss on the output text or answer only, or on all tokens
+    linearization: Literal["lora", "rosa"] = "lora"  # format of the input and the separator before the output
+    # follow the beam-search rules of `transformers` or of LoRA's code
     search: Annotated[Literal["transformers", "lora"], Added("transformers")] = "transformers"
-    num_beams: Count = 1  # 1: greedy
-    max_new_tokens: Count = 64  # longest output
-    no_repeat_ngram: int = Field(default=0, ge=0)  # no n-gram of this length occurs twice; 0: off
-    # whether the ban covers the input; null: all, with `search=lora` text
+    num_beams: Count = 1  # number of beams; 1: greedy search
+    max_new_tokens: Count = 64  # maximum number of output tokens
+    no_repeat_ngram: int = Field(default=0, ge=0)  # n-grams of this length may not occur twice; 0: off
+    # all: no_repeat_ngram also covers the input; text: only the output; null: text with `search=lora`, else all
     no_repeat_ngram_over: Annotated[Literal["all", "text"] | None, Added(None)] = None
-    length_penalty: float = 1.0  # a beam's score is divided by its length to this power
-    repetition_penalty: float = Field(default=1.0, gt=0)  # on tokens that occurred; 1: off
+    length_penalty: float = 1.0  # a beam's score is divided by its length raised to this power
+    repetition_penalty: float = Field(default=1.0, gt=0)  # penalty on tokens that already occurred; 1: off
 
     family: ClassVar[Family]
     kind: ClassVar[Kind] = KIND
@@ -175,7 +175,7 @@ class E2E(DataToText):
     """Restaurant descriptions from attribute lists such as `name[Blue Spice], area[city centre]`."""
 
     scoring: Literal["official", "lora"] = "official"
-    version: Count = 2  # LoRA's keys in inputs of `linearization=lora`
+    version: Count = 2  # 2: inputs of `linearization=lora` use LoRA's key names
 
     family: ClassVar[Family] = "e2e"
 

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 @configured
 class Glue(Task):
-    """A GLUE task. Without `labels` it is a regression over `score_range`."""
+    """A GLUE task. Without `labels`, it is a regression over `score_range`."""
 
-    texts: list[str] = Field(min_length=1, max_length=2)  # fields with the text or the pair
-    labels: list[str] = Field(default_factory=list)  # names of the classes, in the order of their integers
+    texts: list[str] = Field(min_length=1, max_length=2)  # fields with the text or the pair of texts
+    labels: list[str] = Field(default_factory=list)  # class names, in the order of their integer labels
     # lowest and highest label of a regression
     score_range: list[float] = Field(default_factory=lambda: [0.0, 5.0], min_length=2, max_length=2)
-    metrics: list[Name] = Field(min_length=1)  # files of rosa_bench/metrics
+    metrics: list[Name] = Field(min_length=1)  # names of metrics in rosa_bench/metrics
     primary: Name
     scored_splits: list[FileName] = Field(default_factory=lambda: ["validation"], min_length=1)
     epochs: Count = 10

@@ -41,7 +41,7 @@ class Synthetic(Task):
     perturbation: Count = 24  # rank of the perturbation of every weight
     train_rows: Count = 5000  # rows of the training split
     validation_rows: Count = 1000  # rows of the validation split
-    world_seed: int = 42  # of rows, start model and true model; a run's `seed` only affects training
+    world_seed: int = 42  # seeds the rows, the start model and the true model; a run's `seed` only affects training
     primary: Metric = "mse"
     scored_splits: list[FileName] = Field(default_factory=lambda: ["train", "validation"], min_length=1)
     epochs: Count = 60

@@ -2,7 +2,7 @@
 
     python -m rosa_bench.tables.claims                        # every suite with claims, side by side
     python -m rosa_bench.tables.claims claims --details       # one suite, with every comparison on every task
-    python -m rosa_bench.tables.claims claims task=mrpc       # runs that were started with overrides
+    python -m rosa_bench.tables.claims claims task=mrpc       # runs of a suite started with this override
 
 docs/background/statistics.md explains the verdicts.
 """
