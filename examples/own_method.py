@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from rosa_bench.core.method import Method
 from rosa_bench.core.schema import configured
-from rosa_bench.models.sites import freeze_backbone
+from rosa_bench.models.roles import freeze_backbone
 from rosa_bench.modules.placement import norms_of
 
 

@@ -73,7 +73,7 @@ def model(run: config.Run) -> Iterator[Finding]:
     """The backbone loads with the task's head, encodes every row, and has the weights that the method adapts."""
     from rosa_bench.evaluation.predict import attaching
     from rosa_bench.models.load import load, loading_facts
-    from rosa_bench.models.sites import task_head
+    from rosa_bench.models.roles import task_head
     from rosa_bench.records.start import attach_method
     from rosa_bench.run import refuse_rates
     from rosa_bench.system.seeds import seeds

@@ -24,7 +24,7 @@ from rosa_bench.evaluation.scorer import Scorer
 from rosa_bench.models import hashing, onednn
 from rosa_bench.models.identity import pinned
 from rosa_bench.models.load import load, loading_facts, preserved_verbosity
-from rosa_bench.models.sites import task_head
+from rosa_bench.models.roles import task_head
 from rosa_bench.models.traits import max_length
 from rosa_bench.records import checkpoints
 from rosa_bench.records.record import Record

@@ -11,7 +11,7 @@ from rosa_bench import methods
 from rosa_bench.core.task import Encoded, Example, Task
 from rosa_bench.errors import UsageError
 from rosa_bench.evaluation import predict
-from rosa_bench.models.sites import find_sites, weight_IO
+from rosa_bench.models.roles import find_sites, weight_IO
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

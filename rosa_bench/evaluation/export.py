@@ -26,7 +26,7 @@ from rosa_bench.errors import UsageError, first_line
 from rosa_bench.evaluation import predict
 from rosa_bench.models.identity import source_of
 from rosa_bench.models.load import load
-from rosa_bench.models.sites import task_head
+from rosa_bench.models.roles import task_head
 from rosa_bench.records.checkpoints import save_tensors
 from rosa_bench.records.record import Record
 from rosa_bench.system.files import write_bytes

@@ -19,7 +19,7 @@ from rosa_bench.config import Precision
 from rosa_bench.core.task import Encoded, Example
 from rosa_bench.data.batches import collate
 from rosa_bench.evaluation import predict
-from rosa_bench.evaluation.search import Search
+from rosa_bench.evaluation.beam_search import Search
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -15,9 +15,9 @@ from rosa_bench.core.task import IGNORED, Encoded, Example, Prediction
 from rosa_bench.data.batches import collate
 from rosa_bench.errors import UsageError
 from rosa_bench.evaluation import tree_cache
-from rosa_bench.evaluation.search import Search, generated, search
+from rosa_bench.evaluation.beam_search import Search, generated, search
 from rosa_bench.models import casts
-from rosa_bench.models.modes import evaluation_mode
+from rosa_bench.models.evaluation_mode import evaluation_mode
 from rosa_bench.models.traits import max_length
 from rosa_bench.system import progress
 from rosa_bench.tasks.kinds import generate
@@ -176,7 +176,7 @@ def decoding_batch(task: Any, model: PreTrainedModel, batch_size: int) -> int:
 
 def decoder_of(task: Any, model: PreTrainedModel) -> str:
     """The search that decodes this model's outputs, for the record."""
-    return "transformers.generate" if decoder(task, model) is generated else "rosa_bench.evaluation.search.search"
+    return "transformers.generate" if decoder(task, model) is generated else "rosa_bench.evaluation.beam_search.search"
 
 
 def decoder(task: Any, model: PreTrainedModel) -> Callable[..., list[list[int]]]:

@@ -20,8 +20,8 @@ from rosa_bench.evaluation.journal import Journal
 from rosa_bench.metrics import scores as metrics
 from rosa_bench.models import hashing
 from rosa_bench.records import checkpoints
+from rosa_bench.records.best_epoch import best_epoch, chosen_by
 from rosa_bench.records.recorder import Recorder
-from rosa_bench.records.selection import best_epoch, chosen_by
 from rosa_bench.system import progress
 from rosa_bench.system.console import warn
 

@@ -79,7 +79,7 @@ class Adapter(Method):
         Raises:
             UsageError: if `skip_layers` leaves no layer, or the variant does not support the backbone's family.
         """
-        from rosa_bench.models.sites import freeze_backbone
+        from rosa_bench.models.roles import freeze_backbone
         from rosa_bench.modules.placement import PLACES, layers_of, norms_of
 
         count = len(layers_of(model))

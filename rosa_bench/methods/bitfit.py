@@ -32,7 +32,7 @@ class BitFit(Method):
 
     def attach(self, model: PreTrainedModel, seed: int = 0) -> None:
         """Set `requires_grad` on biases and head. Raises UsageError if the backbone has no biases."""
-        from rosa_bench.models.sites import freeze_backbone
+        from rosa_bench.models.roles import freeze_backbone
 
         if not any(name.endswith(".bias") for name, _ in model.base_model.named_parameters()):
             raise UsageError(f"method=bitfit trains biases, and {type(model).__name__} has none")

@@ -33,7 +33,7 @@ class Head(Method):
 
     def attach(self, model: PreTrainedModel, seed: int = 0) -> None:
         """Freeze the backbone. Raises UsageError if the model has no task head."""
-        from rosa_bench.models.sites import freeze_backbone
+        from rosa_bench.models.roles import freeze_backbone
 
         freeze_backbone(model, train_head=True)
         if not any(parameter.requires_grad for parameter in model.parameters()):

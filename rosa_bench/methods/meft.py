@@ -99,7 +99,7 @@ class Meft(Method):
         """
         from torch import nn
 
-        from rosa_bench.models.sites import freeze_backbone
+        from rosa_bench.models.roles import freeze_backbone
         from rosa_bench.modules.layer_families import caller, family_of
         from rosa_bench.modules.reversible import ReversibleStack
 

@@ -186,7 +186,7 @@ class Peft(Method):
         """
         import torch
 
-        from rosa_bench.models.sites import freeze_backbone
+        from rosa_bench.models.roles import freeze_backbone
         from rosa_bench.modules.peft_tuners import adapt
         from rosa_bench.modules.virtual_tokens import prepend
 

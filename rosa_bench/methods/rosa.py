@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from rosa_bench.core.task import Task
-    from rosa_bench.models.sites import Site
+    from rosa_bench.models.roles import Site
     from rosa_bench.modules.lowrank import LowRank
 
 Sample = Literal["random", "top", "bottom", "window"]

@@ -41,7 +41,7 @@ class TopLayers(Method):
         Raises:
             UsageError: if the backbone has fewer layers, or `final_norm` is set and the backbone has no final norm.
         """
-        from rosa_bench.models.sites import freeze_backbone
+        from rosa_bench.models.roles import freeze_backbone
         from rosa_bench.modules.placement import final_norm, layers_of
 
         layers = layers_of(model)

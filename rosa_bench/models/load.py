@@ -18,9 +18,9 @@ from rosa_bench.core.task import Task
 from rosa_bench.errors import UsageError, first_line
 from rosa_bench.models import dropout
 from rosa_bench.models.casts import keep_frozen_in_bf16
-from rosa_bench.models.fit import fit, is_masked_or_not_causal
 from rosa_bench.models.identity import on_hub, source_of, weight_files
-from rosa_bench.models.sites import task_head
+from rosa_bench.models.roles import task_head
+from rosa_bench.models.tokenizer_fit import fit, is_masked_or_not_causal
 from rosa_bench.models.weights import load_weights
 from rosa_bench.system.hub import ADAPTER
 

@@ -22,7 +22,7 @@ from transformers.activations import NewGELUActivation
 from transformers.models.gpt2.modeling_gpt2 import GPT2MLP
 from transformers.pytorch_utils import Conv1D
 
-from rosa_bench.models.sites import weight_IO
+from rosa_bench.models.roles import weight_IO
 
 FEWEST = 8  # below this number of rows torch's own path is faster
 ZEN_5 = 26  # AMD's family number

@@ -14,7 +14,7 @@ import transformers
 from torch import nn
 from transformers.utils.generic import ModelOutput
 
-from rosa_bench.models.sites import features, weight_IO
+from rosa_bench.models.roles import features, weight_IO
 from rosa_bench.models.traits import Traits
 from rosa_bench.system.seeds import generator
 

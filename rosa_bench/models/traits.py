@@ -11,7 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rosa_bench.errors import UsageError, first_line
-from rosa_bench.models.modes import evaluation_mode
+from rosa_bench.models.evaluation_mode import evaluation_mode
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -12,8 +12,8 @@ from transformers.pytorch_utils import Conv1D
 from rosa_bench.core.method import PeftAdapter
 from rosa_bench.core.schema import Bias
 from rosa_bench.errors import UsageError
-from rosa_bench.models.modes import evaluation_mode
-from rosa_bench.models.sites import (
+from rosa_bench.models.evaluation_mode import evaluation_mode
+from rosa_bench.models.roles import (
     Role,
     Site,
     features,

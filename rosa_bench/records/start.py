@@ -187,7 +187,7 @@ class Loader:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        from rosa_bench.models.sites import task_head
+        from rosa_bench.models.roles import task_head
 
         self.start, self.model, self.method = start, model, method
         self.tensors: dict[str, torch.Tensor] = {}

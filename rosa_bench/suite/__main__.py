@@ -21,8 +21,8 @@ from rosa_bench.records.record import Record, seconds
 from rosa_bench.records.run_key import run_name
 from rosa_bench.suite.clusters import Share, Worker, make_executor, options_of
 from rosa_bench.suite.plan import Cell, Suite, estimate, load, plan
+from rosa_bench.suite.rate_search import SETTLED
 from rosa_bench.suite.scheduler import Board, Fleet, failed_so_far
-from rosa_bench.suite.search import SETTLED
 from rosa_bench.system import hub
 from rosa_bench.system.console import complain, counted, plain_os, tell, warn
 from rosa_bench.system.signals import as_keyboard_interrupt, command

@@ -18,7 +18,7 @@ import yaml
 from rosa_bench.errors import EXIT_DONE, EXIT_FAILED, UsageError
 from rosa_bench.records.collect import collect
 from rosa_bench.records.record import Record
-from rosa_bench.suite.cards import Placement, visible_cards
+from rosa_bench.suite.gpus import Placement, visible_cards
 from rosa_bench.suite.plan import Cell
 from rosa_bench.suite.scheduler import Board
 from rosa_bench.suite.worker import as_job, exit_code

@@ -25,7 +25,7 @@ from rosa_bench.records.record import Record, read_record, seconds
 from rosa_bench.records.run_key import config_key, identity_parts, run_id, run_name
 from rosa_bench.records.start import kept_weights
 from rosa_bench.suite.claims import Claim
-from rosa_bench.suite.search import TAG, Search, beyond
+from rosa_bench.suite.rate_search import TAG, Search, beyond
 from rosa_bench.suite.worker import as_job, cell_code
 from rosa_bench.system.console import counted
 from rosa_bench.system.locks import held

@@ -13,9 +13,9 @@ from typing import Any
 
 from rosa_bench.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, UsageError
 from rosa_bench.records.record import Record, Status, write_record
-from rosa_bench.suite.cards import Card, Placement
+from rosa_bench.suite.gpus import Card, Placement
 from rosa_bench.suite.plan import Cell, State, device_peak, duration, estimate
-from rosa_bench.suite.search import SETTLED, is_repeated
+from rosa_bench.suite.rate_search import SETTLED, is_repeated
 from rosa_bench.system.console import counted, tell, warn
 from rosa_bench.system.locks import claimed, held
 

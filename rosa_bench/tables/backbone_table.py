@@ -12,11 +12,11 @@ from rosa_bench.records.labels import method_label, option_text
 from rosa_bench.records.record import Record
 from rosa_bench.records.run_key import method_class, model_parts
 from rosa_bench.system.files import file_name
+from rosa_bench.tables.cell_scores import main_variant, place
 from rosa_bench.tables.grid import Column, Epoch, Grid, Place, Row
 from rosa_bench.tables.layout import by_group
 from rosa_bench.tables.matching import PARTS
 from rosa_bench.tables.paired_tests import task_of
-from rosa_bench.tables.place_scores import main_variant, place
 
 
 def others(groups: Sequence[Group], epoch: Epoch) -> list[Grid]:

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from rosa_bench.records.collect import Collection, Group
 from rosa_bench.suite.plan import Suite
 from rosa_bench.tables.backbone_table import others
-from rosa_bench.tables.elsewhere import Described, with_elsewhere
 from rosa_bench.tables.grid import Epoch, Grid
-from rosa_bench.tables.searches import search_notes
+from rosa_bench.tables.other_papers import Described, with_elsewhere
+from rosa_bench.tables.rate_searches import search_notes
 from rosa_bench.tables.suite_table import SuiteTable
 
 

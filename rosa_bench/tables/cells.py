@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rosa_bench.system.console import counted
+from rosa_bench.tables.cell_scores import decimals as written
 from rosa_bench.tables.costs import cost_notes
 from rosa_bench.tables.grid import DASH, Column, Grid, Place, Printed
 from rosa_bench.tables.layout import usual_n
-from rosa_bench.tables.place_scores import decimals as written
 
 IMPROVING = "↗"
 

@@ -10,8 +10,8 @@ from typing import Any
 from rosa_bench.records.collect import Collection
 from rosa_bench.records.record import Record
 from rosa_bench.system.strict_json import is_number, loads
+from rosa_bench.tables.cell_scores import main_variant
 from rosa_bench.tables.grid import Column, Gain, Grid, Place
-from rosa_bench.tables.place_scores import main_variant
 
 Event = Mapping[str, Any]
 Read = Callable[[Record], list[Event]]

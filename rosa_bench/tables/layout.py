@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import get_args
 
 from rosa_bench.core.method import Group
+from rosa_bench.tables.cell_scores import shown
 from rosa_bench.tables.costs import SHARE, CostColumn, cost_columns
 from rosa_bench.tables.grid import Column, Grid, Row
-from rosa_bench.tables.place_scores import shown
 
 WIDTH = 110  # characters of a line
 HEADINGS: dict[Group, str] = {"paper": "Methods of the papers", "baseline": "Baselines", "other": "Other methods"}

@@ -10,7 +10,8 @@ from rosa_bench.metrics import traits
 from rosa_bench.records.collect import Group
 from rosa_bench.suite import plan
 from rosa_bench.tables import papers
-from rosa_bench.tables.elsewhere import Described
+from rosa_bench.tables.against_paper import verdict
+from rosa_bench.tables.cell_scores import decimals, place, shown
 from rosa_bench.tables.grid import Column, Epoch, Grid, Place, Printed, Row
 from rosa_bench.tables.layout import by_group
 from rosa_bench.tables.matching import (
@@ -24,7 +25,7 @@ from rosa_bench.tables.matching import (
     started_for,
     targets,
 )
-from rosa_bench.tables.place_scores import decimals, place, shown, verdict
+from rosa_bench.tables.other_papers import Described
 
 Match = tuple[Group, Target, int]  # runs, their cell, number of runs under other settings for the same cell
 

@@ -48,8 +48,8 @@ from rosa_bench.errors import UsageError
 from rosa_bench.models.casts import Casts
 from rosa_bench.models.traits import max_length
 from rosa_bench.records import checkpoints
+from rosa_bench.records.best_epoch import best_epoch, chosen_by, evaluations_since_best
 from rosa_bench.records.recorder import Recorder
-from rosa_bench.records.selection import best_epoch, chosen_by, evaluations_since_best
 from rosa_bench.system import distributed, memory, progress
 from rosa_bench.system.seeds import seeds
 from rosa_bench.training import optimizer

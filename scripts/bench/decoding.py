@@ -10,7 +10,7 @@ from typing import Any
 from bench.harness import DEVICE, Options, Result, Target, number, quartiles, spread
 from rosa_bench.config.compose import compose
 from rosa_bench.data.source import load_split
-from rosa_bench.evaluation import predict, search
+from rosa_bench.evaluation import beam_search, predict
 from rosa_bench.models.load import load
 
 
@@ -56,7 +56,7 @@ def _both_ways(task: Any, model: Any, tokenizer: Any, eval_batch: int, share: An
     middle = time.perf_counter()
     prompts = {example.texts: task.prompt_ids(example, tokenizer) for example in share}
     with predict.evaluating(model):
-        generated = {key: search.generated(model, [ids], search_options)[0] for key, ids in prompts.items()}
+        generated = {key: beam_search.generated(model, [ids], search_options)[0] for key, ids in prompts.items()}
     their_texts = {key: tokenizer.decode(ids, skip_special_tokens=True).strip() for key, ids in generated.items()}
     ended = time.perf_counter()
     tokens = sum(len(ids) + 1 for ids in generated.values())

@@ -8,7 +8,7 @@ import torch
 from classes import made
 
 from rosa_bench.evaluation.diagnostics import update_facts
-from rosa_bench.models.sites import find_sites, weight_IO
+from rosa_bench.models.roles import find_sites, weight_IO
 
 
 def test_a_weight_that_was_zero_has_no_relative_update():

@@ -18,7 +18,7 @@ from rosa_bench import cli, config, export
 from rosa_bench.evaluation import export as exports
 from rosa_bench.evaluation.restore import trained_model
 from rosa_bench.models.load import load
-from rosa_bench.models.sites import task_head
+from rosa_bench.models.roles import task_head
 from rosa_bench.records.display import result_table
 from rosa_bench.records.record import Record, read_record, write_record
 from rosa_bench.run import run as run_experiment

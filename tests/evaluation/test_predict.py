@@ -11,8 +11,8 @@ from support import EACH, composed, prepared, skip_refused, small, steps, withou
 from rosa_bench.data.source import load_split
 from rosa_bench.errors import UsageError
 from rosa_bench.evaluation import predict, scorer
+from rosa_bench.evaluation.beam_search import Search
 from rosa_bench.evaluation.journal import Journal
-from rosa_bench.evaluation.search import Search
 from rosa_bench.records.run_key import config_key
 from rosa_bench.run import run as run_experiment
 
@@ -62,7 +62,7 @@ def test_the_search_of_lora_with_virtual_tokens(method):
     plain = dataclasses.replace(run, task=dataclasses.replace(run.task, search="transformers"))
     result = decoded(run, model, tokenizer, examples, 4)
     assert result == decoded(plain, model, tokenizer, examples, 4)
-    assert predict.decoder_of(run.task, model) == "rosa_bench.evaluation.search.search"
+    assert predict.decoder_of(run.task, model) == "rosa_bench.evaluation.beam_search.search"
     assert (predict.decoder_of(plain.task, model) == "transformers.generate") == (method != "lora")
     beams = dataclasses.replace(run, task=dataclasses.replace(run.task, num_beams=5, no_repeat_ngram=2))
     together = decoded(beams, model, tokenizer, examples, 4)
@@ -148,7 +148,7 @@ def test_truncated_texts_are_counted_and_reported(tmp_path, capsys):
     record = run_experiment(small(tmp_path, "task=e2e", *options, "train.max_length=24"))
     assert 0 < record.facts["cut_targets"] < record.facts["cut_examples"]
     assert f"{record.facts['cut_targets']} of" in capsys.readouterr().out
-    assert record.facts["decoder"] == "rosa_bench.evaluation.search.search"
+    assert record.facts["decoder"] == "rosa_bench.evaluation.beam_search.search"
 
 
 def test_two_scored_splits(tmp_path):

@@ -15,7 +15,7 @@ from rosa_bench.errors import UsageError
 from rosa_bench.evaluation import predict
 from rosa_bench.methods.dylora import DyLora
 from rosa_bench.methods.lora import Lora
-from rosa_bench.models.sites import Site
+from rosa_bench.models.roles import Site
 from rosa_bench.modules.lowrank import Directions, Nested, lowrank_sites
 from rosa_bench.records import checkpoints
 from rosa_bench.run import run as run_experiment

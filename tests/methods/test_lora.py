@@ -12,7 +12,7 @@ from support import composed, prepared, small, steps
 from rosa_bench import methods
 from rosa_bench.errors import UsageError
 from rosa_bench.methods.lora import Lora
-from rosa_bench.models.sites import find_sites
+from rosa_bench.models.roles import find_sites
 from rosa_bench.modules.lowrank import LowRank, lowrank_sites
 from rosa_bench.records import checkpoints
 from rosa_bench.records.run_key import config_key
@@ -173,7 +173,7 @@ def test_merging_equals_the_dense_product(backbone, kind):
     methods.merge(model)
     assert torch.allclose(model(**batch).logits, expected, atol=2e-5)
     assert not list(lowrank_sites(model))
-    from rosa_bench.models.sites import weight_IO
+    from rosa_bench.models.roles import weight_IO
 
     for site in sites:
         weight = weight_IO(model.get_submodule(site.name))[:, site.start : site.stop]

@@ -15,7 +15,7 @@ from rosa_bench.errors import UsageError
 from rosa_bench.methods.lora import Lora
 from rosa_bench.methods.relora import ReLora
 from rosa_bench.methods.rosa import Rosa, choose, factorize
-from rosa_bench.models.sites import find_sites, weight_IO
+from rosa_bench.models.roles import find_sites, weight_IO
 from rosa_bench.modules.lowrank import lowrank_sites, rank_of
 from rosa_bench.modules.singular import by_stack, by_svd, stack_size
 from rosa_bench.run import run as run_experiment

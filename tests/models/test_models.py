@@ -10,7 +10,7 @@ from support import composed
 from rosa_bench.errors import UsageError
 from rosa_bench.evaluation.predict import evaluating
 from rosa_bench.models.load import load
-from rosa_bench.models.sites import ROLES, features, find_sites, freeze_backbone, weight_IO
+from rosa_bench.models.roles import ROLES, features, find_sites, freeze_backbone, weight_IO
 from rosa_bench.models.traits import max_length
 from rosa_bench.modules.lowrank import rank_of
 

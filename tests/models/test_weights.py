@@ -13,7 +13,7 @@ from support import composed, small
 from rosa_bench import cli, doctor
 from rosa_bench.errors import UsageError
 from rosa_bench.models.load import load, loading_facts
-from rosa_bench.models.sites import freeze_backbone, task_head
+from rosa_bench.models.roles import freeze_backbone, task_head
 from rosa_bench.run import run as run_experiment
 
 CLASSES = [*zoo.ENCODERS, *zoo.DECODERS]

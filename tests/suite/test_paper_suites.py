@@ -16,8 +16,8 @@ import pytest
 
 from rosa_bench import config
 from rosa_bench.modules.lowrank import attach_lowrank
+from rosa_bench.records.best_epoch import chosen_by
 from rosa_bench.records.labels import printed_name
-from rosa_bench.records.selection import chosen_by
 from rosa_bench.suite import plan
 from rosa_bench.suite.plan import Cell, Suite
 from rosa_bench.tables import papers

@@ -14,7 +14,7 @@ import pytest
 from made import MEMORY, record
 
 from rosa_bench.records.collect import Collection, collect
-from rosa_bench.suite.search import TAG
+from rosa_bench.suite.rate_search import TAG
 from rosa_bench.tables.convergence import reader
 from rosa_bench.tables.figures import axes, figures
 from rosa_bench.tables.figures.curves import curve_panels

@@ -8,7 +8,7 @@ import pytest
 from support import composed, interrupt, small, without_cost
 
 from rosa_bench.evaluation.scorer import Scorer
-from rosa_bench.records.selection import evaluations_since_best
+from rosa_bench.records.best_epoch import evaluations_since_best
 from rosa_bench.run import run as run_experiment
 from rosa_bench.training import trainer
 

@@ -18,7 +18,7 @@ from rosa_bench.records.labels import method_label
 from rosa_bench.records.record import Record
 from rosa_bench.records.run_key import method_class
 from rosa_bench.stats.summary import summary
-from rosa_bench.suite.search import TAG
+from rosa_bench.suite.rate_search import TAG
 from rosa_bench.tables.build import is_search
 from rosa_bench.tables.costs import device, memory, on_gpu, seconds
 from rosa_bench.tables.matching import tags_of

@@ -13,11 +13,11 @@ from recorded import built, cells, changed, record
 from rosa_bench.config import papers_dir
 from rosa_bench.suite import plan
 from rosa_bench.tables import papers
-from rosa_bench.tables.elsewhere import Described, reported
 from rosa_bench.tables.formats import long_csv, markdown
 from rosa_bench.tables.grid import Column
 from rosa_bench.tables.html.page import page
 from rosa_bench.tables.latex import latex
+from rosa_bench.tables.other_papers import Described, reported
 
 COLA, RTE = Column("cola", "matthews", "validation"), Column("rte", "accuracy", "validation")
 BLEU = Column("e2e", "bleu", "test")

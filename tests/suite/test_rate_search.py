@@ -21,9 +21,9 @@ from rosa_bench.records.recorder import now
 from rosa_bench.run import run
 from rosa_bench.suite import __main__ as suite_command
 from rosa_bench.suite import plan
-from rosa_bench.suite.cards import Card, Placement
+from rosa_bench.suite.gpus import Card, Placement
+from rosa_bench.suite.rate_search import beyond, outcome
 from rosa_bench.suite.scheduler import Board, failed_so_far
-from rosa_bench.suite.search import beyond, outcome
 
 TINY = [*SMALL, "train.max_steps=3", "train.threads=1"]
 WORLD = ["task.inputs=16", "task.outputs=8", "task.perturbation=4", "task.train_rows=200", "task.validation_rows=40"]

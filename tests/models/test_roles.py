@@ -13,7 +13,7 @@ from rosa_bench.errors import UsageError
 from rosa_bench.methods.dylora import DyLora
 from rosa_bench.methods.lora import Lora
 from rosa_bench.methods.rosa import Rosa
-from rosa_bench.models.sites import find_sites, role_of, skipped_weights, weight_IO
+from rosa_bench.models.roles import find_sites, role_of, skipped_weights, weight_IO
 from rosa_bench.modules.lowrank import lowrank_sites
 from rosa_bench.system.console import warn_once
 

@@ -6,7 +6,7 @@ import pytest
 from made import record
 
 from rosa_bench.errors import UsageError
-from rosa_bench.tables.searches import search_notes
+from rosa_bench.tables.rate_searches import search_notes
 
 
 def tuned(method, lr, last, suite="small", **more):

@@ -18,9 +18,9 @@ from rosa_bench.errors import EXIT_USAGE, UsageError
 from rosa_bench.records.record import Record
 from rosa_bench.records.recorder import status_of
 from rosa_bench.suite import __main__ as suite
-from rosa_bench.suite import cards, clusters, plan, scheduler
-from rosa_bench.suite.cards import Placement, visible_cards
+from rosa_bench.suite import clusters, gpus, plan, scheduler
 from rosa_bench.suite.clusters import Share
+from rosa_bench.suite.gpus import Placement, visible_cards
 
 GB = 2**30
 UUIDS = [f"GPU-{digit * 8}-0000" for digit in "abcd"]
@@ -32,8 +32,8 @@ class Driver:
     def __init__(self, monkeypatch, count: int) -> None:
         self.used = [0.0] * count
         monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
-        monkeypatch.setattr(cards, "REFRESH_S", 0.0)
-        monkeypatch.setattr(cards.subprocess, "run", self.run)
+        monkeypatch.setattr(gpus, "REFRESH_S", 0.0)
+        monkeypatch.setattr(gpus.subprocess, "run", self.run)
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
     def run(self, command, **_):
@@ -73,7 +73,7 @@ def test_without_nvidia_smi_a_card_takes_one_job(driver, monkeypatch, error):
     def fails(*_, **__):
         raise error
 
-    monkeypatch.setattr(cards.subprocess, "run", fails)
+    monkeypatch.setattr(gpus.subprocess, "run", fails)
     placement = Placement(visible_cards(), None, 8)
     assert [placement.place(cell, GB).name for cell in "ab"] == ["0", "1"] and placement.place("c", GB) is None
     assert str(placement) == "card 0: 1 job  card 1: 1 job"
@@ -248,7 +248,7 @@ def test_a_failed_cell_of_another_process_is_not_run_again(board):
 def test_a_job_sees_only_its_card(tmp_path):
     executor = clusters.make_executor("local", tmp_path, "cards", {})
     board = scheduler.Board([], executor, 1)
-    job = board._submit(functools.partial(os.getenv, "CUDA_VISIBLE_DEVICES"), cards.Card(UUIDS[2], 2))
+    job = board._submit(functools.partial(os.getenv, "CUDA_VISIBLE_DEVICES"), gpus.Card(UUIDS[2], 2))
     assert job.result() == UUIDS[2]
 
 

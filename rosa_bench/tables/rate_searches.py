@@ -8,7 +8,7 @@ from typing import Literal
 from rosa_bench.records.labels import method_label
 from rosa_bench.records.record import Record
 from rosa_bench.suite.plan import duration
-from rosa_bench.suite.search import TAG, outcome
+from rosa_bench.suite.rate_search import TAG, outcome
 from rosa_bench.tables.matching import tags_of
 
 

@@ -1,14 +1,14 @@
-"""Contents of a table cell: scores over seeds and the verdict against a printed number."""
+"""Contents of a table cell: scores over seeds."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rosa_bench.records.collect import Group
 from rosa_bench.records.record import Record
-from rosa_bench.stats.summary import student, summary
-from rosa_bench.tables.grid import Column, Epoch, Grid, Place, Printed, Score, Verdict
+from rosa_bench.stats.summary import summary
+from rosa_bench.tables.grid import Column, Epoch, Place, Score
 
 
 def score(values: Mapping[int, float], aggregate: str) -> Score:
@@ -54,26 +54,6 @@ def place(group: Group, column: Column, variant: str, aggregate: str = "mean", o
         variant=variant,
         other_settings=others,
     )
-
-
-def verdict(own: Place, printed: Printed, grid: Grid, reasons: Sequence[str], seeds: int) -> Verdict | None:
-    """Compare our score with the paper's: matched if both intervals overlap.
-
-    The paper's interval comes from its standard deviation, or from rounding if it prints none.
-    """
-    own_score = own.scores.get(grid.epoch)
-    if own_score is None:
-        return None
-    difference = grid.centre(own_score) - printed.value
-    if reasons:
-        return Verdict(difference, "not comparable", tuple(reasons))
-    if own_score.low is None or own_score.high is None:
-        return Verdict(difference, "not comparable", ("a single value, or equal values, have no interval",))
-    width = 0.5 * 10**-printed.decimals
-    if printed.std is not None:
-        width = max(width, student(max(1, seeds - 1)) * printed.std / seeds**0.5)
-    inside = own_score.low - width <= printed.value <= own_score.high + width
-    return Verdict(difference, "matched" if inside else "off")
 
 
 def shown(place: Place) -> bool:

@@ -12,9 +12,8 @@ from support import EACH, prepared, skip_refused, steps
 from torch import nn
 
 from rosa_bench.data.source import load_split
-from rosa_bench.evaluation import search as search_module
-from rosa_bench.evaluation import tree_cache
-from rosa_bench.evaluation.search import Search, generated, largest, search
+from rosa_bench.evaluation import beam_search, tree_cache
+from rosa_bench.evaluation.beam_search import Search, generated, largest, search
 from rosa_bench.models import onednn
 
 END, WORDS = 3, 200
@@ -260,7 +259,7 @@ def test_places_are_reused(gpt2):
             return logits
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(search_module, "Tree", Watched)
+        patch.setattr(beam_search, "Tree", Watched)
         together(gpt2, inputs(5), options(num_beams=10, max_new_tokens=60, no_repeat_ngram=4, end=WORDS + 1))
     assert [depth for _, depth in seen] == list(range(6, 65))
     assert max(used for used, _ in seen) < 5 + 10 * 59 / 2
