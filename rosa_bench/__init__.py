@@ -64,9 +64,9 @@ def train(config: Run | Mapping[str, Any] | Sequence[str] = ()) -> Record:
 
 
 def load_records(folder: str | Path = "results/runs") -> list[Record]:
-    """Return the records of all finished runs below a folder, ordered by run id. Of copies, the last to finish counts.
+    """Return the records of all finished runs below a folder, ordered by run id; of copies, only the last to finish.
 
-    Damaged records and those of unfinished runs are left out; `python -m rosa_bench.tables` names them.
+    Damaged records and records of unfinished runs are left out; `python -m rosa_bench.tables` names them.
     """
     from rosa_bench.records.collect import Collection, read_valid
 

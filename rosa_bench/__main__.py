@@ -9,7 +9,7 @@ WATCHED = (signal.SIGTERM, signal.SIGINT)
 
 
 def run_command() -> int:
-    """The command line, with an orderly end on SIGTERM and Ctrl-C from the first import on."""
+    """Run the command line, which ends cleanly on SIGTERM and Ctrl-C from the first import on."""
     for number in WATCHED:
         signal.signal(number, signal.default_int_handler)
     code = INTERRUPTED
@@ -26,7 +26,7 @@ def run_command() -> int:
         signal.signal(number, signal.SIG_IGN)
     if code == INTERRUPTED:
         sys.stdout.flush()
-        os._exit(code)  # taking libraries down can take seconds
+        os._exit(code)  # a normal exit can spend seconds unloading libraries
     return code
 
 

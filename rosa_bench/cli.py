@@ -30,7 +30,7 @@ from rosa_bench.system.signals import INTERRUPTED, as_keyboard_interrupt
 SCHEMA_WARNING = r"\n'[\w/]+' is validated against ConfigStore schema with the same name"
 
 _codes: list[int] = []  # exit codes of the cells run by this process
-_trials: list[optuna_sweep.Trial] = []  # those of Optuna run by this process
+_trials: list[optuna_sweep.Trial] = []  # Optuna trials run by this process
 _begun: list[bool] = []  # non-empty once composition has finished
 
 
@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _optimize() -> None:
-    """Run the trials of Optuna and print the best. A trial without a score is a failure only if no trial has one."""
+    """Run the Optuna trials and print the best. Trials without a score count as a failure only if no trial has one."""
     import optuna
 
     optuna.logging.set_verbosity(logging.WARNING)

@@ -42,10 +42,10 @@ def changed(folder: Path, overrides: Sequence[str]) -> config.Run:
     """The configuration of a run's folder with some keys changed.
 
     Raises:
-        UsageError: if the folder is not that of a run, or for a key that would change what was trained.
+        UsageError: if the folder is not a run's, or for a key that would change what was trained.
     """
     cfg = saved_config(folder)
-    for override in sorted(overrides, key=lambda override: not override.startswith("data=")):  # replaces data.*
+    for override in sorted(overrides, key=lambda override: not override.startswith("data=")):  # data= replaces data.*
         key, equals, value = override.partition("=")
         if not equals:
             raise UsageError(f"{override!r} is not key=value")
@@ -65,7 +65,7 @@ def changed(folder: Path, overrides: Sequence[str]) -> config.Run:
 
 
 def chosen(run: config.Run, requested: Sequence[str]) -> list[str]:
-    """The variants to decode: the requested ones, or those that the run scored."""
+    """The variants to decode: the requested ones or, if none are requested, the ones that the run scored."""
     available = run.method.every_variant()
     for name in requested:
         if name not in available:
@@ -77,7 +77,7 @@ def restored(run: config.Run, folder: Path, split: str) -> Scorer:
     """A scorer for the trained model of a run's folder on a split.
 
     Raises:
-        UsageError: if the adapter is missing, damaged, or of another backbone or method.
+        UsageError: if the adapter is missing or damaged, or belongs to another backbone or method.
     """
     from rosa_bench.data.source import load_split
     from rosa_bench.evaluation.restore import trained_model

@@ -40,7 +40,7 @@ ABSENT = "cannot be loaded: "  # in the line of a model whose package is missing
 
 
 def _reported(check: Callable[..., Iterator[Finding]]) -> Callable[..., Iterator[Finding]]:
-    """A check whose UsageError becomes its last finding."""
+    """Wrap a check so that a UsageError becomes its last finding."""
 
     @functools.wraps(check)
     def reporting(*args: Any) -> Iterator[Finding]:
@@ -122,7 +122,7 @@ def disk(run: config.Run) -> Iterator[Finding]:
 
 
 def device(run: config.Run) -> Iterator[Finding]:
-    """The device that holds tensors."""
+    """A GPU is available if the run requires one."""
     import torch
 
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
@@ -131,7 +131,7 @@ def device(run: config.Run) -> Iterator[Finding]:
 
 
 def tracker(run: config.Run) -> Iterator[Finding]:
-    """The tracker's package is installed, and it has an account if it is online."""
+    """The tracker's package is installed and, in online mode, an account is set up."""
     mode = tracking_mode(run.tracker)
     if mode == "disabled":
         yield True, "no tracker"
@@ -144,7 +144,7 @@ def tracker(run: config.Run) -> Iterator[Finding]:
 
 
 def _has_netrc() -> bool:
-    """Whether wandb finds a netrc file; there is none without HOME and an entry in the user database."""
+    """Whether wandb finds a netrc file. Without HOME and an entry in the user database, there is no home folder."""
     try:
         return (Path.home() / ".netrc").is_file()
     except RuntimeError:
@@ -274,7 +274,7 @@ def checked(overrides: Sequence[str]) -> list[Finding]:
 
 
 def suite_finding(name: str, overrides: Sequence[str]) -> Finding:
-    """Print what a suite reads, and find whether it can be downloaded. Raises UsageError for an invalid suite."""
+    """Print a suite's models and data; check if missing ones can be downloaded. Raises UsageError if invalid."""
     lines = list(revisions(name, overrides))
     tell("\n".join(lines))
     if unusable := [line for line in lines if ABSENT in line]:
@@ -294,8 +294,8 @@ def verdict(
     """The lines of the verdict, and the exit code.
 
     Args:
-        start: the commands that the checks were for, run next if nothing prevents it.
-        overrides: those of the doctor, which is run again once the faults are corrected.
+        start: the commands that the checks were for, to run next if no check failed.
+        overrides: the doctor's own, for the command that repeats the checks once the faults are corrected.
     """
     wrong, limits = ([line for good, line in findings if good is value] for value in (False, None))
     if wrong:

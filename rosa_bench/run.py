@@ -42,7 +42,7 @@ from rosa_bench.training.trainer import check_training, evaluations, make_traine
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_IN_PROGRESS = threading.Lock()  # held by the process's run, since seeds and signal handlers are process-wide
+_IN_PROGRESS = threading.Lock()  # held while a run is in progress: seeds and signal handlers are process-wide
 FACT_ROWS = 8  # training rows passed to `Method.facts`
 
 
@@ -289,7 +289,7 @@ class Experiment:
         return epochs | ({"best_epoch": best} if best not in (None, epoch) else {})
 
     def _save_peft(self, trained: export.Trained) -> bool:
-        """Save every variant for `peft`. False, with a message, if `peft` would compute something else."""
+        """Save every variant for `peft`. Returns False, with a message, if `peft` would compute something else."""
         try:
             difference = export.save_peft(trained, trained.folders("peft", self.recorder.folder))
         except export.ExportError as error:
@@ -315,9 +315,9 @@ class Experiment:
             export.save_merged(trained, self.recorder.folder / "merged", run.method.variants()[-1], backbone)
 
     def measure_inference(self) -> None:
-        """Record latency and throughput of the finished model, merged if possible, and those of the backbone.
+        """Record latency and throughput of the backbone and of the finished model, merged if possible.
 
-        Runs of few steps and runs that search a learning rate are not measured.
+        Short runs and runs of a learning-rate search are not measured.
         """
         if self.steps < inference.FEWEST_STEPS or self.run.task.tune_share is not None:
             return
@@ -347,7 +347,7 @@ class Experiment:
 
 
 def last_complete(run: Run, recorder: Recorder) -> tuple[dict[str, Any], Path | None]:
-    """The newest complete checkpoint and its mark. Names and deletes damaged ones."""
+    """The mark and the folder of the newest complete checkpoint. Reports and deletes damaged ones."""
     folders = checkpoints.checkpoints(recorder.folder)
     if run.resume == "never":
         checkpoints.remove(folders)

@@ -25,7 +25,7 @@ from rosa_bench.system.signals import command
 from rosa_bench.system.strict_json import loads
 
 SERVER = "https://api.wandb.ai"
-PATIENCE_S = 15  # time limit per run, and for each megabyte of it
+PATIENCE_S = 15  # time limit per run, plus the same for each of its megabytes
 QUESTION = b'{"query": "{ __typename }"}'
 TIMEOUT_S = 8.0  # of a response
 LARGEST = 2**24  # bytes of a response
@@ -57,7 +57,7 @@ def send(folder: Path) -> str | None:
 
 
 def refusal(server: str) -> str | None:
-    """Why a server takes no runs, in one line; None if it answers a question as wandb does, or with a client error."""
+    """Why a server cannot take runs, in one line; None if it answers a query like wandb or with a client error."""
     headers = {"Content-Type": "application/json"}
     deadline = time.monotonic() + TIMEOUT_S
     try:

@@ -2,16 +2,16 @@
 
     python scripts/benchmark.py [--part NAME] [--rounds 5] [--size base] [--threads 2] [--quick]
 
-Every round runs each contender once, so that disturbances of the machine affect all alike. Tables show medians, and
+Every round runs each contender once, so that disturbances on the machine affect all equally. Tables show medians, and
 medians of the ratios within a round, with quartiles. Each part runs in its own process and is added to
 results/bench/<host class>.json and .md. "Ours" is what `python -m rosa_bench` runs; peers run from their packages.
 `--quick` runs every line in toy size; its figures mean nothing.
 
     training   examples per second of LoRA and full fine-tuning, against `peft` and `transformers.Trainer`
-    steps      one optimiser step of every method, relative to LoRA's
+    steps      one optimizer step of every method, relative to LoRA's
     limit      operations per second of a step, relative to a large matrix product
     refactor   ROSA's factorizations, against full decompositions
-    memory     bytes of weights, gradients, optimiser and activations; activations by length and batch size
+    memory     bytes of weights, gradients, optimizer and activations; activations by length and batch size
     dylora     one DyLoRA run, against a LoRA run for every rank
     start      time to --help, to the first step, and the overhead of a cell of a sweep
     scale      cost by model size, rank and number of rows
@@ -43,7 +43,8 @@ def parsed(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     options = parser(__doc__, PARTS, rounds=5)
     options.add_argument("--size", choices=["toy", "mini", "small", "base", "large"], default="base")
-    options.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    options.add_argument("--threads", type=int, default=cores)
     options.add_argument("--batch", type=int, default=32)
     options.add_argument("--length", type=int, default=128)
     options.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of the parts steps and limit")

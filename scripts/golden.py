@@ -2,8 +2,8 @@
 
     python scripts/golden.py [--commit REV] [--only TEXT] [--jobs N]
 
-Both trees train the same cells from the command line; one run is killed and resumed, one adapter is decoded again, and
-the records become tables. Scores, losses, predictions, decoded texts and tables must be equal. Run ids may differ,
+Both trees train the same cells from the command line; one run is killed and resumed, two adapters are decoded again,
+and the records become tables. Scores, losses, predictions, decoded texts and tables must be equal. Run ids may differ,
 since they hold the key: a changed key is a note, not a difference. REV is HEAD~1 by default, HEAD if the checkout has
 uncommitted changes. Exit code 1 for a difference or a failed command.
 """
@@ -29,7 +29,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT_S = 300  # of one command
-SHOWN = 4  # artefacts of a cell whose difference is printed
+SHOWN = 4  # artifacts of a cell whose differences are printed
 WIDTH = 150  # characters of a printed line
 SMALL = [
     "tracker=none",
@@ -44,7 +44,7 @@ KILLED = ["train.max_steps=40", "train.checkpoint_steps=1"]
 TABLES = (".md", ".csv", ".tex")
 MEASURED = ("inference", "peak_rss_bytes")  # costs that differ each time, besides seconds and rates
 RUN_ID = re.compile(r"(-s\d+)-[0-9a-f]{8}\b")
-Results = dict[str, str]  # the text of each artefact of a cell, by its name
+Results = dict[str, str]  # the text of each artifact of a cell, by its name
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class Tree:
         return process.stdout
 
     def results(self, cell: Cell) -> Results:
-        """Run a cell and collect its artefacts; a failed cell has a single one, `error`."""
+        """Run a cell and collect its artifacts; a failed cell has only one, `error`."""
         try:
             folder = self._run(cell)
             results = read_run(folder)
@@ -210,7 +210,7 @@ def read_run(folder: Path) -> Results:
 
 
 def remove_times(path: Path) -> None:
-    """Remove from a record what differs each time it is measured, and with it the checksum; tables show the rest."""
+    """Remove from a record the costs that differ each time, and with them the checksum; tables show the rest."""
     record = json.loads(path.read_bytes())
     record.pop("checksum", None)
     measured = [name for name in record.get("cost", {}) if name.endswith("_s") or name in MEASURED]
@@ -220,7 +220,7 @@ def remove_times(path: Path) -> None:
 
 
 def differences(before: Results, now: Results) -> list[str]:
-    """A few lines about artefacts that differ, are missing or failed; empty if all are equal."""
+    """A few lines about artifacts that differ, are missing or failed; empty if all are equal."""
     names = sorted(name for name in {*before, *now} - {"key"} if before.get(name) != now.get(name) or name == "error")
     lines = [line for name in names[:SHOWN] for line in difference(name, before.get(name), now.get(name))]
     if names[SHOWN:]:
@@ -229,7 +229,7 @@ def differences(before: Results, now: Results) -> list[str]:
 
 
 def difference(name: str, old: str | None, new: str | None) -> list[str]:
-    """The number of lines that differ in one artefact, and the first of them before and now."""
+    """The number of lines that differ in one artifact, and the first of them before and now."""
     if name == "error":
         return [f"  failed: before: {old or 'no error'}; now: {new or 'no error'}"]
     if old is None or new is None:
@@ -260,7 +260,7 @@ def extract(commit: str, folder: Path) -> None:
 
 
 def compare(before: Tree, now: Tree, cells: Sequence[Cell], jobs: int) -> Iterator[tuple[str, Results, Results]]:
-    """Yield name and artefacts in both trees of every cell and of the tables, as they become available."""
+    """Yield the name of every cell and table set with its artifacts in both trees, as they become available."""
     trees, results = (before, now), {}
     with ThreadPoolExecutor(jobs) as pool:
         runs = {cell.name: [pool.submit(tree.results, cell) for tree in trees] for cell in cells}

@@ -42,7 +42,7 @@ PARAMETERS = {  # without embeddings, with the output layer of decoders
     "gpt2_large": (773e6, 36),
     "opt_1_3b": (1316e6, 24),
 }
-# Training examples, evaluated rows, and tokens of an example (words and marks of the real sets, times 1.1 or 1.2).
+# Training examples, evaluated rows, and tokens per example (words and punctuation of the real sets times 1.1 or 1.2).
 ROWS = {
     "cola": (8551, 1043, 12),
     "sst2": (67349, 872, 13),

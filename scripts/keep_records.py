@@ -8,9 +8,9 @@ With --restore, archived records go back to the output folder, where the suite c
 
 The archive holds records, training curves and what tables compute from predictions: paired tests, and scores on
 resampled examples for a suite with claims. Predictions stay in the runs. A damaged record is skipped with a message,
-unless its copy is intact. The suite's table replaces the lines between <!-- NAME: begin --> and <!-- NAME: end --> in
-README.md or a page of docs/background, the verdicts on claims those between <!-- verdicts: begin --> and
-<!-- verdicts: end -->. Archived records name no folders of this machine.
+unless an intact copy exists. The suite's table replaces the lines between <!-- NAME: begin --> and <!-- NAME: end -->
+in README.md or a page of docs/background; the verdicts on claims replace the lines between <!-- verdicts: begin --> and
+<!-- verdicts: end -->. Archived records contain no paths of this machine.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def finished_runs(cells: Sequence[plan.Cell]) -> dict[Path, Record]:
 
 
 def all_resampled(collection: Collection, records: Iterable[Record]) -> dict[str, Mapping[str, list[float]]]:
-    """The resampled scores of records by run id and variant, rounded for an archive; without those that have none."""
+    """The resampled scores of records by run id and variant, rounded for an archive; those without any are omitted."""
     entries: dict[str, Mapping[str, list[float]]] = {}
     for record in records:
         by_variant = {name: resampled_scores(collection, record, name) for name in record.variant_names}
@@ -143,7 +143,7 @@ def curve(folder: Path) -> list[dict[str, object]]:
 
 
 def put_into_pages(name: str, table: str) -> None:
-    """Replace the text between a pair of lines of README.md and of the pages on background, if they have it."""
+    """Replace the text between two marker lines in README.md and docs/background, wherever they occur."""
     begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
     for path in (Path("README.md"), *sorted(Path("docs/background").glob("*.md"))):
         text = path.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Converts E2E as used in LoRA's experiments, with tokenised references, to the layout of `data=local`.
+"""Converts E2E as used in LoRA's experiments, with tokenized references, to the layout of `data=local`.
 
     git clone https://github.com/microsoft/LoRA && git -C LoRA checkout c4593f0
     python scripts/lora_e2e.py LoRA/examples/NLG/data/e2e DIR

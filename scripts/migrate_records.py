@@ -3,8 +3,8 @@
     python scripts/migrate_records.py results/old_runs results/embedded.jsonl.gz [--drop PATTERN ...]
 
 Needed once after a release that changes how keys are computed. Scores stay as they are. Each configuration gets the
-names of its choices, its key and run id are recomputed, and its paired tests move to the new keys. Skips runs of a task
-of another version, and runs whose id matches a `--drop` pattern: results that this version would not produce. Also
+names of its choices, its key and run id are recomputed, and its paired tests move to the new keys. Skips runs whose
+task has another version and runs whose id matches a `--drop` pattern: results that this version would not produce. Also
 skips runs that start from another run, since their keys depend on its weights. Prints the number of changes.
 """
 

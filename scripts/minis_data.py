@@ -93,7 +93,7 @@ def piece_ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list
 
 
 def encoder_rows(mini: Mini, tokenizer: PreTrainedTokenizerBase, seed: int, chunk: int = 64) -> Iterator[list[int]]:
-    """Yield rows like the encoder's later inputs: single sentences, neighbouring pairs, and passages."""
+    """Yield rows like the encoder's later inputs: single sentences, neighboring pairs, and passages."""
     begin, end, widest = tokenizer.bos_token_id, tokenizer.eos_token_id, mini.positions - 2
     rng, stream = random.Random(f"rows {mini.name} {seed}"), prose(mini.kind, seed)
     while True:
@@ -180,7 +180,7 @@ def successors(mini: Mini, tokenizer: PreTrainedTokenizerBase) -> torch.Tensor:
 
 
 def reorder(row: list[int], special: int, rng: random.Random) -> tuple[list[int], list[int]]:
-    """Swap two neighbouring words of a row, delete one, or insert one elsewhere; mark the changed positions."""
+    """Swap two neighboring words of a row, delete one, or insert one elsewhere; mark the changed positions."""
     row, marks = list(row), [0] * len(row)
     words = [i for i in range(1, len(row) - 2) if row[i] >= special and row[i + 1] >= special]
     if len(words) < 3:
@@ -246,7 +246,7 @@ def batch_at(mini: Mini, tokenizer: PreTrainedTokenizerBase, step: int) -> Batch
 
 
 def held_out_batches(mini: Mini, tokenizer: PreTrainedTokenizerBase, count: int) -> Iterator[Batch]:
-    """Yield batches of held-out prose: ``count`` single sentences, or rows of 128 tokens."""
+    """Yield batches of held-out prose: ``count`` single sentences, or ``count // 5`` rows of 128 tokens."""
     if mini.kind == "encoder":
         texts = (s for document in prose(mini.kind, HELD_OUT_SEED) for s in sentences_of(document))
         ids = piece_ids(tokenizer, list(islice(texts, count)))

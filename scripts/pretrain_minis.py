@@ -146,7 +146,7 @@ def judging_loss(judge: torch.nn.Module, batch: Batch, hidden: torch.Tensor) -> 
 
 @torch.no_grad()
 def held_out_loss(mini: Mini, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, count: int) -> float:
-    """Mean loss (nats per predicted token, fp32) on ``count`` sentences or documents of held-out prose."""
+    """Mean loss (nats per predicted token, fp32) on held-out prose; ``count`` as in `held_out_batches`."""
     model.eval()
     total, predicted = 0.0, 0
     for batch in held_out_batches(mini, tokenizer, count):
@@ -173,7 +173,7 @@ def optimizer_of(mini: Mini, model: torch.nn.Module) -> torch.optim.AdamW:
 
 
 def save_atomically(state: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint atomically: a kill leaves the old or the new one."""
+    """Write a checkpoint atomically: if the process is killed, the old or the new one remains."""
     partial_path = path.with_suffix(".partial")
     with partial_path.open("wb") as file:
         torch.save(state, file)
@@ -242,7 +242,7 @@ def cast_into(shadow: torch.nn.Module, model: torch.nn.Module) -> None:
 
 
 def train_step(mini: Mini, trainee: Trainee, batch: Batch, progress: Progress) -> None:
-    """Take one optimiser step in bf16 and add its loss to the curve."""
+    """Take one optimizer step in bf16 and add its loss to the curve."""
     model, shadow, optimizer = trainee
     for group in optimizer.param_groups:
         group["lr"] = mini.lr * lr_factor(mini, progress.step)
@@ -292,7 +292,7 @@ def main() -> None:
         mini = replace(mini, steps=args.steps)
     folder = args.results / mini.name
     folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "git_sha").exists():  # of the start of the run, also after a resume
+    if not (folder / "git_sha").exists():  # the commit at the start of the run, also after a resume
         (folder / "git_sha").write_text(tree_sha(ROOT, "rosa_bench/embedded", "scripts"))
     model, progress = train(mini, folder, args.minutes)
     if progress.step < mini.steps:

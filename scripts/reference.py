@@ -2,8 +2,8 @@
 
     python scripts/reference.py
 
-A key's type and default are those of its dataclass, its meaning is the comment next to the field or above it. A choice
-is described by the first line of its yaml, an option by its parser, a make target by the comment behind it.
+A key's type and default come from its dataclass, its meaning from the comment next to the field or above it. Choices
+are described by the first line of their yaml, options by their parser, make targets by the comment after them.
 """
 
 from __future__ import annotations
@@ -295,7 +295,7 @@ BLOCKS = {
 
 
 def renewed(name: str) -> str:
-    """A page with its generated blocks written anew. Raises ValueError if it lacks one."""
+    """A page with its generated blocks written again. Raises ValueError if it lacks one."""
     text = (PAGES / name).read_text(encoding="utf-8")
     for block, write in BLOCKS[name].items():
         begin, end = f"<!-- {block}: begin -->\n", f"<!-- {block}: end -->"

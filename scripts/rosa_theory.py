@@ -1,7 +1,7 @@
 """Errors of low-rank updates in linear regression, in closed form. Shapes: N rows, I inputs, O outputs, R rank.
 
 The ROSA paper claims that T = ceil(rank(X W0 - Y) / R) re-samplings reach the optimum of full fine-tuning, which LoRA
-of rank R cannot. `resampled` computes the error after each re-sampling if training between them is perfect. The claim
+of rank R cannot. `resampled` computes the error after each re-sampling, if training is perfect in between. The claim
 holds exactly if a factorization does not change the weight (`add`, `random_add`): every step then removes the R largest
 directions of the remaining error. `equal`, the method itself, first removes R directions of W and spends rank on
 restoring them, so it needs more steps.
@@ -19,8 +19,8 @@ from rosa_bench.methods.rosa import Rosa
 def floor(X_NI: torch.Tensor, difference_IO: torch.Tensor, rank: int) -> float:
     """The least mean squared error over rows and outputs with an update of this rank.
 
-    `difference_IO` is the update with zero error. By Eckart and Young the error consists of the singular values of
-    X (W* - W0) beyond the first `rank`.
+    `difference_IO` is the update with zero error. By the Eckart-Young theorem, the error consists of the singular
+    values of X (W* - W0) beyond the first `rank`.
     """
     error = X_NI.double() @ difference_IO.double()
     return float(torch.linalg.svdvals(error)[rank:].square().sum() / error.numel())

@@ -19,7 +19,7 @@ from rosa_bench.methods.rosa import Rosa
 from rosa_bench.records.collect import collect
 from rosa_bench.records.record import Record
 
-STYLES = {"full": ("black", "none"), "lora": ("#d55e00", "o"), "rosa": ("#0072b2", "s")}  # colour-blind safe
+STYLES = {"full": ("black", "none"), "lora": ("#d55e00", "o"), "rosa": ("#0072b2", "s")}  # color-blind safe
 VARIANTS = {"random_add": ("black", "o"), "equal": ("#0072b2", "s"), "projection": ("#d55e00", "^")}
 LABELS = {"lora": "LoRA", "rosa": "ROSA"}
 LEAST = 1e-6  # end of the axis, as a share of the error before training

@@ -36,7 +36,7 @@ GROUPS = ("model", "method", "task", "data", "train", "tracker")
 LONGEST_NAME = 120  # characters of a model's name in records
 LONGEST_PATH = 3000  # bytes of the output folder's path: systems allow 4096, including the run folder and its files
 OWN_FOLDER = "ROSA_BENCH_CONFIG_DIR"
-PACKAGE = "rosa_bench."  # besides the user's own folder, the only modules that a configuration may import
+PACKAGE = "rosa_bench."  # a configuration may import only these modules and those in the user's own folder
 
 
 def _check_folder(name: str, path: str) -> None:
@@ -308,7 +308,7 @@ def choice_files(group: str) -> dict[str, Path]:
 
 
 def yamls() -> tuple[tuple[str, int], ...]:
-    """Path and time of the last change, in ns, of every yaml that runs are composed of."""
+    """Path and modification time in ns of every yaml that runs are composed from."""
     chosen = (path for group in GROUPS for path in choice_files(group).values())
     return tuple((str(path), path.stat().st_mtime_ns) for path in (config_dir() / "config.yaml", *chosen))
 
@@ -324,7 +324,7 @@ def describe(group: str, name: str) -> str:
 
 
 def choice_defaults(group: str, name: str, cls: type) -> dict[str, Any]:
-    """The options of a choice as its yaml and its class set them; those of the class alone if there is no such file."""
+    """The options of a choice: the defaults of its class, overridden by its yaml if there is one."""
     path = choice_files(group).get(name)
     own = {} if path is None else cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(path)))
     return defaults(cls) | {key: value for key, value in own.items() if key != "_target_"}
@@ -358,7 +358,7 @@ LATE = ("output_dir", "tracker")  # resolved last; may refer to derived values s
 
 
 def resolve(cfg: DictConfig | Mapping[str, Any], overrides: Sequence[str] = ()) -> Run:
-    """Validate a composed configuration and fill the values derived from the task and the method.
+    """Validate a composed configuration and fill in the values derived from the task and the method.
 
     Args:
         overrides: command-line overrides, if any; messages quote values as typed there.
@@ -449,7 +449,7 @@ def _model_name(text: str) -> str:
 
 @functools.cache
 def _model_choices() -> dict[str, dict[str, Any]]:
-    """The options of every model choice, unchecked: a folder of the user's own may be on another machine."""
+    """The options of every model choice, not validated: a folder in the user's yaml may be on another machine."""
     return {name: choice_defaults("model", name, Model) for name in choices("model")}
 
 

@@ -1,4 +1,4 @@
-"""Prepare command-line arguments for Hydra: flags may stand anywhere, and paths may begin with `~`."""
+"""Prepare command-line arguments for Hydra: flags may appear anywhere, and paths may begin with `~`."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         if equals or name in WITH_VALUE or (name in INFO and words and words[0] in INFO_VALUES):
             value = words.pop(0)
             is_folder = name in FOLDER_FLAGS and Path(value).is_dir()
-            flags.append(str(Path(value).resolve()) if is_folder else value)  # Hydra's base would be the package
+            flags.append(str(Path(value).resolve()) if is_folder else value)  # Hydra resolves against the package
     return overrides, flags
 
 

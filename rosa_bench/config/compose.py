@@ -72,7 +72,7 @@ def register() -> None:
 
 @functools.lru_cache(maxsize=1)
 def _store(yamls: tuple[tuple[str, int], ...]) -> None:
-    """Store the yamls, again only if one has changed: it takes two thirds of the time of a composition."""
+    """Store the yamls. Cached until one changes, because storing takes two thirds of the time of a composition."""
     store = ConfigStore.instance()
     for group, name, node in group_nodes():
         store.store(group=group, name=name, node=node, provider="rosa_bench")
@@ -81,7 +81,7 @@ def _store(yamls: tuple[tuple[str, int], ...]) -> None:
 
 
 def sweep_dir(*, _root_: DictConfig) -> str:
-    """Output folder of Hydra's launchers: below the part of the output folder that all runs of a sweep share."""
+    """Output folder of Hydra's launchers, inside the part of `output_dir` that all runs of a sweep share."""
     output: Any = OmegaConf.to_container(_root_, resolve=False)
     fixed, reference, _ = str(output["output_dir"]).partition("${")
     folder = Path(f"{fixed}_").parent if reference else Path(fixed)
@@ -94,7 +94,7 @@ def top_config() -> DictConfig:
 
 
 def default_choices() -> dict[str, str]:
-    """The choice of every group if the command line has none."""
+    """The choice of every group that the command line does not set."""
     defaults: Any = OmegaConf.to_container(top_config().defaults)
     return {group: choice for entry in defaults if isinstance(entry, dict) for group, choice in entry.items()}
 

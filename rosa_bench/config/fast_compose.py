@@ -85,7 +85,7 @@ def _simple(override: Override) -> bool:
 
 
 def _put(configuration: dict[str, Any], override: Override) -> bool:
-    """Set a key that exists or belongs to a mapping field, and that holds no mapping; return whether it was set."""
+    """Set a key that exists or belongs to a mapping field, unless it holds a mapping; return whether it was set."""
     *path, last = override.key_or_group.split(".")
     node: Any = configuration
     for name in path:

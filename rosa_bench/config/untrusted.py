@@ -19,11 +19,11 @@ from rosa_bench.errors import UsageError
 OWN = ("-cd", "--config-dir")
 FLAGS = ("-cp", "--config-path", "-cd", "--config-dir")  # Hydra's flags for config folders
 ALLOWED = ("rosa_bench.", "hydra._internal.core_plugins.", "hydra_plugins.")  # allowed prefixes of a `_target_`
-CALLING = ("ext://", "pkg://", "cfg://", "oc.create", "oc.decode")  # in strings: import, or parse text
+CALLING = ("ext://", "pkg://", "cfg://", "oc.create", "oc.decode")  # in strings, these import objects or parse text
 
 
 def check(flags: Sequence[str]) -> None:
-    """Check the yaml files of the folders that flags name, each flag followed by its value.
+    """Check the yaml files of the folders named in `flags`, where each flag is followed by its value.
 
     Raises:
         UsageError: with the file and the key, if a file is damaged or names something to import or call.
@@ -47,7 +47,7 @@ def _folders(flags: Sequence[str]) -> Iterator[tuple[Path, bool]]:
 
 
 def _files(folder: Path, own: bool) -> list[Path]:
-    """The yaml files of a folder; of the user's own, which may be a whole project, those of groups and at its top."""
+    """The yaml files of a folder. The user's own may be a whole project: only its top level and its groups count."""
     if not own:
         return sorted(folder.rglob("*.yaml"))
     groups = [folder / group for group in (*GROUPS, "hydra")]

@@ -1,4 +1,4 @@
-"""Names that other programs give to configuration keys; a wrong key is answered with the right one."""
+"""Other programs' names for configuration keys, used to suggest the right key for a wrong one."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Check values for another library's dataclass, which would accept any value and fail later, against its annotations.
+"""Check values against the annotations of another library's dataclass, which would accept any value and fail later.
 
-An annotation that cannot be resolved accepts every value.
+A string annotation accepts every value if the annotations of its class cannot be resolved.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _origin(cls: type) -> str:
 
 
 def _hints(cls: type) -> dict[str, Any]:
-    """The annotations of a class, without those that cannot be resolved."""
+    """The annotations of a class; without string annotations if they cannot be resolved."""
     try:
         return get_type_hints(cls)
     except (NameError, TypeError, AttributeError):
@@ -67,7 +67,7 @@ def _hints(cls: type) -> dict[str, Any]:
 
 
 def _members(hint: Any) -> list[Any]:
-    """The members of a union, or the annotation itself. In a union with an enumeration, `str` means its names."""
+    """The members of a union, or the annotation. Omits `str` next to an enumeration: it stands for its values."""
     members = list(get_args(hint)) if get_origin(hint) in (Union, types.UnionType) else [hint]
     return [kind for kind in members if kind is not str or not any(map(_names, members))]
 
@@ -79,12 +79,12 @@ def _names(kind: Any) -> list[Any]:
 
 
 def _choices(kind: Any) -> Sequence[Any]:
-    """The values that an annotation lists: those of a `Literal` or an enumeration."""
+    """The values of a `Literal` or an enumeration; empty for other types."""
     return get_args(kind) if get_origin(kind) is Literal else _names(kind)
 
 
 def fits(hint: Any, text: str) -> bool:
-    """Whether a value, as JSON, is valid. Sets and tuples are lists in JSON; enumeration members are their values."""
+    """Whether a JSON value is valid. JSON has lists for sets and tuples, and values for enumeration members."""
     for kind in _members(hint):
         if dataclasses.is_dataclass(kind):
             continue
@@ -96,12 +96,12 @@ def fits(hint: Any, text: str) -> bool:
 
 
 def _is_open(kind: Any) -> bool:
-    """Whether a `Literal` allows names that it does not list, as `name_[number]` does."""
+    """Whether a `Literal` allows names that it does not list, by a pattern such as `name_[number]`."""
     return get_origin(kind) is Literal and any("[" in str(name) for name in get_args(kind))
 
 
 def expected(hint: Any, value: Any) -> str:
-    """What a valid value looks like, for a message that reads "... is not"."""
+    """A description of valid values that completes the message "... is not"."""
     members = _members(hint)
     names = [name for kind in members for name in _choices(kind)]
     if names and isinstance(value, str):

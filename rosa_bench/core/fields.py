@@ -1,4 +1,4 @@
-"""Checks of the fields of a raw row. Errors name the file, the line and the field."""
+"""Checked access to the fields of a raw row. Errors name the file, the line and the field."""
 
 from __future__ import annotations
 

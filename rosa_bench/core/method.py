@@ -19,7 +19,7 @@ Group = Literal["paper", "baseline", "other"]  # in tables: a reproduced paper's
 
 @dataclass(frozen=True)
 class Step:
-    """One optimizer step as a method sees it. `index` counts from 0 and continues over epochs and resumes."""
+    """One optimizer step as a method sees it. `index` counts from 0 and continues across epochs and resumes."""
 
     model: PreTrainedModel
     optimizer: torch.optim.Optimizer
@@ -42,17 +42,17 @@ class Method(ABC):
     """Turns a backbone into a trainable model. A frozen dataclass whose fields are yaml keys; state lives in the model.
 
     `look` is the index of its color and marker in figures (`rosa_bench.tables.figures.styles`); None picks a free one.
-    `group` is the part of a table in which its rows stand. Figures over rank show a `reference` as a horizontal line.
+    `group` is the part of a table that lists it. Figures over rank show a `reference` as a horizontal line.
 
     The trainer calls the hooks at fixed points of an optimizer step. A hook may depend only on
-    `(step.seed, step.index, step.total)` and the model's tensors; then a resumed run and every process of a
-    distributed run compute the same. After `attach`, parameters are never replaced; copy into them.
+    `(step.seed, step.index, step.total)` and the model's tensors, so that resumed runs and all processes of
+    a distributed run compute the same result. After `attach`, parameters are never replaced; copy into them.
     """
 
     look: ClassVar[int | None] = None
     group: ClassVar[Group] = "other"
     reference: ClassVar[bool] = False
-    plain_linears: ClassVar[bool] = True  # only products read weights of linear layers, so they may be cast in advance
+    plain_linears: ClassVar[bool] = True  # only matrix products read linear weights, so they may be cast in advance
 
     @property
     @abstractmethod
@@ -65,17 +65,17 @@ class Method(ABC):
         return True
 
     def without_peft(self, task: Task) -> str | None:
-        """Why the trained model cannot become an adapter of `peft`, as the end of "method=NAME ..."; None if it can."""
+        """Why the trained model cannot become a `peft` adapter, as a phrase after "method=NAME"; None if it can."""
         return "trains no adapter that peft supports"
 
     @property
     def checkpointable(self) -> bool:
-        """Whether gradient checkpointing is supported and of use."""
+        """Whether gradient checkpointing is supported and useful."""
         return True
 
     @property
     def name(self) -> str:
-        """The name in records: that of its module."""
+        """The name in records, taken from the module."""
         return type(self).__module__.rpartition(".")[2]
 
     @classmethod
@@ -115,23 +115,23 @@ class Method(ABC):
         """Called once after the optimizer is created, before it has state. May add parameters to its groups."""
 
     def lr_factor(self, index: int, schedule: Callable[[int], float], per_epoch: int) -> float:
-        """The factor on every peak learning rate at step `index`, 1 or later; `schedule` is the run's, by step."""
+        """The factor on every peak learning rate at step `index` >= 1; `schedule` gives the run's own factor."""
         return schedule(index)
 
     @property
     def phases(self) -> int:
-        """Number of different values of `phase` in a run."""
+        """Number of distinct values of `phase` in a run."""
         return 1
 
     def phase(self, step: Step) -> Hashable:
-        """What a step decides about the forward pass by other means than tensor values, such as a rank or a branch.
+        """What determines the forward pass of a step besides tensor values, such as a rank or a branch.
 
         Steps of equal phase launch the same operations on the same tensors.
         """
         return ()
 
     def long_before(self, step: Step) -> bool:
-        """Whether `before_step` takes so long that measuring it is worth a synchronization of the device."""
+        """Whether `before_step` takes long enough that timing it is worth a device synchronization."""
         return False
 
     def before_step(self, step: Step) -> None:
@@ -168,9 +168,9 @@ class Method(ABC):
         yield "adapter", self, state
 
     def to_peft(self, model: PreTrainedModel, backbone: PreTrainedModel, seed: int) -> PeftAdapter:
-        """The variant that is active, as an adapter of `peft`; `backbone` is the model before `attach(..., seed)`.
+        """The active variant as a `peft` adapter; `backbone` is the model before `attach(..., seed)`.
 
-        Called where `without_peft` is None. Raises UsageError if `peft` is not installed.
+        Called only if `without_peft` returns None. Raises UsageError if `peft` is not installed.
         """
         raise NotImplementedError(f"method={self.name} does not export to peft")
 

@@ -33,9 +33,9 @@ class Neutral:
 
 @dataclasses.dataclass(frozen=True)
 class Added:
-    """Marks a field that existing records may lack. A run's key leaves it out while it has this value.
+    """Marks a field that existing records may lack. A run's key leaves it out while it equals `value`.
 
-    With `value`, a run must give the same result as before the field existed.
+    With this value, a run must give the same result as before the field existed.
     """
 
     value: Any

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rosa_bench.stats.bootstrap import Statistic
     from rosa_bench.stats.summary import Numbers
 
-TUNE = "tune"  # name of the split that `tune_share` makes of training rows
+TUNE = "tune"  # name of the split that `tune_share` holds out from the training rows
 Label = Any  # depends on the task: a class (int), a score (float), a list of outputs; None without a label
 IGNORED = -100  # label of a token without a loss, the default ignore_index of torch's cross entropy
 
@@ -97,7 +97,7 @@ class Task(ABC):
     # fraction of the training rows to hold out and score on instead of the evaluation splits; null: none
     tune_share: Annotated[Annotated[float, Field(gt=0, lt=1)] | None, Added(None)] = None
     higher_is_better: ClassVar[bool] = True
-    lr: ClassVar[float | None] = None  # replaces the method's if train.lr is null
+    lr: ClassVar[float | None] = None  # replaces the method's learning rate if train.lr is null
     builds_model: ClassVar[bool] = False  # whether `build_model` makes the model, so that none is loaded
 
     @property
@@ -243,5 +243,5 @@ class Task(ABC):
         return {}
 
     def scoring_facts(self, examples: Sequence[Example]) -> Mapping[str, Any]:
-        """Facts about the scoring of these examples, for the record; empty if there is only one way."""
+        """Facts for the record about how these examples are scored; empty if the task has only one way."""
         return {}

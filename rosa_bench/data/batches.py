@@ -18,7 +18,7 @@ POOL = 32  # batches whose examples are sorted by length together; larger values
 
 
 class Rows(Dataset[tuple[int, Encoded]]):
-    """Encoded examples with their index as a torch Dataset, and the examples' ids."""
+    """A torch Dataset of encoded examples with their index; `ids` holds the examples' ids."""
 
     def __init__(self, encoded: Sequence[Encoded], ids: Sequence[str]) -> None:
         self.encoded, self.ids = encoded, ids
@@ -36,8 +36,8 @@ def epoch_order(
     """A permutation of an epoch's examples that depends only on the arguments.
 
     With `bucket`, each run of `batch_size` examples has similar lengths, and batches come in random order with the
-    smaller last batch at the end. In epoch 0 the batch with the longest example comes first, so that a run that is
-    going to exhaust memory does so immediately.
+    smaller last batch at the end. In epoch 0 the batch with the longest example comes first, so that a run that would
+    exhaust memory fails immediately.
     """
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     order: NDArray[np.int64] = torch.randperm(len(lengths), generator=generator).numpy()
@@ -76,7 +76,7 @@ def padded_length(longest: int, multiple: int, limit: int) -> int:
 
 
 def padding_multiple(lengths: Sequence[int], phases: int, limit: int) -> int:
-    """The smallest of 8, 16 and 32 for which batch lengths times a method's phases have at most 64 values."""
+    """The first of 8 and 16 that leaves at most 64 combinations of batch length and method phase, else 32."""
     for multiple in (8, 16):
         if len({padded_length(length, multiple, limit) for length in lengths}) * phases <= 64:
             return multiple
@@ -86,7 +86,7 @@ def padding_multiple(lengths: Sequence[int], phases: int, limit: int) -> int:
 def collate(batch: Sequence[Encoded], pad_id: int, multiple: int = 1, limit: int = sys.maxsize) -> dict[str, Any]:
     """Right-padded `input_ids`, `attention_mask` (and `token_type_ids`), each [examples, length], and `labels`.
 
-    `length` is that of the longest example, rounded up to a multiple of `multiple`, but at most `limit`.
+    `length` is the longest example's, rounded up to a multiple of `multiple`, but at most `limit`.
 
     Labels are [examples] for a class or a score, [examples, outputs] for several outputs (lists of floats), and
     [examples, length] with -100 on padding for generation (lists of token ids).
@@ -112,7 +112,7 @@ def collate(batch: Sequence[Encoded], pad_id: int, multiple: int = 1, limit: int
 
 @dataclass(frozen=True)
 class BatchInfo:
-    """Facts about a batch on the host, so that tensors on a device need not be read."""
+    """Facts about a batch, kept on the host so that tensors need not be read back from a device."""
 
     rows: list[int]  # index of each example
     tokens: int  # without padding

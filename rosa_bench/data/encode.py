@@ -28,8 +28,8 @@ FORMAT = 4  # increased when `Encoded` or the encoding changes
 def encode_split(task: Task, tokenizer: PreTrainedTokenizerBase, split: Split, max_length: int) -> list[Encoded]:
     """Encode every example of a split, or read the result from the cache.
 
-    A damaged cache entry (with a warning) or one that cannot be written only costs the time to encode again. Tasks of
-    the user's own and tokenizers in Python are not cached: the key does not cover their code, merges and options.
+    A damaged cache entry causes a warning and is encoded again; failed writes are ignored. User-defined tasks and
+    tokenizers in Python are not cached, since the key does not cover their code, merges and options.
     """
     cacheable = tokenizer.is_fast and type(task).__module__.startswith(PACKAGE)
     path = cache_dir() / "tokens" / f"{_key(task, tokenizer, split, max_length)}.json" if cacheable else None

@@ -45,7 +45,7 @@ class Comparison:
 
 
 def plain(value: Any) -> Any:
-    """A value without differences between copies: strips outer white space and rounds floats to float32 precision."""
+    """Remove differences between copies of a value: strip outer white space, round floats to 5 decimals (float32)."""
     if isinstance(value, str):
         return value.strip()
     if isinstance(value, float):

@@ -1,4 +1,4 @@
-"""Rows of a split from the embedded data, local files or the hub, with the location of each row and a hash of all."""
+"""Rows of a split from the embedded data, local files or the hub, with each row's location and a hash of all rows."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Split:
 
 
 def load_split(task: Task, data: Data, split: str, limit: int | None = None) -> Split:
-    """Read one split. With `limit`, only its first raw rows become examples.
+    """Read one split. With `limit`, only its first `limit` raw rows become examples.
 
     With `task.tune_share`, the splits `train` and `tune` are the two parts of the training rows.
 
@@ -110,7 +110,7 @@ def _embedded(task: Task, split: str) -> Iterator[tuple[dict[str, Any], str]]:
 
 
 def split_file(task: Task, folder: str, split: str) -> Path:
-    """The file of a split below `folder`. Raises UsageError that names the expected file and the files there."""
+    """The file of a split below `folder`. Raises UsageError, naming the expected file and the files found."""
     base = Path(folder) / task.folder
     for suffix in SUFFIXES:
         if (path := base / f"{split}{suffix}").is_file():
@@ -150,7 +150,7 @@ def json_lines(path: Path) -> Iterator[tuple[Any, str]]:
     Handles a BOM and CRLF, and skips blank lines.
 
     Raises:
-        UsageError: for a broken archive, bytes that are not UTF-8, or a line that is not JSON or too long for a row.
+        UsageError: for a broken archive, bytes that are not UTF-8, or a line that is not JSON or is too long for a row.
     """
     number = 0
     try:
@@ -251,7 +251,7 @@ _SOURCES: dict[str, Callable[[Task, Data, str], Source]] = {
 
 
 def fingerprint(task: Task, data: Data) -> dict[str, str]:
-    """Identifies the rows in a run's key, without parsing them; local files by their content."""
+    """Identify the rows in a run's key without parsing them; local files are identified by content."""
     if data.source == "embedded":
         from rosa_bench import embedded
 

@@ -1,4 +1,4 @@
-"""Files of a public git repository at a pinned commit, for data sets that the hub does not have as released."""
+"""Files of a public git repository at a pinned commit, for data sets whose original release is not on the hub."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights that a run saves on request, and how a finished run gets them later."""
+"""Weights that a run saves on request, during the run or later."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FILES = {"adapter": "adapter/adapter.json", "merged": "merged/config.json", "pef
 def lacking(run: Run, folder: Path, record: Record) -> list[str]:
     """The overrides whose weights are missing in the folder of a finished run.
 
-    A run that `peft` cannot represent has saved its adapter instead, and lacks nothing.
+    A run that `peft` cannot represent saved its adapter instead and lacks nothing.
     """
     overrides = []
     replaced = run.save == "peft" and "peft_error" in record.facts.get("saved", {})
@@ -31,7 +31,7 @@ def lacking(run: Run, folder: Path, record: Record) -> list[str]:
 
 
 def add(run: Run, folder: Path, record: Record) -> None:
-    """Write what a finished run lacks from the trained weights it kept: its adapter, or a checkpoint.
+    """Write what a finished run lacks, from the trained weights that it kept as an adapter or a checkpoint.
 
     Raises:
         UsageError: if it kept no trained weights and must be trained again.

@@ -1,4 +1,4 @@
-"""Greedy and beam search over many inputs at a time; each input gets the same output as alone.
+"""Greedy and beam search over many inputs at a time; each input gets the same output as when decoded alone.
 
 Shapes: N inputs, K beams per input, V words, P tokens of the longest input, T new tokens so far.
 
@@ -7,11 +7,11 @@ There are two sets of rules. If two scores are equal to the last bit, either may
 `transformers` 5 (`GenerationMixin._beam_search` with `early_stopping=False`; `_sample` without sampling): 2K candidates
 per step; an end of text counts if it is among the first K; K finished texts are kept. An input is done when the score
 of its best beam, divided by its length to the power of the penalty, is no better than the worst of K finished texts.
-Scores are log-probabilities; penalties act on these and on input and generated tokens.
+Scores are log-probabilities; penalties act on them and consider input and generated tokens.
 
 `lora` (microsoft/LoRA c4593f0, `examples/NLG/src/gpt2_beam.py`): K candidates per step; penalties act on the logits,
-before the softmax, and on generated tokens only. A beam that ends leaves with its score divided by its length, the end
-token included, to the power of the penalty; beams alive after the last step are divided likewise, and the best of all
+before the softmax, and consider generated tokens only. When a beam ends, its score is divided by its length, including
+the end token, to the power of the penalty; so are the scores of beams alive after the last step, and the best of all
 wins. The authors always take every step. Here an input is done when none of its beams can still win, which changes no
 output.
 """
@@ -33,7 +33,7 @@ from rosa_bench.evaluation.tree_cache import Copies, Tree, plain_attention, supp
 from rosa_bench.models.onednn import forward_only
 
 NOTHING = -1.0e9  # the score of a missing hypothesis, as in `transformers`
-GROUPS = 32  # neighbors of which only the largest is compared first
+GROUP = 32  # numbers per group, of which only the largest is compared at first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +129,7 @@ def _plain_generation(model: Any) -> Iterator[None]:
 
 
 def _ban_ngrams(tokens: torch.Tensor, scores: torch.Tensor, size: int, input_length: int) -> torch.Tensor:
-    """The scores [rows, V] with tokens banned that would repeat an n-gram of [rows, P + T] after the input."""
+    """Ban tokens in scores [rows, V] that would repeat an n-gram of the tokens [rows, P + T] after the input."""
     text = cast(torch.LongTensor, tokens[:, input_length:])
     allowed: torch.Tensor = NoRepeatNGramLogitsProcessor(size)(text, cast(torch.FloatTensor, scores))
     return allowed
@@ -314,7 +314,7 @@ class LoraBeams(Front):
         self.finished_score = torch.where(better, score, self.finished_score)
 
     def _improvable(self) -> torch.Tensor:
-        """Whether the best beam would win if its remaining words were certain and its text of the best length."""
+        """Whether the best beam would win if its remaining words were certain and its length optimal."""
         length = self.settings.max_new_tokens if self.settings.length_penalty > 0 else self.length + 1
         better: torch.Tensor = self.scores.amax(1) / length**self.settings.length_penalty > self.finished_score
         return better
@@ -334,16 +334,16 @@ def largest(values: torch.Tensor, offsets: torch.Tensor, count: int) -> tuple[to
     The largest numbers are in the groups with the largest maxima, so most numbers are read only once.
     """
     n, beams, words = values.shape
-    group_size = words // GROUPS
-    if beams * group_size < count:
+    groups_per_beam = words // GROUP
+    if beams * groups_per_beam < count:
         best = (values + offsets[..., None]).flatten(1).topk(count)
         return best.values, best.indices
-    maxima = values[..., : group_size * GROUPS].unflatten(2, (GROUPS, group_size)).amax(2) + offsets[..., None]
+    maxima = values[..., : groups_per_beam * GROUP].unflatten(2, (GROUP, groups_per_beam)).amax(2) + offsets[..., None]
     groups = maxima.flatten(1).topk(count).indices
-    inside = groups // group_size * words + groups % group_size
+    inside = groups // groups_per_beam * words + groups % groups_per_beam
     device = values.device
-    index = (inside[..., None] + group_size * torch.arange(GROUPS, device=device)).flatten(1)
-    if ungrouped := words - group_size * GROUPS:
+    index = (inside[..., None] + groups_per_beam * torch.arange(GROUP, device=device)).flatten(1)
+    if ungrouped := words - groups_per_beam * GROUP:
         rows = torch.arange(beams, device=device)[:, None] * words
         last = rows + torch.arange(words - ungrouped, words, device=device)
         index = torch.cat([index, last.flatten().expand(n, -1)], 1)

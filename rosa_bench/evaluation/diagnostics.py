@@ -52,7 +52,7 @@ def merge_checked(
     """Merge the model in place; compare logits and score before and after on the first examples of a split.
 
     Returns facts: `merge_max_abs_diff` of the fp32 logits; `merge_score_abs_diff` of the primary metric if it is
-    defined (of a language model's loss); `merge_within_bound`, whether the logits satisfy `MERGE_BOUND`, or
+    defined (for a language model, of its loss); `merge_within_bound`, whether the logits satisfy `MERGE_BOUND`, or
     `MERGE_BOUND_BF16` for a model with bf16 weights.
     """
     low = any(p.dtype == torch.bfloat16 for p in model.parameters())
@@ -78,7 +78,7 @@ def _score_difference(name: str, before: float | None, after: float | None) -> d
 def _outputs(
     model: PreTrainedModel, task: Task, examples: Sequence[Example], rows: Sequence[Encoded], pad_id: int
 ) -> tuple[list[torch.Tensor], float | None]:
-    """The outputs and the primary metric (of a language model its loss); None if it is undefined."""
+    """The outputs and the primary metric, or a language model's loss; None in its place if it is undefined."""
     predictor = predict.Predictor(model, len(rows), pad_id)
     if task.num_labels:
         values = predictor.logits(rows)[0]
@@ -93,7 +93,7 @@ def _outputs(
 
 @torch.no_grad()
 def update_facts(before: PreTrainedModel, after: PreTrainedModel) -> dict[str, Mapping[str, float]]:
-    """How the weights of transformer layers changed, by site, for each site that did.
+    """How the weights of transformer layers changed, by site; unchanged sites are left out.
 
     `update_rank`: singular values of W_end - W_0 above rounding noise (eps times the larger Frobenius norm).
     `update_effective_rank`: exp of the entropy of the normalized singular values (Roy and Vetterli, 2007).

@@ -1,7 +1,7 @@
 """Export trained models for other programs: a merged `transformers` folder, or an adapter folder of `peft`.
 
-Each has its tokenizer and a model card (README.md). An adapter is loaded with `peft` and compared with the trained
-model before it is kept.
+Each folder has its tokenizer and a model card (README.md). An adapter is loaded with `peft` and compared with the
+trained model before it is kept.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def _from_peft() -> Iterator[None]:
 
 
 def _owners(model: PreTrainedModel, head: set[str], covered: set[str]) -> list[str]:
-    """Modules to save completely: those of the task head, and others of the backbone that were trained."""
+    """Modules to save completely: the task head's, and trained ones of the backbone that the adapter does not cover."""
     base = {id(parameter) for parameter in model.base_model.parameters()}
     owners = set()
     for name, parameter in model.named_parameters():
@@ -153,7 +153,7 @@ def _owners(model: PreTrainedModel, head: set[str], covered: set[str]) -> list[s
 
 
 def _difference(logits: list[torch.Tensor], expected: list[torch.Tensor], bound: float) -> float:
-    """The largest difference of logits, ignoring virtual tokens. Raises ExportError if it exceeds rounding."""
+    """The largest difference of logits, ignoring virtual tokens. Raises ExportError if it exceeds the bound."""
     pairs = list(zip(logits, expected, strict=True))
     difference = max(float((a[-len(b) :] - b).abs().max()) for a, b in pairs)
     if not difference <= bound * max(1.0, *(float(b.abs().max()) for b in expected)):
@@ -173,7 +173,7 @@ def _logits(model: Any, tokenizer: PreTrainedTokenizerBase) -> list[torch.Tensor
 
 
 def save_merged(trained: Trained, folder: Path, variant: str, backbone: PreTrainedModel) -> None:
-    """Write a merged model, with the settings of the backbone's configuration that training changed."""
+    """Write a merged model, and restore the settings of the backbone's configuration that training changed."""
     model: Any = trained.model
     if hasattr(backbone.config, "use_cache"):
         model.config.use_cache = backbone.config.use_cache

@@ -1,7 +1,7 @@
 """Inference cost: latency and throughput of the trained model as deployed, relative to its plain backbone.
 
-Both models run in turns on the same batch, so that a slower or faster moment of the machine affects both. The cost of
-the method is the median of the ratios of neighboring passes.
+The two models alternate on the same batch, so that fluctuations in the machine's speed affect both. The cost of the
+method is the median of the ratios of neighboring passes.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ class Inference:
         """Measure both models on one row and on a batch, for about `seconds` in all.
 
         Returns:
-            `precision`; `unit`, `examples` (rows of a choice: inputs with one of their choices) or `tokens`, with
-            `new_tokens` per input; and for the batches `batch_1` and `batch_eval` what `compared` returns.
+            `precision`; `unit`, which is `examples` (in multiple choice, inputs with one choice each) or `tokens`, with
+            `new_tokens` per input; and for `batch_1` and `batch_eval` the `size` and what `compared` returns.
         """
         decodes = self.task.kind.decodes
         size = min(self._largest(model), len(self.examples if decodes else self.rows))
@@ -84,7 +84,7 @@ class Inference:
         return self.batch_size if self.task.num_labels else predict.scoring_batch(model, self.rows, self.batch_size)
 
     def _pass(self, model: PreTrainedModel, count: int) -> Pass:
-        """A pass over the first `count` rows. Encoding, collating and copying, equal for every model, come before."""
+        """A pass over the first `count` rows; encoding, collating and copying, equal for all models, come first."""
         if not self.task.kind.decodes:
             inputs = predict.to_device(collate(self.rows[:count], int(self.tokenizer.pad_token_id)), model)
             inputs.pop("labels")
@@ -105,7 +105,7 @@ class Inference:
 
 
 def compared(model: Pass, backbone: Pass, units: int, device: torch.device, seconds: float) -> dict[str, Any]:
-    """Time two passes in turns, for about `seconds` but at least `FEWEST` times each after a first untimed one.
+    """Time two passes alternately, for about `seconds` but at least `FEWEST` times each, after an untimed one.
 
     Returns:
         `pairs`, their number; `model_ms` and `backbone_ms`, the median milliseconds of a pass; `model_per_s` and
@@ -152,7 +152,7 @@ def timed(run: Pass, device: torch.device) -> float:
 
 @contextmanager
 def _castable_once(model: torch.nn.Module) -> Iterator[None]:
-    """Let autocast keep lower-precision copies of every weight, as it does only of weights that require gradients.
+    """Let autocast keep lower-precision copies of all weights; by default, only of weights that require gradients.
 
     Otherwise a frozen weight would be cast in every pass, and a method that freezes weights would seem slower.
     """

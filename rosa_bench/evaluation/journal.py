@@ -1,4 +1,4 @@
-"""Outputs of a decoding, written batch by batch, so that a stopped decoding resumes where it was."""
+"""Decoded outputs, written batch by batch, so that interrupted decoding resumes where it stopped."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rosa_bench.system.strict_json import loads
 
 
 class Journal:
-    """A file of JSON lines {index: text}, one per batch, below a first line that identifies the decoding.
+    """A file of JSON lines {index: text}, one per batch, after a first line that identifies the decoding.
 
     Every line starts with the sha256 of its content. Lines from the first damaged one on are discarded.
     """
@@ -51,7 +51,7 @@ class Journal:
         self.texts |= texts
 
     def close(self) -> None:
-        """Delete the file, whose outputs are stored elsewhere by now."""
+        """Delete the file once its outputs are stored elsewhere."""
         self.path.unlink(missing_ok=True)
 
 

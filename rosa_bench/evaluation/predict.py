@@ -55,7 +55,7 @@ def attaching(model: PreTrainedModel, method: Method) -> Iterator[None]:
 
 @contextmanager
 def in_precision(model: torch.nn.Module, precision: Precision | None) -> Iterator[None]:
-    """Compute in `precision`; None keeps that of training, whose autocast wraps the model's `forward`."""
+    """Compute in `precision`; None keeps the training precision, whose autocast wraps the model's `forward`."""
     if precision is None:
         yield
         return
@@ -72,7 +72,7 @@ def in_precision(model: torch.nn.Module, precision: Precision | None) -> Iterato
 
 @contextmanager
 def tf32(on: bool) -> Iterator[None]:
-    """Whether matrix products in fp32 on a GPU round their inputs to the 10 bits of TF32."""
+    """Set whether fp32 matrix products on a GPU round their inputs to the 10 bits of TF32."""
     before, precision = torch.get_float32_matmul_precision(), "high" if on else "highest"
     if before != precision:
         torch.set_float32_matmul_precision(precision)
@@ -180,7 +180,7 @@ def decoder_of(task: Any, model: PreTrainedModel) -> str:
 
 
 def decoder(task: Any, model: PreTrainedModel) -> Callable[..., list[list[int]]]:
-    """Our search, or `generate` for models on which ours is slow and rules that `generate` follows."""
+    """Our search, or `generate` if ours is slow for the model and `generate` follows the task's rules."""
     return search if tree_cache.supported(model) or task.search != "transformers" else generated
 
 

@@ -32,7 +32,7 @@ def restored(run: Run, folder: Path, weights: Path) -> tuple[PreTrainedModel, Pr
     """The trained model of a run's folder on the CPU, its tokenizer and the hash of its backbone.
 
     Raises:
-        UsageError: if tensors are missing, damaged, or of another backbone or method.
+        UsageError: if tensors are missing or damaged, or belong to another backbone or method.
     """
     model, tokenizer = load(run.model, run.task, seeds(run.seed).init)
     moved = dataclasses.replace(run, output_dir=str(folder.absolute().parent))  # where `start` looks up ids of runs
@@ -49,7 +49,7 @@ def trained_model(run: Run, folder: Path) -> tuple[PreTrainedModel, PreTrainedTo
     """The trained model of a run's folder, on the run's device, and its tokenizer.
 
     Raises:
-        UsageError: if the run kept no weights, or as `restored` does.
+        UsageError: if the run kept no weights, or in the cases of `restored`.
     """
     weights = trained_weights(folder)
     if weights is None:

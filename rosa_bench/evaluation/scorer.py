@@ -60,8 +60,8 @@ class Scorer:
     def rows(self, split: str) -> list[Encoded]:
         """The rows to evaluate of a split, as defined by the kind of task, cached.
 
-        Rows that the kind encodes itself may be as long as the model allows, not only `train.max_length`: a truncated
-        choice would be likelier than it is.
+        Rows that the kind encodes itself may be as long as the model allows, not only `train.max_length`: truncating a
+        choice would inflate its likelihood.
         """
         if split not in self._rows:
             limit = predict.tokens_held(self.model, self.run.method.extra_tokens)
@@ -246,7 +246,7 @@ def with_perplexity(loss: float) -> metrics.Scores:
 
 
 def samples(examples: Sequence[Example], predictions: Sequence[Prediction], count: int = 3) -> Iterator[str]:
-    """Lines with a few inputs, outputs, and for each the reference with the most similar words."""
+    """Yield lines with a few inputs, their outputs, and the reference whose words are most similar to each output."""
     for example, prediction in list(zip(examples, predictions, strict=True))[:: max(1, len(examples) // count)][:count]:
         words = set(str(prediction.value).split())
         nearest = max(

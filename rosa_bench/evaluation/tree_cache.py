@@ -20,7 +20,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
 
 from rosa_bench.models.load import cache_name
 
-# Decoders that use position ids and a mask [N, 1, K, S] unchanged; the tests of the search try each of them.
+# Decoders that use position ids and a mask [N, 1, K, S] unchanged; the tests of the search cover each of them.
 KINDS = (
     "gpt2", "gpt_bigcode", "gpt_neox", "gptj", "granite", "llama", "mistral", "olmo2", "opt", "phi", "qwen2", "qwen3",
     "starcoder2",

@@ -70,7 +70,7 @@ class Adapter(Method):
 
     @property
     def exact_at_start(self) -> bool:
-        """Whether the model starts as the backbone, which it does unless `init: normal`."""
+        """Whether the logits after `attach` equal the backbone's, as they do unless `init: normal`."""
         return self.init == "zero"
 
     def attach(self, model: PreTrainedModel, seed: int = 0) -> None:

@@ -125,7 +125,7 @@ class DyLora(PeftLora):
         return range(rank - 1 if self.frozen else 0, rank)
 
     def before_update(self, step: Step) -> None:
-        """Pass the gradients of the directions that this step trains to the optimizer."""
+        """Pass the optimizer the gradients of the directions that this step trains."""
         if self.exact_update:
             directions = step.model.__dict__.get("_directions")
             if directions is None or not directions.belong_to(step.optimizer):
@@ -145,7 +145,7 @@ class DyLora(PeftLora):
         return self.every_variant() if self.score_ranks is None else [f"r{rank}" for rank in sorted(self.score_ranks)]
 
     def summed_variants(self) -> list[str]:
-        """Every trained rank with `loss: sum` (the paper's table 7), else empty: a step draws one rank."""
+        """Every trained rank with `loss: sum` (the paper's table 7), else none, since a step draws one rank."""
         return self.every_variant() if self.loss == "sum" else []
 
     def every_variant(self) -> list[str]:
@@ -154,7 +154,7 @@ class DyLora(PeftLora):
     def exports(self, state: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, Method, Mapping[str, torch.Tensor]]]:
         """Yield the full adapter, then every rank as a plain LoRA adapter."""
         yield from super().exports(state)
-        own = {"rank", "score_ranks"}  # differs in meaning, or exists only here
+        own = {"rank", "score_ranks"}  # `rank` is set below; a plain LoRA scores no lower ranks
         common = {f.name for f in dataclasses.fields(Lora) if f.name not in own and hasattr(self, f.name)}
         for rank in range(self.rank_min, self.rank_max + 1):
             lora = Lora(rank=rank, **{name: getattr(self, name) for name in common})

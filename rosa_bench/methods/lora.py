@@ -6,7 +6,7 @@ draws it uniformly, as `nn.Linear` does. `init` selects either; the default is l
 used.
 
 `score_ranks` also scores the trained update truncated to its first directions. These are the rows "LoRA@r1" of DyLoRA's
-tables, which show how much LoRA loses when truncated without training for it.
+tables, which show how much LoRA loses when it is truncated without having been trained for that.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ class LowRankMethod(Method):
         return [module.B[site.role] for module, site in lowrank_sites(model)]
 
     def facts(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> Mapping[str, Any]:
-        """Weights that `targets=[all]` skipped, if any: counts by name, with `*` for numbers in names."""
+        """Number of weights that `targets=[all]` skipped, if any, by name with `*` for numbers."""
         skipped = model.__dict__.get("skipped_weights")
         return {"skipped_weights": skipped} if skipped else {}
 
 
 class RestartedMethod(LowRankMethod):
-    """Base of the methods that change the frozen weights and start anew at the start of every period."""
+    """Base of the methods that change the frozen weights and restart at the beginning of every period."""
 
     every_epochs: float
     every_steps: int | None
@@ -67,12 +67,12 @@ class RestartedMethod(LowRankMethod):
         return {f"{name}.base.weight" for name, module in model.named_modules() if isinstance(module, LowRank)}
 
     def period(self, per_epoch: int) -> int:
-        """Optimizer steps between two starts."""
+        """Optimizer steps per period."""
         return self.every_steps or max(1, round(self.every_epochs * per_epoch))
 
 
 class PeftLora(LowRankMethod):
-    """Base of the methods whose trained model is a LoRA of `peft`. Their variants (`r1` ...) truncate it to a rank."""
+    """Base of the methods whose trained model is a `peft` LoRA. Their variants (`r1` ...) truncate it to a rank."""
 
     dropout: float
 

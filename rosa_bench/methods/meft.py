@@ -9,9 +9,9 @@ small factors the model starts near the backbone.
     meft2    adapter                              layer, adapter parallel to its FFN   yes     1       0.1
     meft3    attention, adapter after its output  FFN, adapter parallel to it          no      0.1     0.1
 
-Differences from the authors' code: it inverts in floating point, which multiplies rounding errors tenfold per layer
+Differences from the authors' code: it inverts in floating point, which amplifies rounding errors tenfold per layer
 (see `rosa_bench.modules.reversible` for the exact inversion used here); it draws unseeded dropout seeds and rewinds the
-global random stream; and it trains an embedding LayerNorm so that autograd reaches its backward pass. Its decoder
+global random stream; and it trains an embedding LayerNorm so that autograd calls its backward pass. Its decoder
 combines the streams with weights 0.1 and 1 (`final: weighted`), its encoder with their mean.
 """
 
@@ -135,7 +135,7 @@ class Meft(Method):
         return self.variant != "meft3" if self.switch is None else self.switch
 
     def _weights(self, is_decoder: bool) -> tuple[float, float]:
-        """Weights that combine the two streams at the end; the stream that the layers write to has the larger one."""
+        """Weights that combine the two streams at the end; the larger is for the stream that the layers write to."""
         if self.final == "mean" or (self.final == "auto" and not is_decoder):
             return 0.5, 0.5
         layers_write_second = self.variant != "meft1"

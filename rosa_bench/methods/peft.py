@@ -104,7 +104,7 @@ class Peft(Method):
 
     @property
     def mergeable(self) -> bool:
-        """Whether the adapter can be merged into weights, which prompts cannot."""
+        """Whether the adapter can be merged into weights; prompts and LILY cannot."""
         return self.type not in PROMPTS | UNMERGEABLE
 
     @property
@@ -114,7 +114,7 @@ class Peft(Method):
 
     @property
     def exact_at_start(self) -> bool:
-        """Whether the model is known to start as the backbone; otherwise the difference is measured."""
+        """Whether the logits after `attach` are known to equal the backbone's; otherwise the difference is measured."""
         return self.type in EXACT and not any(key.startswith("init") for key in self.config)
 
     @property

@@ -124,7 +124,7 @@ class ReLora(RestartedMethod):
                     state["exp_avg"].mul_(state["exp_avg_sq"] != 0)
 
     def facts(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> Mapping[str, Any]:
-        """The number of restarts, and weights `all` skipped."""
+        """The number of restarts, and the weights that `targets=[all]` skipped."""
         return tally(model) | dict(super().facts(model, batch))
 
 

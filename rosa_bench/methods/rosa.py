@@ -1,9 +1,9 @@
 """ROSA: random subspace adaptation (Hameed et al., arXiv 2407.07802, and its 2023 workshop version).
 
 Every K steps each adapted weight W is factorized as W = W_rest + A B, where A B holds R randomly chosen singular
-directions of W and W_rest holds all others. Only A and B train until the next factorization, which includes what they
-learned. A factorization never changes W_rest + A B, and over time the update can reach any rank. Shapes: I inputs, O
-outputs, R rank.
+directions of W and W_rest holds all others. Only A and B train until the next factorization, which incorporates what
+they learned. A factorization never changes W_rest + A B, and over time the update can reach any rank. Shapes: I inputs,
+O outputs, R rank.
 
 Differences from the authors' code: its random subspace is a contiguous block of directions that never includes the last
 one (`sample: window`), it freezes the task head (`train_head: false`), and its data-to-text script restarts the
@@ -67,7 +67,7 @@ class Rosa(RestartedMethod):
 
     @property
     def exact_at_start(self) -> bool:
-        """Whether the model starts as the backbone, which it does unless `add` counts the chosen directions twice."""
+        """Whether the logits after `attach` equal the backbone's; `add` counts the chosen directions twice."""
         return self.variant != "add"
 
     def without_peft(self, task: Task) -> str | None:
@@ -180,12 +180,12 @@ class Rosa(RestartedMethod):
         return torch.baddbmm(merged.double(), A.double(), B.double(), alpha=-1).to(W_SIO.dtype), A, B
 
     def take(self, W_IO: torch.Tensor, rank: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return A [I, R] and B [R, O] by the variant and subtract their product from the weight in place.
+        """Return the variant's A [I, R] and B [R, O], and subtract their product from the weight in place.
 
         `equal` is `factorize`. `add` does not subtract A B from the weight, as in the published code, so the chosen
-        directions count twice. `random_add` sets A to zero and draws B from N(0, 1), as a restarted LoRA. `projection`
-        subtracts Q Q' W, where Q [I, R] is random and orthonormal; the published code sizes Q for the outputs but
-        multiplies it with the inputs, which works for square weights only.
+        directions count twice. `random_add` sets A to zero and draws B from N(0, 1), like a restarted LoRA.
+        `projection` subtracts Q Q' W, where Q [I, R] is random and orthonormal; the published code sizes Q for the
+        outputs but multiplies it with the inputs, which works for square weights only.
         """
         import torch
 
@@ -203,7 +203,7 @@ class Rosa(RestartedMethod):
         return A, B
 
     def facts(self, model: PreTrainedModel, batch: Mapping[str, torch.Tensor]) -> Mapping[str, Any]:
-        """The number of factorizations (including the first), their duration in seconds, and weights `all` skipped.
+        """The number of factorizations (including the first), their seconds, and weights that `targets=[all]` skipped.
 
         `split_device` is the device that factorizes weights during training; `attach` uses the CPU.
         """

@@ -89,7 +89,7 @@ def statistic(family: Family, convention: str, metric: str, outputs: Outputs, re
 
     Raises:
         NoStatisticError: if the family has no such metric, or it cannot be computed here.
-        ValueError: as `score`.
+        ValueError: as in `score`.
     """
     from rosa_bench.stats.bootstrap import NoStatisticError
 
@@ -106,7 +106,7 @@ def statistic(family: Family, convention: str, metric: str, outputs: Outputs, re
 def _metrics(
     family: Family, convention: str, outputs: Outputs, references: References
 ) -> dict[str, Callable[[], Statistic]]:
-    """A function for every metric of a family that computes it."""
+    """For every metric of a family, a function that computes it."""
     if (family, convention) not in SIGNATURES:
         choices = ", ".join(name for named_family, name in SIGNATURES if named_family == family)
         raise ValueError(f"unknown scoring convention {convention}; choose from {choices}")
@@ -155,7 +155,7 @@ def _split(text: str) -> str:
 
 
 def _words(convention: str, text: str) -> list[str]:
-    """The words of a text: GenerationEval splits at any white space, the programs in Perl and Java at that of ASCII."""
+    """The words of a text: GenerationEval splits at any white space, the others only at ASCII white space."""
     return text.split() if convention == "lora" else re.findall(r"\S+", text, re.ASCII)
 
 
@@ -185,9 +185,8 @@ PREPARATIONS = {"lora": _lora_form, "webnlg2017": _challenge_form, "dart": _unch
 def _bleu_segments(convention: str, texts: Outputs, references: References) -> list[Segment]:
     """The tokens that BLEU compares.
 
-    `lora` follows GenerationEval, which skips an empty last line of the outputs; it becomes a segment without
-    references. The others follow multi-bleu.perl, which reads an absent reference as an empty one, and that one can be
-    the closest in length.
+    `lora` follows GenerationEval, which skips an empty last line of the outputs; here it becomes an empty segment. The
+    others follow multi-bleu.perl, which reads an absent reference as an empty one, which can be the closest in length.
     """
     tokenize: Callable[[str], str] = mteval.tokenizer() if convention == "lora" else str
     width = max(map(len, references))

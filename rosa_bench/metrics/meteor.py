@@ -38,9 +38,9 @@ class Meteor:
         self._errors: IO[str] | None = None
 
     def evaluated(self, outputs: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[float, list[list[float]]]:
-        """Corpus METEOR as a fraction, and the statistics of every output whose sums it is computed from.
+        """Corpus METEOR as a fraction, and the statistics of every output, from whose sums it is computed.
 
-        The caller tokenizes the texts, which are English, as its convention requires.
+        Texts are in English; the caller tokenizes them as its convention requires.
 
         Raises:
             UnavailableError: if Java or the package is missing, or the process dies twice.

@@ -91,7 +91,7 @@ def _max_counts(references: tuple[Tokens, ...], order: int) -> Counter[Ngram]:
 
 
 def bleu_perl(length: int, reference: int, matches: Sequence[int], possible: Sequence[int]) -> float:
-    """Corpus BLEU in points with mteval-v13a's smoothing: each order without a match counts half of the previous.
+    """Corpus BLEU in points with mteval-v13a's smoothing: orders without a match count 1/2, 1/4, ... of a match.
 
     Args:
         length: tokens of the outputs.

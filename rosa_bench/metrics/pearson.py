@@ -16,7 +16,7 @@ from rosa_bench.stats.summary import Numbers
 def scored_by(
     function: Callable[[Numbers, Numbers], tuple[float, float]],
 ) -> Callable[[Numbers, Numbers], float]:
-    """The score in points of a correlation of scipy; absent where one side has no spread."""
+    """Convert a scipy correlation to a score in points, absent if all predictions or all labels are equal."""
 
     def compute(predictions: Numbers, labels: Numbers) -> float:
         require_spread(predictions, "prediction")

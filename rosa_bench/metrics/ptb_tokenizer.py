@@ -1,7 +1,7 @@
 """Penn Treebank tokenizer for captions that reproduces pycocoevalcap's `PTBTokenizer` without Java.
 
 It reproduces pycocoevalcap 1.2: the tokenizer of Stanford CoreNLP 3.4.1 (`edu.stanford.nlp.process.PTBTokenizer
--preserveLines -lowerCase`) with one caption per line, followed by the removal of a list of punctuation. The rules are
+-preserveLines -lowerCase`) with one caption per line, followed by the removal of listed punctuation. The rules are
 those of CoreNLP's lexer, rewritten for `re`: of all rules that match at a position, the longest match (including its
 required right context) wins, and the first rule wins ties. Rules that differ only in tokens on the removal list are
 omitted.
@@ -17,7 +17,7 @@ Known differences:
   value continues into the next caption is not a tag here.
 * Python does the lower-casing. A sigma before a hyphen, digit or "ª" can differ, as can capitals newer than Java's
   Unicode version.
-* "Al.5" at the very end of a call (an abbreviation plus one character) would keep ".5" together.
+* "Al.5" at the very end of a call (an abbreviation plus one character) keeps ".5" together in the tool.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ _PARTS = {
     "SLASHED": r"[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}",
     "URL": r"""[^ \t\n\f\r"<>|()]""",
     "URLEND": r"""[^ \t\n\f\r"<>|.!?(){},-]""",
-    # A character beyond U+FFFF is two for the lexer, which is enough for a path.
+    # A character beyond U+FFFF counts as two for the lexer, which is enough for a path.
     "PATH": r"{URL}*(?:{URL}{URLEND}|[\U00010000-\U0010ffff])",
     "FULLPATH": r"""(?:(?![{}]){URL})*(?:(?![{}]){URL}{URLEND}|[\U00010000-\U0010ffff])""",
     "HOST": r"(?:(?i:www)\.(?:[^ \t\n\f\r\"<>|.!?(){},]+\.)+[a-zA-Z]{2,4}|(?:{HOSTPART}+\.)+(?i:com|net|org|edu))",

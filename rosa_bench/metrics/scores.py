@@ -33,7 +33,7 @@ class Scores(dict[str, float]):
 
 
 def absences(parts: Iterable[tuple[str, Mapping[str, float]]]) -> dict[str, str]:
-    """Why metrics have no value in some parts, given by name; a reason that lies in the rows names its parts."""
+    """Why each metric has no value in some of the named parts; a reason that depends on the rows lists its parts."""
     parts_by_reason: dict[str, dict[str, list[str]]] = {}
     for part, scores in parts:
         for metric, reason in getattr(scores, "absent", {}).items():

@@ -1,7 +1,7 @@
 """Metrics of generated text as functions of sums over outputs, which score many resamples of a test set at once.
 
-Every function computes the official score and a formula over arrays of sums. Quantities of the whole reference set keep
-their values from the full set: the information of n-grams (NIST) and their document frequencies (CIDEr).
+Every function computes the official score and a formula over arrays of sums. Quantities that depend on all references
+(NIST's information of n-grams and CIDEr's document frequencies) keep their values from the full set.
 """
 
 from __future__ import annotations
@@ -132,15 +132,15 @@ def meteor(outputs: Sequence[str], references: Sequence[Sequence[str]], scale: f
     """METEOR 1.5, a fraction times `scale`. Raises AbsentError without Java or the package."""
     score, each = shared().evaluated(outputs, references)
     rows = np.array(each)
-    rows[(rows[:, 21:23] == rows[:, :2]).all(1) & (rows[:, 20] == 1), 20] = 0  # a perfect match counts no chunk
+    rows[(rows[:, 21:23] == rows[:, :2]).all(1) & (rows[:, 20] == 1), 20] = 0  # a perfect match has no chunk penalty
     return sums(scale * score, rows, lambda total: scale * _meteor_of(total))
 
 
 def _meteor_of(total: Numbers) -> Numbers:
     """METEOR from sums of its program's 23 statistics per segment, by the formulas of Denkowski and Lavie (2014).
 
-    The statistics are, each for output and reference: words; function words; for each kind of match, matched content
-    words and matched function words. Then follow chunks, and the matched words of output and reference.
+    The statistics come in pairs for output and reference: words, function words, and for each kind of match the matched
+    content words and the matched function words. The last three are chunks and the matched words of each text.
     """
     lengths, function, chunks, matched_words = total[:, :2], total[:, 2:4], total[:, 20], total[:, 21:23]
     kinds = total[:, 4:20].reshape(-1, len(METEOR_WEIGHTS), 2, 2)  # [R, kind, content or function, output or reference]

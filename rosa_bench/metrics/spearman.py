@@ -34,7 +34,7 @@ class _Ranks:
         self.last = np.cumsum(np.bincount(self.group, minlength=len(distinct))) - 1
 
     def __call__(self, counts: Numbers) -> tuple[Numbers, Numbers]:
-        """Ranks [E, R] for counts [R, E], and their sums of squares [R]. Ignore the ranks of examples not drawn."""
+        """Ranks [E, R] for counts [R, E], and their sums of squares [R]. Ranks of examples not drawn mean nothing."""
         cumulative = np.cumsum(counts.T[self.order], axis=0)[self.last]
         multiplicity = np.diff(cumulative, axis=0, prepend=0)
         ranks = cumulative - (multiplicity + counts.shape[1]) / 2
@@ -49,7 +49,7 @@ class _SharedRanks(_Ranks):
         self._counts: Numbers | None = None
 
     def __call__(self, counts: Numbers) -> tuple[Numbers, Numbers]:
-        """As `_Ranks`. Callers must not modify the returned arrays."""
+        """Same as `_Ranks`, but callers must not modify the returned arrays."""
         if self._counts is not counts:
             self._counts, self._ranks = counts, super().__call__(counts)
         return self._ranks

@@ -1,7 +1,7 @@
 """Translation edit rate (Snover et al. 2006) as tercom 7.25 and as GenerationEval compute it.
 
-Both rates divide the fewest insertions, deletions, substitutions and block shifts that a greedy search finds between an
-output and a reference by a reference length. They differ in the shifts they try and in how they average.
+Both rates divide edits by a reference length: the fewest insertions, deletions, substitutions and block shifts that a
+greedy search finds between an output and a reference. They differ in the shifts they try and in how they average.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _NO_BEAM = 1 << 30
 
 
 class Edits(NamedTuple):
-    """Edits of an output or a corpus, and the length in words that divides them (a mean over references)."""
+    """Edits of an output or a corpus, and the length in words to divide them by (a mean over references)."""
 
     edits: float
     reference_length: float
@@ -42,7 +42,7 @@ def tercom(hypothesis: Words, references: Sequence[Words]) -> Edits:
 
 
 def least_rate(hypothesis: Words, references: Sequence[Words]) -> float:
-    """The lowest rate of an output to any reference, as GenerationEval computes it.
+    """The lowest edit rate between an output and any reference, as GenerationEval computes it.
 
     The shifts are those of the package pyter3, which GenerationEval uses. An empty reference counts as a rate of 1.
     """
@@ -56,7 +56,7 @@ def least_rate(hypothesis: Words, references: Sequence[Words]) -> float:
 
 
 def _fewest_possible(hypothesis: Words, reference: Words) -> int:
-    """A lower bound on the edits of any order of the output's words, so shifts do not change it."""
+    """A lower bound on the edits. It ignores the order of the output's words, so shifts do not change it."""
     common = sum((Counter(hypothesis) & Counter(reference)).values())
     return max(len(hypothesis), len(reference)) - common
 
@@ -91,7 +91,7 @@ class _Distance:
         return self.states[-1][2]
 
     def __call__(self, words: tuple[str, ...], shared: int) -> int:
-        """Distance of `words`, whose first `shared` words equal those of the last `rebase`."""
+        """Distance of `words`, which share their first `shared` words with the text of the last `rebase`."""
         if words not in self.cache:
             self.cache[words] = self._extend(self.states[shared], words[shared:])[2]
         return self.cache[words]
@@ -226,8 +226,8 @@ def _move(words: tuple[str, ...], start: int, length: int, target: int) -> tuple
 def _shifts(words: Words, reference: Words, alignment: _Alignment) -> list[list[tuple[int, int]]]:
     """The shifts that tercom tries, in its order, by block length: start of the block, and target index in the rest.
 
-    A block is a run of words that also occurs in the reference, is aligned elsewhere, and has an error in both texts. A
-    first check of the start word alone allows a distance of one word more to the left.
+    A block is a run of words that also occurs in the reference, is aligned elsewhere, and has an error in both texts.
+    An initial check of the start word alone allows one more word of distance to the left.
     """
     where = _index(reference)
     shifts: list[list[tuple[int, int]]] = [[] for _ in range(MAX_SHIFT_SIZE + 1)]
@@ -260,7 +260,7 @@ def _targets(start: int, length: int, place: int, positions: Sequence[int]) -> I
     """Target indices in the rest of the output for a block that starts at `place` in the reference.
 
     tercom inserts the block after the output word aligned with the reference word before `place`, or with a word of the
-    block itself. A position inside the block counts from the block's start, in words after the block.
+    block itself. If that output word is k words into the moved block, the block moves k words to the right.
     """
     for i in range(place - 1, place + length):
         position = positions[i] if i >= 0 else -1

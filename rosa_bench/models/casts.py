@@ -1,7 +1,7 @@
 """Cached bf16 copies of linear weights.
 
 Autocast converts the weight and bias of each `linear`, `addmm` and `matmul` to bf16 on every call. Casting them once
-gives bitwise the same products and gradients. Only weights used solely in matrix products are cast: embeddings, norms
+gives bitwise identical products and gradients. Only weights used solely in matrix products are cast: embeddings, norms
 and trained matrices tied to an embedding keep their precision.
 """
 

@@ -24,7 +24,7 @@ def set_in_config(config: PretrainedConfig, probability: float) -> None:
     """Set every dropout probability of a configuration and its nested ones before building a model from it."""
     from transformers import PretrainedConfig
 
-    own = vars(config)  # bypasses a field's type, which is int in some classes
+    own = vars(config)  # bypasses type checks; some classes declare these fields as int
     for name, value in list(own.items()):
         if isinstance(value, PretrainedConfig):
             set_in_config(value, probability)

@@ -10,7 +10,7 @@ import torch
 
 @contextmanager
 def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients. Restores the training mode."""
+    """Switch to evaluation mode without gradients, and restore the previous mode afterwards."""
     was_training = model.training
     model.eval()
     try:

@@ -1,4 +1,4 @@
-"""Hashes that identify a backbone or an initialisation."""
+"""Hashes that identify a backbone or an initialization."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ TOKENIZER_FILES = (
     "dict.txt", "*.model", "*.spm", "*.codes", "*.tiktoken", "*.tokenizer", "tekken.json", "emoji.json",
     "byte_maps.json", "word_*.json", "normalizer.json",
 )  # fmt: skip
-# In the order that `transformers` prefers them.
+# In the order of preference of `transformers`.
 WEIGHT_FILES = (
     "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json",
 )  # fmt: skip
@@ -67,7 +67,7 @@ def source_of(model: Model) -> str:
 
 
 def _in_package(place: str, sha256: str | None, name: str) -> Path:
-    """The folder of an installed package. Raises UsageError if it is missing or the hash of its weights differs."""
+    """A model folder in an installed package. Raises UsageError if it is missing or the hash of its weights differs."""
     package, _, folder = place.partition("/")
     spec = importlib.util.find_spec(package) if package.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:

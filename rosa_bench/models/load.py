@@ -27,7 +27,7 @@ from rosa_bench.system.hub import ADAPTER
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-ENCODER_DECODERS = ("bart",)  # whose classifiers read the last token of the decoder output
+ENCODER_DECODERS = ("bart",)  # their classifiers read the last token of the decoder output
 
 
 def cache_name(module: torch.nn.Module) -> str:
@@ -37,7 +37,7 @@ def cache_name(module: torch.nn.Module) -> str:
 
 @contextmanager
 def preserved_verbosity() -> Iterator[None]:
-    """Restore what `transformers` logs and whether it shows progress bars; loading and training silence both."""
+    """Restore the log level and progress bars of `transformers` afterwards; loading and training silence both."""
     logging = transformers.utils.logging
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     try:
@@ -49,7 +49,7 @@ def preserved_verbosity() -> Iterator[None]:
 
 
 def load(model: Model, task: Task, seed: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load the backbone and its tokenizer; a task head, if any, is initialised from `seed`.
+    """Load the backbone and its tokenizer; a task head, if any, is initialized from `seed`.
 
     All weights are in fp32; with `model.dtype=bf16` the backbone's matrices are in bf16.
 
@@ -69,7 +69,7 @@ def _loaded(model: Model, task: Task, seed: int) -> tuple[PreTrainedModel, PreTr
     if task.builds_model:
         return _built(model, task, seed)
     source = source_of(model)
-    # Otherwise it would ask whether to trust the code.
+    # Otherwise `transformers` would ask whether to trust the code.
     options: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
@@ -88,7 +88,7 @@ def _loaded(model: Model, task: Task, seed: int) -> tuple[PreTrainedModel, PreTr
             transformers.set_seed(seed)
             backbone = cls.from_config(config, dtype=torch.float32, trust_remote_code=False)
         else:
-            # A head is initialised in fp32; without one, no tensor exceeds the file's precision.
+            # A head is initialized in fp32; without one, no tensor exceeds the file's precision.
             dtype = "auto" if model.dtype == "bf16" and not task.num_labels else torch.float32
             files = weight_files(Path(source))
             pickled = any(name.endswith(".bin") for name in files)  # torch's restricted unpickler reads them
@@ -110,7 +110,7 @@ def _loaded(model: Model, task: Task, seed: int) -> tuple[PreTrainedModel, PreTr
 
 
 def loading_facts(model: PreTrainedModel) -> dict[str, Any]:
-    """What `load` stripped, initialised or left out, for the record; empty if the checkpoint matched exactly."""
+    """Facts for the record, such as tensors that `load` initialized or left out; empty if there are none."""
     facts: dict[str, Any] = model.__dict__.get("loading_facts", {})
     return facts
 

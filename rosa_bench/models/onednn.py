@@ -1,9 +1,9 @@
 """oneDNN linear layers on the CPU: forward for decoding, forward and backward for training.
 
-torch multiplies fp32 matrices with MKL, which uses only AVX2 on processors of AMD. oneDNN uses AVX-512 there: twice the
-throughput where a core has units of 512 bits (Zen 5), none where it takes two halves (Zen 4). It is called through a
-private operator of torch; without it, or on another processor, torch's own products are used. The sums differ only in
-their order and stay in fp32.
+torch multiplies fp32 matrices with MKL, which uses only AVX2 on AMD processors. oneDNN uses AVX-512 there, with twice
+the throughput on cores with 512-bit units (Zen 5) and no gain on those that work in two halves (Zen 4). It is called
+through a private torch operator. Without the operator, and when training on other processors, torch's own products are
+used. The sums differ only in their order and stay in fp32.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from transformers.pytorch_utils import Conv1D
 
 from rosa_bench.models.roles import weight_IO
 
-FEWEST = 8  # below this number of rows torch's own path is faster
-ZEN_5 = 26  # AMD's family number
+FEWEST = 8  # with fewer rows, torch's own path is faster
+ZEN_5 = 26  # AMD's CPU family number
 
 
 @cache
@@ -48,7 +48,7 @@ def _product(x: torch.Tensor, weight_OI: torch.Tensor, bias: torch.Tensor | None
 
 
 def _usual(x: torch.Tensor) -> bool:
-    """Whether to leave x [..., I] to torch: few rows, or products not in fp32."""
+    """Whether to leave x [..., I] to torch because it has few rows or autocast is on."""
     return x.numel() < FEWEST * x.shape[-1] or torch.is_autocast_enabled("cpu")
 
 
@@ -87,7 +87,7 @@ class _Product(torch.autograd.Function):
 
 
 def _linear(layer: Any, x: torch.Tensor) -> torch.Tensor:
-    """A linear layer. Uses a view of the weight, so nothing is copied or stale."""
+    """A linear layer. Uses a view of the weight, so nothing is copied or goes stale."""
     if _usual(x):
         y: torch.Tensor = type(layer).forward(layer, x)
         return y
@@ -95,12 +95,12 @@ def _linear(layer: Any, x: torch.Tensor) -> torch.Tensor:
     if not torch.is_grad_enabled():
         return _product(x, weight_OI, bias, False)
     out: torch.Tensor = _Product.apply(x.reshape(-1, x.shape[-1]), weight_OI, bias)
-    return out.view(*x.shape[:-1], -1)  # reshaped here, since a custom Function should not return a view of its own
+    return out.view(*x.shape[:-1], -1)  # reshaped here, since a custom Function should not return a view
 
 
 @cache
 def profits() -> bool:
-    """Whether MKL leaves half of this processor unused."""
+    """Whether oneDNN is available and MKL would use only half of this processor's vector width."""
     try:
         cpuinfo = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -109,7 +109,7 @@ def profits() -> bool:
 
 
 def wide_amd(cpuinfo: str) -> bool:
-    """Whether `/proc/cpuinfo` describes an AMD processor from Zen 5 on, whose units have 512 bits."""
+    """Whether `/proc/cpuinfo` describes an AMD processor of Zen 5 or later, which has 512-bit units."""
     family = re.search(r"^cpu family\s*: (\d+)$", cpuinfo, re.MULTILINE)
     return "AuthenticAMD" in cpuinfo and family is not None and int(family[1]) >= ZEN_5
 
@@ -140,7 +140,7 @@ def forward_only(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _replaced(forwards: Mapping[nn.Module, Any]) -> Iterator[None]:
-    """Replace the `forward` of modules; those replaced by an outer context are restored afterwards."""
+    """Temporarily replace the `forward` of modules. Leaving a nested context restores the outer one's replacements."""
     before = {module: module.__dict__.get("forward") for module in forwards}
     for module, forward in forwards.items():
         module.forward = forward

@@ -1,8 +1,8 @@
 """Locate a backbone's weights by role. Shapes: I inputs, O outputs.
 
 `nn.Linear` stores its weight as [O, I], GPT-2's `Conv1D` as [I, O], and many models compute query, key and value in one
-fused layer, stacked or interleaved by head. A `Site` hides the difference: a subset of the outputs of one linear layer,
-with their weight as [I, O].
+fused layer, stacked or interleaved by head. A `Site` hides these differences. It stands for some of the outputs of one
+linear layer and gives their weight as [I, O].
 """
 
 from __future__ import annotations
@@ -135,8 +135,8 @@ def _gated(heads: Heads) -> Layout:
     return Layout(heads.query, (("q", heads.size), ("other", heads.size)))
 
 
-# Fused layers: model types, the last part of the layer's name, and its output layout, as the classes of
-# `transformers` split it.
+# Fused layers: model types, the last part of the layer's name, and its output layout, which follows the
+# `transformers` classes.
 FUSED: tuple[tuple[tuple[str, ...], str, Callable[[Heads], Layout]], ...] = (
     (("gpt2", "openai-gpt"), "attn.c_attn", _stacked),
     (("phi3",), "qkv_proj", _stacked),
@@ -148,7 +148,7 @@ FUSED: tuple[tuple[tuple[str, ...], str, Callable[[Heads], Layout]], ...] = (
     (("qwen3_next",), "self_attn.q_proj", _gated),
 )
 SAME_PRODUCT = {"FalconLinear"}  # nn.Linear subclasses that compute the same product
-BIASES = (".bias", ".q_bias", ".v_bias")  # last parts of their names; DeBERTa's queries and values have their own
+BIASES = (".bias", ".q_bias", ".v_bias")  # name endings; DeBERTa has separate biases for queries and values
 FUSED_NAME = re.compile(r"qkv|query_key_value|c_attn|kv_?proj|q_?k_?v|W_pack", re.IGNORECASE)
 
 
@@ -173,20 +173,20 @@ class Site:
         return self.groups * (self.stop - self.start)
 
     def take(self, values: torch.Tensor) -> torch.Tensor:
-        """Select its part [..., width] of the module's outputs [..., O]; a view if contiguous."""
+        """Select the site's part [..., width] of the module's outputs [..., O]; a view if contiguous."""
         if self.groups == 1:
             return values[..., self.start : self.stop]
         part: torch.Tensor = values.unflatten(-1, (self.groups, -1))[..., self.start : self.stop].flatten(-2)
         return part
 
     def put(self, values: torch.Tensor, part: torch.Tensor) -> None:
-        """Write its part [..., width] into the module's outputs [..., O] in place."""
+        """Write the site's part [..., width] into the module's outputs [..., O] in place."""
         if self.groups > 1:
             values, part = values.unflatten(-1, (self.groups, -1)), part.unflatten(-1, (self.groups, -1))
         values[..., self.start : self.stop].copy_(part)
 
     def spread(self, part: torch.Tensor, outputs: int) -> torch.Tensor:
-        """Scatter its part [..., width] into zeros of shape [..., O] with O = `outputs`."""
+        """Scatter the site's part [..., width] into zeros of shape [..., O] with O = `outputs`."""
         if self.width == outputs:
             return part
         if self.groups == 1:
@@ -282,7 +282,7 @@ def _by_name(module: str) -> str:
 
 
 def skipped_weights(model: PreTrainedModel, sites: Iterable[Site]) -> dict[str, int]:
-    """Matrices in the layers that no site covers, except embeddings and norms: names with `*` for numbers, and counts.
+    """Count the matrices in the layers that no site covers, except embeddings, by name with `*` for numbers.
 
     Examples are mixture-of-experts weights, stored as one 3-D tensor, and convolutions.
     """
@@ -365,8 +365,8 @@ def _heads(config: Any, attention: nn.Module) -> Heads | None:
 def task_head(model: PreTrainedModel) -> list[nn.Parameter]:
     """Parameters that `transformers` adds to the base model for a task; empty for a language model.
 
-    Includes a pooler or output layer that the checkpoint lacks and that was initialised at random. Call it before a
-    method is attached: adapters outside the base model would count as head.
+    Includes a pooler or output layer that the checkpoint lacks and that was initialized at random. Call this before
+    attaching a method, since adapters outside the base model would count as part of the head.
     """
     base = {id(parameter) for parameter in model.base_model.parameters()}
     is_lm = model.get_output_embeddings() is not None
@@ -381,7 +381,7 @@ def task_head(model: PreTrainedModel) -> list[nn.Parameter]:
 def freeze_backbone(model: PreTrainedModel, train_head: bool, bias: Bias = "none", adapted: Iterable[str] = ()) -> None:
     """Freeze all parameters, except the task head (added by `transformers` for classification) if `train_head`.
 
-    `bias` also trains biases: those of the modules named in `adapted`, or all.
+    `bias` selects backbone biases that train too: those of the modules named in `adapted`, or all.
     """
     base = {id(parameter) for parameter in model.base_model.parameters()}
     model.requires_grad_(False)

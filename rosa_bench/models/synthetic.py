@@ -72,7 +72,7 @@ class World:
 
 @lru_cache(maxsize=4)
 def world(widths: tuple[int, ...], rank: int, rows: int, seed: int) -> World:
-    """Draw a world from its seed: layers of these widths, perturbations of this rank and vectors; cached."""
+    """Draw vectors, layers of these widths and perturbations of this rank from a seed; cached."""
     start = SyntheticModel(SyntheticConfig(rows, widths))
     start.vectors.copy_(torch.randn(start.vectors.shape, generator=generator(seed, "vectors")))
     draw_weights(start, seed)
@@ -97,7 +97,7 @@ def draw_weights(model: SyntheticModel, seed: int) -> None:
 
 
 def build(world: World, random_init: bool, seed: int) -> tuple[SyntheticModel, transformers.PreTrainedTokenizerBase]:
-    """The start model (redrawn from `seed` for `random_init`) and a tokenizer whose words are row numbers."""
+    """The start model (redrawn from `seed` if `random_init`) and a tokenizer whose words are row numbers."""
     model = copy.deepcopy(world.start)
     if random_init:
         draw_weights(model, seed)

@@ -1,4 +1,4 @@
-"""Check that a tokenizer and a model match and align special tokens, vocabulary, inputs and padding."""
+"""Check that a tokenizer matches a model, and align their special tokens, inputs and padding."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def is_masked_or_not_causal(config: Any) -> bool:
 
 
 def _check_vocabulary(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, source: str) -> None:
-    """Raise UsageError for tokens without an embedding, or a tokenizer that `transformers` made without a vocabulary.
+    """Raise UsageError if tokens lack an embedding, or if `transformers` built the tokenizer without a vocabulary.
 
     A model may have more embeddings than tokens.
     """
@@ -77,7 +77,7 @@ def _complete(tokenizer: PreTrainedTokenizerBase, config: Any) -> dict[str, Any]
     """Set missing bos, eos and pad tokens; no token is added to the vocabulary."""
     facts: dict[str, Any] = {}
     others = {tokenizer.pad_token, tokenizer.unk_token, tokenizer.mask_token, None}
-    for role in ("bos", "eos"):  # an unset configuration may name any token, such as the pad token
+    for role in ("bos", "eos"):  # the configuration's default may be any token, such as the pad token
         token = _special(tokenizer, getattr(config, f"{role}_token_id", None))
         if getattr(tokenizer, f"{role}_token_id") is None and token not in others:
             setattr(tokenizer, f"{role}_token", token)

@@ -1,4 +1,4 @@
-"""Tokenize texts: special tokens in a text are plain characters; continuations are tokenized after their context."""
+"""Tokenize texts, with special tokens in them as plain characters and continuations together with their context."""
 
 from __future__ import annotations
 
@@ -61,10 +61,10 @@ def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 
 def plain_ids(tokenizer: PreTrainedTokenizerBase, text: str, where: str) -> list[int]:
-    """Token ids of a text alone. A special token spelled out in it is tokenized as plain characters.
+    """Token ids of a text, with none added. A special token spelled out in it is tokenized as plain characters.
 
     Raises:
-        UsageError: naming `where`, if the tokenizer still reads the name as the special token.
+        UsageError: if the tokenizer still reads it as the special token; the message names `where`.
     """
     ids = _ids(tokenizer, text)
     _check(tokenizer, [text], ids, 0, where)
@@ -72,7 +72,7 @@ def plain_ids(tokenizer: PreTrainedTokenizerBase, text: str, where: str) -> list
 
 
 def _check(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], ids: Sequence[int], own: int, where: str) -> None:
-    """Raise UsageError if `ids` contain more special tokens than the `own` added by the tokenizer."""
+    """Raise UsageError if `ids` contain more special tokens than the `own` ones that the tokenizer added."""
     framing = frame(tokenizer)
     suspects = [i for i in ids if i in framing.special or i in framing.added]
     spelled = [framing.unknown] if framing.unknown and any(framing.unknown in text for text in texts) else []
@@ -96,7 +96,7 @@ def text_inputs(
 ) -> dict[str, list[int]]:
     """Encode a text or a pair with the tokenizer's special tokens; the longer text of a pair is truncated first.
 
-    Raises UsageError as `plain_ids`.
+    Raises UsageError like `plain_ids`.
     """
     out = tokenizer(
         *([text] for text in texts),  # lists, because an empty string alone would not count as the second text
@@ -113,7 +113,7 @@ def text_inputs(
 def context_ids(tokenizer: PreTrainedTokenizerBase, context: str, where: str) -> list[int]:
     """Encode a prompt: the tokenizer's start tokens and the text without trailing white space.
 
-    Trailing white space belongs to the continuation. Raises UsageError as `plain_ids`.
+    Trailing white space belongs to the continuation. Raises UsageError like `plain_ids`.
     """
     return _started(tokenizer, plain_ids(tokenizer, context.rstrip(), where))
 
@@ -121,9 +121,9 @@ def context_ids(tokenizer: PreTrainedTokenizerBase, context: str, where: str) ->
 def pair_ids(
     tokenizer: PreTrainedTokenizerBase, context: str, continuation: str, where: str
 ) -> tuple[list[int], list[int]]:
-    """`context_ids` and the tokens that `continuation` adds: both are tokenized together and the context is cut off.
+    """Return `context_ids` and the tokens that `continuation` adds when both texts are tokenized together.
 
-    As lm-evaluation-harness (`_encode_pair`). Raises UsageError as `plain_ids`, or if the continuation adds no token.
+    Like lm-evaluation-harness (`_encode_pair`). Raises UsageError like `plain_ids`, or if the continuation adds none.
     """
     before = plain_ids(tokenizer, context.rstrip(), where)
     added = plain_ids(tokenizer, context + continuation, where)[len(before) :]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 UNREAD = [11, 7, 13, 8, 12]  # arbitrary token ids
 TOLERANCE = 1e-4  # relative to the largest logit: fp32 rounding is below 1e-5, padding read as text above 1e-3
-ROUNDINGS = 16  # minimum tolerance in rounding errors, for bf16 weights
+ROUNDINGS = 16  # minimum tolerance in units of the dtype's epsilon, for bf16 weights
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Traits:
 
 
 def traits_of(model: PreTrainedModel) -> Traits:
-    """Traits found by `probe` at load time; for a model loaded elsewhere, probed now."""
+    """Traits found by `probe` at load time, or determined now for a model loaded elsewhere."""
     if "traits" not in model.__dict__:
         with evaluation_mode(model):
             model.__dict__["traits"] = _traits(model, UNREAD)
@@ -60,7 +60,7 @@ def probe(model: PreTrainedModel, short: Sequence[int], long: Sequence[int], pad
     `short` is a prefix of `long` for a language model. Both have at least three tokens.
 
     Raises:
-        UsageError: if the class cannot read them, or padding changes its outputs.
+        UsageError: if the model cannot read the texts, padding changes its outputs, or a decoder is not causal.
     """
     name = type(model).__name__
     accepted = inspect.signature(model.forward).parameters

@@ -1,7 +1,7 @@
 """Load checkpoint weights into a `transformers` class and account for every tensor.
 
-`from_pretrained` initialises tensors that the checkpoint lacks at random and at most warns. Here a missing backbone
-weight is an error; all other renamed, initialised or unused tensors are reported for the record.
+`from_pretrained` initializes tensors that the checkpoint lacks at random and at most warns. Here a missing backbone
+weight is an error; all other renamed, initialized or unused tensors are reported for the record.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def load_weights(read: Loader, source: str, seed: int) -> tuple[PreTrainedModel,
     """The model that `read` loads, and facts about its weights for the record.
 
     `read(key_mapping=...)` is `from_pretrained` with `output_loading_info` and `ignore_mismatched_sizes`. Missing
-    tensors are initialised from `seed`; so is a task head, even if the checkpoint holds one.
+    tensors are initialized from `seed`; so is a task head, even if the checkpoint holds one.
 
     Raises:
         UsageError: if a backbone weight is missing, has another shape, or is of a kind the class does not use.
@@ -77,7 +77,7 @@ def _names(model: PreTrainedModel) -> dict[str, torch.Tensor]:
 
 
 def _draw(model: PreTrainedModel, names: set[str], source: str, seed: int) -> None:
-    """Initialise tensors as if the checkpoint lacked them. Raises UsageError if the class does not define how."""
+    """Initialize tensors as if the checkpoint lacked them. Raises UsageError if the class does not define how."""
     for name, tensor in [(name, tensor) for name, tensor in _names(model).items() if name in names]:
         torch.nn.init.constant_(tensor, torch.nan)
         tensor._is_hf_initialized = False  # type: ignore[attr-defined]
@@ -92,14 +92,14 @@ def _draw(model: PreTrainedModel, names: set[str], source: str, seed: int) -> No
 
 
 def _forget(model: Any, renames: Mapping[str, str]) -> None:
-    """Save the model under its own names: otherwise `transformers` restores the checkpoint's names."""
+    """Make the model save its tensors under their own names; `transformers` would restore the checkpoint's names."""
     used = getattr(model, "_weight_conversions", None)
     if used and renames:
         model._weight_conversions = [rule for rule in used if not set(rule.source_patterns) & renames.keys()]
 
 
 def wrappers(model: PreTrainedModel, info: Mapping[str, Any], source: str) -> tuple[dict[str, str], dict[str, int]]:
-    """Patterns that strip wrapper names from a checkpoint's keys, and the number of tensors with each.
+    """Patterns that strip wrapper names from a checkpoint's keys, and the number of tensors with each name.
 
     A prefix counts as a wrapper if the rest of the name is a tensor of the model that is still missing. Raises
     UsageError if two tensors map to the same name.
@@ -166,7 +166,7 @@ def _check(model: PreTrainedModel, info: Mapping[str, Any], source: str) -> dict
     if foreign := set(_foreign(model, extra)):
         raise UsageError(
             f"model {source}: {kind} has the layers of {_some(foreign)} but does not use these tensors; "
-            "merge adapters and dequantise weights before loading"
+            "merge adapters and dequantize weights before loading"
         )
     is_lm = model.get_output_embeddings() is not None
     head = {name for name in (missing | {name for name, *_ in info["mismatched_keys"]}) if name not in backbone}

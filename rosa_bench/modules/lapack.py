@@ -1,9 +1,9 @@
 """BLAS and LAPACK routines called without holding the GIL, so that threads can run them in parallel.
 
-scipy's own wrappers hold the GIL. The function pointers are those that scipy exports for Cython
-(`scipy.linalg.cython_lapack`). Where a scipy has none, its wrappers compute the same bits, one matrix at a time: on two
-threads a 768 x 768 matrix then takes 36 ms instead of 20. Matrices are fp64 in Fortran order. Integers are passed as 64
-bits; a library with 32-bit integers reads the lower half.
+scipy's own wrappers hold the GIL, so the routines are called through pointers that scipy exports for Cython
+(`scipy.linalg.cython_lapack`). If a scipy build exports none, its wrappers compute the same bits, one matrix at a time:
+on two threads a 768 x 768 matrix then takes 36 ms instead of 20. Matrices are fp64 in Fortran order. Integers are
+passed as 64 bits; a library with 32-bit integers reads the lower half.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Array = NDArray[np.float64]
 
 
 def add_square(C_NN: Array, rows_KN: Array) -> None:
-    """Add rows' rows to the lower triangle of C in place (`dsyrk`). Rows in C or Fortran order are not copied."""
+    """Add rows^T rows to the lower triangle of C in place (`dsyrk`). Rows in C or Fortran order are not copied."""
     K, N = rows_KN.shape
     by_columns = rows_KN.flags.f_contiguous
     if (dsyrk := _routine("cython_blas", "dsyrk")) is None:

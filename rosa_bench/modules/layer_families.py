@@ -101,7 +101,7 @@ class PreNorm(Halves):
 
     @staticmethod
     def adapt_feed_forward(layer: Any, adapter: Adapter) -> nn.Module:
-        """Apply the adapter to the normalized input, which the maps read too."""
+        """Apply the adapter to the normalized input, which the maps also read."""
         layer.mlp = Parallel(layer.mlp, adapter)
         adapted: nn.Module = layer
         return adapted
@@ -135,7 +135,7 @@ class Opt(Halves):
 
     @staticmethod
     def feed_forward(layer: Any, y: torch.Tensor) -> torch.Tensor:
-        """dropout(ffn(x)) + adapter(x) + y with x = LayerNorm(y) if pre-norm, else x = y and LayerNorm of the sum."""
+        """dropout(ffn(x)) + adapter(x) + y with x = LayerNorm(y) if pre-norm, else LayerNorm of the sum with x = y."""
         adapter, layer, before = layer.adapter, layer.layer, _norm_before(layer.layer)
         x = layer.final_layer_norm(y) if before else y
         inner = layer.activation_fn(layer.fc1(x))

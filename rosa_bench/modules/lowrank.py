@@ -134,9 +134,9 @@ class Directions:
 
     Optimizers skip parameters whose gradient is None. A step therefore leaves the directions that it does not train
     unchanged, whatever state the optimizer keeps (moments, step counts) and whatever it applies (weight decay).
-    Direction i of all factors of one shape is a single parameter [sites * width]: the optimizer handles fewer tensors,
-    and copying from and to the factors takes a few operations per shape. An update that is not elementwise (Adafactor
-    clips by the root mean square of a tensor) thus treats a direction of all sites as one tensor.
+    Direction i of all factors of one shape is a single parameter [sites * width], so that the optimizer handles fewer
+    tensors and copying from and to the factors takes a few operations per shape. An update that is not elementwise
+    (Adafactor clips by the root mean square of a tensor) thus treats a direction of all sites as one tensor.
 
     The factors remain parameters of the model and members of the optimizer's groups, where gradient scaling and
     `zero_grad` find them. They have no gradient during `optimizer.step`, so the optimizer keeps no state for them.
@@ -304,7 +304,7 @@ def _try_out(model: PreTrainedModel) -> None:
 
 
 def rank_of(rank: int | float, inputs: int, outputs: int) -> int:
-    """Convert a rank to an integer: unchanged, or a share of an [inputs, outputs] weight's full rank, rounded down.
+    """Convert a rank to an integer. A float is a share of an [inputs, outputs] weight's full rank, rounded down.
 
     ROSA's code truncates too (rosa-paper/rosa, `peftnet/peft_module/_peftlinear.py`, `_integer_rank`).
     """

@@ -1,4 +1,4 @@
-"""Applies `peft` tuners to a model in place; it remains a `transformers` model that contains adapted modules.
+"""Applies `peft` tuners to a model in place; the model remains a `transformers` model with adapted modules.
 
 `peft` itself wraps the model and runs the forward pass through the wrapper. Here its tuner only replaces modules. The
 tuner is stored outside the model's module tree, for merging and for its work between steps.
@@ -97,7 +97,7 @@ def fold(model: Any) -> None:
 
 
 def changed(model: nn.Module) -> set[str]:
-    """Names of frozen parameters whose values attaching changed."""
+    """Names of frozen parameters whose values `adapt` changed."""
     names: set[str] = model.__dict__.get("_changed", set())
     return names
 
@@ -117,7 +117,7 @@ def to_peft(model: PreTrainedModel) -> PeftAdapter:
     tuner, prefix = tuner_of(model), model.base_model_prefix
     config = copy.deepcopy(tuner.peft_config[ADAPTER])
     if hasattr(tuner, "rankallocator"):
-        config.rank_pattern = None  # by which `peft` would truncate tensors
+        config.rank_pattern = None  # otherwise `peft` would truncate tensors by it
     wrapper = nn.Module()  # imitates peft's wrapper to get its tensor names
     wrapper.base_model, wrapper.__dict__["peft_config"] = tuner, {ADAPTER: config}
     tensors = get_peft_model_state_dict(wrapper, adapter_name=ADAPTER, save_embedding_layers=False)
@@ -175,9 +175,9 @@ def _non_orthogonality(tuner: Any) -> Any:
 
 
 def allocate(model: Any, step: int, skipped: bool) -> None:
-    """Update the tuner's allocator, if it has one, after optimizer step `step` (from 1), which may prune ranks.
+    """Update the tuner's allocator, if it has one, after optimizer step `step` (from 1). This may prune ranks.
 
-    A skipped step has no finite gradients to average; only the last allocation, which reads none, takes place.
+    A skipped step has no finite gradients to average; the allocator runs only in the final phase, which reads none.
     """
     tuner = tuner_of(model)
     if not hasattr(tuner, "rankallocator"):

@@ -22,8 +22,8 @@ FINAL_NORMS = ("ln_f", "norm", "final_layer_norm")  # names of the norm after th
 def layers_of(model: PreTrainedModel) -> nn.ModuleList:
     """The list of a backbone's layers.
 
-    Raises UsageError if there is none, if there are several of the same length, such as XLM's lists of attentions and
-    of norms, or one each in encoder and decoder.
+    Raises UsageError if there is none, if there are several of the same length (XLM's attentions and norms), or if
+    encoder and decoder have one each.
     """
     if model.config.is_encoder_decoder:
         raise UsageError(f"{type(model).__name__} has separate encoder and decoder layers, which is not supported")
@@ -38,7 +38,7 @@ def layers_of(model: PreTrainedModel) -> nn.ModuleList:
 
 
 def final_norm(model: PreTrainedModel) -> nn.Module:
-    """The norm after the last layer. Raises UsageError if the backbone has none, such as BERT and RoBERTa."""
+    """The norm after the last layer. Raises UsageError if the backbone has none, as in BERT and RoBERTa."""
     layers = layers_of(model)
     for holder in model.base_model.modules():
         if any(child is layers for child in holder.children()):

@@ -4,8 +4,8 @@ A layer maps two streams h1, h2 [batch, length, width] to
 
     y1 = lambda h1 + F(h2)        y2 = beta h2 + G(y1)
 
-and back by h2 = (y2 - G(y1)) / beta, h1 = (y1 - F(h2)) / lambda. In floating point the division multiplies rounding
-errors, tenfold per layer at the published factors, which destroys the input after about ten layers. Here the streams
+and back by h2 = (y2 - G(y1)) / beta, h1 = (y1 - F(h2)) / lambda. In floating point the division amplifies rounding
+errors tenfold per layer at the published factors, which destroys the input after about ten layers. Here the streams
 are integers (multiples of 2**-30 in 64 bits) and a factor is a fraction n/d: the integer division n h = d q + r keeps q
 in the stream and stores r, at most four bits per value for 1/10, on a tape. Both directions are exact if F and G give
 the same bits for the same input, which they do on one machine with a fixed number of threads. Each layer stores only r

@@ -2,8 +2,8 @@
 
 A full singular value decomposition computes min(I, O) directions, of which ROSA needs R. Here the smaller Gram matrix
 of the weight is reduced to tridiagonal form. All its eigenvalues are cheap, and its eigenvectors can be computed one by
-one (inverse iteration) and transformed back by the reflectors. Everything is in fp64, so squaring the weight loses
-nothing that its own precision holds, and the result is verified.
+one (inverse iteration) and transformed back by the reflectors. Everything is computed in fp64, so squaring loses
+nothing within the weight's own precision, and the result is verified.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def stack_size(inputs: int, outputs: int) -> int:
 
 
 def add_product(W_IO: torch.Tensor, A_IR: torch.Tensor, B_RO: torch.Tensor, sign: float = 1.0) -> None:
-    """W + sign A B in place, summed in fp64 in blocks along the longer side, without a second full matrix."""
+    """Add sign * A B to W in place, in fp64 and in blocks along the longer side, to avoid a second full matrix."""
     if W_IO.shape[0] > W_IO.shape[1]:
         W_IO, A_IR, B_RO = W_IO.T, B_RO.T, A_IR.T
     A = sign * A_IR.double()
@@ -126,7 +126,7 @@ def _eigenvectors(G_NN: NDArray[np.float64], index: torch.Tensor) -> tuple[NDArr
 
 
 def _accurate(W_LN: torch.Tensor, image_LR: torch.Tensor, V_NR: torch.Tensor, largest: float) -> bool:
-    """Whether V is orthonormal and W' W V = V times values; inverse iteration can fail for coinciding eigenvalues."""
+    """Whether V has orthonormal eigenvectors of W' W; inverse iteration can fail for coinciding eigenvalues."""
     product = sum(
         (rows.double().T @ image for rows, image in zip(W_LN.split(BLOCK), image_LR.split(BLOCK), strict=True)),
         torch.zeros_like(V_NR),

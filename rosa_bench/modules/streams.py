@@ -2,9 +2,9 @@
 
 A value is a multiple of 2**-30 in 64 bits. A factor n/d splits it without loss: n h = d q + r keeps q in the stream and
 stores r, below d, on a tape. Conversions use fp32: scaling a float by a power of two is exact, and so is rounding the
-result, so fp64 has no advantage for floats of 24 bits or fewer and streams up to 2**53.
+result, so fp64 has no advantage for mantissas of up to 24 bits and streams up to 2**53.
 
-`Halves` has all operations on a stream between two functions of a layer. On CUDA they are compiled to a few kernels
+`Halves` holds all operations on a stream between two functions of a layer. On CUDA they are compiled to a few kernels
 each, if the compiled functions give the same bits. F and G are never compiled, since they must round identically with
 and without gradients.
 """
@@ -38,7 +38,7 @@ def from_stream(stream: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 
 
 def _nan_where_not_finite(floats: torch.Tensor, added: torch.Tensor) -> torch.Tensor:
-    if torch.compiler.is_compiling():  # which would simplify 0 * added to 0
+    if torch.compiler.is_compiling():  # the compiler would simplify 0 * added to 0
         return torch.where(torch.isfinite(added), floats, torch.nan)
     return floats.add_(added, alpha=0)  # takes a quarter of the time
 

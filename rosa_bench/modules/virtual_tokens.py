@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 class Prompt:
     """Hooks around a backbone's forward pass. `peft_model` computes the prompt for a batch of sequences.
 
-    Positions of the text start after the prompt. If `keep_positions`, they start as without a prompt, and the whole
-    prompt is at the first position.
+    By default, text positions start after the prompt. If `keep_positions`, they are the same as without a prompt, and
+    the whole prompt is at the first position.
     """
 
     def __init__(self, peft_model: Any, tokens: int, keep_positions: bool, first: int) -> None:
@@ -97,7 +97,7 @@ def prepend(model: PreTrainedModel, config: Any, keep_positions: bool) -> None:
     """
     from peft import PeftModel
 
-    config.token_dim = getattr(model.config, "hidden_size", None)  # `peft` knows only some of their names
+    config.token_dim = getattr(model.config, "hidden_size", None)  # `peft` finds these in some configurations only
     config.num_attention_heads = getattr(model.config, "num_attention_heads", None)
     peft_model = PeftModel(model.base_model, config)
     prompt = Prompt(peft_model, config.num_virtual_tokens, keep_positions, traits_of(model).first_position)
@@ -110,7 +110,7 @@ def prepend(model: PreTrainedModel, config: Any, keep_positions: bool) -> None:
 
 
 def _reader(base: Any) -> nn.Module:
-    """The module that every head calls: in OPT the base model's decoder, as its language model calls that."""
+    """The module that every head calls: the base model, except in OPT, whose language model calls the decoder."""
     decoder = None if base.config.is_encoder_decoder else getattr(base, "decoder", None)
     layers: nn.Module = base if decoder is None else decoder
     return layers

@@ -92,7 +92,7 @@ def write_archive(
 ) -> None:
     """Write records ordered by run id, each with its training curve and resampled scores if present; comparisons last.
 
-    `events` and `resampled` are by run id.
+    `events` and `resampled` are keyed by run id.
     """
     lines: list[dict[str, Any]] = []
     for record in sorted(records, key=lambda record: record.run_id):

@@ -85,7 +85,7 @@ def read_mark(folder: Path) -> dict[str, Any] | None:
     """The content of `complete.json`; None if it or a file in it is missing or damaged."""
     try:
         mark = unsealed((folder / MARK).read_bytes())
-        if not mark.keys() <= MARKED:  # also if damage renamed the checksum's field
+        if not mark.keys() <= MARKED:  # also detects damage that renamed the checksum's field
             return None
         intact = all(file_sha256(folder / name) == sha for name, sha in mark["files"].items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -29,7 +29,7 @@ def as_text(options: Any) -> str:
 
 @dataclass
 class Group:
-    """Runs of one setting. `parts` identifies it together with model and rows: method, task and train options."""
+    """Runs of one setting, identified by model, rows and `parts`: method, task and train options."""
 
     parts: Mapping[str, Any]
     records: dict[int, Record] = field(default_factory=dict)  # finished runs by seed
@@ -42,7 +42,7 @@ class Group:
 
     @property
     def first(self) -> Record:
-        """Any record of the group, to read what all share."""
+        """Any record of the group, to read what all records share."""
         return next(iter(self.records.values() or self.unfinished.values()))
 
     @cached_property
@@ -53,7 +53,7 @@ class Group:
 
 @dataclass
 class Collection:
-    """Groups of records, messages about skipped ones, and by `id` of a record its folder and what archives hold of it.
+    """Groups of records, and messages about skipped records. The other fields are keyed by the `id` of a record.
 
     `resampled` maps a variant to its scores on resampled examples.
     """
@@ -86,28 +86,29 @@ def _without_collector() -> Iterator[None]:
 
 
 def collect(roots: Sequence[Path]) -> Collection:
-    """Read all records below `roots`, one per run: that of the first root, and within a root the last to finish.
+    """Read all records below `roots`, one per run: finished before failed, then from the first root, then the newest.
 
-    Damaged and incompatible records are skipped and named in `broken`, as are those that lose to a duplicate.
+    `broken` names skipped records: damaged, incompatible, or duplicates of equal status below the same root.
     """
     collection = Collection([], {}, [])
     by_setting: dict[str, Group] = {}
     settings: dict[bytes, tuple[str, dict[str, Any], dict[str, Any]]] = {}
     selected: dict[str, Record] = {}
-    resampled: dict[str, Record] = {}  # records whose archive has resampled scores, by key
+    resampled: dict[str, tuple[Any, dict[str, list[float]]]] = {}  # scores and resampled scores of archives, by key
     choice = _Choice(collection, roots)
     with _without_collector():
         for root in roots:
             for record, folder in read_valid(root, collection):
+                archived = collection.resampled.pop(id(record), None)
                 if record.status in ("done", *UNFINISHED):
                     collection.folders[id(record)] = folder
                     choice.put(selected, record.key, record)
-                    if id(record) in collection.resampled:
-                        resampled[record.key] = record
+                    if archived is not None:
+                        resampled[record.key] = record.scores, archived
         for record in selected.values():
-            archived = resampled.get(record.key)
-            if archived is not None and archived.scores == record.scores:  # a copy may have no predictions
-                collection.resampled[id(record)] = collection.resampled[id(archived)]
+            scores, archived = resampled.get(record.key, (None, None))
+            if archived is not None and scores == record.scores:  # a copy may have no predictions
+                collection.resampled[id(record)] = archived
             setting, parts, record.config = _shared(record, settings)
             group = by_setting.setdefault(setting, Group(parts))
             choice.put(group.records if record.status == "done" else group.unfinished, record.seed, record)
@@ -144,13 +145,13 @@ def read_valid(root: Path, collection: Collection) -> Iterator[tuple[Record, Pat
 
 @dataclass(frozen=True)
 class _Choice:
-    """Selects one of several records of a run. Names the others in `broken`, except those below a later root."""
+    """Selects one of several records of a run. Names the others in `broken` if root and status are the same."""
 
     collection: Collection
     roots: Sequence[Path]
 
     def put(self, selected: dict[Any, Record], name: Any, record: Record) -> None:
-        """Store under `name` the better of `record` and the record that is there."""
+        """Store under `name` the better of `record` and the record that is already there."""
         existing = selected.setdefault(name, record)
         if existing is record:
             return
@@ -162,6 +163,7 @@ class _Choice:
             self.collection.broken.append(f"skipped: {skipped}: seed {worse.seed} of this setting is taken from {used}")
         self.collection.folders.pop(id(worse))  # another record may get its id
         self.collection.events.pop(id(worse), None)
+        self.collection.resampled.pop(id(worse), None)
 
     def _rank(self, record: Record) -> tuple[bool, int, str]:
         root = self.roots.index(self.collection.folder(record).parent)

@@ -25,7 +25,7 @@ def in_words(run: Run) -> str:
 
 
 def _method_in_words(run: Run) -> str:
-    """The method's name with its size and the options that differ from those of its choice."""
+    """The method's name with its size and the options that differ from its choice."""
     options = node_dict(run.method)
     usual = choice_defaults("method", run.choices.get("method", ""), type(run.method))
     size = type(run.method).size_label

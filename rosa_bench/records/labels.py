@@ -28,7 +28,7 @@ def option_text(name: str, value: object) -> str:
 
 
 def printed_name(template: str, options: Mapping[str, Any], variant: str) -> str:
-    """A paper's name of a row: `template` with {rank} and {variant} filled in."""
+    """The name of a row in a paper: `template` with {rank} and {variant} filled in."""
     size = method_class(options).size_label(options) or ""
     return template.replace("{rank}", size.removeprefix("r=")).replace("{variant}", variant)
 

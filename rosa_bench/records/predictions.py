@@ -49,7 +49,7 @@ class Predictions:
 
 
 def read_predictions(path: Path, seed: int, subset: str = "") -> Predictions:
-    """Read a run's predictions of a split, or those of one of its subsets.
+    """Read a run's predictions of a split or of one of its subsets.
 
     Raises:
         UsageError: if the file cannot be read, a row is not a prediction, or the subset has no rows; names file and

@@ -15,7 +15,7 @@ from rosa_bench.system.strict_json import depth, is_text
 
 SCHEMA = 1
 COPY = ".record.json"  # next to the record of a finished run
-THEN = ", then "  # between the devices of a run that continued on another one, in `env.device`
+THEN = ", then "  # separates the devices in `env.device` of a run that continued on another one
 DEEPEST = 60  # levels of nesting; a record has about eight
 Status = Literal["running", "done", "failed", "oom", "interrupted"]
 

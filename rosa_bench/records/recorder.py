@@ -54,7 +54,7 @@ class Recorder:
         self._pending = [0, 0, 0]  # examples, cells and tokens of this process that are not yet in the totals
         self._training_since: float | None = None
         self._peak_open = True
-        self._earlier_peaks: dict[str, int] = {}  # of the processes that the run resumes
+        self._earlier_peaks: dict[str, int] = {}  # of earlier processes of this run
         self._writes = distributed.is_first()
         self._lock = lock
         self._signals = Signals(self._asked_to_stop, self._last_words)
@@ -138,7 +138,7 @@ class Recorder:
         since = "" if self._training_since is None else f"{time.perf_counter() - self._training_since:6.1f} s  "
         tell(f"  {since}{line}")
 
-    # Clocks. `train_s` runs from the first step to the last, minus the time of the other clocks.
+    # Clocks. `train_s` runs from the first step to the last, excluding `method_s` and `eval_s`.
 
     @contextlib.contextmanager
     def clock(self, name: str) -> Iterator[None]:
@@ -151,7 +151,7 @@ class Recorder:
 
     @contextlib.contextmanager
     def optional(self, name: str) -> Iterator[None]:
-        """A measurement without which the run is complete: if it fails, print a line; the value `name` stays absent."""
+        """Take an optional measurement: if it fails, print a line and leave the value `name` absent."""
         try:
             yield
         except Exception as error:  # noqa: BLE001
@@ -179,7 +179,7 @@ class Recorder:
         }
 
     def continue_from(self, clocks: Mapping[str, float], measured: Mapping[str, Any]) -> None:
-        """Continue with the clocks and measurements of a checkpoint, and name the devices that they are of."""
+        """Continue with the clocks and measurements of a checkpoint, and list the devices on which they were taken."""
         device = self.record.env["device"]
         before = measured.get("device", device)
         self.record.env["device"] = before if before.split(THEN)[-1] == device else f"{before}{THEN}{device}"
@@ -245,12 +245,12 @@ class Recorder:
 
     def peak_ends(self) -> None:
         """Record peak memory and CPU time so far; what follows is neither training nor scoring."""
-        self._clocks["cpu_s"] = self.clocks()["cpu_s"]  # of all threads, so less affected by other work than seconds
+        self._clocks["cpu_s"] = self.clocks()["cpu_s"]  # of all threads; other work affects it less than elapsed time
         self.record.cost |= self._peaks()
         self._peak_open = False
 
     def _peaks(self) -> dict[str, int]:
-        """Peak memory so far, of the process with the largest."""
+        """Peak memory so far, over this process and the earlier processes of the run."""
         own, earlier = self._peak.read(), self._earlier_peaks
         return {name: max(own.get(name, 0), earlier.get(name, 0)) for name in earlier | own}
 
@@ -275,7 +275,7 @@ class Recorder:
         return values.get("train_s", 0.0) + values.get("method_s", 0.0)
 
     def examples_per_s(self) -> float | None:
-        """Training speed so far, also between two sums over all processes; None before the first step."""
+        """Training speed so far, extrapolated to all processes between sums of counts; None before the first step."""
         examples, busy = self._examples + self._pending[0] * distributed.world_size(), self._busy()
         return examples / busy if examples and busy > 0 else None
 
@@ -307,9 +307,9 @@ class Recorder:
         write_json_lines_gz(self.folder / name, map(prediction_row, predictions))
 
     def scores(self, split: str, variant: str, scores: Mapping[str, float]) -> None:
-        """Record the scores of a split and variant, and for each metric without a value the reason.
+        """Record the scores of a split and variant, and the reason for each metric without a value.
 
-        `facts.absent_metrics` maps a metric to its reasons; a reason that lies in the rows names its splits.
+        `facts.absent_metrics` maps a metric to its reasons; a reason that depends on the rows names the splits.
         """
         self._scores.append((f"{split} {variant}".strip(), scores))
         if absent := absences(self._scores):
@@ -317,7 +317,7 @@ class Recorder:
         self.record.scores.setdefault(split, {}).setdefault(variant, {}).update(scores)
 
 
-# As torch and CUDA's libraries say it where they raise a plain RuntimeError.
+# Wording of torch and CUDA's libraries when they raise a plain RuntimeError.
 OUT_OF_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 

@@ -30,8 +30,8 @@ NAMED = {"method", "task"}  # groups whose choices have their own classes
 def identity_parts(config: Mapping[str, Any]) -> dict[str, Any]:
     """The parts of a resolved configuration that can change a result, without model and data.
 
-    Model and data enter the key by content (`config_key`). A group enters by the name of its choice, not by the import
-    path of its class. `Neutral` fields are omitted, and `Added` fields while they have the marked value.
+    Model and data enter the key by content (`config_key`). Method and task enter by the names of their choices, not
+    by the import paths of their classes. `Neutral` fields are omitted, as are `Added` fields with the marked value.
     """
     top = _identifying(config, Run)
     parts = {name: value for name, value in top.items() if name not in GROUPS and name != "choices"}

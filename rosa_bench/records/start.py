@@ -178,7 +178,7 @@ def stored_method(node: Any) -> Method:
 class Loader:
     """Loads the tensors of a start into a model: whole models before a method is attached, adapters after it.
 
-    Weights of a whole model (merged, or trained by a method that adds no tensors) serve every method. An adapter serves
+    Weights of a whole model (merged, or trained by a method that adds no tensors) fit every method. An adapter fits
     only the method that trained it. Tensors of the task head that are missing or of another shape keep the values drawn
     from the run's seed; every other tensor must fit.
     """

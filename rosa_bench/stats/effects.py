@@ -1,8 +1,8 @@
 """An effect estimated from a few seeds and a sample of examples, and tests of whether it lies in a region.
 
-Two things could have come out differently: the seeds of the runs and the examples they are scored on. `Part` holds the
-variance of both for one task, and `effect` averages tasks. `docs/background/statistics.md` explains the choice and
-gives the measured error rates.
+The estimate varies with the seeds of the runs and with the examples they are scored on. `Part` describes both for one
+task, and `effect` averages tasks. `docs/background/statistics.md` explains the choice and gives the measured error
+rates.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ class Effect:
     examples_freedom: float = math.inf
 
     def half_width(self, tail: float) -> float:
-        """Distance from the estimate that the true effect exceeds on either side with at most this probability.
+        """Distance from the estimate that the true effect exceeds on each side with at most this probability.
 
-        Student's distribution with few degrees of freedom for the seeds, and one close to the normal for the examples;
-        their distances add up in squares.
+        Both variances use Student's distribution, with few degrees of freedom for the seeds and many, hence close to
+        the normal distribution, for the examples. The two distances are added in quadrature.
         """
         total = 0.0
         for variance, freedom in ((self.seeds, self.seeds_freedom), (self.examples, self.examples_freedom)):
@@ -68,7 +68,7 @@ class Effect:
         return self.value - half, self.value + half
 
     def p_inside(self, region: Region) -> float:
-        """One-sided p value of the hypothesis that the effect lies outside the region: two one-sided tests."""
+        """P value of the hypothesis that the effect lies outside the region, by two one-sided tests."""
         return max(self._p_above(self.value - region.above), self._p_above(region.below - self.value))
 
     def p_outside(self, region: Region) -> float:
@@ -94,7 +94,7 @@ class Effect:
 def effect(parts: Sequence[Part]) -> Effect:
     """The mean effect over tasks. Seeds and examples of different tasks are independent.
 
-    The variance over seeds has Welch and Satterthwaite's degrees of freedom.
+    Both variances have Welch-Satterthwaite degrees of freedom.
 
     Raises:
         ValueError: without tasks, or if a task has fewer than two seeds.

@@ -43,9 +43,9 @@ def sign_flip(differences: Sequence[int] | NDArray[np.int64], resamples: int = R
 
     Under the null hypothesis each difference could equally have the opposite sign. The distribution of the sum is then
     a convolution of binomial distributions, one per absolute value, and is computed exactly. If all differences are -1,
-    0 or 1 (one run against one), it is a single binomial distribution and the test is McNemar's exact test. Only if the
+    0 or 1 (one run against one), it is a single binomial distribution and the test is McNemar's exact test. If the
     convolution would take too long (thousands of examples and unequal numbers of runs), signs are sampled `resamples`
-    times, and p counts the observed signs as one more draw.
+    times instead, and p counts the observed signs as one more draw.
     """
     values = np.asarray(differences, dtype=np.int64)
     sizes, counts = np.unique(np.abs(values[values != 0]), return_counts=True)
@@ -161,7 +161,7 @@ def null_centred(difference: float, resampled: Numbers) -> tuple[float, float, f
 
     p is the share of resamples that lie at least as far from the difference as zero does; the difference itself counts
     as one more resample. The interval is symmetric: its half-width is the distance within which 95 % of the resamples
-    lie. So the interval excludes zero if p is below 0.05, up to the last resample.
+    lie. So the interval excludes zero if p is below 0.05, up to one resample.
 
     Returns:
         p, low, high.

@@ -18,7 +18,7 @@ from scipy import special
 LEVEL = 0.95  # of every interval
 SEED = 20_240_707  # of every generator in this package, so that results are reproducible
 NO_SPREAD = 1e-9  # a standard deviation below this share of the largest value is rounding error
-ORDERED_FROM = 6  # fewest values whose extremes enclose the median 95 times in 100
+ORDERED_FROM = 6  # fewest values whose extremes enclose the median with probability 0.95
 
 Numbers = NDArray[np.float64]
 
@@ -44,9 +44,9 @@ class Summary:
 def summary(values: Sequence[float]) -> Summary:
     """Mean, median, standard deviation (n - 1), and an interval of the mean and of the median.
 
-    The interval of the mean is Student's. That of the median is a parametric bootstrap-t under the normal distribution
-    for up to 5 values. From 6 values on it is given by the order statistics that cover the median at least 95 times in
-    100 for every continuous distribution.
+    The interval of the mean is Student's. For up to 5 values, the interval of the median is a parametric bootstrap-t
+    under the normal distribution. From 6 values on, it is given by the order statistics that cover the median with a
+    probability of at least 0.95 for every continuous distribution.
 
     Raises:
         ValueError: if `values` is empty or a value is not finite.

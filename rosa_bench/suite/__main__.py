@@ -29,7 +29,7 @@ from rosa_bench.system.signals import as_keyboard_interrupt, command
 
 
 def with_input(cells: Sequence[Cell]) -> tuple[list[Cell], list[str]]:
-    """Split cells into those with rows and weights available, and one line for each other cell.
+    """The cells whose rows and weights are available, and one line for each other cell.
 
     Raises UsageError if no cell is left.
     """
@@ -129,7 +129,7 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def positive(text: str) -> int:
-    """Parse a number of jobs. Raises ValueError for other strings, as argparse expects."""
+    """Parse a number of jobs. Raises ValueError or ArgumentTypeError for other strings, as argparse expects."""
     if (number := int(text)) < 1:
         raise argparse.ArgumentTypeError(f"{text} is less than 1")
     return number

@@ -57,9 +57,9 @@ class Comparison:
 class Claim:
     """A statement in a paper, and the comparisons that decide it.
 
-    The claim holds if every comparison of `tests` lies in its region. `given` states conditions, such as that the tasks
-    tell good methods from bad ones at all: a task that does not meet them is left out, and the claim stays undecided
-    unless the other tasks do.
+    The claim holds if every comparison in `tests` lies in its region. `given` states conditions, for example that a
+    task distinguishes good methods from bad ones at all. A task that does not meet them is left out; if the remaining
+    tasks together do not meet them either, the claim stays undecided.
     """
 
     id: Name  # a name for references to the claim

@@ -131,7 +131,7 @@ class Share:
     per_gpu: int | None = None  # jobs per card; None: as many as fit into its memory
 
     def placement(self, cells: Sequence[Cell]) -> Placement | None:
-        """Placement on cards; None without any. Raises UsageError if requested cards cannot be used."""
+        """Placement on cards; None if there are none to use. Raises UsageError if requested cards cannot be used."""
         on_cpu = all(cell.run.train.device == "cpu" for cell in cells)
         if self.gpus is None:
             cards = [] if on_cpu else visible_cards()
@@ -178,7 +178,7 @@ class Worker:
         return as_job(lambda: exit_code(self._take))
 
     def checkpoint(self, *args: Any) -> Any:
-        """Requeue at the time limit: the same worker, which takes the remaining cells."""
+        """Requeue the same worker at the time limit; it takes the remaining cells."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)

@@ -21,9 +21,9 @@ QUERY = [
     "--query-gpu=index,uuid,memory.total,memory.used,utilization.gpu",
     "--format=csv,noheader,nounits",
 ]
-REFRESH_S = 5.0  # interval between readings of memory and utilisation
+REFRESH_S = 5.0  # interval between readings of memory and utilization
 CONTEXT_BYTES = 2**30  # memory of a process on a card besides its tensors: CUDA context and kernels
-MARGIN = 1.1  # headroom over the peak of a finished neighbour
+MARGIN = 1.1  # headroom over the peak of similar finished runs
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,8 @@ def _matching(name: str, readings: Sequence[Reading]) -> Reading | None:
 class Placement:
     """Assigns jobs to cards.
 
-    `per_gpu` jobs share a card. With None, as many share it as fit into its memory, estimated from the peaks of similar
-    finished runs, and a job of unknown size gets its own card. At most `most_jobs` run in total (e.g. the CPU cores).
+    `per_gpu` jobs share a card. If it is None, as many jobs as fit in its memory share a card, judging by the peaks of
+    similar finished runs, and a job of unknown size gets its own card. At most `most_jobs` (e.g. the CPU cores) run.
     """
 
     def __init__(self, cards: Sequence[Card], per_gpu: int | None, most_jobs: int) -> None:

@@ -1,8 +1,8 @@
 """Sweeps whose cells Optuna chooses: `python -m rosa_bench -m hydra/sweeper=optuna KEY=interval(A,B) ...`.
 
 The extra `optuna` (hydra-optuna-sweeper) asks Optuna for trials and runs them like any sweep. This module supplies what
-the command line leaves open: the direction of the task's primary metric, one trial at a time, and a seed, with which a
-sweep that is started again proposes the same trials and skips the finished ones.
+the command line leaves open: the direction of the task's primary metric, one trial at a time, and a seed, so that a
+restarted sweep proposes the same trials and skips the finished ones.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def is_requested(overrides: Sequence[str]) -> bool:
 
 
 def completed(overrides: Sequence[str], flags: Sequence[str]) -> list[str]:
-    """The overrides, and if they choose Optuna the sweeper's options that they leave open.
+    """The overrides and, if they choose Optuna, the sweeper's options that they do not set.
 
     Raises:
         UsageError: if the extra is not installed, or the command line is not a sweep of valid runs.
@@ -74,7 +74,7 @@ def completed(overrides: Sequence[str], flags: Sequence[str]) -> list[str]:
 def _installed(name: str) -> bool:
     try:
         return find_spec(name) is not None
-    except ModuleNotFoundError:  # the package that should hold it
+    except ModuleNotFoundError:  # the package that would contain it is missing
         return False
 
 
@@ -103,7 +103,7 @@ class Trial:
 
 
 def best(trials: Sequence[Trial]) -> str | None:
-    """The best of the trials in one line, with the values in which they differ; None if none has a score."""
+    """The best trial with the values in which trials differ, and its record, in two lines; None if none has a score."""
     scored = [(trial, trial.record, trial.score) for trial in trials if trial.record and trial.score is not None]
     if not scored:
         return None

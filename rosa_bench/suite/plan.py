@@ -222,7 +222,7 @@ class Cell:
 
     @property
     def record(self) -> Record | None:
-        """Its record, if complete and with the key of this run."""
+        """Its record, if intact and with the key of this run."""
         try:
             record = read_record(self.folder / "record.json")
         except UsageError:
@@ -266,7 +266,7 @@ class Cell:
         return as_job(lambda: cell_code(run))
 
     def checkpoint(self, *args: Any) -> Any:
-        """Requeue after a cluster preempts the job: the same cell, which resumes."""
+        """Requeue the same cell at the time limit; it resumes."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
@@ -301,9 +301,9 @@ def _text(value: Any) -> str:
 def plan(suite: Suite, more: Sequence[str] = (), published_code: bool = False) -> list[Cell]:
     """All cells of a suite without duplicates, validated before any run: searches, then runs, first seed first.
 
-    `more` overrides every cell; a learning rate in it replaces the searches, and a task leaves out the cells of other
-    kinds of tasks. With `published_code`, only blocks whose settings differ in the authors' code, with the code's
-    settings.
+    `more` overrides every cell; a learning rate in it replaces the searches, and a task drops the cells of other
+    kinds of tasks. With `published_code`, only blocks whose settings differ in the authors' code are planned, with the
+    code's settings.
 
     Raises:
         UsageError: for an invalid override, or if no cell has a task of the kind of the task in `more`.
@@ -387,7 +387,7 @@ def with_searches(
 
 
 def linked(cells: Sequence[Cell]) -> list[Cell]:
-    """The cells and those they start from; the latter save their weights.
+    """Link cells to the cells that they start from, and make the latter save their weights.
 
     Raises:
         UsageError: if a cell's `start` matches no other cell or several, or if cells start from each other in a cycle.
@@ -445,7 +445,7 @@ def settled(block: Block, published_code: bool = False) -> Iterator[Overrides]:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Estimated cost of the pending cells from finished neighbours; None without neighbours."""
+    """Estimated cost of the pending cells, from similar finished runs; None without such runs."""
 
     seconds: float | None
     peak_bytes: float | None
@@ -473,14 +473,14 @@ def neighbours(cell: Cell, known: Sequence[Record]) -> list[Record]:
 
 
 def device_peak(cell: Cell, known: Sequence[Record]) -> int | None:
-    """Peak GPU allocation of a cell in bytes, from finished neighbours; None if none ran on a GPU."""
+    """Peak GPU allocation of a cell in bytes, from similar finished runs; None if none ran on a GPU."""
     near = neighbours(cell, [record for record in known if record.cost.get("peak_device_bytes")])
     names = ("peak_device_bytes", "peak_reserved_bytes")
     return max((int(record.cost.get(name, 0)) for record in near for name in names), default=None)
 
 
 def estimate(pending: Sequence[Cell], known: Sequence[Record]) -> Estimate:
-    """Sum over cells of the median duration of their finished neighbours, and the neighbours' peak memory."""
+    """The sum over cells of the median duration of similar finished runs, and the largest peak memory of those runs."""
     total, peak, used = 0.0, 0.0, set()
     for cell in pending:
         near = neighbours(cell, known)

@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 SETTLED = ("done", "failed", "skipped")  # states of a cell that will not change
 REFRESH_S = 1.0  # interval between readings of unfinished cells
-REPEAT_S = 5.0  # after a run's end, until its board has surely decided whether to repeat it
+REPEAT_S = 5.0  # time after a run's end by which its board has decided whether to repeat it
 TAG = "search:"  # prefix of the tracker tag that the runs of a search and the runs that use its result share
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a search. `scores` maps each rate to its mean score over seeds, None if a run has none."""
+    """The result of a search. `scores` maps each rate to its mean score over seeds; None if a run has no score."""
 
     scores: Mapping[float, float | None]
-    rate: float | None  # the best rate; the lowest of several; None if no rate has a score
+    rate: float | None  # the best rate, the lowest if several are equal; None if no rate has a score
     seconds: float  # duration of all its runs
 
     @property
@@ -74,7 +74,7 @@ def refuse_leak(record: Record) -> None:
 
 
 def beyond(rates: Sequence[float]) -> tuple[float, float] | None:
-    """The rates below and above a grid, at the distance of its outermost two; None for a single rate."""
+    """The rates below and above a grid, each by the ratio of the two rates at that end; None for a single rate."""
     grid = sorted(rates)
     if len(grid) < 2:
         return None
@@ -89,13 +89,13 @@ class Search:
     epoch: Literal["last", "best"]
     further: dict[float, Sequence[Cell]] = field(default_factory=dict)  # the rates beyond both edges
     again: Mapping[str, str] = field(default_factory=dict)  # failed runs to repeat, as in `is_repeated`
-    running: Collection[str] = ()  # ids of cells that a board runs, which may repeat them when they end
+    running: Collection[str] = ()  # ids of cells that a board runs and may repeat when they end
     _first: Outcome | None = None
     _last: Outcome | None = None
     _read: float = 0.0  # when unfinished cells were last read
 
     def reopen(self) -> None:
-        """Forget the outcome, since failed runs are repeated."""
+        """Forget the outcome, because failed runs will be repeated."""
         self._first = self._last = None
         self._read = 0.0
 
@@ -112,7 +112,7 @@ class Search:
         return self._last
 
     def unsettled(self) -> list[Cell]:
-        """The unfinished cells that decide the search: those of the grid, then the one beyond it that is needed."""
+        """The unfinished cells that decide the search: in the grid, then at the rate beyond it if one is needed."""
         return self._unsettled(self._tried())
 
     def _refresh(self) -> None:
@@ -125,7 +125,7 @@ class Search:
             self._last = self._outcome_of(self._tried())
 
     def _tried(self) -> dict[float, Sequence[Cell]]:
-        """The rates of the grid, and the one beyond it that is needed."""
+        """The rates of the grid, and the rate beyond it if one is needed."""
         return {**self.grid, **{rate: cells for rate, cells in self.further.items() if self.needed(rate)}}
 
     def _outcome_of(self, rates: Mapping[float, Sequence[Cell]]) -> Outcome | None:

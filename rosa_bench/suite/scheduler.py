@@ -29,8 +29,8 @@ OURS = "rosa_bench: "  # prefix of a line that explains why a run ended
 class Board:
     """Runs cells, at most `jobs` at a time, and reports progress whenever it changes.
 
-    With a `placement` each job gets one of its cards. `again` has the failed cells to retry: it maps a cell's id to the
-    start time of its failed run, so that a new failure is not retried. With `leaves` the board does not wait at the end
+    With a `placement` each job gets one of its cards. `again` maps the ids of failed cells to retry to the start times
+    of their failed runs, so that a new failure is not retried. With `leaves` the board does not wait at the end
     for cells that other processes run. `known` are finished records, used for estimates.
     """
 
@@ -104,7 +104,7 @@ class Board:
         return self.peaks[cell.id], cell.id in self.short_of_memory
 
     def _submit(self, cell: Cell, card: Card | None) -> Any:
-        """Submit a cell; None if the cluster accepts it only after another job ends. Raises UsageError if never."""
+        """Submit a cell; None if Slurm refuses it for now. Raises UsageError if it does so with no job running."""
         if card is not None:  # update_parameters would accept only numbers, not card names
             self.executor.parameters.update(gpus_per_node=1, visible_gpus=(card.name,))
         try:
@@ -152,7 +152,7 @@ class Board:
             warn(f"  {cell.name} ran out of memory; it is repeated once, alone on a card")
             self.short_of_memory.add(cell.id)
             self.waiting.append(cell)
-            # no longer a failure, which would decide a search in another process
+            # if it stayed a failure, it would decide a search in another process
             _marked(cell, "oom", "interrupted", "memory ran out; the run is repeated alone on a card")
 
     def _unfinished(self, cell: Cell, job: Any) -> State:
@@ -210,7 +210,7 @@ class Board:
 
 
 class Fleet(Board):
-    """Watches cells that `workers` cluster jobs take until none is left.
+    """Watches `workers` cluster jobs that take cells until none is left.
 
     A worker exits when other workers hold all remaining cells. If workers end early, new ones are submitted as long as
     the previous ones finished cells.
@@ -329,7 +329,7 @@ def _explanation(path: Path) -> str:
 
 
 def _marked(cell: Cell, status: Status, new_status: Status, reason: str) -> bool:
-    """Change the status of a cell's record; False if it has another one or another process holds the cell."""
+    """Set `new_status` in a cell's record; False if it is not in `status` or another process holds the cell."""
     try:
         with claimed(cell.folder):
             record = cell.record
@@ -345,6 +345,6 @@ def _marked(cell: Cell, status: Status, new_status: Status, reason: str) -> bool
 
 
 def _forget(job: Any, logs: bool) -> None:
-    """Remove a job's files, its logs only if asked to."""
+    """Remove a job's files, including its logs if `logs`."""
     for path in Path(job.paths.folder).glob(f"{job.job_id}_*" if logs else f"{job.job_id}_*.pkl"):
         path.unlink(missing_ok=True)

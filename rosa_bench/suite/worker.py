@@ -52,7 +52,7 @@ def as_job(work: Callable[[], int]) -> int:
     """Run a job under submitit, whose time-limit signal (SIGUSR2) makes it exit cleanly; return its exit code.
 
     An interrupted run has saved its checkpoint by then. On Slurm the job is requeued after this signal. After any other
-    signal it leaves no result, so that Slurm decides: it requeues after a preemption, not after `scancel`.
+    signal the job leaves no result and Slurm decides: it requeues after a preemption, not after `scancel`.
     """
     requeue: Any = signal.getsignal(signal.SIGUSR2)
     if os.environ.get("SUBMITIT_EXECUTOR") is None or not callable(requeue):
@@ -119,7 +119,7 @@ def run_cell(run: Run) -> int:
 
 
 def _failed(folder: Path) -> Record | None:
-    """The record of a run, if it says that the run failed; with a full disk it may not have been written."""
+    """The record of a run, if it says that the run failed; on a full disk it may be missing."""
     try:
         record = read_record(folder / "record.json")
     except UsageError:

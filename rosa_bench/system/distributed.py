@@ -89,7 +89,7 @@ def from_first(value: Any) -> Any:
 
 
 def copy_from_first(tensors: Iterable[torch.Tensor]) -> None:
-    """Overwrite tensors in place with those of rank 0."""
+    """Overwrite tensors in place with rank 0's values."""
     if not _joined():
         return
     from torch import distributed

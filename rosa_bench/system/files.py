@@ -27,7 +27,7 @@ SEAL = ',\n "checksum": '  # starts the last line of a sealed file: the sha256 o
 
 
 def typed_path(text: str) -> Path:
-    """A path on the command line; `~` is the home folder, also where the shell does not expand it (`--out=~/a`).
+    """A path on the command line; `~` is the home folder, even where the shell does not expand it (`--out=~/a`).
 
     Raises:
         ArgumentTypeError: if the path begins with the home folder of an unknown user.
@@ -39,7 +39,7 @@ def typed_path(text: str) -> Path:
 
 
 def file_name(name: str) -> str:
-    """A name as that of a file: itself, or its safe part plus a hash, so that two names never share a file."""
+    """A file name for `name`: the name itself, or its safe part plus a hash, so that two names never share a file."""
     safe = re.sub(r"[^\w.+-]+", "_", name).strip(".")[:100]
     return name if safe == name else f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
@@ -94,7 +94,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def clear_temporaries(folder: Path) -> None:
-    """Delete temporary files that killed processes left in a folder and its subfolders. No one else may write there."""
+    """Delete temporary files left by killed processes in a folder and its subfolders. Nothing else may write there."""
     for path in [*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp")]:
         path.unlink(missing_ok=True)
 
@@ -112,7 +112,7 @@ def write_sealed_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def unsealed(content: bytes) -> dict[str, Any]:
-    """Parse the bytes that `write_sealed_json` wrote, without the checksum. An object without checksum is accepted.
+    """Parse the bytes that `write_sealed_json` wrote, without the checksum. An object without one is accepted.
 
     Raises:
         ValueError: if the bytes are not a JSON object or the checksum does not match.

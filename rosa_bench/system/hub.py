@@ -27,13 +27,13 @@ from rosa_bench.system.distributed import is_first
 from rosa_bench.system.files import cache_dir
 
 Kind = Literal["model", "dataset"]
-Choose = Callable[[Sequence[str]], list[str]]  # selects the required files among those of a repository
+Choose = Callable[[Sequence[str]], list[str]]  # selects the required files from a repository's files
 T = TypeVar("T")
 
 DEFAULT = "https://huggingface.co"
 COMMIT = re.compile("[0-9a-f]{40}")
 HASH = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
-TIMEOUT_S = 10  # of each step of a request, unless the user's environment sets another limit
+TIMEOUT_S = 10  # for each step of a request, unless the user's environment sets another limit
 WAITS_S = (1.0, 2.0, 4.0)  # before each retry
 PATIENCE_S = 15.0  # no retry starts after this time
 TRANSIENT = {408, 425, 429, *range(500, 600)}
@@ -85,7 +85,7 @@ def offline_unless(needed: bool) -> Iterator[None]:
 def _set_defaults() -> None:
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")  # by a service that `transformers` asks
+    os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")  # `transformers` would ask a service for it
     for name in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"):
         os.environ.setdefault(name, str(TIMEOUT_S))
 
@@ -331,7 +331,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _is(error: BaseException, *names: str) -> bool:
-    """Whether an error or one of its causes has a class of these names; the HTTP library depends on the version."""
+    """Whether the class of an error or a cause has one of these names; HTTP libraries vary by version of the client."""
     return any(cls.__name__ in names for cause in _chain(error) for cls in type(cause).__mro__)
 
 
@@ -404,7 +404,7 @@ def _phrase(status: int) -> str:
 
 
 def _verified(name: str, folder: Path, files: list[str]) -> tuple[Path, list[str]]:
-    """Check that each file's content matches the hash in its cache name, and return the folder and files.
+    """Check that each file's content matches the hash that names it in the cache, and return the folder and files.
 
     A file is hashed again only if its size or modification time changes. A cache without symbolic links has no hashes,
     so its files are not checked.

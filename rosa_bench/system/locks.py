@@ -26,8 +26,8 @@ from rosa_bench.errors import UsageError
 from rosa_bench.system.files import write_json
 
 BEAT_S = 10.0  # between two heartbeats
-SILENT_S = 120.0  # without a heartbeat, after which a holder on another machine counts as dead
-SETTLE_S = 0.5  # until a machine that claims the folder at the same moment sees the holder file
+SILENT_S = 120.0  # time without a heartbeat after which a holder on another machine counts as dead
+SETTLE_S = 0.5  # time for a machine that claims the folder at the same moment to see the holder file
 PATIENCE_S = 2.0  # to wait for processes that only check whether the folder is locked
 ORPHANS_S = 15.0  # to wait for child processes that outlive a dead holder
 NO_FLOCK = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK}
@@ -179,7 +179,7 @@ def read_holder(path: Path) -> Holder | None:
 
 
 def lives(holder: Holder, lock: Path, sign: Path, native: bool) -> bool:
-    """Whether the holder is alive, by its heartbeat file `sign`; `native`: flock works and was free."""
+    """Whether the holder is alive, judging by its heartbeat file `sign`; `native`: flock works and was free."""
     if holder.get("machine") == machine() and (native or _is_dead(holder)):
         return False
     try:

@@ -46,7 +46,7 @@ class PeakMemory:
         out = {"peak_rss_bytes": self._sampled if self._thread else _high_water()}
         if torch.cuda.is_available():
             out["peak_device_bytes"] = torch.cuda.max_memory_allocated()
-            out["peak_reserved_bytes"] = torch.cuda.max_memory_reserved()  # with what the allocator keeps for later
+            out["peak_reserved_bytes"] = torch.cuda.max_memory_reserved()  # includes what the allocator has cached
         return out
 
     def close(self) -> None:
@@ -72,7 +72,7 @@ def _high_water() -> int:
 
 
 class Held:
-    """A ledger entry of a tensor that autograd saves; the tensor counts while this object is alive."""
+    """A ledger entry for a tensor that autograd saves; the tensor counts while this object is alive."""
 
     def __init__(self, tensor: torch.Tensor, ledger: Ledger) -> None:
         self.ledger = ledger
@@ -126,7 +126,7 @@ def saved_bytes(model: torch.nn.Module, copies: Iterable[torch.Tensor] = ()) -> 
         return saved[0]
 
     def enter(inner: torch.autograd.graph.saved_tensors_hooks) -> None:
-        """Count also under the hooks of activation checkpointing, which replace ours during recomputation."""
+        """Also count under the hooks of activation checkpointing, which replace ours during recomputation."""
         theirs = inner.pack_hook
 
         def counted(tensor: torch.Tensor) -> Any:

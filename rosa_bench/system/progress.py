@@ -1,8 +1,8 @@
 """Progress of long work: one updating line on a terminal, plain lines elsewhere.
 
 Work creates a `Task` and advances it, or iterates over `each`. The line appears only inside `showing`, and only if
-standard output and standard error are both the same kind of terminal: then everything else that is printed erases the
-line first and continues above it. Showing progress never raises an error.
+standard output and standard error are both terminals; all other output then erases the line first and continues above
+it. Showing progress never raises an error.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 class Terminal:
-    """The terminal that the line is written to, with single writes to its file descriptor."""
+    """The terminal that shows the line; each update is a single write to its file descriptor."""
 
     def __init__(self, descriptor: int, encoding: str) -> None:
         self.descriptor, self.encoding = descriptor, encoding
@@ -136,8 +136,8 @@ def on_terminal() -> bool:
 class Task:
     """Work of `total` parts, of which `done` are done at the start.
 
-    `details` returns more values for the line, the most important first: a line that is too long loses its last ones.
-    With `details`, the line appears at once, and there are no plain lines. `unit` is that of counts, such as "B".
+    `details` returns more values for the line, the most important first; if the line is too long, the last are dropped.
+    With `details`, the line appears at once, and there are no plain lines. `unit` is the unit of counts, such as "B".
     """
 
     def __init__(
@@ -179,7 +179,7 @@ class Task:
             tell(f"  {self.what}: {self._share or self._amount(self.done)}")
 
     def line(self, columns: int, is_unicode: bool = True) -> str:
-        """The line for a terminal, one column shorter than it."""
+        """The line for a terminal, at least one column shorter than `columns`."""
         from tqdm.std import Bar
         from tqdm.utils import disp_len, disp_trim
 
@@ -200,7 +200,7 @@ class Task:
 
     @property
     def _left(self) -> str:
-        """The time that the other parts take at the speed so far."""
+        """The remaining time at the average speed so far."""
         from tqdm import tqdm
 
         finished = self.done - self._first

@@ -14,7 +14,7 @@ from rosa_bench.errors import EXIT_INTERRUPTED
 from rosa_bench.system.console import complain, in_utf8, plain_os, warn
 
 ORDERLY_S = 6  # to finish the current training step and write its checkpoint
-SAME_S = 2.0  # within which SIGTERM again means nothing more
+SAME_S = 2.0  # after the first signal, within which SIGTERM is ignored
 LIMIT_S = 9.0  # until the process is ended, even inside a long library call
 INTERRUPTED = "rosa_bench: interrupted; rerun the same command to resume from the last checkpoint"
 WATCHED = (signal.SIGTERM, signal.SIGINT)
@@ -57,7 +57,7 @@ def interrupted(error: BaseException | None) -> bool:
 def command(main: Callable[[], int]) -> int:
     """Run `main` of `python -m rosa_bench.NAME` and return its exit code.
 
-    An interruption prints one line, and so does a file that cannot be read or written.
+    Prints one line if it is interrupted or if a file cannot be read or written.
     """
     in_utf8()
     try:
@@ -75,10 +75,10 @@ class Signals:
 
     `request_stop` is called in the main thread and returns whether the work will stop by itself; if not, or not within
     `ORDERLY_S`, KeyboardInterrupt is raised. Python runs handlers only between its own instructions, so a thread also
-    watches: if a library call does not return within `LIMIT_S`, it calls `last_words` and ends the process.
+    watches: if a library call does not return within `LIMIT_S`, the thread calls `last_words` and ends the process.
 
-    SIGTERM within `SAME_S` of the first one is ignored: a cluster signals every process of a job, and the parents of a
-    run pass the signal on.
+    SIGTERM within `SAME_S` of the first signal is ignored: a cluster signals every process of a job, and the parents of
+    a run pass the signal on.
     """
 
     def __init__(self, request_stop: Callable[[], bool], last_words: Callable[[], None]) -> None:

@@ -28,7 +28,7 @@ def in_parallel(work: Callable[..., Result], items: Iterable[tuple[Any, ...]]) -
     """Yield `work(*item)` for every item in order, with as many workers as torch has threads.
 
     Each worker runs linear algebra, including torch's, on one thread: decompositions of a transformer's weights gain
-    little from more, and the results do not depend on the number of threads.
+    little from more threads, and the results do not depend on the number of workers.
     """
     threads = torch.get_num_threads()
     alone = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
@@ -36,7 +36,7 @@ def in_parallel(work: Callable[..., Result], items: Iterable[tuple[Any, ...]]) -
         try:
             yield from pool.map(lambda item: work(*item), items)
         finally:
-            torch.set_num_threads(threads)  # a worker's setting is otherwise the default of new threads
+            torch.set_num_threads(threads)  # otherwise new threads would inherit a worker's setting
 
 
 @cache

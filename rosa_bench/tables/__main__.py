@@ -90,7 +90,7 @@ def render(args: argparse.Namespace) -> int:
 
 
 def judged(collection: Collection, suites: Sequence[plan.Suite]) -> tuple[dict[str, list[Claim]], list[str]]:
-    """The verdicts on the claims of each suite by its title, and a message for each suite that cannot be judged."""
+    """The verdicts on each suite's claims, by suite title, and a message for each suite that cannot be judged."""
     claims: dict[str, list[Claim]] = {}
     unjudged = []
     for suite in suites:
@@ -120,7 +120,7 @@ def as_claim(verdict: Verdict) -> Claim:
 
 
 def alone(collection: Collection, grids: Sequence[Grid], suite: str) -> Collection:
-    """Restrict records to those in the table of one suite. Raises UsageError if it has none."""
+    """Keep only the records in the table of one suite. Raises UsageError if there are none."""
     shown = {id(r) for grid in grids for place in grid.places for r in (*place.records, *place.ended)}
     if not shown:
         raise UsageError(f"suite {suite} has too few runs for a table; run: python -m rosa_bench.suite {suite}")

@@ -99,7 +99,7 @@ class Comparer:
 
 
 def is_of_scores(comparison: paired_tests.Comparison, own: Place, other: Place) -> bool:
-    """Whether a comparison's difference equals that of the scores in the records, up to rounding."""
+    """Whether a comparison's difference matches the scores in the records, up to rounding."""
     ours, theirs = own.scores["last"].mean, other.scores["last"].mean
     close = SAME * max(abs(ours), abs(theirs))
     return math.isclose(comparison.difference, ours - theirs, rel_tol=SAME, abs_tol=close)
@@ -112,16 +112,16 @@ def predictions_file(collection: Collection, record: Record, split: str, variant
 
 
 def file_split(split: str, record: Record) -> str:
-    """The split whose file holds a split's predictions: parts of a split that a run read are in the file of the whole.
+    """The split whose file holds the predictions of `split`: a part of a split is in the file of the whole.
 
-    A run that does not name the splits it read has parts of the test split only.
+    A record that does not list the splits it read can only have parts of the test split.
     """
     wholes = [whole for whole in record.data.get("rows") or ("test",) if split.startswith(f"{whole}_")]
     return split if split in record.data.get("rows", {}) else max(wholes, key=len, default=split)
 
 
 def subset_of(split: str, record: Record) -> str:
-    """The part of a split, as predictions name it; empty for a whole split."""
+    """The name of a part of a split in the predictions; empty for a whole split."""
     return split.removeprefix(file_split(split, record)).removeprefix("_")
 
 

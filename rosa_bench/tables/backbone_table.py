@@ -73,7 +73,7 @@ def _kind(record: Record) -> str:
 
 
 def by_number(label: str) -> list[str | int]:
-    """Sort key of a name that orders its numbers by value."""
+    """Sort key for names that compares the numbers in them by value."""
     return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"(\d+)", label))]
 
 
@@ -87,7 +87,7 @@ def particulars(groups: Sequence[Group]) -> list[str]:
         for group in groups
     ]
     starts = {(group.parts.get("start"), group.parts.get("settings_of_start")) for group in groups}
-    if len(starts) > len({start for start, _ in starts}):  # several settings of one method and task
+    if len(starts) > len({start for start, _ in starts}):  # starting runs of one method and task differ in settings
         for options, group in zip(flat, groups, strict=True):
             options["settings_of_start"] = group.parts.get("settings_of_start")
     names = sorted(set().union(*flat))

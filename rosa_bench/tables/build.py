@@ -21,9 +21,9 @@ def build(
     baseline: str | None = None,
     elsewhere: bool = False,
 ) -> list[Grid]:
-    """Build all tables, suite tables first. Rows are not compared yet.
+    """Build all tables, suite tables first, without comparisons between rows.
 
-    `epoch` and `baseline` override those of the suites. With `elsewhere`, cells include the results of other papers.
+    `epoch` and `baseline` override the suites' own. With `elsewhere`, cells include the results of other papers.
     Runs of a search over settings are in no table: they are scored on rows held out of the training split.
     """
     groups = [group for group in collection.groups if not is_search(group)]

@@ -38,7 +38,7 @@ def main_variant(record: Record) -> str:
 
 
 def _at_best(primary: Mapping[str, Any], column: Column) -> float | None:
-    """A metric at the epoch that the run's primary metric selects."""
+    """A metric at the run's best epoch; None if it was not recorded."""
     value: float | None = primary.get("best_scores", {}).get(column.split, {}).get(column.metric)
     judged = (primary.get("metric"), primary.get("split")) == (column.metric, column.split)
     return primary.get("best") if judged else value
@@ -57,7 +57,7 @@ def place(group: Group, column: Column, variant: str, aggregate: str = "mean", o
 
 
 def shown(place: Place) -> bool:
-    """Whether the cell has anything to print; a finished run without a score is a dash."""
+    """Whether the cell has anything to print; a finished run without a score is printed as a dash."""
     return bool(place.scores or place.printed or place.records or place.unfinished)
 
 

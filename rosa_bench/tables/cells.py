@@ -1,4 +1,4 @@
-"""The texts of a table: scores, printed numbers, marks and notes, as every format shows them."""
+"""The texts of a table, shared by all formats: scores, printed numbers, marks and notes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def rounded(value: float, decimals: int) -> str:
 
 
 def ours(place: Place, grid: Grid, decimals: int, usual: int | None) -> str:
-    """Mean or median ± standard deviation, the number of seeds unless it is usual, and the runs without a result."""
+    """Mean or median ± standard deviation, number of seeds unless it is the usual one, and runs without a result."""
     ended = ", ".join(f"{status} (n={count})" for status, count in place.unfinished.items())
     score = place.scores.get(grid.epoch)
     if score is None:
@@ -77,7 +77,7 @@ def elsewhere_text(place: Place) -> str:
 
 
 def emphasised(text: str, place: Place) -> str:
-    """Mark a score that differs from the baseline's, bold if better and † if worse, and one that still improves."""
+    """Mark a score that differs from the baseline's (bold if better, † if worse) or that still improves."""
     if place.against is not None and place.against.holds:
         text = f"**{text}**" if place.against.better else f"{text} †"
     return f"{text} {IMPROVING}" if place.improving else text
@@ -98,7 +98,7 @@ def notes(grid: Grid, footnotes: Footnotes) -> list[str]:
 
 
 def _summary(grid: Grid) -> str:
-    """What a score is, and the number of seeds that cells do not repeat; empty for a table without scores."""
+    """A sentence on what the scores are and their usual number of seeds; empty for a table without scores."""
     usual = usual_n(grid)
     if usual is None:
         return ""
@@ -111,7 +111,7 @@ def _summary(grid: Grid) -> str:
 
 
 def _improving(grid: Grid) -> list[str]:
-    """The meaning of the mark of cells that still improve; nothing if no cell could be judged."""
+    """A note on the mark of cells that still improve; empty if no cell could be judged."""
     places = [place for place in grid.places if place.scores]
     judged = [place for place in places if place.gain is not None]
     marked = sum(place.improving for place in judged)

@@ -26,7 +26,7 @@ FILE = "tests.json"
 
 @dataclass(frozen=True)
 class Test:
-    """A comparison with its names as in the table and the hash of its predictions."""
+    """A comparison, its names in the table, and the hash of its predictions."""
 
     __test__ = False  # not a pytest test class
 
@@ -38,7 +38,7 @@ class Test:
     comparison: Comparison
 
     def current(self, content: str | None) -> bool:
-        """Whether the comparison comes from predictions with this hash; None: they no longer exist, so it counts."""
+        """Whether the comparison comes from predictions with this hash; True for None (they no longer exist)."""
         return content is None or content == self.content
 
 

@@ -18,7 +18,7 @@ Read = Callable[[Record], list[Event]]
 
 
 def reader(collection: Collection) -> Read:
-    """A function that reads the events of a run. It skips damaged lines and returns none for a missing file."""
+    """A function that reads the events of a run. It skips damaged lines; a missing file has no events."""
 
     def read(record: Record) -> list[Event]:
         if id(record) in collection.events:
@@ -55,16 +55,16 @@ def scores_by_step(events: Sequence[Event], metric: str, split: str) -> dict[flo
 
 
 def with_gains(grid: Grid, read: Read) -> Grid:
-    """Add to each cell what its last epoch gained."""
+    """Add to each cell the gain of its last epoch."""
     return grid.with_places(lambda _, column, place: dataclasses.replace(place, gain=gain(place, column, read)))
 
 
 def gain(place: Place, column: Column, read: Read) -> Gain | None:
-    """What the last evaluation at an epoch end gained over the one before; None without two of each for two seeds.
+    """What the last evaluation at an epoch end gained over the one before; None unless two seeds have two of them.
 
-    The evaluations are those of the column's metric and split. Where epochs score something else (the loss of a task
-    that decodes, a selection split), they are those that select the best epoch. Variants have no curve of their own:
-    only the main one is judged.
+    Evaluations of the column's metric and split are used. If epochs score something else (the loss of a task that
+    decodes, a selection split), the evaluations that select the best epoch are used instead. Only the main variant is
+    judged, because the others have no curve.
     """
     if place.records and place.variant != main_variant(place.records[0]):
         return None
@@ -80,7 +80,7 @@ def gain(place: Place, column: Column, read: Read) -> Gain | None:
 
 
 def _evaluated(place: Place, column: Column) -> Iterator[tuple[str, str, bool]]:
-    """Metric, split and whether higher is better: of the column, then of the choice of the best epoch."""
+    """Yield metric, split and whether higher is better: for the column, then for the selection of the best epoch."""
     yield column.metric, column.split, column.higher_is_better
     if place.records:
         metric, _, split = str(place.records[0].primary.get("selected_by", "")).partition(" on ")

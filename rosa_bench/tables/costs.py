@@ -27,7 +27,7 @@ def trainable(record: Record) -> float | None:
 
 
 def share(record: Record) -> float | None:
-    """Trainable parameters in percent of all; None if not recorded."""
+    """Trainable parameters as a percentage of all; None if not recorded."""
     return number(record.params.get("trainable_percent"))
 
 
@@ -45,13 +45,13 @@ def device(record: Record) -> str:
 
 
 def on_gpu(record: Record) -> bool | None:
-    """Whether a run used a device other than the CPU; None if not recorded, or if it continued on another kind."""
+    """Whether a run used a device other than the CPU; None if not recorded, or if it resumed on another kind."""
     used = {not name.startswith("cpu") for name in device(record).split(THEN) if name}
     return used.pop() if len(used) == 1 else None
 
 
 def seconds(record: Record) -> float | None:
-    """Wall-clock seconds of a GPU run, or CPU seconds of a CPU run, which other work changes less; None if absent."""
+    """Wall-clock seconds of a GPU run, or CPU seconds (less affected by other load) of a CPU run; None if absent."""
     if on_gpu(record) is None:
         return None
     names = WALL if on_gpu(record) else ("cpu_s",)
@@ -67,7 +67,7 @@ def latency(record: Record, batch: str = "batch_1") -> float | None:
 
 
 def batch_latency(record: Record) -> float | None:
-    """The latency of a batch of the evaluation."""
+    """The latency for an evaluation batch."""
     return latency(record, "batch_eval")
 
 
@@ -201,7 +201,7 @@ def pscp(score: float, parameters: float, latency: float, memory: float, constan
 
 
 def _penalized(row: Row, grid: Grid, columns: Iterable[Column]) -> list[float]:
-    """The PSCP of a row, the mean over tasks of that of each task's first metric; empty if one has none."""
+    """The PSCP of a row: the mean over tasks, each by its first metric; empty if a task has none."""
     first = {column.task: column for column in reversed([*columns])}
     scores = [_penalized_score(row.place(column), column, grid) for column in first.values()]
     known = [score for score in scores if score is not None]

@@ -60,7 +60,7 @@ def markdown(grid: Grid) -> str:
 
 
 def aligned(table: Sequence[Sequence[str]]) -> list[str]:
-    """The lines of a Markdown table whose first row is the head: texts to the left, numbers to the right."""
+    """The lines of a Markdown table with `table[0]` as its head: first column left-aligned, others right-aligned."""
     widths = [max(3, *map(len, column)) for column in zip(*table, strict=True)]
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
     lines = []

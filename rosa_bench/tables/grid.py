@@ -92,7 +92,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Gain:
-    """What the last epoch gained over the one before, against the spread of seeds (`convergence`)."""
+    """The gain of the last epoch over the one before, and the spread over seeds (`convergence`)."""
 
     gain: float  # mean over seeds, positive if better
     sd: float  # over seeds, of the score at the last epoch

@@ -14,7 +14,7 @@ ESCAPES |= {"$": r"\$", "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^
 ESCAPES |= {"[": "{[}", "*": "{*}"}  # LaTeX reads them as options of a preceding line break
 ESCAPES |= {"±": r"$\pm$", "–": "--", "−": "$-$", "†": r"$\dagger$", "<": "$<$", ">": "$>$"}
 ESCAPES |= {"×": r"$\times$", IMPROVING: r"$\nearrow$"}
-Texts = tuple[str, str, str]  # our score, the paper's value and those of other papers; empty where there is none
+Texts = tuple[str, str, str]  # our score, the paper's value and other papers' values; empty if absent
 
 
 def latex(grid: Grid) -> str:

@@ -47,7 +47,7 @@ def rows_with(grid: Grid, columns: Sequence[Column]) -> list[Row]:
 
 
 def usual_n(grid: Grid) -> int | None:
-    """The most common number of seeds, which cells do not repeat; the largest of equally common ones."""
+    """The most common number of seeds, which cells do not repeat; the largest if several are equally common."""
     counts = Counter(place.scores[grid.epoch].n for place in grid.places if grid.epoch in place.scores)
     return max(counts, key=lambda n: (counts[n], n)) if counts else None
 
@@ -63,7 +63,7 @@ class Part:
 
 
 def parts(grid: Grid, widths: Mapping[Column, int]) -> list[Part]:
-    """Split a grid by kind of task, and each kind by width; `widths` are those of the columns with their separators.
+    """Split a grid by kind of task, and each kind by width; `widths` are column widths including separators.
 
     The first part of a kind shows all costs, the others only the trainable share.
     """

@@ -22,7 +22,7 @@ PUBLISHED_CODE = ", published code"  # label suffix of a row with the settings o
 ALIKE = 1.25  # largest ratio of parameter counts of the same backbone; different ones differ by a factor of 2 or more
 SHOWN = 4  # differences listed by name; the rest is counted
 PARTS = ("method", "train", "task")  # parts of a configuration whose settings are compared
-MODEL_OPTIONS = {"random_init": False, "dropout": None}  # of a backbone, with the values of records without them
+MODEL_OPTIONS = {"random_init": False, "dropout": None}  # of a backbone, with their values in records that lack them
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ def incomparable(group: Group, target: Target, suite: Suite, seeds: int) -> tupl
 
 
 def other_model(group: Group, target: Target) -> list[str]:
-    """A reason if runs have another backbone than the target, by name or, if a paper prints it, by size; else empty."""
+    """A reason if the backbone differs from the target's, by name or by the size that a paper prints; else empty."""
     model = group.first.model
     if model != target.model:
         return [f"other model size ({model}, not {target.model})"]
@@ -162,7 +162,7 @@ def other_model(group: Group, target: Target) -> list[str]:
 
 
 def other_data(group: Group, target: Target) -> list[str]:
-    """A reason if runs have other rows than the target: embedded or not, or not those of the release; else empty."""
+    """A reason if the rows differ from the target's (embedded or not) or from the public release; else empty."""
     rows, source = other_rows(group.first), str(group.first.data["source"])
     if target.cell.run.data.source == "embedded":
         rows = None if source.startswith("embedded") else f"{source} rows"

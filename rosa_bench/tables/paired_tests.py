@@ -86,8 +86,8 @@ def compare(
     """Compare a method's runs with a baseline's by a metric of the task, one run per seed.
 
     Raises:
-        UsageError: if a group is empty or has two runs of one seed, or if the runs differ in their examples or the
-            order of them; the message names both files.
+        UsageError: if a group is empty or has two runs of one seed, or if the runs differ in their examples or
+            their order; the message names both files.
         NoStatisticError: if the metric is unknown, undefined for a run, or cannot be computed here.
     """
     same_examples([*method, *baseline])

@@ -16,7 +16,7 @@ def search_notes(records: Iterable[Record], suite: str, epoch: Literal["last", "
     """One note per task: the rates of each search, the best one, and the time of all its runs.
 
     Args:
-        records: finished and failed runs; those that searched for another suite are ignored.
+        records: finished and failed runs; runs of another suite's searches are ignored.
 
     Raises:
         UsageError: if a run has read a split that is not part of the training rows.

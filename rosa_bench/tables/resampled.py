@@ -1,4 +1,4 @@
-"""Scores of a run on resampled examples, from which the variance of any comparison over examples follows.
+"""Scores of a run on resampled examples, which give the variance over examples of any comparison.
 
 All runs of a task are scored on the same resamples, so their values can be averaged and subtracted resample by
 resample. An archive stores them next to the records, since predictions stay in the folders of the runs.

@@ -72,9 +72,9 @@ class SuiteTable:
         return {id(group) for group, _, _ in self.matches.values()}
 
     def _fitting(self, group: Group, by_where: Mapping[tuple[str, str, str], list[Target]]) -> list[tuple[int, Target]]:
-        """The closest targets of a group, with their numbers of differing options; other rows count as one.
+        """The closest targets of a group, with their numbers of differing options; different data counts as one.
 
-        Candidates are the targets that its runs were started for, else those of the same task, model and method.
+        Candidates are the targets that its runs were started for, or else all of the same task, model and method.
         """
         record = group.first
         cell = started_for(record, self.suite.name)

@@ -34,7 +34,7 @@ class Choice(Task):
     """Multiple-choice questions with one right answer each.
 
     With `answers`, the named fields hold the answers, and the right one is the field `right` or, if that is null, the
-    one at the integer `label`. Without, `choices` has lists `label` and `text`, and `answerKey` is the right label.
+    one at the integer `label`. Otherwise `choices` has lists `label` and `text`, and `answerKey` is the right label.
     """
 
     prompt: str  # template with fields of a row in braces; a space and a choice follow it
@@ -73,7 +73,7 @@ class Choice(Task):
 
     @property
     def classes(self) -> int | None:
-        """Number of `answers`; None without, because the number of choices differs between rows."""
+        """Number of `answers`; None if there are none, since the number of choices then differs between rows."""
         return len(self.answers) or None
 
     @property
@@ -116,7 +116,7 @@ class Choice(Task):
         )
 
     def candidates(self, example: Example, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[Encoded]:
-        """Token ids of prompt and answer for each choice; only answers have labels. Raises UsageError as `encode`."""
+        """Token ids of prompt and answer for each choice; only answers have labels. Raises UsageError like `encode`."""
         return [self._joined(example, text, tokenizer, max_length, False) for text in example.texts[1:]]
 
     def _joined(
@@ -142,7 +142,7 @@ class Choice(Task):
         return scores
 
     def columns(self, predictions: Sequence[Prediction], metric: str) -> tuple[Numbers, Numbers]:
-        """Indices of the predicted choices, by log-likelihood or by that per character, and of the right ones."""
+        """Indices of the predicted choices, per character if `metric` is `accuracy_norm`, and of the right ones."""
         import numpy as np
 
         values, labels = super().columns(predictions, metric)
@@ -150,7 +150,7 @@ class Choice(Task):
 
 
 def normalised(predictions: Sequence[Prediction]) -> list[float]:
-    """Indices of the choices with the largest log-likelihood per character, the first of equals."""
+    """Indices of the choices with the largest log-likelihood per character, the first one on a tie."""
     indices = []
     for p in predictions:
         per_character = [value / length for value, length in zip(p.logits, p.lengths, strict=True)]

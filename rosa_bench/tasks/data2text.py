@@ -157,7 +157,7 @@ def reference_form(references: Sequence[str]) -> Literal["raw", "tokenised"]:
 
 
 def seen(row: Mapping[str, Any], where: str) -> str:
-    """`seen` or `unseen` by the field `seen` of WebNLG's test rows; empty without it."""
+    """`seen` or `unseen`, from the field `seen` of WebNLG's test rows; empty if a row lacks it."""
     if "seen" not in row:
         return ""
     return "seen" if field(row, "seen", bool, where) else "unseen"
@@ -205,7 +205,7 @@ class E2E(DataToText):
         return [row[name] for name in names if name in row]
 
     def from_hub(self, rows: Iterable[Mapping[str, Any]], split: str) -> Iterator[Mapping[str, Any]]:
-        """Rows of the hub have one reference; for scored splits, group them by input in order of first appearance."""
+        """Group the hub's rows, one per reference, by input in order of first appearance, except in training."""
         if split == "train":
             yield from rows
             return
@@ -245,7 +245,7 @@ class WebNlg(DataToText):
 
     @property
     def hub(self) -> Upstream:
-        """The files in LoRA's repository; hubs have the 2017 set only as a loading script."""
+        """The files in LoRA's repository; the hub has the 2017 set only as a loading script."""
         folder = "examples/NLG/data/webnlg_challenge_2017"
         return Upstream(
             "microsoft/LoRA",
@@ -258,7 +258,7 @@ class WebNlg(DataToText):
         )
 
     def from_upstream(self, content: bytes, split: str) -> Iterator[Mapping[str, Any]]:
-        """Rows of a JSON file of numbered entries. In test rows, `seen` tells whether training has their category."""
+        """Rows of a JSON file of numbered entries. In test rows, `seen` says whether training has the category."""
         for numbered in json.loads(content)["entries"]:
             for entry in numbered.values():
                 triples = [
@@ -273,7 +273,7 @@ class WebNlg(DataToText):
         return [row.get("triples"), row.get("references")]
 
     def subset(self, row: Mapping[str, Any], where: str) -> str:
-        """`seen` or `unseen`: whether training has rows of the category."""
+        """`seen` or `unseen`: whether the training split has rows of the category."""
         return seen(row, where)
 
     def linearize(self, row: Mapping[str, Any], where: str) -> str:
@@ -308,7 +308,7 @@ class Dart(DataToText):
         return Hub("Yale-LILY/dart", "3442009fce2df36a93d6081f03ad7be1433982ea", "default/{split}/*.parquet", upstream)
 
     def from_hub(self, rows: Iterable[Mapping[str, Any]], split: str) -> Iterator[Mapping[str, Any]]:
-        """Take references from `annotations`, a struct of lists or a list of structs, without empty ones."""
+        """Take the non-empty references from `annotations`, a struct of lists or a list of structs."""
         for row in rows:
             annotations = row["annotations"]
             texts = annotations["text"] if isinstance(annotations, Mapping) else [note["text"] for note in annotations]

@@ -2,7 +2,7 @@
 
 A row is a vector x ~ N(0, I) and the true model's outputs for it. The true model is the start model with A B, all
 entries N(0, 1), added to every weight, so fine-tuning has to find an update of rank `perturbation`. There is no
-noise: full fine-tuning can reach an error of zero, an update of lower rank cannot (`scripts/rosa_theory.py`).
+noise: full fine-tuning can reach an error of zero, but an update of lower rank cannot (`scripts/rosa_theory.py`).
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ class Cuda(Backend):
 
     @contextlib.contextmanager
     def warming(self) -> Iterator[None]:
-        """Use the capture stream, so that cuBLAS allocates its workspace there, and masks as within a capture."""
+        """Use the capture stream, so that cuBLAS allocates its workspace there, and build masks as within a capture."""
         outer = torch.cuda.current_stream(self.device)
         self.stream.wait_stream(outer)
         with as_if_capturing(), torch.cuda.stream(self.stream):
@@ -299,7 +299,7 @@ class Graphs:
         return _Recording(static, static_items, replay, reached)
 
     def _strictly(self, step: Callable[[], None]) -> None:
-        """Run a step that must not read the device. Raises RefusedError before a capture that could not be undone."""
+        """Run a step. Raises RefusedError if it reads the device, since a failed capture cannot be undone."""
         try:
             with self.backend.strict():
                 step()

@@ -32,7 +32,7 @@ REFUSED = {
     "lomo": DURING_BACKWARD,
     "schedule_free": "evaluates other weights than it trains, so a resumed run would differ from an uninterrupted one",
 }
-# Options of optimizers that are set by other keys; those of Adam apply if `transformers` passes them on.
+# Optimizer options that are set by other keys; Adam's keys apply if `transformers` passes them on.
 KEYS = {"lr": ["lr"], "weight_decay": ["weight_decay"], "fused": ["fused"]}
 ADAM_KEYS = {"betas": ["beta1", "beta2"], "eps": ["adam_epsilon"]}
 TARGETS = "target_modules"  # for optimizers that project gradients: names of linear layers, or `all-linear`

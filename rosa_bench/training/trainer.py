@@ -86,7 +86,7 @@ def micro_batch_size(train: Train) -> int:
 
 
 def arguments(run: Run, folder: Path) -> TrainingArguments:
-    """The Trainer's arguments. Raises UsageError as `micro_batch_size`."""
+    """The Trainer's arguments. Raises UsageError like `micro_batch_size`."""
     train, micro = run.train, micro_batch_size(run.train)
     checkpointing: dict[str, Any] = {_CHECKPOINTING: train.gradient_checkpointing}
     on_gpu = torch.cuda.is_available() and train.device != "cpu"
@@ -194,9 +194,9 @@ class BenchTrainer(Trainer):
         return instance
 
     def get_decay_parameter_names(self, model: Any) -> list[str]:
-        """The Trainer's, and others that it excludes because a module around them has the name of a norm.
+        """The Trainer's names, plus those it excludes only because an enclosing module is named like a norm.
 
-        These are weights of linear layers inside a norm, as an adapter around it has, and the parameters of a backbone
+        These are weights of linear layers inside a norm, as in an adapter around it, and the parameters of a backbone
         such as `roberta_prelayernorm`.
         """
         rule, prefix = super().get_decay_parameter_names, model.base_model_prefix
@@ -236,7 +236,7 @@ class BenchTrainer(Trainer):
         checkpoints.load_state(self.model, self.run.method, Path(resume_from_checkpoint) / checkpoints.STATE)
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Train, from a checkpoint if one is given, and record how steps ran, which determines their speed."""
+        """Train, from a checkpoint if one is given, and record graphs and padding, which determine speed."""
         output = None
         with contextlib.suppress(EndedError):
             output = super().train(*args, **kwargs)
@@ -418,7 +418,7 @@ class Loop(TrainerCallback):
         step = self._step(state, kw)
         wait = torch.cuda.synchronize if args.device.type == "cuda" and self.run.method.long_before(step) else None
         if wait:
-            wait()  # for earlier steps, whose time is not the method's
+            wait()  # finish earlier steps, whose time is not the method's
         with self.recorder.clock("method_s"):
             self.run.method.before_step(step)
             if wait:
@@ -429,7 +429,7 @@ class Loop(TrainerCallback):
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any
     ) -> None:
-        """Call `before_update`: gradients are accumulated and clipped."""
+        """Call `before_update`, after gradients are accumulated and clipped."""
         self.run.method.before_update(self._step(state, kw))
 
     def on_optimizer_step(
@@ -441,9 +441,9 @@ class Loop(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kw: Any) -> None:
         """Request a checkpoint if one is due, with a log line so that a resumed run reports the same losses."""
-        if self.trainer.accelerator.optimizer_step_was_skipped:  # the Trainer then keeps the rate of the step before
+        if self.trainer.accelerator.optimizer_step_was_skipped:  # the Trainer then keeps the previous step's rate
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # that nothing was updated yet
+                warnings.simplefilter("ignore", UserWarning)  # which says that nothing was updated yet
                 kw["lr_scheduler"].step()
         if state.global_step == 1 or self._epoch_ends(state):  # optimizer state exists from the first gradient on
             self.recorder.optimizer_ready(kw["optimizer"])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def parser(description: str | None, parts: Iterable[str], rounds: int) -> argparse.ArgumentParser:
-    """The options that both commands have."""
+    """The options that both commands share."""
     command = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     command.add_argument("--part", choices=[*parts], action="append", help="a part to measure (default: all)")
     command.add_argument("--quick", action="store_true", help="run every line in toy size, without meaningful figures")

@@ -110,7 +110,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def ratios(measured: Measured, name: str, base: str) -> list[float]:
-    """The ratios within the rounds."""
+    """The ratio of a contender to the base in each round."""
     return [value / base_value for value, base_value in zip(measured[name], measured[base], strict=True)]
 
 

@@ -1,4 +1,4 @@
-"""Operations per second of a training step, as a share of those of a large matrix product on the same threads."""
+"""Operations per second of a training step, relative to a large matrix product on the same threads."""
 
 from __future__ import annotations
 

@@ -36,11 +36,11 @@ class Clock(TrainerCallback):
         self.ended: list[float] = []
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kw: Any) -> None:
-        """Before the first micro-batch."""
+        """Record the time before the first micro-batch."""
         self.began.append(now())
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kw: Any) -> None:
-        """After the update."""
+        """Record the time after the update."""
         self.ended.append(now())
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kw: Any) -> None:
@@ -126,7 +126,7 @@ class Ours:
         return self.experiment.rows
 
     def train(self, steps: int | None = None, prepare: Prepare | None = None, clock: Clock | None = None) -> Clock:
-        """Train for an epoch or `steps` steps with a new optimiser. Only the first call measures activations."""
+        """Train for an epoch or `steps` steps with a new optimizer. Only the first call measures activations."""
         per_epoch = math.ceil(len(self.rows) / self.run.train.batch_size)
         run = replace(self.run, train=replace(self.run.train, epochs=1, max_steps=steps or per_epoch))
         clock, pad = clock or Clock(), int(self.experiment.tokenizer.pad_token_id)
@@ -153,7 +153,7 @@ class Ours:
 
 
 def forget(model: Any) -> None:
-    """Undo what a Trainer leaves in a model: the wrapped forward pass, and its optimiser."""
+    """Undo what a Trainer leaves in a model: the wrapped forward pass and the optimizer."""
     for name in ("forward", "_original_forward", "_is_accelerate_prepared"):
         model.__dict__.pop(name, None)
     gc.collect()

@@ -45,7 +45,7 @@ class Peer:
             self.model = peft.get_peft_model(self.model, config)
 
     def arguments(self, train: Train, steps: int, micro: int | None) -> TrainingArguments:
-        """The options of our run, or the Trainer's default where the example sets none."""
+        """Our run's options, and the Trainer's defaults for options that the example does not set."""
         micro = micro or train.batch_size
         return TrainingArguments(
             output_dir=str(self.out), per_device_train_batch_size=micro,
@@ -69,7 +69,7 @@ class Peer:
         prepare: Callable[[Any], None] | None = None,
         clock: Clock | None = None,
     ) -> Clock:
-        """Train with a new optimiser; batches are padded to their longest row, or to `pad_to` tokens."""
+        """Train with a new optimizer; batches are padded to their longest row, or to `pad_to` tokens."""
         cls = InOrder if in_order else Trainer
         trainer = cls(
             model=self.model,

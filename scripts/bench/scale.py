@@ -101,7 +101,7 @@ def _rows(options: Options, result: Result) -> None:
 
 
 def encode_rows(count: int) -> dict[str, float]:
-    """Seconds to tokenise rows, read them from the cache and order an epoch, and growth of the process in bytes."""
+    """Seconds to tokenize rows, read them from the cache and order an epoch, and growth of the process in bytes."""
     run = compose(["task=cola", "tracker=none"])
     tokenizer: Any = transformers.AutoTokenizer.from_pretrained(source_of(run.model))
     examples = load_split(run.task, run.data, "train").examples

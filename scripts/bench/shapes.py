@@ -1,4 +1,4 @@
-"""Randomly initialised backbones of RoBERTa's shape, as folders for `model.path`, and rows for them."""
+"""Randomly initialized backbones of RoBERTa's shape, as folders for `model.path`, and rows for them."""
 
 from __future__ import annotations
 
@@ -51,6 +51,6 @@ def folder(size: str, layers: int | None = None) -> Iterator[Path]:
 
 
 def even_rows(count: int, length: int) -> list[Encoded]:
-    """Random rows of one length, labelled 0 and 1, so that nothing is padded."""
+    """Random rows of one length, labeled 0 and 1, so that nothing is padded."""
     ids = torch.randint(10, 4900, (count, length), generator=torch.Generator().manual_seed(0))
     return [Encoded(row, index % 2) for index, row in enumerate(ids.tolist())]

@@ -1,4 +1,4 @@
-"""Time to --help, to the first training step, and the overhead of a cell of a sweep."""
+"""Time to --help and to the first training step, and the overhead per cell of a sweep."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TINY = ("tracker=none", "train.max_steps=2", "train.limit_train=32", "train.limi
 
 
 def measure(options: Options) -> Result:
-    """Run the commands of a user, each in a new process with an empty token cache."""
+    """Run commands as a user would, each in a new process; a run has an empty token cache."""
     result = Result()
     with tempfile.TemporaryDirectory(prefix="rosa_bench-") as out:
         contenders = {
@@ -65,7 +65,7 @@ def _first_step(out: Path, threads: int) -> float:
 
 
 def _sweep(out: Path, cells: int, threads: int) -> list[float]:
-    """Overhead in seconds per cell of one sweep of tiny runs: one number, for all cells."""
+    """Mean overhead in seconds per cell of one sweep of tiny runs, as a list of one number."""
     seeds = ",".join(map(str, range(1, cells + 1)))
     began = time.perf_counter()
     subprocess.run(

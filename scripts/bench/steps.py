@@ -1,4 +1,4 @@
-"""One optimiser step of every method, including its hooks, relative to LoRA's, on rows of one length."""
+"""One optimizer step of every method, including its hooks, relative to LoRA's, on rows of one length."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def build_runs(options: Options, model: Path, out: Path, names: tuple[str, ...])
 
 
 def step_seconds(ours: Ours) -> float:
-    """Seconds of the second of two steps; the first creates the optimiser's state."""
+    """Seconds of the second of two steps; the first creates the optimizer's state."""
     return ours.train(2).last
 
 

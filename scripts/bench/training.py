@@ -31,7 +31,7 @@ SAME_OPTIMISER = ("train.fused=true",)  # the default of the Trainer
 BEST = ("train.precision=bf16", *SAME_OPTIMISER)
 SCORES = ("task=cola", "method=lora", "train.lr=2e-3")
 MOVING = ("train.schedule=constant_with_warmup", "train.warmup=0")  # so that the losses change from the first step
-SAME = 1e-4  # relative difference of losses between two libraries' fp32 products after some steps
+SAME = 1e-4  # allowed relative difference of losses after some steps with two libraries' fp32 products
 
 
 def measure(options: Options) -> Result:

@@ -1,9 +1,9 @@
 """Decides claims by the records of a suite: holds, does not hold, or undecided.
 
-A comparison is decided by one effect, the mean over tasks (and over ranks, unless each is a test of its own). Its
-variance counts other seeds and other examples. A claim holds if all its comparisons lie in their regions, and does not
-hold if one lies outside. Both p values are corrected by Holm over all claims of the suite. A missing run leaves a claim
-undecided, but a task without any run is left out, and so is one that does not meet the claim's own conditions.
+A comparison is decided by one effect, the mean over tasks (and over ranks, unless each rank is tested separately). Its
+variance covers both seeds and examples. A claim holds if the effects of all its comparisons lie in their regions, and
+does not hold if one lies outside. Both p values are Holm-corrected over all claims of the suite. A missing run leaves a
+claim undecided, but tasks without any run and tasks that do not meet the claim's own conditions are left out.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from rosa_bench.tables.resampled import RESAMPLES, resampled_scores
 Word = Literal["holds", "does not hold", "undecided"]
 Run = tuple[str, bool, int]  # name of a cell, whether its rows are embedded, seed
 Key = int | None  # the rank by which models are compared
-UNMET = 0.2  # a task with a larger p value for a condition is left out; with 0.05, three seeds would lose good tasks
+UNMET = 0.2  # a task with a larger p value for a condition is left out; 0.05 would exclude good tasks at three seeds
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Model:
 
 
 def models(cells: Iterable[plan.Cell]) -> list[Model]:
-    """Every variant of the planned runs, without those that search learning rates."""
+    """Every variant of the planned runs, except runs that search for a learning rate."""
     planned = []
     for cell in (cell for cell in cells if not cell.is_tuning):
         config, names = cell.run.to_dict(), cell.run.method.variants()
@@ -84,7 +84,7 @@ def models(cells: Iterable[plan.Cell]) -> list[Model]:
 
 
 def settings_name(config: Mapping[str, Any], is_searched: bool = False) -> str:
-    """The name of a cell by its settings; if a search chooses the learning rate, by all others."""
+    """A cell's name, made of its settings, without the learning rate if a search chooses it."""
     options = as_text({name: config["model"].get(name, usual) for name, usual in MODEL_OPTIONS.items()})
     if not is_searched:
         return f"{cell_name(config)} {options}"
@@ -96,17 +96,17 @@ class Result:
     """A comparison of a claim. Without an effect, `absent` says why."""
 
     comparison: Comparison
-    rank: Key = None  # if every rank is a test of its own
+    rank: Key = None  # if each rank is tested separately
     effect: Effect | None = None
     tasks: Mapping[str, Effect] = field(default_factory=dict)  # the effect on each task
     planned: tuple[Run, ...] = ()
-    records: tuple[Record, ...] = ()  # of the planned runs, those that are finished
+    records: tuple[Record, ...] = ()  # the finished ones of the planned runs
     absent: str = ""
     is_flat: bool = False  # whether a task has no effect because every seed has the same value
 
     @property
     def is_unmet(self) -> bool:
-        """Whether the runs are there but do not even suggest that the effect lies in the region."""
+        """Whether all runs are finished but do not even suggest that the effect lies in the region."""
         is_complete = self.planned and len(self.records) == len(self.planned)
         return bool(is_complete and (self.is_flat or self.effect is not None) and self.p_inside >= UNMET)
 
@@ -203,9 +203,9 @@ class Judge:
 
     @cached_property
     def runs(self) -> Mapping[Run, Record]:
-        """Finished runs by cell; of several with a searched learning rate, the last one.
+        """Finished runs by cell; if several have a searched learning rate, the last to finish.
 
-        A run at a searched rate belongs to the suite if it was started by it, since its rate is that of its search.
+        A run at a searched rate belongs to the suite that started it, since the rate comes from that suite's search.
         """
         found: dict[Run, Record] = {}
         for group in self.collection.groups:
@@ -220,7 +220,7 @@ class Judge:
         return found
 
     def results(self, comparison: Comparison, left_out: Container[str] = ()) -> list[Result]:
-        """The comparison at each rank that is a test of its own, or as a whole, without some tasks."""
+        """The results of a comparison without some tasks: one per rank if each is tested separately, else one."""
         sides = self._sides(comparison, left_out)
         ranks: list[Key] = [None]
         if comparison.each:
@@ -241,9 +241,9 @@ class Judge:
         return results or [Result(comparison, absent=_unplanned(comparison))]
 
     def left_out(self, claim: Claim) -> list[str]:
-        """The tasks that do not meet a condition of a claim by themselves; none if nothing would be left to compare.
+        """The tasks that, taken alone, do not meet a condition of a claim; none if nothing would be left to compare.
 
-        A task with missing runs is not left out, nor is one without runs of the conditions.
+        Tasks with missing runs are kept, and so are tasks without any runs for the conditions.
         """
         tasks = self._tasks(claim.given)
         unmet = [
@@ -297,8 +297,8 @@ class Judge:
     def _check_alike(self, selected: Sequence[Model], comparison: Comparison) -> None:
         """Raise _UndecidedError if runs of a task cannot be compared.
 
-        They differ in rows or backbones; the seeds of a cell in their learning rate; times in devices; losses in
-        numbers of steps.
+        All need the same rows and backbone, the seeds of a cell the same learning rate, times the same device, and
+        losses the same number of steps.
         """
         records = [self.runs[model.run] for model in selected]
         rows = {str(sorted(record.data.get("sha256", {}).items())) for record in records}
@@ -379,7 +379,7 @@ class Judge:
 
 
 def claims_of(suite: plan.Suite) -> list[Claim]:
-    """The claims that a suite decides: its own, or those of the suite it names. Raises UsageError as `plan.load`."""
+    """A suite's claims: its own list, or the list of the suite it names. Raises UsageError like `plan.load`."""
     if not isinstance(suite.claims, str):
         return list(suite.claims)
     shared = plan.load(suite.claims).claims
@@ -389,7 +389,7 @@ def claims_of(suite: plan.Suite) -> list[Claim]:
 
 
 def judge_suite(collection: Collection, suite: plan.Suite, overrides: Sequence[str] = ()) -> tuple[str, list[Verdict]]:
-    """The title of a suite, and the verdict on every claim it has. `overrides` are those its runs were started with.
+    """The title of a suite and the verdict on each of its claims. `overrides` are the ones its runs were started with.
 
     Tasks without a finished run are left out, and the title names the others.
 
@@ -409,7 +409,7 @@ def judge_suite(collection: Collection, suite: plan.Suite, overrides: Sequence[s
 
 
 def judged(judge: Judge, claims: Sequence[Claim]) -> list[Verdict]:
-    """The verdict on every claim, corrected over all of them."""
+    """The verdict on every claim, with p values corrected over all of them."""
     decided = []
     without = [judge.left_out(claim) for claim in claims]
     pairs = [*zip(claims, without, strict=True)]
@@ -432,7 +432,7 @@ def _holm(p_values: Sequence[float]) -> list[float]:
 def _word(
     results: Sequence[Result], given: Sequence[Result], p_values: tuple[float, ...], alone: float
 ) -> tuple[Word, str]:
-    """The verdict, and the reason if it is undecided. `alone` is the smaller p value of the claim by itself."""
+    """The verdict, and the reason if it is undecided. `alone` is the smaller p value, uncorrected over claims."""
     needed = [*results, *given]
     if absent := next((r.absent for r in needed if not r.planned), "") or _missing(needed):
         return "undecided", absent

@@ -22,11 +22,11 @@ class UnmeasuredError(Exception):
 
 @dataclass(frozen=True)
 class Measure:
-    """A value of a run and what may be done with it.
+    """A value of a run, and how values are combined.
 
-    `read(record, variant, events)` returns the value or raises `UnmeasuredError`. An `exact` measure repeats itself, so
-    that equal values of all seeds are no accident. Several runs on one side of a comparison are added up if `additive`,
-    else averaged.
+    `read(record, variant, events)` returns the value or raises `UnmeasuredError`. An `exact` measure is deterministic,
+    so all seeds may well have equal values. Several runs on one side of a comparison are added up if `additive`, else
+    averaged.
     """
 
     read: Callable[[Record, str, Events], float]
@@ -39,8 +39,8 @@ class Measure:
 def score(record: Record, variant: str, events: Events = ()) -> float:
     """The primary score at the last epoch, signed so that more is better.
 
-    A correlation of predictions that are all the same is undefined. As a claim still has to be judged, it counts as 0
-    here, as in scikit-learn and in GLUE's own program for CoLA; a model with such predictions knows nothing.
+    The correlation is undefined if all predictions are the same. Here it counts as 0, as in scikit-learn and in GLUE's
+    own program for CoLA, so that the claim can be judged: a model with such predictions knows nothing.
     """
     metric, split = record.primary["metric"], record.primary.get("split", "")
     value = record.scores.get(split, {}).get(variant, {}).get(metric)
@@ -72,7 +72,7 @@ def loss(record: Record, variant: str, events: Events) -> float:
 
 
 def of_run(read: Callable[[Record], float | None], absent: str) -> Callable[[Record, str, Events], float]:
-    """Read a value that the variants of a run share; `absent` says what a run without it lacks."""
+    """Make a `read` for a value that the variants of a run share; `absent` is the error message for runs without it."""
 
     def value(record: Record, variant: str, events: Events) -> float:
         measured = read(record)
@@ -84,7 +84,7 @@ def of_run(read: Callable[[Record], float | None], absent: str) -> Callable[[Rec
 
 
 def update_rank(record: Record) -> float | None:
-    """Rank of the whole update over the method's rank, of the adapted weight where it is least."""
+    """Rank of the whole update over the method's rank, for the adapted weight where it is lowest."""
     ranks, rank = record.facts.get("update_rank"), record.config["method"].get("rank")
     if not isinstance(ranks, dict) or not ranks or not is_number(rank) or rank < 1:
         return None
@@ -97,7 +97,7 @@ def activations(record: Record) -> float | None:
 
 
 def start_cosine(record: Record) -> float | None:
-    """Mean cosine of the final hidden states before training and those of the backbone."""
+    """Mean cosine similarity between the final hidden states before training and the backbone's."""
     return costs.number(record.facts.get("start_cosine"))
 
 

@@ -19,7 +19,7 @@ def printed(claim: Claim) -> str:
     """The paper's numbers, read from results/papers.
 
     Raises:
-        UsageError: if a number is not there or not unique.
+        UsageError: if a number is missing or not unique.
     """
     numbers = {name: _number(claim, where) for name, where in claim.numbers.items()}
     try:

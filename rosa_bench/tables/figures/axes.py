@@ -56,7 +56,7 @@ def _band(axis: Any, ends: Sequence[tuple[float, float, float]], look: Look) -> 
 
 
 def name_lines(axis: Any, panel: Panel, looks: Looks, direct: bool) -> None:
-    """Write the name of each line at its right end, moved apart where they meet, unless a legend has them."""
+    """Label each line at its right end, with overlapping labels moved apart, unless a legend has the names."""
     if not direct:
         return
     low, high = axis.get_ylim()
@@ -68,7 +68,7 @@ def name_lines(axis: Any, panel: Panel, looks: Looks, direct: bool) -> None:
 
 
 def apart(heights: Sequence[float], gap: float = 0.085, top: float = 1.0) -> list[float]:
-    """Ascending positions moved to a distance of at least `gap`, below `top` if there is room."""
+    """Ascending positions, moved at least `gap` apart, and below `top` if there is room."""
     moved: list[float] = []
     for height in heights:
         moved.append(max(height, moved[-1] + gap) if moved else height)
@@ -78,7 +78,7 @@ def apart(heights: Sequence[float], gap: float = 0.085, top: float = 1.0) -> lis
 
 
 def name_points(axis: Any, panel: Panel, looks: Looks, direct: bool) -> None:
-    """Write the name next to each point, or only its rank where a legend has the method and there are several."""
+    """Label each point with its name; if a legend has the methods, only with the rank where a method has several."""
     methods = [line.method for line in panel.lines]
     order = sorted(panel.lines, key=lambda line: (line.points[0].x, line.points[0].mean))
     for i, line in enumerate(order):

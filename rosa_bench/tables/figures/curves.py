@@ -10,11 +10,11 @@ from rosa_bench.system.strict_json import is_number
 from rosa_bench.tables.convergence import Event, Read, by_split, scores_by_step
 from rosa_bench.tables.figures.series import Line, Panel, Point, alike, fullest, judged, label, panel
 
-SEEDS = 10  # most runs per setting whose files are read
+SEEDS = 10  # maximum number of runs to read per setting
 
 
 def curve_panels(groups: Sequence[Group], read: Read) -> tuple[Panel | None, Panel | None]:
-    """Panels of scores at epoch ends and of training loss: each method's largest setting, at steps of all its seeds."""
+    """Panels of epoch-end scores and training loss: each method's setting with most seeds, at their shared steps."""
     groups = alike(groups)
     score_lines, loss_lines = [], []
     metric: tuple[str, str] | None = None

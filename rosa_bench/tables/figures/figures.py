@@ -28,7 +28,7 @@ from rosa_bench.tables.figures.styles import Look, looks
 from rosa_bench.tables.layout import HEADINGS
 
 COLUMNS, LEGEND = 3, 6  # panels per row, entries per column of a legend
-DIRECT = 8  # most lines or points of a panel that are named next to them instead of in a legend
+DIRECT = 8  # most lines or points per panel that are labeled directly instead of in a legend
 PANELS, LINES = 12, 24  # most panels per figure, most lines or points per panel; the rest is counted
 ALL = 60  # panels after which no further backbone or data source is drawn
 NAMED = 5  # most omissions listed by name
@@ -51,7 +51,7 @@ INTERVALS = "95 % interval of the mean over three or more seeds"
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure: its PNG file, next to which is a PDF of the same name, its caption and alternative text."""
+    """A figure: its PNG file (with a PDF of the same name next to it), caption and alternative text."""
 
     png: Path
     caption: str  # including what was omitted
@@ -172,7 +172,7 @@ def _cut(panel: Panel) -> Panel:
 
 
 def named_directly(kind: Kind, panels: Sequence[Panel]) -> bool:
-    """Whether names stand next to lines or points; otherwise there is a legend, or the axis has the names."""
+    """Whether lines or points are labeled directly; otherwise there is a legend, or the axis has the names."""
     return kind.names is not None and max(len(panel.lines) for panel in panels) <= DIRECT
 
 
@@ -277,7 +277,7 @@ def named(panels: Sequence[Panel]) -> dict[str, str]:
 
 
 def seeds(panel: Panel) -> str:
-    """The number of seeds of the points of a panel, or its range."""
+    """The number of seeds per point of a panel, or its range."""
     counts = sorted(set().union(*(line.seeds for line in panel.lines)))
     return f"n={counts[0]}" if len(counts) == 1 else f"n={counts[0]} to {counts[-1]}"
 

@@ -163,13 +163,13 @@ def panel(groups: Sequence[Group], lines: Sequence[Line], used: int, axis: str |
 # Score over rank.
 
 
-RANKS = ("rank", "score_ranks")  # options of methods that say at which rank a model is trained or scored
+RANKS = ("rank", "score_ranks")  # method options that set the rank at which a model is trained or scored
 
 
 def rank_panel(groups: Sequence[Group]) -> Panel | None:
-    """Lines over rank, trained one by one or as variants of one run; a method with one rank is a point.
+    """Lines over rank, from one run per rank or from the variants of one run; a method with one rank is a point.
 
-    Of the methods without ranks, only references appear, as levels. None if no method has two ranks.
+    Methods without a rank appear only if they are references, as levels. None if no method has two ranks.
     """
     groups = alike(groups)
     families: dict[str, dict[str, list[Group]]] = {}  # by method and by all settings except the rank
@@ -199,7 +199,7 @@ def _family(group: Group) -> str:
 
 
 def _order(members: Sequence[Group], name: str) -> tuple[int, int, str]:
-    """Families with the most ranks first, then those with the most runs."""
+    """Sort key: families with the most ranks first, then families with the most runs."""
     return -len(_trained("", members)[0].points), -sum(len(group.records) for group in members), name
 
 
@@ -209,9 +209,9 @@ def _variants(group: Group) -> list[tuple[int, str]]:
 
 
 def _trained(method: str, members: Sequence[Group]) -> tuple[Line, Sequence[Group]]:
-    """Scores at the rank of each run, or at every rank if a run has none of its own; and the groups that they show."""
+    """A line of scores at each run's rank, or at its variants' ranks if it has none, and the groups shown."""
     points: dict[int, tuple[Group, tuple[float, ...]]] = {}
-    for group in sorted(members, key=lambda group: len(group.records)):  # at equal ranks, the most runs win
+    for group in sorted(members, key=lambda group: len(group.records)):  # at equal ranks, the largest group wins
         rank = group.parts["method"].get("rank")
         own = [(int(rank), None)] if rank is not None else _variants(group)
         points |= {rank: (group, values) for rank, name in own if (values := scores(group, name))}
@@ -220,7 +220,7 @@ def _trained(method: str, members: Sequence[Group]) -> tuple[Line, Sequence[Grou
 
 
 def _truncated(method: str, members: Sequence[Group]) -> list[tuple[Line, Sequence[Group]]]:
-    """The model of a rank with the most variants, at the lower ranks to which it was truncated; and its group."""
+    """A line of the model with the most variants, truncated to lower ranks, and its group; empty if there is none."""
     ranked = [group for group in members if group.parts["method"].get("rank") is not None]
     if not ranked:
         return []

@@ -1,4 +1,4 @@
-"""Line styles of methods: a colour-blind safe colour, plus a marker and a dash pattern that work in greyscale."""
+"""Line styles of methods: a color-blind safe color, plus a marker and a dash pattern that work in grayscale."""
 
 from __future__ import annotations
 

@@ -196,7 +196,7 @@ class Table:
         )
 
     def _table(self, columns: Sequence[Column], title: str) -> str:
-        """The table of some columns, next to which the runs of a cell open."""
+        """The table of some columns; the runs of a cell open next to it."""
         costs = cost_columns(self.grid, columns)
         rows = []
         for heading, members in headed(rows_with(self.grid, columns)):

@@ -27,7 +27,7 @@ class Choose(Generate):
     ) -> list[Encoded]:
         """The choices of all examples, in order.
 
-        Unlike training rows, they may be as long as the model allows: a truncated choice would be likelier than it is.
+        Unlike training rows, they may be as long as the model allows, since truncation would make a choice likelier.
         """
         shown = progress.each(examples, f"tokenizing {task.name}", len(examples))
         return [row for example in shown for row in task.candidates(example, tokenizer, limit)]
@@ -38,7 +38,7 @@ class Choose(Generate):
         return values
 
     def predictions(self, task: Task, examples: Sequence[Example], values: torch.Tensor) -> list[Prediction]:
-        """The likeliest choice of each example, the first of equals, from the log-likelihoods of all choices."""
+        """The likeliest choice of each example, the first one on a tie, from the log-likelihoods of all choices."""
         predictions, remaining = [], values.tolist()
         for example in examples:
             choices = example.texts[1:]

@@ -19,7 +19,7 @@ WHOLE = re.compile(r"[+-]?[0-9]{1,9}")  # Python would also accept 1_0 and digit
 
 
 class Classify(Kind):
-    """Predicts a class per example, the first of equal logits."""
+    """Predicts the class with the largest logit, the first one on a tie."""
 
     name = "classify"
     title = "Classification and regression"

@@ -52,7 +52,7 @@ def _ms(work: Any, times: int = 20) -> float:
 
 
 def split(options: Options) -> Result:
-    """Factorise all attention matrices of a model: stacked on the GPU, and one by one by LAPACK on the host."""
+    """Factorize all attention matrices of a model: stacked on the GPU, and one by one by LAPACK on the host."""
     result = Result(tables=[[("model", "matrices", "stacked s", "LAPACK s", "LAPACK over stacked", "change of W")]])
     for size in ("base",) if options.quick else ("base", "large"):
         with folder(size_of(size, options.quick)) as model, tempfile.TemporaryDirectory(prefix="rosa_bench-") as out:

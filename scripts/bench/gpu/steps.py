@@ -17,7 +17,7 @@ from bench.peers import Peer
 from bench.shapes import even_rows, folder, size_of
 from bench.steps import METHODS
 
-FAST = ("train.fused=true",)  # the Trainer's default optimiser
+FAST = ("train.fused=true",)  # the Trainer's default optimizer
 PEERS = {"lora": "peft and Trainer", "full": "Trainer"}
 SHORT = ("lora", "rosa", "dylora", "full", "meft1")
 LONG = ("lora", "rosa", "dylora", "full", "lora+checkpointing", "meft1", "meft3")
