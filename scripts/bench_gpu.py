@@ -28,6 +28,7 @@ from typing import Any
 
 from bench import exit_code, parser
 
+from rosa_bench.system.cores import processor_cores
 from rosa_bench.system.signals import command
 
 # By part: its function, and the seconds after which it is stopped.
@@ -112,9 +113,8 @@ def measure(name: str, args: argparse.Namespace) -> int:
 
     module, function = PARTS[name][0].split(".")
     work = getattr(importlib.import_module(f"bench.gpu.{module}"), function)
-    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     rounds = 1 if args.quick else args.rounds
-    run_part(name, work, Options(rounds=rounds, threads=threads, quick=args.quick), args.out, card())
+    run_part(name, work, Options(rounds=rounds, threads=processor_cores(), quick=args.quick), args.out, card())
     return 0
 
 

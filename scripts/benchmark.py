@@ -32,6 +32,7 @@ from pathlib import Path
 
 from bench import exit_code, parser
 
+from rosa_bench.system.cores import processor_cores
 from rosa_bench.system.signals import command
 
 ROOT = Path(__file__).parent.parent
@@ -43,8 +44,7 @@ def parsed(argv: list[str] | None = None) -> argparse.Namespace:
     """Parse the command line."""
     options = parser(__doc__, PARTS, rounds=5)
     options.add_argument("--size", choices=["toy", "mini", "small", "base", "large"], default="base")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    options.add_argument("--threads", type=int, default=cores)
+    options.add_argument("--threads", type=int, default=processor_cores())
     options.add_argument("--batch", type=int, default=32)
     options.add_argument("--length", type=int, default=128)
     options.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of the parts steps and limit")

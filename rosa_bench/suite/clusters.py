@@ -23,6 +23,7 @@ from rosa_bench.suite.plan import Cell
 from rosa_bench.suite.scheduler import Board
 from rosa_bench.suite.worker import as_job, exit_code
 from rosa_bench.system.console import tell, warn_once
+from rosa_bench.system.cores import processor_cores
 
 VALUE = re.compile(r"0|[1-9][0-9]*|[0-9]+\.[0-9]+|true|false|[\[{].*")
 TIMEOUTS = 1000  # maximum number of requeues after a job's time limit; each time it resumes from a checkpoint
@@ -115,11 +116,6 @@ def make_executor(cluster: str, folder: Path, name: str, options: Mapping[str, A
         message = " ".join(str(error).split())[:200]
         raise UsageError(f"submitit cannot start processes (--cluster {cluster}): {message}") from error
     return executor
-
-
-def processor_cores() -> int:
-    """Number of CPU cores available to this process."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)

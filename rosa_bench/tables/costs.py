@@ -88,6 +88,7 @@ class Measure:
     read: Callable[[Record], float | None]
     units: tuple[tuple[str, float], ...]
     decimals: int | None = None  # None for two significant digits
+    higher_is_better: bool = False
 
     def unit(self, values: Iterable[float]) -> tuple[str, float]:
         """The largest unit in which the largest value is at least 10, or the smallest unit."""
@@ -119,7 +120,8 @@ MEASURES = (
         decimals=2,
     ),
 )
-PSCP = Measure("PSCP", "", lambda record: None, (("", 1.0),), decimals=2)  # from scores and costs of a row
+# from scores and costs of a row
+PSCP = Measure("PSCP", "", lambda record: None, (("", 1.0),), decimals=2, higher_is_better=True)
 
 
 def per_task(row: Row, columns: Iterable[Column], measure: Measure) -> list[float]:

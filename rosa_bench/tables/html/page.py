@@ -19,7 +19,7 @@ from rosa_bench.records.record import Record
 from rosa_bench.system.console import counted
 from rosa_bench.tables.against_baseline import is_baseline
 from rosa_bench.tables.cells import IMPROVING, Footnotes, digits, elsewhere_text, notes, printed_text, signed
-from rosa_bench.tables.costs import PSCP, CostColumn, cost_columns
+from rosa_bench.tables.costs import CostColumn, cost_columns
 from rosa_bench.tables.figures.figures import Plot
 from rosa_bench.tables.grid import DASH, Column, Epoch, Grid, Place, Row, Score
 from rosa_bench.tables.html.details import EPOCHS, Panels
@@ -216,12 +216,10 @@ class Table:
 
     def _heads(self, costs: Sequence[CostColumn], columns: Sequence[Column]) -> str:
         heads = [("method", "method", "", "ascending")]
-        for cost in costs:
-            first = "descending" if cost.measure is PSCP else "ascending"
-            heads.append((cost.measure.name, cost.head, cost.unit, first))
-        for c in columns:
-            first = "descending" if c.higher_is_better else "ascending"
-            heads.append((c.task, self.grid.head(c), f"{c.metric} {c.split}".strip(), first))
+        heads += [(c.measure.name, c.head, c.unit, _first(c.measure.higher_is_better)) for c in costs]
+        heads += [
+            (c.task, self.grid.head(c), f"{c.metric} {c.split}".strip(), _first(c.higher_is_better)) for c in columns
+        ]
         return "".join(
             f'<th scope="col" aria-sort="none" data-first="{first}" data-name="{escape(name)}">'
             f'<button type="button" class="sort">{escape(shown)}</button>'
@@ -381,3 +379,8 @@ def interval(score: Score, style: str) -> str:
     if score.low is None or score.high is None:
         return ""
     return f"95 % interval {number(score.low, style)} to {number(score.high, style)}"
+
+
+def _first(higher_is_better: bool) -> str:
+    """The order in which a click on a column sorts first: the best value on top."""
+    return "descending" if higher_is_better else "ascending"
