@@ -47,12 +47,12 @@ def linear() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 def draw_errors(axis: Any, by_method: dict[str, dict[int, float]], start: float, title: str) -> None:
     """One panel: error over rank, as a share of the error before training."""
     for method, by_rank in sorted(by_method.items()):
-        colour, marker = STYLES[method]
+        color, marker = STYLES[method]
         shares = {rank: max(error / start, LEAST) for rank, error in sorted(by_rank.items())}
         if method == "full":
-            axis.axhline(shares[0], color=colour, linestyle="--", label="full fine-tuning")
+            axis.axhline(shares[0], color=color, linestyle="--", label="full fine-tuning")
         else:
-            axis.plot(list(shares), list(shares.values()), color=colour, marker=marker, label=LABELS[method])
+            axis.plot(list(shares), list(shares.values()), color=color, marker=marker, label=LABELS[method])
     axis.set(title=title, xlabel="rank", yscale="log")
 
 
@@ -84,10 +84,10 @@ def main() -> int:
     with torch.no_grad():
         before = sample.start(torch.arange(task.train_rows)[:, None]).logits - sample.labels[: task.train_rows]
     draw_errors(axes[1], two_layers, float(before.square().mean()), "two layers, trained")
-    for variant, (colour, marker) in VARIANTS.items():
+    for variant, (color, marker) in VARIANTS.items():
         steps = theory.resampled(X, Y, W, Rosa(variant=variant), 4, torch.Generator().manual_seed(1))
         shares = [1.0, *(max(error / start, LEAST) for error in itertools.islice(steps, 14))]
-        axes[2].plot(shares, color=colour, marker=marker, label=f"variant={variant}")
+        axes[2].plot(shares, color=color, marker=marker, label=f"variant={variant}")
     axes[2].axvline(6, color="grey", linestyle=":", label="ceil(24 / 4) = 6")
     axes[2].set(title="one layer, rank 4, best A and B at every step", xlabel="re-samplings", yscale="log")
     axes[2].legend()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rosa_bench.embedded import acceptability, glue_pairs, opinions
 from rosa_bench.embedded.grammar import Grammar, sentence
 from rosa_bench.embedded.lexicon import pool
-from rosa_bench.embedded.reserve import normalise, reserved
+from rosa_bench.embedded.reserve import normalize, reserved
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,7 +71,7 @@ def _write(task: str, split: str, taken: frozenset[str] = frozenset()) -> list[R
     seen: set[tuple[str, ...]] = set()
     for i, dealt in enumerate(_deal(g, shares, NUM_TRAIN if split == "train" else NUM_SCORED)):
         drawn = draw(g, split, dealt)
-        while drawn is None or drawn[0] in seen or (taken and any(normalise(t) in taken for t in drawn[0])):
+        while drawn is None or drawn[0] in seen or (taken and any(normalize(t) in taken for t in drawn[0])):
             drawn = draw(g, split, dealt)
         texts, label, kind = drawn
         seen.add(texts)
@@ -88,4 +88,4 @@ def rows(task: str, split: str) -> list[Row]:
         return _write(task, split)
     fields = TASKS[task][0]
     other = rows(task, "validation_matched")
-    return _write(task, split, frozenset(normalise(row[field]) for row in other for field in fields))
+    return _write(task, split, frozenset(normalize(row[field]) for row in other for field in fields))

@@ -142,8 +142,8 @@ def _paired(differences: Sequence[float], scale: Sequence[float]) -> SeedInterva
     sd = statistics.stdev(differences)
     if no_spread(sd, scale):
         return SeedInterval(None, None, "absent: every seed has the same difference")
-    centre, half = statistics.fmean(differences), student(len(differences) - 1) * sd / math.sqrt(len(differences))
-    return SeedInterval(centre - half, centre + half, "Student, paired by seed")
+    center, half = statistics.fmean(differences), student(len(differences) - 1) * sd / math.sqrt(len(differences))
+    return SeedInterval(center - half, center + half, "Student, paired by seed")
 
 
 def _welch(first: Sequence[float], second: Sequence[float]) -> SeedInterval:
@@ -152,11 +152,11 @@ def _welch(first: Sequence[float], second: Sequence[float]) -> SeedInterval:
         return SeedInterval(None, None, "absent: no spread between seeds")
     parts = zip(errors, (first, second), strict=True)
     freedom = sum(errors) ** 2 / sum(error**2 / (len(group) - 1) for error, group in parts)
-    centre, half = statistics.fmean(first) - statistics.fmean(second), student(freedom) * math.sqrt(sum(errors))
-    return SeedInterval(centre - half, centre + half, "Welch")
+    center, half = statistics.fmean(first) - statistics.fmean(second), student(freedom) * math.sqrt(sum(errors))
+    return SeedInterval(center - half, center + half, "Welch")
 
 
-def null_centred(difference: float, resampled: Numbers) -> tuple[float, float, float]:
+def null_centered(difference: float, resampled: Numbers) -> tuple[float, float, float]:
     """Two-sided p value and 95 % interval of a difference from its bootstrap distribution.
 
     p is the share of resamples that lie at least as far from the difference as zero does; the difference itself counts

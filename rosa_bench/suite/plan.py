@@ -449,12 +449,12 @@ class Estimate:
 
     seconds: float | None
     peak_bytes: float | None
-    neighbours: int
+    neighbors: int
 
     def __str__(self) -> str:
         if self.seconds is None:
             return "no estimate yet: no cell on these models has finished"
-        cells = counted(self.neighbours, "finished cell")
+        cells = counted(self.neighbors, "finished cell")
         return f"about {duration(self.seconds)} of one process{self.memory} (from {cells})"
 
     @property
@@ -463,7 +463,7 @@ class Estimate:
         return "" if self.peak_bytes is None else f", up to {self.peak_bytes / 1e9:.1f} GB per process"
 
 
-def neighbours(cell: Cell, known: Sequence[Record]) -> list[Record]:
+def neighbors(cell: Cell, known: Sequence[Record]) -> list[Record]:
     """The most similar finished runs: same model, and same task and method if possible; empty if there are none."""
     model, task, method = cell.run.model.name, cell.run.task.name, cell.run.method.name
     own = [record for record in known if record.model == model]
@@ -474,7 +474,7 @@ def neighbours(cell: Cell, known: Sequence[Record]) -> list[Record]:
 
 def device_peak(cell: Cell, known: Sequence[Record]) -> int | None:
     """Peak GPU allocation of a cell in bytes, from similar finished runs; None if none ran on a GPU."""
-    near = neighbours(cell, [record for record in known if record.cost.get("peak_device_bytes")])
+    near = neighbors(cell, [record for record in known if record.cost.get("peak_device_bytes")])
     names = ("peak_device_bytes", "peak_reserved_bytes")
     return max((int(record.cost.get(name, 0)) for record in near for name in names), default=None)
 
@@ -483,7 +483,7 @@ def estimate(pending: Sequence[Cell], known: Sequence[Record]) -> Estimate:
     """The sum over cells of the median duration of similar finished runs, and the largest peak memory of those runs."""
     total, peak, used = 0.0, 0.0, set()
     for cell in pending:
-        near = neighbours(cell, known)
+        near = neighbors(cell, known)
         if not near:
             return Estimate(None, None, 0)
         total += statistics.median(seconds(record) for record in near)

@@ -16,7 +16,7 @@ def verdict(own: Place, printed: Printed, grid: Grid, reasons: Sequence[str], se
     own_score = own.scores.get(grid.epoch)
     if own_score is None:
         return None
-    difference = grid.centre(own_score) - printed.value
+    difference = grid.center(own_score) - printed.value
     if reasons:
         return Verdict(difference, "not comparable", tuple(reasons))
     if own_score.low is None or own_score.high is None:

@@ -40,7 +40,7 @@ def ours(place: Place, grid: Grid, decimals: int, usual: int | None) -> str:
         return ended or DASH
     spread = "" if score.sd is None else f" ± {rounded(score.sd, decimals)}"
     n = "" if score.n == usual else f" (n={score.n})"
-    text = f"{rounded(grid.centre(score), decimals)}{spread}{n}".replace("-", "−")
+    text = f"{rounded(grid.center(score), decimals)}{spread}{n}".replace("-", "−")
     return f"{text}; {ended}" if ended else text
 
 
@@ -76,7 +76,7 @@ def elsewhere_text(place: Place) -> str:
     return "; ".join(f"{v.value:g}{spread} {v.source}" for v, spread in zip(place.elsewhere, spreads, strict=True))
 
 
-def emphasised(text: str, place: Place) -> str:
+def emphasized(text: str, place: Place) -> str:
     """Mark a score that differs from the baseline's (bold if better, † if worse) or that still improves."""
     if place.against is not None and place.against.holds:
         text = f"**{text}**" if place.against.better else f"{text} †"
@@ -103,11 +103,11 @@ def _summary(grid: Grid) -> str:
     if usual is None:
         return ""
     counts = {place.scores[grid.epoch].n for place in grid.places if grid.epoch in place.scores}
-    centre = {"mean": "Mean", "median": "Median"}[grid.aggregate] + " ± standard deviation over seeds"
+    center = {"mean": "Mean", "median": "Median"}[grid.aggregate] + " ± standard deviation over seeds"
     rule = {"last": "the last epoch", "best": "the best epoch of each run on the selection split"}[grid.epoch]
     others = "" if len(counts) == 1 else " unless a cell states another n"
     specified = "" if grid.seeds in (None, usual) else f"; the suite specifies {grid.seeds} seeds"
-    return f"{centre if counts != {1} else 'Score of one seed'} at {rule}, n={usual}{others}{specified}."
+    return f"{center if counts != {1} else 'Score of one seed'} at {rule}, n={usual}{others}{specified}."
 
 
 def _improving(grid: Grid) -> list[str]:

@@ -213,12 +213,12 @@ def _penalized(row: Row, grid: Grid, columns: Iterable[Column]) -> list[float]:
 def _penalized_score(place: Place, column: Column, grid: Grid) -> float | None:
     """The PSCP of a cell; None without constants, a score or a cost, and for a score that penalties would improve."""
     score = place.scores.get(grid.epoch)
-    if grid.pscp is None or score is None or not column.higher_is_better or grid.centre(score) < 0:
+    if grid.pscp is None or score is None or not column.higher_is_better or grid.center(score) < 0:
         return None
     trained, relative, size = (mean(place.records, read) for read in (trainable, latency, memory))
     if trained is None or relative is None or size is None:
         return None
-    return pscp(grid.centre(score), trained, max(relative - 1, 0.0), size, grid.pscp)
+    return pscp(grid.center(score), trained, max(relative - 1, 0.0), size, grid.pscp)
 
 
 def _printed(grid: Grid) -> dict[str, str]:

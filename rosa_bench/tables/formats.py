@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from rosa_bench.records.record import Record
-from rosa_bench.tables.cells import Footnotes, digits, elsewhere_text, emphasised, notes, ours, printed_text, signed
+from rosa_bench.tables.cells import Footnotes, digits, elsewhere_text, emphasized, notes, ours, printed_text, signed
 from rosa_bench.tables.costs import batch_latency, latency, mean, memory, seconds, share
 from rosa_bench.tables.grid import DASH, Column, Epoch, Grid, Place, Row
 from rosa_bench.tables.layout import headed, parts, usual_n, width
@@ -109,7 +109,7 @@ def _cells(
 ) -> tuple[str, str]:
     """A score with its marks, and the results of other papers."""
     place = row.place(column)
-    text = emphasised(ours(place, grid, decimals, usual), place)
+    text = emphasized(ours(place, grid, decimals, usual), place)
     if place.printed is not None:
         text += f"; paper {printed_text(place.printed, decimals)}"
         if place.verdict is not None:

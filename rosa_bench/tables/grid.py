@@ -173,7 +173,7 @@ class Grid:
         ]
         return replace(self, rows=rows)
 
-    def centre(self, score: Score) -> float:
+    def center(self, score: Score) -> float:
         """The mean or the median, whichever the table reports."""
         return score.mean if self.aggregate == "mean" else score.median
 

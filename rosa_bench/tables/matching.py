@@ -34,7 +34,7 @@ class Target:
     variant: str
     parts: Mapping[str, Any]  # of its configuration, as in `Group`
     name: str  # in trackers
-    labelled: tuple[tuple[str, str], ...] = ()  # part and name of each option in the row's name, besides the size
+    labeled: tuple[tuple[str, str], ...] = ()  # part and name of each option in the row's name, besides the size
 
     @property
     def model(self) -> str:
@@ -47,7 +47,7 @@ class Target:
 
     def says_true(self, group: Group) -> bool:
         """Whether runs have the options stated in the row's name."""
-        return all(group.parts[part].get(name) == self.parts[part].get(name) for part, name in self.labelled)
+        return all(group.parts[part].get(name) == self.parts[part].get(name) for part, name in self.labeled)
 
 
 def targets(suite: Suite, several_models: bool = False) -> list[Target]:
@@ -89,7 +89,7 @@ def distinguished(targets: Sequence[Target], several_models: bool) -> list[Targe
         if target.cell.block.reported is None:
             alike.setdefault(target.row, {}).setdefault(target.where[0], []).append(target)
     options = {row: sorted(set().union(*map(_differing, by_task.values()))) for row, by_task in alike.items()}
-    return [_relabelled(target, tuple(options.get(target.row, ())), several_models) for target in targets]
+    return [_relabeled(target, tuple(options.get(target.row, ())), several_models) for target in targets]
 
 
 def _differing(alike: Sequence[Target]) -> set[tuple[str, str]]:
@@ -98,12 +98,12 @@ def _differing(alike: Sequence[Target]) -> set[tuple[str, str]]:
     return {(p, n) for p, n in names if len({as_text(target.parts[p].get(n)) for target in alike}) > 1}
 
 
-def _relabelled(target: Target, options: tuple[tuple[str, str], ...], several_models: bool) -> Target:
+def _relabeled(target: Target, options: tuple[tuple[str, str], ...], several_models: bool) -> Target:
     if not options or target.cell.block.reported is not None:
         return target
     ending = _ending(target.cell, several_models)
     text = "; ".join(option_text(f"{part}.{name}", target.parts[part].get(name)) for part, name in options)
-    return dataclasses.replace(target, row=f"{target.row.removesuffix(ending)}, {text}{ending}", labelled=options)
+    return dataclasses.replace(target, row=f"{target.row.removesuffix(ending)}, {text}{ending}", labeled=options)
 
 
 def tags_of(record: Record) -> list[str]:

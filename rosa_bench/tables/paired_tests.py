@@ -157,8 +157,8 @@ def examples_test(
     defined = values[np.isfinite(values)]
     if len(defined) < (1 - UNDEFINED) * len(values):
         return None, None, p, test or f"absent: undefined in {len(values) - len(defined)} of {len(values)} resamples"
-    centred, low, high = significance.null_centred(difference, defined)
-    return low, high, centred if p is None else p, test or "paired bootstrap of examples"
+    centered, low, high = significance.null_centered(difference, defined)
+    return low, high, centered if p is None else p, test or "paired bootstrap of examples"
 
 
 def _correct(group: Sequence[Statistic]) -> NDArray[np.int64]:

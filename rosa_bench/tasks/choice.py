@@ -146,10 +146,10 @@ class Choice(Task):
         import numpy as np
 
         values, labels = super().columns(predictions, metric)
-        return (np.array(normalised(predictions)) if metric == "accuracy_norm" else values), labels
+        return (np.array(normalized(predictions)) if metric == "accuracy_norm" else values), labels
 
 
-def normalised(predictions: Sequence[Prediction]) -> list[float]:
+def normalized(predictions: Sequence[Prediction]) -> list[float]:
     """Indices of the choices with the largest log-likelihood per character, the first one on a tie."""
     indices = []
     for p in predictions:

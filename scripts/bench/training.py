@@ -128,7 +128,7 @@ def _add(result: Result, measured: dict[str, list[float]], few: dict[str, list[f
     result.notes += [
         "Random weights; rows of embedded CoLA, 11 tokens long on average. Peers take the Trainer's defaults: random "
         "order, fused AdamW. Ours: batches of similar length, also with fused AdamW (train.fused=true).",
-        f"Padded to 512 tokens: one optimiser step per round, in micro-batches of {micro} rows, at most three rounds.",
+        f"Padded to 512 tokens: one optimizer step per round, in micro-batches of {micro} rows, at most three rounds.",
     ]
     result.numbers |= {"examples_per_s": measured, "padded_to_512": few}
 

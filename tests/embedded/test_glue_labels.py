@@ -51,7 +51,7 @@ def holds(world: World, quantifier: str, levels: inference.Levels) -> bool:
 
 
 @pytest.mark.parametrize("label", [inference.ENTAILED, inference.NEUTRAL, inference.CONTRADICTED])
-def test_claims_follow_as_labelled(label: int) -> None:
+def test_claims_follow_as_labeled(label: int) -> None:
     g, rng = Grammar(f"labels-{label}"), Random(f"worlds-{label}")
     worlds = [draw_world(rng) for _ in range(2500)]
     for _ in range(80):

@@ -13,7 +13,7 @@ import pytest
 from rosa_bench import embedded
 from rosa_bench.embedded import acceptability, glue, lexicon
 from rosa_bench.embedded.grammar import Grammar
-from rosa_bench.embedded.reserve import normalise, reserved
+from rosa_bench.embedded.reserve import normalize, reserved
 
 FIELDS = {task: fields for task, (fields, _, _) in glue.TASKS.items()}
 SHARES = {task: shares for task, (_, shares, _) in glue.TASKS.items() if task != "stsb"}
@@ -93,12 +93,12 @@ def test_scored_texts_are_reserved_and_train_texts_are_not(task: str, split: str
 
 @pytest.mark.parametrize(("task", "split"), SPLITS)
 def test_rows_are_unique(task: str, split: str) -> None:
-    output = [tuple(normalise(row[field]) for field in FIELDS[task]) for row in embedded.rows(task, split)]
+    output = [tuple(normalize(row[field]) for field in FIELDS[task]) for row in embedded.rows(task, split)]
     assert len(set(output)) == len(output)
 
 
 def test_scored_splits_share_no_text() -> None:
-    matched, mismatched = ({normalise(t) for t in texts("mnli", s)} for s in embedded.splits("mnli")[1:])
+    matched, mismatched = ({normalize(t) for t in texts("mnli", s)} for s in embedded.splits("mnli")[1:])
     assert not matched & mismatched
 
 

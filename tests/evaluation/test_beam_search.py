@@ -1,4 +1,4 @@
-"""Batched search equals `transformers` on one input at a time, for randomly initialised models."""
+"""Batched search equals `transformers` on one input at a time, for randomly initialized models."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ COMMON = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "
 
 
 def tiny(kind: str, seed: int = 0, deviation: float = 0.3) -> nn.Module:
-    """A randomly initialised decoder whose outputs depend on its inputs."""
+    """A randomly initialized decoder whose outputs depend on its inputs."""
     own = SIZES.get(kind, {})
     common = {} if kind in ("gpt2", "gptj", "gpt_bigcode") else COMMON | {"max_position_embeddings": 96}
     ids = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": END, "vocab_size": WORDS}

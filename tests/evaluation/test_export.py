@@ -78,7 +78,7 @@ def trained(method: str, task: str, *overrides: str) -> exports.Trained:
 
 
 def fresh(one: exports.Trained) -> transformers.PreTrainedModel:
-    """The backbone loaded without this package, with a newly initialised head."""
+    """The backbone loaded without this package, with a newly initialized head."""
     labels = one.run.task.num_labels
     kind = transformers.AutoModelForSequenceClassification if labels else transformers.AutoModelForCausalLM
     more = {"num_labels": labels} if labels else {}

@@ -45,7 +45,7 @@ def _tokenizer(folder: Path, special: dict[str, str]) -> int:
 
 
 def build(kind: str, folder: Path) -> Path:
-    """Save a randomly initialised two-layer backbone of a `transformers` class, with its tokenizer."""
+    """Save a randomly initialized two-layer backbone of a `transformers` class, with its tokenizer."""
     import torch
     import transformers as t
 

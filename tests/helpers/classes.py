@@ -1,4 +1,4 @@
-"""Small randomly initialised models of many `transformers` classes, by name."""
+"""Small randomly initialized models of many `transformers` classes, by name."""
 
 from __future__ import annotations
 

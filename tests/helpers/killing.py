@@ -154,7 +154,7 @@ TRAINING = [
     Place("half a checkpoint", "rosa_bench.records.checkpoints.save_tensors", 1, "half_a_file"),
     Place("checkpoint not yet declared whole", "rosa_bench.records.checkpoints.mark_complete"),
     Place("evaluation", "rosa_bench.training.trainer.Loop._score"),
-    Place("re-factorisation", "rosa_bench.methods.rosa.Rosa.split", 2, "half_split"),
+    Place("re-factorization", "rosa_bench.methods.rosa.Rosa.split", 2, "half_split"),
     Place("half-removed checkpoint", "rosa_bench.records.checkpoints.remove", 2, "half_removed"),
 ]
 FINISHING = [

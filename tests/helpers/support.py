@@ -140,7 +140,7 @@ def skip_refused(method: str, name: str) -> None:
 
 
 def interrupt(run: config.Run, step: int) -> None:
-    """Run until a stop request after an optimiser step."""
+    """Run until a stop request after an optimizer step."""
     from rosa_bench.run import run as run_experiment
     from rosa_bench.training.trainer import Loop
 

@@ -1,4 +1,4 @@
-"""Randomly initialised small models of many `transformers` classes, and tokenizers of every kind, in folders."""
+"""Randomly initialized small models of many `transformers` classes, and tokenizers of every kind, in folders."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def tokenizer_for(kind: str) -> Any:
 
 
 def model_of(kind: str, auto: str, **more: Any) -> Any:
-    """A randomly initialised model. `auto` is the suffix of `AutoModel`, such as ForCausalLM, or empty."""
+    """A randomly initialized model. `auto` is the suffix of `AutoModel`, such as ForCausalLM, or empty."""
     import torch
     import transformers
 

@@ -227,8 +227,8 @@ def test_refuses_adapters_of_other_methods(method, name, tmp_path):
     shapes = {name: tensor.shape for name, tensor in checkpoints.trained_state(model, run.method).items()}
     with pytest.raises(UsageError, match="another backbone"):
         checkpoints.load_adapter(model, run.method, folder, "another one")
-    neighbours = {"full", "lora", METHODS[METHODS.index(method) - 1]}
-    for other in sorted(neighbours - {method}):
+    neighbors = {"full", "lora", METHODS[METHODS.index(method) - 1]}
+    for other in sorted(neighbors - {method}):
         if not refusal(other, name):
             theirs, model, _, _ = prepared(other, name)
             with pytest.raises(UsageError, match="another method"):

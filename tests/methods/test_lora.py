@@ -206,7 +206,7 @@ def test_adapting_fused_query_and_value_does_not_change_the_key(backbone):
     assert changed[: site.start].all() and changed[site.stop :].all()
 
 
-def test_initialisations():
+def test_initializations():
     bound = 1 / 8
     for init, check in (("loralib", lambda A: A.abs().max() <= bound), ("paper", lambda A: A.abs().max() > bound)):
         run = composed("method=lora", f"method.init={init}")

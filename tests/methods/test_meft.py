@@ -22,7 +22,7 @@ VARIANTS = pytest.mark.parametrize("variant", FACTORS)
 
 
 def built(kind: str, layers: int = 3, width: int = 32, dropout: float = 0.1) -> transformers.PreTrainedModel:
-    """A randomly initialised classifier of a `transformers` class, in training mode."""
+    """A randomly initialized classifier of a `transformers` class, in training mode."""
     torch.manual_seed(0)
     if kind == "gpt2":
         config = transformers.GPT2Config(

@@ -207,7 +207,7 @@ def test_the_residual_of_a_split_weight_is_saved(tmp_path):
     assert record.facts["start_cosine"] > 0.99999 and record.facts["merge_within_bound"]
 
 
-def test_exact_at_start_is_false_with_another_initialisation():
+def test_exact_at_start_is_false_with_another_initialization():
     assert "LORA" in EXACT and composed("method=dora").method.exact_at_start
     assert not composed("method=dora", "method.config.init_lora_weights=false").method.exact_at_start
     assert not composed("method=peft", "method.type=FOURIERFT").method.exact_at_start

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from rosa_bench.metrics.ptb_tokenizer import PUNCTUATION, tokenize_captions
 
-# A line, its tokens, the next line, ... by the rules they are about. In the call each had "x" for its neighbours.
+# A line, its tokens, the next line, ... by the rules they are about. In the call each had "x" for its neighbors.
 GOLDEN = {
     "contractions": [
         "Don't say I can't; I CANNOT, you're gonna wanna and I've gotta.",

@@ -97,7 +97,7 @@ def test_a_new_head_depends_only_on_the_seed(backbone):
     assert torch.equal(heads[0], heads[1]) and not torch.equal(heads[0], heads[2])
 
 
-def test_a_randomly_initialised_backbone_has_the_same_shape(backbone):
+def test_a_randomly_initialized_backbone_has_the_same_shape(backbone):
     run = composed(f"model.path={backbone('roberta')}")
     control = composed(f"model.path={backbone('roberta')}", "model.random_init=true")
     known, random = (load(r.model, r.task, 1)[0] for r in (run, control))

@@ -201,7 +201,7 @@ HEADED = ["roberta", "bert", "distilbert", "electra", "deberta-v2", "mpnet", "mo
 
 @pytest.mark.parametrize("kind", HEADED)
 @pytest.mark.parametrize("classes", [3, 5])
-def test_an_existing_head_is_reinitialised(kind, classes, tmp_path):
+def test_an_existing_head_is_reinitialized(kind, classes, tmp_path):
     """The head depends on the seed, not on the checkpoint."""
     names = ["CONTRADICTION", "NEUTRAL", "ENTAILMENT", "X", "Y"][:classes]
     labels = {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}

@@ -57,7 +57,7 @@ def test_every_method_starts_where_its_run_ended(method, name, tmp_path):
 
 
 @pytest.mark.parametrize("method", ["lora", "full", "rosa", "meft", "bitfit", "dylora"])
-def test_a_head_of_another_shape_is_initialised_from_the_seed(method, tmp_path):
+def test_a_head_of_another_shape_is_initialized_from_the_seed(method, tmp_path):
     source = run_experiment(small(tmp_path, f"method={method}", "task=mnli", "save=adapter", "train.max_steps=3"))
     target = (f"method={method}", "task=rte", f"output_dir={tmp_path}", f"start={source.run_id}")
     model, loader = begun(*target)

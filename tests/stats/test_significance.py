@@ -10,7 +10,7 @@ import pytest
 from scipy import stats as scipy_stats
 
 from rosa_bench.stats import significance
-from rosa_bench.stats.significance import holm, mcnemar_exact, null_centred, seed_interval, sign_flip
+from rosa_bench.stats.significance import holm, mcnemar_exact, null_centered, seed_interval, sign_flip
 from rosa_bench.stats.summary import Summary, summary
 
 
@@ -161,7 +161,7 @@ def test_seeds_without_an_interval_have_a_reason(ours, theirs, message):
 def test_interval_and_p_of_a_bootstrap_agree():
     drawn = np.random.default_rng(0).standard_normal(9_999)
     for difference in np.linspace(-3, 3, 121):
-        p, low, high = null_centred(float(difference), drawn + difference)
+        p, low, high = null_centered(float(difference), drawn + difference)
         assert (low > 0 or high < 0) == (p < 0.05)
         assert p == pytest.approx(2 * scipy_stats.norm.sf(abs(difference)), abs=0.02)
-    assert null_centred(0.0, drawn)[0] == 1.0
+    assert null_centered(0.0, drawn)[0] == 1.0

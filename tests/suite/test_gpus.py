@@ -122,7 +122,7 @@ def test_fewer_jobs_share_a_card_after_out_of_memory(driver, per_gpu):
     for cell in "bcd":
         placement.release(cell)
     assert placement.place("a", GB, alone=True) and placement.place("e", GB) is None
-    placement.release("a", out_of_memory=True)  # alone: no number of neighbours is to blame
+    placement.release("a", out_of_memory=True)  # alone: no number of neighbors is to blame
     assert [placement.place(cell, GB) is not None for cell in "efgh"] == [True, True, True, False]
 
 

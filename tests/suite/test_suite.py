@@ -148,7 +148,7 @@ def test_a_killed_process_is_reported(tmp_path):
     assert cell.state == "failed" and "killed" in read_record(path).error and record.status == "done"
 
 
-def test_the_estimate_comes_from_the_nearest_neighbours(tmp_path):
+def test_the_estimate_comes_from_the_nearest_neighbors(tmp_path):
     cells = plan.plan(small_suite({"method": ["lora", "rosa"]}, {"task": "sst2"}), [*TINY, f"output_dir={tmp_path}"])
     lora, rosa, other = (cell.run for cell in cells)
 

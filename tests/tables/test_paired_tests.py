@@ -162,13 +162,13 @@ def test_runs_on_different_examples_are_refused(tmp_path):
     task = composed("task=sst2").task
     a = read_predictions(stored(tmp_path / "a.jsonl.gz", right(0.7, 1)), 1)
     shorter = read_predictions(stored(tmp_path / "b.jsonl.gz", right(0.7, 1)[:50], LABELS[:50]), 1)
-    relabelled = read_predictions(stored(tmp_path / "c.jsonl.gz", right(0.7, 1), 1 - LABELS), 1)
+    relabeled = read_predictions(stored(tmp_path / "c.jsonl.gz", right(0.7, 1), 1 - LABELS), 1)
     rows = [{"id": f"row {i}", "prediction": 1, "label": 1} for i in range(N)]
     write_json_lines_gz(tmp_path / "d.jsonl.gz", [rows[1], rows[0], *rows[2:]])
     turned = read_predictions(tmp_path / "d.jsonl.gz", 1)
     for other, message in (
         (shorter, "50"),
-        (relabelled, "row 0 has different labels"),
+        (relabeled, "row 0 has different labels"),
         (turned, "ids of prediction 1 are row 0 and row 1"),
     ):
         with pytest.raises(UsageError, match=message) as raised:

@@ -96,7 +96,7 @@ def test_a_missing_package_is_named(name, package, tmp_path, capsys):
 def test_trying_an_optimizer_leaves_other_gpus_alone(monkeypatch, tmp_path):
     run = small(tmp_path, "train.optimizer=sgd")
     arguments = trainer.arguments(run, tmp_path)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)  # torch warns if all of them are to be initialised
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)  # torch warns if all of them are to be initialized
     before = torch.get_rng_state()
     optimizer.check(run.train, arguments)
     assert torch.equal(before, torch.get_rng_state())

@@ -49,7 +49,7 @@ def trained(method: str, name: str, seed: int = 1) -> str:
 
 @EACH
 @pytest.mark.parametrize("name", ["roberta_mini", pytest.param("gpt2_mini", marks=pytest.mark.slow)])
-def test_another_adapter_before_changes_no_initialisation(method, name):
+def test_another_adapter_before_changes_no_initialization(method, name):
     skip_refused(method, name)
     torch.manual_seed(1)
     alone = trained(method, name)

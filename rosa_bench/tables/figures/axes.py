@@ -20,7 +20,7 @@ def ranks(axis: Any, panel: Panel, looks: Looks) -> None:
     for line in panel.lines:
         look = looks[line.method]
         if line.level:
-            axis.axhline(line.points[0].mean, color=look.colour, linestyle=look.dash, linewidth=1.2)
+            axis.axhline(line.points[0].mean, color=look.color, linestyle=look.dash, linewidth=1.2)
             continue
         style = _style(look) | ({"linestyle": CUT, "markerfacecolor": "white"} if line.cut else {})
         axis.plot([p.x for p in line.points], [p.mean for p in line.points], **style)
@@ -47,12 +47,12 @@ def _values(axis: Any, panel: Panel) -> None:
 
 
 def _style(look: Look) -> dict[str, Any]:
-    return {"color": look.colour, "marker": look.marker, "linestyle": look.dash, "markersize": 4.5, "linewidth": 1.4}
+    return {"color": look.color, "marker": look.marker, "linestyle": look.dash, "markersize": 4.5, "linewidth": 1.4}
 
 
 def _band(axis: Any, ends: Sequence[tuple[float, float, float]], look: Look) -> None:
     if ends:
-        axis.fill_between(*zip(*ends, strict=True), color=look.colour, alpha=FAINT, linewidth=0)
+        axis.fill_between(*zip(*ends, strict=True), color=look.color, alpha=FAINT, linewidth=0)
 
 
 def name_lines(axis: Any, panel: Panel, looks: Looks, direct: bool) -> None:
@@ -64,7 +64,7 @@ def name_lines(axis: Any, panel: Panel, looks: Looks, direct: bool) -> None:
     heights = apart([height for height, _, _ in ends])
     for height, (_, text, method) in zip(heights, ends, strict=True):
         options = {"transform": axis.transAxes, "va": "center", "fontsize": 7.5}
-        axis.text(1.03, height, text, color=looks[method].colour, **options)
+        axis.text(1.03, height, text, color=looks[method].color, **options)
 
 
 def apart(heights: Sequence[float], gap: float = 0.085, top: float = 1.0) -> list[float]:
@@ -86,16 +86,16 @@ def name_points(axis: Any, panel: Panel, looks: Looks, direct: bool) -> None:
         if direct or methods.count(line.method) > 1:
             options = {"textcoords": "offset points", "fontsize": 7 if direct else 6.5}
             place, point = (4, 5 if i % 2 or not direct else -10), line.points[0]
-            axis.annotate(text, (point.x / 1e6, point.mean), xytext=place, color=looks[line.method].colour, **options)
+            axis.annotate(text, (point.x / 1e6, point.mean), xytext=place, color=looks[line.method].color, **options)
 
 
 def _bars(axis: Any, points: Sequence[Point], look: Look) -> None:
     """Draw the interval of each point, or its values if it has two seeds and thus no useful interval."""
     for point in points:
         if point.bounds is not None:
-            axis.vlines(point.x, *point.bounds, color=look.colour, linewidth=1, alpha=0.7)
+            axis.vlines(point.x, *point.bounds, color=look.color, linewidth=1, alpha=0.7)
         elif len(point.values) > 1:
-            axis.plot([point.x] * len(point.values), point.values, color=look.colour, marker="_", linestyle="none")
+            axis.plot([point.x] * len(point.values), point.values, color=look.color, marker="_", linestyle="none")
 
 
 def curves(axis: Any, panel: Panel, looks: Looks) -> None:
@@ -118,10 +118,10 @@ def memory(axis: Any, panel: Panel, looks: Looks) -> None:
     axis.step(*zip(*edge, strict=True), where="post", color="#777777", linestyle=(0, (2, 1.5)), linewidth=1, zorder=1)
     for i, line in enumerate(panel.lines):
         look = looks[line.method]
-        face = look.colour if i in best else "white"
+        face = look.color if i in best else "white"
         x, y = points[i]
         _bars(axis, [Point(x, line.points[0].values)], look)
-        axis.plot(x, y, marker=look.marker, markersize=6, color=look.colour, markerfacecolor=face, linestyle="none")
+        axis.plot(x, y, marker=look.marker, markersize=6, color=look.color, markerfacecolor=face, linestyle="none")
     sizes = [x for x, _ in points]
     if max(sizes) > 8 * min(sizes) > 0:
         _logarithmic(axis)
@@ -148,9 +148,9 @@ def times(baseline: str | None) -> Callable[[Any, Panel, Looks], None]:
         base = reference(panel, baseline)
         for row, line in enumerate(panel.lines):
             look, point = looks[line.method], line.points[0]
-            axis.plot([0, point.mean], [row, row], color=look.colour, linestyle=look.dash, linewidth=1.2, alpha=0.7)
+            axis.plot([0, point.mean], [row, row], color=look.color, linestyle=look.dash, linewidth=1.2, alpha=0.7)
             axis.plot(point.values, [row] * len(point.values), marker="|", color="#555555", linestyle="none", zorder=3)
-            axis.plot(point.mean, row, marker=look.marker, markersize=6, color=look.colour, linestyle="none")
+            axis.plot(point.mean, row, marker=look.marker, markersize=6, color=look.color, linestyle="none")
             if base is not None:
                 ratio = "×1" if line is base else f"×{point.mean / base.points[0].mean:.2f}"
                 axis.text(1.01, row, ratio, transform=axis.get_yaxis_transform(), va="center", fontsize=7)

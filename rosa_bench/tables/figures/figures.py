@@ -259,7 +259,7 @@ def _legend(figure: Any, columns: Sequence[Sequence[Entry]], styles: dict[str, L
             options: dict[str, Any] = {"linestyle": "none"}
             if method:
                 look = styles[method]
-                options = {"color": look.colour, "marker": look.marker, "linestyle": look.dash if lines else "none"}
+                options = {"color": look.color, "marker": look.marker, "linestyle": look.dash if lines else "none"}
             handles.append(Line2D([], [], label=text, linewidth=1.4, markersize=4.5, **options))
         top = (0.05 + 0.17 * max(map(len, columns))) / figure.get_figheight()
         place = {"loc": "upper left", "bbox_to_anchor": (x / figure.get_figwidth(), top), "borderaxespad": 0.0}

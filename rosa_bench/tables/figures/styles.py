@@ -20,7 +20,7 @@ DISTINCT = len(MARKERS) * len(DASHES)  # number of distinct looks
 class Look:
     """The line style of a method. Marker and dash together are unique; the first twelve looks have unique markers."""
 
-    colour: str
+    color: str
     marker: str
     dash: Dash
 

@@ -243,7 +243,7 @@ class Table:
         if column not in row.places:
             return f'<td class="dash">{DASH}</td>'
         place = row.places[column]
-        values = "".join(f' data-{epoch}="{self.grid.centre(score)!r}"' for epoch, score in place.scores.items())
+        values = "".join(f' data-{epoch}="{self.grid.center(score)!r}"' for epoch, score in place.scores.items())
         shades = " ".join(filter(None, (self._shade(row, column, epoch) for epoch in EPOCHS)))
         shown = "".join(f'<span class="at-{epoch}">{self._score(place, column, epoch)}</span>' for epoch in EPOCHS)
         if place.records or place.ended or place.scores or (place.printed is not None and place.printed.note):
@@ -260,7 +260,7 @@ class Table:
         if self.base is None or row is self.base:
             return None
         own, other = (r.place(column).scores.get(epoch) for r in (row, self.base))
-        return None if own is None or other is None else self.grid.centre(own) - self.grid.centre(other)
+        return None if own is None or other is None else self.grid.center(own) - self.grid.center(other)
 
     def _largest(self, column: Column, epoch: Epoch) -> float:
         """The largest absolute difference from the baseline in a column."""
@@ -284,7 +284,7 @@ class Table:
         score = place.scores.get(epoch)
         if score is None:
             return f'<span class="dash">{DASH}</span>'
-        value = number(self.grid.centre(score), self.styles[column])
+        value = number(self.grid.center(score), self.styles[column])
         against = place.against if epoch == self.grid.epoch else None
         if against is not None and against.holds:
             value = f"<strong>{value}</strong>" if against.better else f"{value} †"
@@ -313,7 +313,7 @@ class Table:
         for epoch in EPOCHS:
             if (score := place.scores.get(epoch)) is not None:
                 spread = "" if score.sd is None else f" ± {number(score.sd, style)}"
-                parts = [f"{self.grid.aggregate} {number(self.grid.centre(score), style)}{spread}", f"n = {score.n}"]
+                parts = [f"{self.grid.aggregate} {number(self.grid.center(score), style)}{spread}", f"n = {score.n}"]
                 lines.append(
                     f"{epoch.capitalize()} epoch: {', '.join(filter(None, [*parts, interval(score, style)]))}."
                 )

@@ -11,7 +11,7 @@ from rosa_bench.suite import plan
 from rosa_bench.suite.claims import Comparison
 
 SUITES = 200
-POWER = 0.8  # share of suites in which a claim that is true, or false, by the stated effect is recognised
+POWER = 0.8  # share of suites in which a claim that is true, or false, by the stated effect is recognized
 SURE = 0.001  # chance that a rate as stated leaves its bounds
 MARGIN = 5.0
 
