@@ -205,7 +205,8 @@ def run_suite(args: argparse.Namespace) -> int:
     tell(f"{suite.title}: {counted(len(cells) + len(without_input), 'cell')}: {counts}{missing}")
     settled = [state for state in SETTLED if state != "failed" or not args.retry_failed]
     pending = [cell for cell, state in zip(cells, states, strict=True) if state not in settled]
-    known = collect([output]).records if pending else []
+    folders = list(dict.fromkeys(Path(cell.run.output_dir) for cell in cells))
+    known = collect(folders).records if pending else []
     if pending:
         tell(str(estimate(pending, known)))
         if (line := missing_hub(pending)) is not None:

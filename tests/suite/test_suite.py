@@ -126,9 +126,9 @@ def test_a_failed_cell_is_a_row_and_is_repeated_on_demand(tmp_path, monkeypatch,
 
 def test_the_estimate_counts_failed_cells_only_if_they_are_repeated(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(suite, "load", lambda _: small_suite({"seed": [1, 2], "task": "cola"}))
-    wanted = ["smoke", *TINY, f"output_dir={tmp_path}", "--dry-run"]
-    for cell, status in zip(plan.plan(suite.load("smoke"), wanted[1:-1]), ("done", "failed"), strict=True):
-        cell.folder.mkdir()
+    wanted = ["smoke", *TINY, f"output_dir={tmp_path}/${{seed}}", "--dry-run"]  # with a folder for each seed
+    for cell, status in zip(plan.plan(suite.load("smoke"), wanted[1:-1]), ("failed", "done"), strict=True):
+        cell.folder.mkdir(parents=True)
         own = {"task": "cola", "model": "roberta_mini", "seed": cell.run.seed, "config": cell.run.to_dict()}
         record = made.record(run_id=cell.folder.name, key=cell.key, status=status, cost={"train_s": 40.0}, **own)
         write_record(cell.folder, record)
