@@ -74,12 +74,12 @@ class Effect:
     def p_outside(self, region: Region) -> float:
         """P value of the hypothesis that the effect lies inside the region."""
         sides = [p for p in (region.above - self.value, self.value - region.below) if math.isfinite(p)]
-        return min(1.0, len(sides) * min(map(self._p_above, sides), default=1.0))
+        return min(1.0, len(sides) * min(map(self._p_above, sides))) if sides else 1.0
 
     def _p_above(self, distance: float) -> float:
         """One-sided p value of an estimate that lies this far beyond a bound."""
         if math.isinf(distance):
-            return 0.0
+            return 0.0 if distance > 0 else 1.0
         if distance < 0:
             return 1 - self._p_above(-distance)
         if self.half_width(LEAST) <= distance:

@@ -39,6 +39,9 @@ class Comparison:
             raise ValueError("needs above or below")
         if self.region.above >= self.region.below:
             raise ValueError(f"above={self.above} is not less than below={self.below}")
+        bounds = [bound for bound in (self.above, self.below) if bound is not None]
+        if self.theirs is not None and self.measure != "score" and min(bounds) <= 0:
+            raise ValueError(f"{self.measure} of ours over theirs is a ratio; above and below must be greater than 0")
         if self.each and self.by is None:
             raise ValueError("each needs by")
         for key in {**self.ours, **(self.theirs or {})}:

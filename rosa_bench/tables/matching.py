@@ -15,6 +15,7 @@ from rosa_bench.records.labels import cell_name, method_label, option_text, prin
 from rosa_bench.records.record import Record
 from rosa_bench.records.run_key import identity_parts
 from rosa_bench.suite.plan import Cell, Suite, plan
+from rosa_bench.suite.rate_search import TAG
 from rosa_bench.system.strict_json import is_number
 from rosa_bench.tables import papers
 
@@ -119,6 +120,11 @@ def started_for(record: Record, suite: str) -> str | None:
     return next((tag.partition(":")[2] for tag in tags if tag.startswith("cell:")), None)
 
 
+def is_searched(record: Record) -> bool:
+    """Whether a search of a suite chose the learning rate of a run, not the command line."""
+    return any(tag.startswith(TAG) for tag in tags_of(record))
+
+
 def differences(group: Group, target: Target) -> list[str]:
     """Options in which runs differ from the suite's settings."""
     own, suite = group.first.config["model"], dataclasses.asdict(target.cell.run.model)
@@ -129,7 +135,7 @@ def differences(group: Group, target: Target) -> list[str]:
         names = [name for name in sorted(set(own) | set(suite)) if own.get(name) != suite.get(name)]
         if part == "train" and "max_steps" in names:
             names = [name for name in names if name != "epochs"]  # max_steps overrides epochs
-        if part == "train" and target.cell.rates:
+        if part == "train" and target.cell.rates and is_searched(group.first):
             names = [name for name in names if name != "lr"]  # a search chose it
         texts += [f"{part}.{name}={_value(own.get(name))}, not {_value(suite.get(name))}" for name in names]
     starts = [parts.get("start", "the backbone") for parts in (group.parts, target.parts)]

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -18,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 
 from rosa_bench.errors import UsageError
-from rosa_bench.records.collect import Collection, as_text
+from rosa_bench.records.collect import Collection, as_text, started_from
 from rosa_bench.records.labels import cell_name
 from rosa_bench.records.record import Record
 from rosa_bench.stats.effects import Effect, Part, Region, effect
@@ -28,13 +29,14 @@ from rosa_bench.suite import plan
 from rosa_bench.suite.claims import Claim, Comparison
 from rosa_bench.tables.claims.measures import MEASURES, Events, Measure, UnmeasuredError, constant, last_step, ratio_of
 from rosa_bench.tables.convergence import reader
-from rosa_bench.tables.costs import device
-from rosa_bench.tables.matching import MODEL_OPTIONS, started_for
+from rosa_bench.tables.costs import device, on_gpu
+from rosa_bench.tables.matching import MODEL_OPTIONS, is_searched, started_for
 from rosa_bench.tables.resampled import RESAMPLES, resampled_scores
 
 Word = Literal["holds", "does not hold", "undecided"]
 Run = tuple[str, bool, int]  # name of a cell, whether its rows are embedded, seed
 Key = int | None  # the rank by which models are compared
+ON_ONE_KIND = ("memory", "activations", "latency", "batch_latency")  # measures that a GPU changes
 UNMET = 0.2  # a task with a larger p value for a condition is left out; 0.05 would exclude good tasks at three seeds
 
 
@@ -76,19 +78,31 @@ def models(cells: Iterable[plan.Cell]) -> list[Model]:
     planned = []
     for cell in (cell for cell in cells if not cell.is_tuning):
         config, names = cell.run.to_dict(), cell.run.method.variants()
-        run = settings_name(config, bool(cell.rates)), config["data"]["source"] == "embedded", cell.run.seed
+        source = cell.source.run if cell.source is not None else None
+        start = cell.run.start if source is None else f"{source.task.name} {source.method.name}"
+        name = settings_name(config, bool(cell.rates), start)
+        run = name, config["data"]["source"] == "embedded", cell.run.seed
         for name in names:
             rank = int(name[1:]) if re.fullmatch(r"r\d+", name) else config["method"].get("rank")
             planned.append(Model(run, cell.run.task.name, name, name == names[-1], rank, config))
     return planned
 
 
-def settings_name(config: Mapping[str, Any], is_searched: bool = False) -> str:
-    """A cell's name, made of its settings, without the learning rate if a search chooses it."""
+def settings_name(config: Mapping[str, Any], is_searched: bool = False, start: str | None = None) -> str:
+    """A cell's name, made of its settings, without the learning rate if a search chooses it.
+
+    `start` is what it starts from: a folder, or task and method of a run as in `started_from`.
+    """
     options = as_text({name: config["model"].get(name, usual) for name, usual in MODEL_OPTIONS.items()})
+    options += f" from {start}" if start else ""
     if not is_searched:
-        return f"{cell_name(config)} {options}"
-    return f"searched {cell_name({**config, 'train': {**config['train'], 'lr': None}})} {options}"
+        return f"{cell_name({**config, 'start': None})} {options}"
+    return f"searched {cell_name({**config, 'start': None, 'train': {**config['train'], 'lr': None}})} {options}"
+
+
+def rows_of(record: Record) -> str:
+    """The rows of a run by content, as text."""
+    return str(sorted(record.data.get("sha256", {}).items()))
 
 
 @dataclass(frozen=True)
@@ -203,21 +217,46 @@ class Judge:
 
     @cached_property
     def runs(self) -> Mapping[Run, Record]:
-        """Finished runs by cell; if several have a searched learning rate, the last to finish.
+        """Finished runs by cell.
 
-        A run at a searched rate belongs to the suite that started it, since the rate comes from that suite's search.
+        If several fit a cell, those on the planned rows (`_preference`) win, then the last to finish if a search chose
+        the learning rate. Such a run belongs to the suite that started it, since the rate comes from that suite's
+        search; a run with a rate from the command line does not count.
         """
         found: dict[Run, Record] = {}
+        preference = self._preference()
+
+        def offer(run: Run, record: Record, by_end: bool) -> None:
+            def rank(record: Record) -> tuple[tuple[bool, bool, int], str]:
+                return preference(record), str(record.finished) if by_end else ""
+
+            if run not in found or rank(record) > rank(found[run]):
+                found[run] = record
+
         for group in self.collection.groups:
             config = group.first.config
             is_embedded = config["data"].get("source") == "embedded"
-            name, searched = settings_name(config), settings_name(config, is_searched=True)
-            for seed, record in group.records.items():
-                found.setdefault((name, is_embedded, seed), record)
-                if started_for(record, self.suite) is not None:
-                    run = searched, is_embedded, seed
-                    found[run] = max(record, found.get(run, record), key=lambda record: str(record.finished))
+            for start in {started_from(group.first), config.get("start")}:
+                name, searched = settings_name(config, False, start), settings_name(config, True, start)
+                for seed, record in group.records.items():
+                    offer((name, is_embedded, seed), record, by_end=False)
+                    if started_for(record, self.suite) is not None and is_searched(record):
+                        offer((searched, is_embedded, seed), record, by_end=True)
         return found
+
+    def _preference(self) -> Callable[[Record], tuple[bool, bool, int]]:
+        """How well a run's rows fit: from the planned folder, then the public release, then what most runs have."""
+        folders = {model.task: model.config["data"].get("dir") for model in self.models}
+        records = [record for group in self.collection.groups for record in group.records.values()]
+        counts = Counter((record.task, rows_of(record)) for record in records)
+
+        def preference(record: Record) -> tuple[bool, bool, int]:
+            folder, released = folders.get(record.task), record.data.get("released") or {}
+            is_planned = folder is not None and record.config["data"].get("dir") == folder
+            is_released = bool(released) and all(released.values())
+            return is_planned, is_released, counts[record.task, rows_of(record)]
+
+        return preference
 
     def results(self, comparison: Comparison, left_out: Container[str] = ()) -> list[Result]:
         """The results of a comparison without some tasks: one per rank if each is tested separately, else one."""
@@ -301,8 +340,7 @@ class Judge:
         losses the same number of steps.
         """
         records = [self.runs[model.run] for model in selected]
-        rows = {str(sorted(record.data.get("sha256", {}).items())) for record in records}
-        if len(rows) > 1:
+        if len(set(map(rows_of, records))) > 1:
             raise _UndecidedError(f"{records[0].task}: runs on different rows")
         if len({record.facts.get("backbone_hash") for record in records}) > 1:
             raise _UndecidedError(f"{records[0].task}: runs from different backbones")
@@ -313,12 +351,17 @@ class Judge:
             raise _UndecidedError(f"{records[0].task}: seeds of a cell at different learning rates")
         if comparison.measure == "seconds" and len(set(map(device, records))) > 1:
             raise _UndecidedError(f"{records[0].task}: times on different devices")
+        if comparison.measure in ON_ONE_KIND and len(set(map(on_gpu, records))) > 1:
+            raise _UndecidedError(f"{records[0].task}: {MEASURES[comparison.measure].name} with and without a GPU")
         if comparison.measure == "loss" and len({last_step(self._events(record)) for record in records}) > 1:
             raise _UndecidedError(f"{records[0].task}: runs of different numbers of steps")
 
     def _part(self, task: str, sides: Sequence[Sequence[Model]], comparison: Comparison, measure: Measure) -> Part:
         """The effect on one task: for each seed the mean over ranks, and its variance over examples."""
-        seeds = sorted(set.intersection(*({model.seed for model in side} for side in sides)))
+        by_cell: dict[tuple[str, str], set[int]] = {}  # every cell needs a seed, so that each seed has the same pairs
+        for model in (model for side in sides for model in side):
+            by_cell.setdefault((model.run[0], model.variant), set()).add(model.seed)
+        seeds = sorted(set.intersection(*by_cell.values()))
         if len(seeds) < 2:
             raise _UndecidedError(f"{task}: one seed")
         by_seed, resampled, read = [], [], []

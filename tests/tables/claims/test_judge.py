@@ -133,6 +133,9 @@ def test_a_task_without_any_run_is_left_out_and_the_title_says_so(runs):
     assert (title, found.word, found.reason) == ("small", "undecided", "8 of 18 runs missing")
 
 
+BY_SEARCH = "suite:small", "cell:12345678", "search:12345678"
+
+
 def with_rate(config, lr: float, *tags: str):
     train, tracker = {**config["train"], "lr": lr}, {**config["tracker"], "tags": list(tags)}
     return {**config, "train": train, "tracker": tracker}
@@ -149,16 +152,20 @@ def test_runs_of_a_suite_at_the_rate_that_its_search_chose_are_found():
     def reason() -> str:
         return judged(Judge(runs, world.planned, "small"), [claim("it", *tests)])[0].reason
 
-    for record in runs.records:
-        record.config = with_rate(record.config, 0.003)  # by hand, at a rate that may not be that of the search
-    assert reason() == "12 of 12 runs missing"
+    for tags in (
+        (),
+        BY_SEARCH[:2],
+    ):  # by hand, also as an override of the suite, at a rate that the search did not choose
+        for record in runs.records:
+            record.config = with_rate(record.config, 0.003, *tags)
+        assert reason() == "12 of 12 runs missing"
     for record in runs.records[3:]:
-        record.config = with_rate(record.config, 0.003, "suite:small", "cell:12345678")
+        record.config = with_rate(record.config, 0.003, *BY_SEARCH)
     assert reason() == "3 of 12 runs missing"
     for record in runs.records[:3]:
-        record.config = with_rate(record.config, 0.003, "suite:small", "cell:12345678")
+        record.config = with_rate(record.config, 0.003, *BY_SEARCH)
     assert "missing" not in reason()
-    runs.records[0].config = with_rate(runs.records[0].config, 0.001, "suite:small", "cell:12345678")
+    runs.records[0].config = with_rate(runs.records[0].config, 0.001, *BY_SEARCH)
     assert reason() == "cola: seeds of a cell at different learning rates"
 
 
@@ -256,6 +263,51 @@ def test_runs_on_different_rows_are_not_compared(runs):
     assert verdict(runs, Comparison(ours=FULL, theirs=LORA, above=0)).reason == "rte: runs on different rows"
 
 
+@pytest.mark.parametrize(
+    ("released", "others", "holds"), [(True, 18, True), (False, 18, False), (False, 4, True)], ids=str
+)
+def test_of_runs_on_several_rows_those_on_the_release_count_then_the_most(released, others, holds, runs):
+    """Runs of the same cells on other rows, on which LoRA is better, precede and outlast those of the suite."""
+    for record in runs.records:
+        record.data = {"sha256": {"train": f"the {record.task}"}, "released": {"train": released}}
+    foreign = copy.deepcopy(runs.groups)[:others]
+    for group, old in zip(foreign, runs.groups, strict=False):
+        (record,) = group.records.values()
+        record.data = {"sha256": {"train": f"own {record.task}"}, "released": {"train": False}}
+        record.scores["validation"][""] = {"accuracy": 10 + record.seed + (50 if record.method == "lora" else 0)}
+        runs.resampled[id(record)] = runs.resampled[id(*old.records.values())]
+    runs.groups[:0] = foreign
+    assert (verdict(runs, Comparison(ours=FULL, theirs=LORA, above=0)).word == "holds") == holds
+
+
+def test_runs_on_the_rows_of_the_named_folder_come_first(runs):
+    foreign = copy.deepcopy(runs.groups)
+    for group in foreign:
+        (record,) = group.records.values()
+        record.data = {"sha256": {"train": "own"}}
+        record.config["data"]["dir"] = "mine"
+    runs.groups += foreign
+    planned = [dataclasses.replace(m, config={**m.config, "data": {"dir": "mine"}}) for m in WORLD.planned]
+    judge = Judge(runs, planned)
+    assert {id(record) for record in judge.runs.values()} == {id(*group.records.values()) for group in foreign}
+
+
+def test_a_run_that_starts_from_another_is_found_by_task_and_method_of_that_run():
+    first = plan.Block(run={"method": "lora"}, tasks={"mnli": {}})
+    second = plan.Block(run={"method": "lora", "start": {"task": "mnli"}}, tasks={"rte": {}})
+    world = World(dataclasses.replace(SUITE, cells=[first, second]), [], {}, examples=100)
+    runs = world.collection(0)
+    for record in (record for record in runs.records if record.task == "rte"):
+        record.facts["start"] = {"task": "mnli", "method": "lora"}
+        record.config = {**record.config, "start": f"mnli-lora-s{record.seed}"}
+    above = claim("it", Comparison(ours={"task": "rte"}, above=-1))
+    assert judged(Judge(runs, world.planned), [above])[0].word == "holds"
+    for record in runs.records:
+        record.facts.clear()
+        record.config = {**record.config, "start": None}
+    assert judged(Judge(runs, world.planned), [above])[0].reason == "3 of 3 runs missing"
+
+
 def test_runs_of_a_random_backbone_are_not_those_of_the_suite(runs):
     for record in (r for r in runs.records if r.method == "full" and r.task == "rte"):
         record.config = {**record.config, "model": {**record.config["model"], "random_init": True}}
@@ -267,6 +319,26 @@ def test_times_on_different_devices_are_not_compared(runs):
         record.env, record.cost = {"device": "cuda"}, {"train_s": 1.0, "method_s": 0.0, "eval_s": 1.0}
     found = verdict(runs, Comparison(ours=FULL, theirs=LORA, measure="seconds", below=1))
     assert found.reason == "cola: times on different devices"
+
+
+def test_memory_with_and_without_a_gpu_is_not_compared(runs):
+    for record in (r for r in runs.records if r.method == "full"):
+        record.env = {"device": "cuda"}
+    found = verdict(runs, Comparison(ours=FULL, theirs=LORA, measure="activations", below=1))
+    assert found.reason == "cola: bytes of activations with and without a GPU"
+
+
+@pytest.mark.parametrize("measure", ["score", "seconds"])
+def test_only_seeds_that_every_rank_has_are_compared(measure):
+    more = {"method": ["lora", "rosa"], "method.rank": 4, "seed": [1, 2, 3, 4, 5]}, {"method": "rosa", "method.rank": 2}
+    cells = [plan.Block(run=run, tasks={"cola": {}}) for run in (*more, {"method": "lora", "method.rank": 2})]
+    world = World(dataclasses.replace(SUITE, cells=cells), [], {}, examples=100)
+    comparison = Comparison(ours=LORA, theirs={"method": "rosa"}, by="rank", measure=measure, above=0.5)
+    runs = world.collection(0)
+    (found,) = Judge(runs, world.planned).results(comparison)
+    runs.groups = [group for group in runs.groups if group.first.seed < 4]
+    common = [model for model in world.planned if model.seed < 4]
+    assert found.effect == Judge(runs, common).results(comparison)[0].effect
 
 
 def test_equal_scores_of_all_seeds_decide_nothing(runs):
@@ -319,6 +391,8 @@ def test_less_is_better_turns_the_sign(runs):
         ({"above": 0, "each": True}, "each needs by"),
         ({"above": 0, "ours": {"methd": "lora"}}, "selects no runs"),
         ({"above": 0, "measure": "speed"}, "measure"),
+        ({"theirs": FULL, "measure": "seconds", "below": 0}, "greater than 0"),
+        ({"theirs": FULL, "measure": "memory", "above": 0}, "greater than 0"),
     ],
 )
 def test_a_comparison_that_means_nothing_is_refused(values, reason):
