@@ -53,7 +53,7 @@ def main(name: str, overrides: list[str]) -> int:
         print(f"no cell of {name} is done; run: python -m rosa_bench.suite {name}", file=sys.stderr)
         return EXIT_USAGE
     target = Path("results") / f"{name}{SUFFIX}"
-    runs = next(iter(finished)).parent
+    roots = list(dict.fromkeys(folder.parent for folder in finished))
     archive = read_archive(target)
     unknown = any(cell.state == "waiting" for cell in cells)  # their keys depend on runs that are not done
     keys = {cell.key for cell in cells if cell.state not in ("waiting", "skipped")}
@@ -62,12 +62,13 @@ def main(name: str, overrides: list[str]) -> int:
     events = archive.events | {folder.name: curve(folder) for folder in finished}
     resampled: dict[str, Mapping[str, list[float]]] = dict(archive.resampled)
     if suite.claims:
-        collection = collect([runs])
+        collection = collect(roots)
         own = {record.key for record in finished.values()}
         resampled |= all_resampled(collection, [record for record in collection.records if record.key in own])
     write_archive(target, records.values(), events, archive.comparisons, resampled)
     with tempfile.TemporaryDirectory() as out:
-        code = tables.main(["--runs", str(runs), "--runs", str(target), "--out", out, "--suite", name, "--no-plots"])
+        runs = [part for root in (*roots, target) for part in ("--runs", str(root))]
+        code = tables.main([*runs, "--out", out, "--suite", name, "--no-plots"])
         if code != EXIT_DONE:
             return code
         tests = load_tests(target) | load_tests(Path(out))
@@ -98,13 +99,19 @@ def restore(name: str, overrides: list[str]) -> int:
 
 
 def finished_runs(cells: Sequence[plan.Cell]) -> dict[Path, Record]:
-    """The records of finished cells by folder; damaged records are skipped with a message."""
-    keys = {cell.folder: cell.key for cell in cells if cell.state not in ("waiting", "skipped")}
+    """The records of finished cells by folder; damaged records are skipped with a message.
+
+    A failed run of a search counts, since it decides the search.
+    """
+    statuses = {False: ["done"], True: ["done", "failed", "oom"]}
+    known = [cell for cell in cells if cell.state not in ("waiting", "skipped")]
+    wanted = {(cell.folder, cell.key, status) for cell in known for status in statuses[cell.is_tuning]}
     collection = Collection([], {}, [])
-    records = {folder: record for record, folder in read_valid(Path(cells[0].run.output_dir), collection)}
+    roots = dict.fromkeys(Path(cell.run.output_dir) for cell in cells)
+    records = {folder: record for root in roots for record, folder in read_valid(root, collection)}
     for line in collection.broken:
         print(line, file=sys.stderr)
-    return {f: record for f, record in records.items() if record.status == "done" and record.key == keys.get(f)}
+    return {folder: record for folder, record in records.items() if (folder, record.key, record.status) in wanted}
 
 
 def all_resampled(collection: Collection, records: Iterable[Record]) -> dict[str, Mapping[str, list[float]]]:

@@ -348,7 +348,8 @@ def with_searches(
     """The runs of every search once, and the cells, each linked to its search.
 
     Raises:
-        UsageError: if a cell with a search starts from another cell.
+        UsageError: if a cell with a search starts from another cell, has a seed of the search, or is itself scored on
+            held-out training rows.
     """
     tuning: dict[str, Cell] = {}
     searches: dict[str, Search] = {}
@@ -368,8 +369,8 @@ def with_searches(
 
     def searching(cell: Cell) -> tuple[Search, str]:
         rates = sorted(cell.rates)
-        tag = cell_name(candidates(cell, rates[0], None, None)[0].run.to_dict())
-        name = json.dumps([tag, rates])
+        first = candidates(cell, rates[0], None, None)[0]
+        tag, name = cell_name(first.run.to_dict()), json.dumps([first.id, rates])
         if name not in searches:
             searches[name] = search = Search({rate: candidates(cell, rate, tag, None) for rate in rates}, suite.epoch)
             search.further = {rate: candidates(cell, rate, tag, search) for rate in beyond(rates) or ()}
@@ -380,6 +381,10 @@ def with_searches(
         if cell.rates:
             if cell.start is not None:
                 raise UsageError(f"{run_name(cell.run)}: search is not supported with start")
+            if cell.run.seed in suite.tuning.seeds:
+                raise UsageError(f"seed={cell.run.seed} is a seed of the learning-rate search; choose another seed")
+            if cell.is_tuning:
+                raise UsageError(f"task.tune_share is set by the search; set tuning.tune_share of suite {suite.name}")
             search, tag = searching(cell)
             cell = replace(cell, search=search, run=tagged(cell.run, suite, f"{TAG}{tag}"))
         linked_cells.append(cell)

@@ -15,7 +15,7 @@ from rosa_bench.errors import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, UsageError
 from rosa_bench.records.record import Record, Status, write_record
 from rosa_bench.suite.gpus import Card, Placement
 from rosa_bench.suite.plan import Cell, State, device_peak, duration, estimate
-from rosa_bench.suite.rate_search import SETTLED, is_repeated
+from rosa_bench.suite.rate_search import SETTLED, is_repeated, just_ran_out
 from rosa_bench.system.console import counted, tell, warn
 from rosa_bench.system.locks import claimed, held
 
@@ -122,7 +122,8 @@ class Board:
         """Whether a cell that waits for others will become ready: they will run or have just ended."""
         ahead = {other.id for other in self.waiting} | self.running.keys()
         return not cell.is_hopeless and all(
-            other.id in ahead or other.state in ("done", "elsewhere") for other in cell.unsettled
+            other.id in ahead or other.state in ("done", "elsewhere") or just_ran_out(other.record)
+            for other in cell.unsettled
         )
 
     def _collect(self) -> None:

@@ -35,7 +35,8 @@ def build(
         group_ids = table.take(groups)
         if group_ids:
             grid = table.grid()
-            notes = [*grid.notes, *search_notes(searched, name, suite.epoch)]
+            finals = [record for group in groups for record in group.records.values()]
+            notes = [*grid.notes, *search_notes(searched, name, suite.epoch, finals)]
             grids.append(dataclasses.replace(grid, notes=notes))
             described[name] = table.described()
             used |= group_ids

@@ -118,7 +118,7 @@ def _improving(grid: Grid) -> list[str]:
     if not judged:
         return []
     unknown = len(places) - len(judged)
-    cells = f"{counted(unknown, 'cell')} cannot be judged: fewer than two seeds with two evaluations"
+    cells = f"{counted(unknown, 'cell')} cannot be judged: fewer than two seeds with a score at the last two epochs"
     more = f" {cells}." if unknown else ""
     return [
         f"{IMPROVING} still improving: the last epoch gained more than the standard deviation over seeds "

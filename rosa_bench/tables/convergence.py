@@ -50,8 +50,13 @@ def by_split(event: Event) -> dict[str, dict[str, Any]]:
 
 def scores_by_step(events: Sequence[Event], metric: str, split: str) -> dict[float, float]:
     """A metric at epoch ends, by step."""
+    return {step: value for step, value in _evaluations(events, metric, split).items() if value is not None}
+
+
+def _evaluations(events: Sequence[Event], metric: str, split: str) -> dict[float, float | None]:
+    """A metric at epoch ends, by step; None where it is undefined."""
     values = {event["step"]: by_split(event).get(split, {}).get(metric) for event in events if by_split(event)}
-    return {step: value for step, value in values.items() if is_number(value)}
+    return {step: values[step] if is_number(values[step]) else None for step in sorted(values)}
 
 
 def with_gains(grid: Grid, read: Read) -> Grid:
@@ -63,15 +68,16 @@ def gain(place: Place, column: Column, read: Read) -> Gain | None:
     """What the last evaluation at an epoch end gained over the one before; None unless two seeds have two of them.
 
     Evaluations of the column's metric and split are used. If epochs score something else (the loss of a task that
-    decodes, a selection split), the evaluations that select the best epoch are used instead. Only the main variant is
-    judged, because the others have no curve.
+    decodes, a selection split), the evaluations that select the best epoch are used instead. A seed with an undefined
+    score at either epoch is left out. Only the main variant is judged, because the others have no curve.
     """
     if place.records and place.variant != main_variant(place.records[0]):
         return None
     curves = [read(record) for record in place.records]
     for metric, split, better in _evaluated(place, column):
-        steps = [scores_by_step(curve, metric, split) for curve in curves]
-        ends = [[scores[step] for step in sorted(scores)[-2:]] for scores in steps if len(scores) > 1]
+        pairs = [[*_evaluations(curve, metric, split).values()][-2:] for curve in curves]
+        ends = [[value for value in pair if value is not None] for pair in pairs]
+        ends = [pair for pair in ends if len(pair) == 2]
         if len(ends) > 1:
             sign = 1 if better else -1
             gained = statistics.fmean(sign * (last - previous) for previous, last in ends)

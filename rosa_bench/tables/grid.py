@@ -117,7 +117,7 @@ class Place:
     ended: tuple[Record, ...] = ()  # runs that failed or ran out of memory, by seed
     variant: str = ""  # of the trained model, as in the records' scores
     elsewhere: tuple[Elsewhere, ...] = ()
-    gain: Gain | None = None  # None without two evaluations of two seeds
+    gain: Gain | None = None  # None without two seeds that have a score at the last two epochs
     other_settings: int = 0  # runs of this row and column under other settings, excluded from the scores
 
     @property

@@ -38,14 +38,21 @@ def cells(monkeypatch) -> list[plan.Cell]:
     monkeypatch.setattr(plan, "load", lambda name: suite)
     planned = plan.plan(suite)
     for cell in planned:
-        run, score = cell.run, 50.0 + cell.run.seed
-        own = Record(cell.folder.name, cell.key, "cola", "roberta_mini", run.method.name, run.seed, run.to_dict())
-        own.status, own.variant_names, own.scores = "done", [""], {"validation": {"": {"matthews": score}}}
-        own.primary = {"metric": "matthews", "split": "validation", "last": score}
-        own.params, own.data = {"trainable": 1000}, {"source": "embedded v1", "sha256": {}, "rows": {}}
-        cell.folder.mkdir(parents=True)
-        write_record(cell.folder, own)
+        finish(cell, 50.0 + cell.run.seed)
     return planned
+
+
+def finish(cell: plan.Cell, score: float, status: str = "done") -> None:
+    """Write a record for a cell."""
+    run, split = cell.run, cell.run.task.judged_split
+    own = Record(cell.folder.name, cell.key, "cola", "roberta_mini", run.method.name, run.seed, run.to_dict())
+    own.status, own.variant_names, own.scores = status, [""], {split: {"": {"matthews": score}}}
+    own.primary = {"metric": "matthews", "split": split, "last": score}
+    if status != "done":
+        own.scores, own.primary = {}, {}
+    own.params, own.data = {"trainable": 1000}, {"source": "embedded v1", "sha256": {}, "rows": {}}
+    cell.folder.mkdir(parents=True)
+    write_record(cell.folder, own)
 
 
 def damaged(path: Path) -> bytes:
@@ -117,6 +124,26 @@ def test_migrated_records_keep_curves_and_resampled_scores_but_no_unknown_key(
     migrated = read_archive(new)
     assert {record.key for record in migrated.records} == {plain.key, full.key}
     assert migrated.events == {plain.run_id: curve} and migrated.resampled == {full.run_id: scores}
+
+
+def test_a_failed_run_of_a_search_is_archived_and_restored(keep, tmp_path, monkeypatch):
+    """In a folder for each rate, so that the runs are in several folders."""
+    block = plan.Block(run={"method": ["lora", "full"]}, search=[1e-4, 1e-3, 1e-2])
+    suite = plan.Suite(title="small", name="small", cells=[block], seeds=[1])
+    monkeypatch.setattr(plan, "load", lambda name: suite)
+    where, scores = ["output_dir='runs/${train.lr}'"], {1e-4: 50.0, 1e-3: 60.0, 1e-2: 0.0}
+    planned = plan.plan(suite, where)
+    for cell in (cell for cell in planned if cell.is_tuning and cell.search is None):
+        finish(cell, scores[cell.run.train.lr], "failed" if cell.run.train.lr == 1e-2 else "done")
+    for cell in (cell for cell in planned if not cell.is_tuning):
+        finish(cell, 55.0)
+    ARCHIVE.parent.mkdir()
+    assert keep("small", where) == 0
+    assert "lora r=8 0.001 of 0.0001, 0.001, 0.01 (6 runs" in Path("README.md").read_text()
+    shutil.rmtree("runs")
+    assert keep.__globals__["restore"]("small", []) == 0
+    states = [(cell.run.train.lr, cell.state) for cell in plan.plan(suite) if cell.is_tuning and cell.search is None]
+    assert sorted(states) == [(1e-4, "done")] * 2 + [(1e-3, "done")] * 2 + [(1e-2, "failed")] * 2
 
 
 def test_a_suite_continues_from_restored_records(keep, cells, capsys):

@@ -89,6 +89,25 @@ def test_ranks_share_a_search_and_seeds_share_its_result():
     assert len([cell for cell in apart if cell.is_tuning]) == 2 * 2 * 2 * (2 + 2)
 
 
+def test_cells_on_other_backbones_or_rows_have_their_own_search():
+    run = {"method": "lora", "task": "cola", "model": "roberta_mini", "model.dropout": [0.0, 0.1]}
+    blocks = [plan.Block(run={**run, "data": data}, search=[1e-3, 3e-3]) for data in ("embedded", "hub")]
+    cells = [cell for cell in plan.plan(small(cells=blocks, seeds=[1]), TINY) if not cell.is_tuning]
+    assert len({id(cell.search) for cell in cells}) == len(cells) == 4
+    for cell in cells:
+        for runs in cell.search.grid.values():
+            assert all((run.run.model, run.run.data) == (cell.run.model, cell.run.data) for run in runs)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [("seed=101", "seed=101 is a seed of the learning-rate search"), ("task.tune_share=0.2", "set tuning.tune_share")],
+)
+def test_what_would_mix_search_and_final_runs_is_refused(override, message):
+    with pytest.raises(UsageError, match=message):
+        plan.plan(small(), [*TINY, override])
+
+
 @pytest.mark.parametrize("prefix", ["", "++"])
 def test_a_rate_on_the_command_line_replaces_the_search(prefix):
     cells = plan.plan(small(), [*TINY, f"{prefix}train.lr=0.01"])
@@ -178,6 +197,7 @@ def test_a_search_waits_until_a_board_could_repeat_a_run_that_just_ran_out_of_me
         cell.folder.mkdir()
         write_record(cell.folder, tuned(run_id=cell.folder.name, key=cell.key, **values))
     assert final.unsettled == [tuning[0]] and final.search.outcome() is None
+    assert Board([*tuning, final], Pretend(), 1)._comes(final)  # so the final run is not given up
     write_record(tuning[0].folder, dataclasses.replace(tuning[0].record, finished="2026-01-01T00:00:00+00:00"))
     final.search._read = 0.0
     assert final.state == "pending" and final.resolved.train.lr == 3e-3

@@ -45,6 +45,12 @@ def test_one_evaluation_or_one_seed_is_not_judged(values):
     assert gain(place(50.0), COLA, curves([[1.0, 50.0]])) is None
 
 
+def test_an_undefined_score_at_the_last_two_epochs_leaves_a_seed_out():
+    whole, collapsed, gap = [[30.0, 40.0, 42.0], [31.0, 41.0, 43.0]], [10.0, 40.0, None], [40.0, None, 42.0]
+    assert gain(place(1.0, 1.0, 1.0, 1.0), COLA, curves([*whole, collapsed, gap])).gain == 2.0
+    assert gain(place(1.0, 1.0, 1.0), COLA, curves([whole[0], collapsed, gap])) is None
+
+
 def test_the_selecting_metric_is_judged_where_epochs_are_scored_otherwise():
     bleu = Column("e2e", "bleu", "test")
     primary = {"metric": "bleu", "split": "test", "higher_is_better": True, "selected_by": "loss on validation"}

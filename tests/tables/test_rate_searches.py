@@ -25,11 +25,26 @@ def tuned(method, lr, last, suite="small", **more):
 def test_the_note_names_the_rates_the_best_one_and_the_cost():
     lora = [tuned("lora", rate, score) for rate, score in [(1e-4, 10.0), (1e-3, 30.0), (1e-2, 20.0)]]
     full = [tuned("full", rate, score, rank=None) for rate, score in [(1e-4, 10.0), (1e-3, 30.0)]]
-    (note,) = search_notes([*lora, *full, tuned("rosa", 0.5, 90.0, suite="another")], "small", "last")
+    searched = [*lora, *full, tuned("rosa", 0.5, 90.0, suite="another")]
+    (note,) = search_notes(searched, "small", "last", finals=[lora[1], full[1]])
     assert note == (
         "Learning rates searched on 10% of the training rows of cola: full 0.001 (edge) of 0.0001, 0.001; "
         "lora r=8 0.001 of 0.0001, 0.001, 0.01 (5 runs, 40 s)."
     )
+
+
+def test_a_search_without_final_runs_may_be_unfinished():
+    searched = [tuned("lora", 1e-4, 10.0), tuned("lora", 1e-3, 30.0)]
+    (note,) = search_notes(searched, "small", "last")
+    assert "lora r=8 0.001 so far of 0.0001, 0.001 (" in note
+
+
+def test_searches_on_other_rows_or_from_another_backbone_are_apart():
+    own, other, random = (tuned("lora", 1e-3, score) for score in (30.0, 50.0, 10.0))
+    other.data["sha256"] = {"train": "other"}
+    random.config["model"] = {"random_init": True}
+    notes = search_notes([own, other, random], "small", "last", finals=[own])
+    assert len(notes) == 3 and all("of cola (" in note and "(1 run," in note for note in notes)
 
 
 def test_a_search_without_scores_is_reported():

@@ -57,10 +57,11 @@ def report(collection: Collection, names: Sequence[str], overrides: Sequence[str
 def judged_suites(
     collection: Collection, names: Sequence[str] = (), overrides: Sequence[str] = ()
 ) -> dict[str, Sequence[Verdict]]:
-    """The verdicts of the named suites, or of every suite with claims, by title.
+    """The verdicts of the named suites, or of every suite with claims that `overrides` fit, by title.
 
     Raises:
-        UsageError: if a suite does not exist, has no claims, or has other claims than the first.
+        UsageError: if a suite does not exist, has no claims, or has other claims than the first, or if the overrides
+            fit none of them.
     """
     suites = [plan.load(name) for name in names or config.choices("suite")]
     suites = [suite for suite in suites if suite.claims]
@@ -69,7 +70,20 @@ def judged_suites(
     claims = claims_of(suites[0])
     if other := next((suite.name for suite in suites if claims_of(suite) != claims), None):
         raise UsageError(f"{suites[0].name} and {other} have different claims; name one of them")
-    return dict(judge_suite(collection, suite, overrides) for suite in suites)
+    columns: dict[str, Sequence[Verdict]] = {}
+    unfit: list[UsageError] = []
+    for suite in suites:
+        try:
+            title, judged = judge_suite(collection, suite, overrides)
+        except UsageError as error:
+            if names:
+                raise
+            unfit.append(error)
+        else:
+            columns[f"{title} ({suite.name})" if title in columns else title] = judged
+    if not columns:
+        raise unfit[0]
+    return columns
 
 
 def _details(verdict: Verdict) -> list[str]:

@@ -33,6 +33,23 @@ def test_overrides_change_what_is_judged(tmp_path, capsys):
     assert "undecided" in capsys.readouterr().out
 
 
+def test_a_suite_without_a_cell_for_the_overrides_has_no_column(tmp_path, capsys):
+    assert main(["task=e2e", "--runs", str(tmp_path)]) == EXIT_DONE
+    assert "Claims: real rows" in (head := capsys.readouterr().out.splitlines()[0]) and head.count("verdict") == 1
+    assert main(["task=openbookqa", "--runs", str(tmp_path)]) == EXIT_USAGE
+    assert "no cell of suite claims has a task of this kind" in capsys.readouterr().err
+
+
+def test_a_copy_of_a_suite_has_its_own_column(tmp_path, monkeypatch, capsys):
+    own = tmp_path / "configs"
+    shutil.copytree(CONFIGS, own)
+    shutil.copytree(CONFIGS.parent / "results" / "papers", tmp_path / "results" / "papers")
+    shutil.copy(own / "suite" / "embedded.yaml", own / "suite" / "mine.yaml")
+    monkeypatch.setattr("rosa_bench.config.config_dir", lambda: own)
+    assert main(["--runs", str(tmp_path)]) == EXIT_DONE
+    assert capsys.readouterr().out.splitlines()[0].count("verdict") == 3
+
+
 @pytest.mark.parametrize(
     ("name", "line"), [("claim", "suite claim does not exist: did you mean claims"), ("smoke", "no claims in smoke")]
 )
