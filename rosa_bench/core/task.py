@@ -202,6 +202,10 @@ class Task(ABC):
         """The training examples of a row: itself, or one example per reference."""
         return [example]
 
+    def pooled(self, examples: Sequence[Example]) -> Sequence[Example]:
+        """The examples of an evaluation split, from those of its rows; unchanged by default."""
+        return examples
+
     @abstractmethod
     def encode(self, example: Example, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
         """Token ids for training, at most `max_length`."""

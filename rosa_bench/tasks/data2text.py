@@ -289,6 +289,7 @@ class Dart(DataToText):
     """Short texts from sets of open-domain triples."""
 
     scoring: Triples = "lora"
+    version: Count = 2  # 2: `scoring=lora` scores one output per distinct input
 
     family: ClassVar[Family] = "triples"
 
@@ -329,3 +330,17 @@ class Dart(DataToText):
         ):
             raise UsageError(f"{where}: field 'tripleset' is not a list of [subject, predicate, object]")
         return " | ".join(f"{s} : {p.lower()} : {o}" for s, p, o in triples)
+
+    def pooled(self, examples: Sequence[Example]) -> Sequence[Example]:
+        """With `scoring=lora`, one example per distinct input with the references of all its rows, in order.
+
+        LoRA's `gpt2_decode.py` does so after decoding and keeps the output of the last row; equal inputs have equal
+        outputs.
+        """
+        if self.scoring != "lora":
+            return examples
+        pooled: dict[tuple[str, ...], Example] = {}
+        for example in examples:
+            first = pooled.get(example.texts, dataclasses.replace(example, references=()))
+            pooled[example.texts] = dataclasses.replace(first, references=first.references + example.references)
+        return list(pooled.values())
