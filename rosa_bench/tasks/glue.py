@@ -20,6 +20,8 @@ from rosa_bench.tasks.kinds.regress import KIND as REGRESS
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+OF_CLASSES = {"accuracy", "f1", "matthews"}  # metrics that a regression does not have
+
 
 @configured
 class Glue(Task):
@@ -40,6 +42,10 @@ class Glue(Task):
         for name in self.metrics:
             if not metrics.exists(name):
                 raise ValueError(f"metrics={name[:80]} is not a metric: {nearest(name, metrics.names())}")
+            if name in OF_CLASSES and not self.labels:
+                raise ValueError(f"metrics={name} needs classes, but a task without labels is a regression")
+            if name == "f1" and len(self.labels) != 2:
+                raise ValueError(f"metrics=f1 needs two labels, but there are {len(self.labels)}; use accuracy")
         if len(self.labels) == 1:
             raise ValueError("labels must have at least two names, or none for a regression")
         if len(set(self.labels)) < len(self.labels) or len(set(self.texts)) < len(self.texts):
