@@ -206,6 +206,10 @@ class Task(ABC):
         """The examples of an evaluation split, from those of its rows; unchanged by default."""
         return examples
 
+    def loss_targets(self, example: Example) -> list[Example]:
+        """The examples whose loss counts for a row of the selection split: itself by default."""
+        return [example]
+
     @abstractmethod
     def encode(self, example: Example, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded:
         """Token ids for training, at most `max_length`."""
