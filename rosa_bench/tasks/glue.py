@@ -11,7 +11,7 @@ from rosa_bench import metrics
 from rosa_bench.core.fields import class_field, field, identity_field, number_field
 from rosa_bench.core.kind import Kind
 from rosa_bench.core.schema import Count, FileName, Name, configured
-from rosa_bench.core.task import Encoded, Example, Hub, Prediction, Task
+from rosa_bench.core.task import IGNORED, Encoded, Example, Hub, Prediction, Task
 from rosa_bench.errors import UsageError, nearest
 from rosa_bench.models.tokens import text_inputs
 from rosa_bench.tasks.kinds.classify import KIND as CLASSIFY
@@ -52,6 +52,9 @@ class Glue(Task):
             raise ValueError(f"labels={self.labels} and texts={self.texts} must not repeat a name")
         if not self.score_range[0] < self.score_range[1]:
             raise ValueError(f"score_range={self.score_range} must be [lower, upper]")
+        if not self.labels and self.score_range[0] <= IGNORED <= self.score_range[1]:
+            marker = f"{IGNORED}, which marks missing labels in training"
+            raise ValueError(f"score_range={self.score_range} includes {marker}; rescale the labels")
 
     @property
     def kind(self) -> Kind:
