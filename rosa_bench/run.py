@@ -300,10 +300,12 @@ class Experiment:
         return True
 
     def _merge(self, trained: export.Trained) -> None:
-        """Merge the trained model, compare it with the unmerged one, and measure the update of the weights."""
+        """Merge the main variant, compare it with the unmerged one, and measure the update of the weights."""
         run, facts, split = self.run, self.record.facts, self.run.task.select_split
         examples, rows = self.splits[split].examples, self.scorer.encoded(split)
-        facts |= diagnostics.merge_checked(self.model, run.task, examples, rows, self._pad)
+        main = run.method.variants()[-1]
+        with run.method.active(self.model, main):
+            facts |= diagnostics.merge_checked(self.model, run.task, examples, rows, self._pad)
         if not facts["merge_within_bound"]:
             difference = f"logits differ by {facts['merge_max_abs_diff']:.2g}"
             self.recorder.show(f"the merged model does not match the trained one: {difference}")
@@ -312,7 +314,7 @@ class Experiment:
             loader.before_attach()
         facts |= diagnostics.update_facts(backbone, self.model)
         if run.save == "merged":
-            export.save_merged(trained, self.recorder.folder / "merged", run.method.variants()[-1], backbone)
+            export.save_merged(trained, self.recorder.folder / "merged", main, backbone)
 
     def measure_inference(self) -> None:
         """Record latency and throughput of the backbone and of the finished model, merged if possible.

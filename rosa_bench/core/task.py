@@ -96,7 +96,6 @@ class Task(ABC):
     version: Count = 1  # incremented when a change to parsing or scoring changes results
     # fraction of the training rows to hold out and score on instead of the evaluation splits; null: none
     tune_share: Annotated[Annotated[float, Field(gt=0, lt=1)] | None, Added(None)] = None
-    higher_is_better: ClassVar[bool] = True
     lr: ClassVar[float | None] = None  # replaces the method's learning rate if train.lr is null
     builds_model: ClassVar[bool] = False  # whether `build_model` makes the model, so that none is loaded
 
@@ -109,6 +108,13 @@ class Task(ABC):
     @abstractmethod
     def num_labels(self) -> int:
         """Outputs of the task head; 0 if the task uses the language model's own head."""
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether a higher value of `primary` is better."""
+        from rosa_bench import metrics
+
+        return metrics.traits(self.primary)[1]
 
     @property
     def label_names(self) -> list[str]:
@@ -194,6 +200,14 @@ class Task(ABC):
 
     def targets(self, example: Example) -> list[Example]:
         """The training examples of a row: itself, or one example per reference."""
+        return [example]
+
+    def pooled(self, examples: Sequence[Example]) -> Sequence[Example]:
+        """The examples of an evaluation split, from those of its rows; unchanged by default."""
+        return examples
+
+    def loss_targets(self, example: Example) -> list[Example]:
+        """The examples whose loss counts for a row of the selection split: itself by default."""
         return [example]
 
     @abstractmethod

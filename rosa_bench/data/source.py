@@ -65,6 +65,8 @@ def load_split(task: Task, data: Data, split: str, limit: int | None = None) -> 
         rows += 1
     if split == TUNE:
         examples = _with_all_references(examples)
+    elif split != "train":
+        examples = list(task.pooled(examples))
     if not examples:
         raise UsageError(f"{task.name}: split {split!r} of data={data.source} has no rows")
     released = None if data.source == "embedded" else comparison.same

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,7 @@ class Scorer:
         self.splits, self.max_length = splits, max_length
         self._encoded: dict[str, list[Encoded]] = {}
         self._rows: dict[str, list[Encoded]] = {}
+        self._loss_rows: list[Encoded] | None = None
         self._own_rows = False  # whether the kind of task evaluates its own rows
         self._latest: dict[str, list[Prediction]] = {}
         if self.task.kind.decodes:
@@ -70,6 +72,18 @@ class Scorer:
             self._own_rows |= rows is not None
         return self._rows[split]
 
+    def loss_rows(self) -> list[Encoded]:
+        """The rows whose mean loss is that of the selection split, as defined by the task, cached."""
+        if self._loss_rows is None:
+            split = self.splits[self.task.select_split]
+            examples = [target for example in split.examples for target in self.task.loss_targets(example)]
+            if examples == list(split.examples):
+                self._loss_rows = self.encoded(self.task.select_split)
+            else:
+                several = replace(split, examples=examples)
+                self._loss_rows = encode_split(self.task, self.tokenizer, several, self.max_length)
+        return self._loss_rows
+
     def encode_all(self) -> None:
         """Encode every row that will be scored, so that an unusable row ends a run before training.
 
@@ -80,6 +94,8 @@ class Scorer:
         for split in dict.fromkeys([task.select_split, *task.scored_splits]):
             if not task.kind.decodes or split == task.select_split:
                 self.rows(split)
+            if task.kind.decodes and split == task.select_split:
+                self.loss_rows()
             if task.kind.decodes and split in task.scored_splits:
                 examples = self.splits[split].examples
                 for example in progress.each(examples, f"tokenizing {split}", len(examples)):
@@ -180,8 +196,7 @@ class Scorer:
 
     def _losses(self, names: Sequence[str]) -> dict[str, float]:
         """The loss of several variants on the selection split, in one pass."""
-        rows = self.encoded(self.task.select_split)
-        losses = self._predictor(self.task.select_split).mean_losses(rows, self._actives(names))
+        losses = self._predictor(self.task.select_split).mean_losses(self.loss_rows(), self._actives(names))
         if not all(map(math.isfinite, losses)):
             raise FloatingPointError(f"the loss on {self.task.select_split} is not finite")
         return dict(zip(names, losses, strict=True))

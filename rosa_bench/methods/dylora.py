@@ -68,6 +68,9 @@ class DyLora(PeftLora):
         if self.frozen and self.rank_min > 1:
             below = f"rank_min={self.rank_min}"
             raise ValueError(f"frozen=true never trains the directions below {below}; set rank_min=1 or frozen=false")
+        if self.loss == "sum" and self.distribution != "uniform":
+            reason = "has no effect with loss=sum, which trains all ranks in every step"
+            raise ValueError(f"distribution={self.distribution} {reason}; use loss=individual or distribution=uniform")
         for rank in self.score_ranks or []:
             if not self.rank_min <= rank <= self.rank_max or (self.score_ranks or []).count(rank) > 1:
                 raise ValueError(f"score_ranks={self.score_ranks} must be distinct ranks from rank_min to rank_max")

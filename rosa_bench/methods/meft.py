@@ -42,9 +42,12 @@ FACTORS = {"meft1": (0.1, 1.0), "meft2": (1.0, 0.1), "meft3": (0.1, 0.1)}
 
 
 def fraction(factor: float) -> Fraction:
-    """Convert a factor to n/d. Raises ValueError if d would exceed 256: exact inversion stores remainders in a byte."""
+    """Convert a factor to n/d. Raises ValueError if d would exceed 256: exact inversion stores remainders in a byte.
+
+    A factor that rounds to zero is refused too.
+    """
     approximation = Fraction(factor).limit_denominator(256)
-    if abs(approximation - Fraction(factor)) > 1e-9:
+    if not approximation or abs(approximation - Fraction(factor)) > 1e-9:
         raise ValueError(f"{factor} is not a fraction with a denominator up to 256, which exact inversion needs")
     return approximation
 

@@ -6,9 +6,10 @@ they learned. A factorization never changes W_rest + A B, and over time the upda
 O outputs, R rank.
 
 Differences from the authors' code: its random subspace is a contiguous block of directions that never includes the last
-one (`sample: window`), it freezes the task head (`train_head: false`), and its data-to-text script restarts the
-learning-rate schedule at every factorization. Here the subset is uniform, the head trains and the schedule is not
-restarted. `variant` selects the other factorizations of the authors' code.
+one (`sample: window`), it freezes the task head (`train_head: false`), it makes a new optimizer for all parameters at
+every factorization, and its data-to-text script also restarts the learning-rate schedule. Here the subset is uniform,
+the head trains, only A and B lose their optimizer state, and the schedule is not restarted. `variant` selects the other
+factorizations of the authors' code.
 """
 
 from __future__ import annotations

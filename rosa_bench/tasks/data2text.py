@@ -42,6 +42,8 @@ class DataToText(Task):
     primary: Literal["bleu"] = "bleu"
     scoring: str  # convention for computing the metrics
     loss_on: Literal["target", "sequence"] = "target"  # loss on the output text or answer only, or on all tokens
+    # references whose loss and perplexity are averaged on the selection split: the first of every input, or all
+    loss_references: Annotated[Literal["first", "all"], Added("first")] = "first"
     linearization: Literal["lora", "rosa"] = "lora"  # format of the input and the separator before the output
     # follow the beam-search rules of `transformers` or of LoRA's code
     search: Annotated[Literal["transformers", "lora"], Added("transformers")] = "transformers"
@@ -82,6 +84,10 @@ class DataToText(Task):
     def targets(self, example: Example) -> list[Example]:
         """One example per reference."""
         return [dataclasses.replace(example, references=(reference,)) for reference in example.references]
+
+    def loss_targets(self, example: Example) -> list[Example]:
+        """The row with its first reference, or one example per reference, as `loss_references` says."""
+        return self.targets(example) if self.loss_references == "all" else [example]
 
     def prompt_ids(self, example: Example, tokenizer: PreTrainedTokenizerBase) -> list[int]:
         """Token ids of start tokens, input and separator: the end-of-text token (`lora`) or words (`rosa`).
@@ -289,6 +295,7 @@ class Dart(DataToText):
     """Short texts from sets of open-domain triples."""
 
     scoring: Triples = "lora"
+    version: Count = 2  # 2: `scoring=lora` scores one output per distinct input
 
     family: ClassVar[Family] = "triples"
 
@@ -329,3 +336,17 @@ class Dart(DataToText):
         ):
             raise UsageError(f"{where}: field 'tripleset' is not a list of [subject, predicate, object]")
         return " | ".join(f"{s} : {p.lower()} : {o}" for s, p, o in triples)
+
+    def pooled(self, examples: Sequence[Example]) -> Sequence[Example]:
+        """With `scoring=lora`, one example per distinct input with the references of all its rows, in order.
+
+        LoRA's `gpt2_decode.py` does so after decoding and keeps the output of the last row; equal inputs have equal
+        outputs.
+        """
+        if self.scoring != "lora":
+            return examples
+        pooled: dict[tuple[str, ...], Example] = {}
+        for example in examples:
+            first = pooled.get(example.texts, dataclasses.replace(example, references=()))
+            pooled[example.texts] = dataclasses.replace(first, references=first.references + example.references)
+        return list(pooled.values())

@@ -11,7 +11,7 @@ from rosa_bench import metrics
 from rosa_bench.core.fields import class_field, field, identity_field, number_field
 from rosa_bench.core.kind import Kind
 from rosa_bench.core.schema import Count, FileName, Name, configured
-from rosa_bench.core.task import Encoded, Example, Hub, Prediction, Task
+from rosa_bench.core.task import IGNORED, Encoded, Example, Hub, Prediction, Task
 from rosa_bench.errors import UsageError, nearest
 from rosa_bench.models.tokens import text_inputs
 from rosa_bench.tasks.kinds.classify import KIND as CLASSIFY
@@ -19,6 +19,8 @@ from rosa_bench.tasks.kinds.regress import KIND as REGRESS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+OF_CLASSES = {"accuracy", "f1", "matthews"}  # metrics that a regression does not have
 
 
 @configured
@@ -40,12 +42,19 @@ class Glue(Task):
         for name in self.metrics:
             if not metrics.exists(name):
                 raise ValueError(f"metrics={name[:80]} is not a metric: {nearest(name, metrics.names())}")
+            if name in OF_CLASSES and not self.labels:
+                raise ValueError(f"metrics={name} needs classes, but a task without labels is a regression")
+            if name == "f1" and len(self.labels) != 2:
+                raise ValueError(f"metrics=f1 needs two labels, but there are {len(self.labels)}; use accuracy")
         if len(self.labels) == 1:
             raise ValueError("labels must have at least two names, or none for a regression")
         if len(set(self.labels)) < len(self.labels) or len(set(self.texts)) < len(self.texts):
             raise ValueError(f"labels={self.labels} and texts={self.texts} must not repeat a name")
         if not self.score_range[0] < self.score_range[1]:
             raise ValueError(f"score_range={self.score_range} must be [lower, upper]")
+        if not self.labels and self.score_range[0] <= IGNORED <= self.score_range[1]:
+            marker = f"{IGNORED}, which marks missing labels in training"
+            raise ValueError(f"score_range={self.score_range} includes {marker}; rescale the labels")
 
     @property
     def kind(self) -> Kind:

@@ -46,7 +46,6 @@ class Synthetic(Task):
     scored_splits: list[FileName] = Field(default_factory=lambda: ["train", "validation"], min_length=1)
     epochs: Count = 60
 
-    higher_is_better: ClassVar[bool] = False
     lr: ClassVar[float | None] = 0.02
     builds_model: ClassVar[bool] = True
     backbone: ClassVar[str] = "synthetic"  # the task's own model

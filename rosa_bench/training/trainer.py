@@ -128,8 +128,11 @@ def arguments(run: Run, folder: Path) -> TrainingArguments:
 
 
 def check_training(run: Run) -> None:
-    """Raise UsageError if the processes cannot share a batch, or the optimizer does not work with the run's options."""
+    """Raise UsageError if the processes cannot share a batch, or an option does not suit the optimizer or the task."""
     micro_batch_size(run.train)
+    if run.train.label_smoothing and run.task.kind.problem_type == "regression":
+        smoothing = f"train.label_smoothing={run.train.label_smoothing}"
+        raise UsageError(f"{smoothing} has no effect with task={run.task.name}, a regression; remove it")
     optimizer.check_name(run.train)
     if run.train.optimizer != "adamw" or run.train.optimizer_args:
         optimizer.check(run.train, arguments(run, Path(run.output_dir)))

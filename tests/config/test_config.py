@@ -62,6 +62,8 @@ WRONG = {
     "+data.dri=x": "did you mean data.dir",
     "task.labels=[one]": "at least two names",
     "task.primary=f1": "is not among",
+    "task=mnli task.metrics=[accuracy,f1]": "metrics=f1 needs two labels, but there are 3; use accuracy",
+    "task=stsb task.metrics=[pearson,matthews]": "metrics=matthews needs classes, but a task without labels is a",
     "method._target_=os.system": "not a Method",
     "method._target_=no.such.Thing": "cannot be imported",
     "foo.bar=1": "not a key",
@@ -78,7 +80,7 @@ def test_tables_accept_the_model_name_of_any_folder_or_repository(tmp_path):
 
 @pytest.mark.parametrize(("override", "message"), WRONG.items())
 def test_a_fault_is_one_line(override, message, capsys):
-    assert cli.main([override]) == 2
+    assert cli.main(override.split(" ")) == 2
     err = capsys.readouterr().err
     assert err.startswith("rosa_bench: ") and err.count("\n") == 1 and message in err, err
 

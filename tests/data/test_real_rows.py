@@ -74,3 +74,4 @@ def test_data_to_text_rows_load(task, split, rows, shared_data):
     run = local(task)
     loaded = load_split(run.task, run.data, split)
     assert loaded.rows == rows and all(example.references for example in loaded.examples)
+    assert len(loaded.examples) == (4159 if task == "dart" else rows)

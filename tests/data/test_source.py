@@ -182,6 +182,18 @@ def test_triples(tmp_path):
         local(tmp_path / "d", lines(dart | {"tripleset": [["A", "B"]]}), "dart")
 
 
+def test_lora_scores_equal_inputs_of_dart_once(tmp_path):
+    def row(subject, *references):
+        return {"tripleset": [[subject, "LOCATION", "B"]], "references": references}
+
+    content = lines(row("A", "x", "y"), row("C", "z"), row("A", "w", "x"))
+    read = local(tmp_path, content, "dart", "test")
+    assert [example.references for example in read.examples] == [("x", "y", "w", "x"), ("z",)] and read.rows == 3
+    separate = composed("task=dart", "task.scoring=dart", "data=local", f"data.dir='{tmp_path}'")
+    assert len(load_split(separate.task, separate.data, "test").examples) == 3
+    assert len(local(tmp_path, content, "dart", "train").examples) == 5
+
+
 def test_the_limit_keeps_the_first_rows_but_the_hash_is_of_all():
     run = composed("task=cola")
     whole, some = load_split(run.task, run.data, "train"), load_split(run.task, run.data, "train", 5)

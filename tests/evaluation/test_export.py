@@ -200,6 +200,17 @@ def test_a_kept_checkpoint_is_exported(tmp_path):
     assert export.main([str(folder), "--as", "peft"]) == 2
 
 
+def test_a_run_merges_the_highest_scored_rank_as_an_export_does(tmp_path):
+    ranks = ("method=dylora", "method.rank_max=4", "method.score_ranks=[1,2]")
+    run = small(tmp_path, "task=sst2", *ranks, "save=merged", "train.keep_checkpoints=true")
+    record = run_experiment(run)
+    assert set(record.facts["update_rank"].values()) == {2}
+    folder, out = tmp_path / record.run_id, tmp_path / "exported"
+    assert export.main([str(folder), "--as", "merged", "--out", str(out)]) == 0
+    for name in ("model.safetensors", "README.md"):
+        assert (folder / "merged" / name).read_bytes() == (out / name).read_bytes()
+
+
 @pytest.mark.parametrize("use_cache", [True, False])
 def test_a_merged_model_keeps_its_cache_and_generation_defaults(use_cache, tmp_path, capsys):
     folder = shutil.copytree(backbones.folder("gpt2"), tmp_path / "backbone")

@@ -143,6 +143,21 @@ def test_webnlg_is_scored_overall_seen_and_unseen(tmp_path):
     assert scoring_facts["convention"] == "lora" and scoring_facts["references"] == "raw"
 
 
+def test_the_loss_is_that_of_the_first_or_of_all_references():
+    losses = {}
+    for references in ("first", "all"):
+        run, model, tokenizer, _ = prepared("lora", "gpt2_mini", f"task.loss_references={references}")
+        split = load_split(run.task, run.data, "validation", 4)
+        targets = [target for example in split.examples for target in run.task.targets(example)]
+        assert len(targets) > len(split.examples)
+        (scores,) = scorer.Scorer(run, model, tokenizer, {"validation": split}, 128).epoch_scores().values()
+        rows = [run.task.encode(one, tokenizer, 128) for one in (targets if references == "all" else split.examples)]
+        assert [scores["loss"]] == pytest.approx(predict.Predictor(model, 5, tokenizer.pad_token_id).mean_losses(rows))
+        losses[references] = scores["loss"]
+    assert abs(losses["first"] - losses["all"]) > 1e-3
+    assert config_key(composed("task=e2e", "task.loss_references=first")) == config_key(composed("task=e2e"))
+
+
 def test_truncated_texts_are_counted_and_reported(tmp_path, capsys):
     options = ("method=lora", "train.max_steps=2", "task.max_new_tokens=4", "train.limit_eval=3")
     record = run_experiment(small(tmp_path, "task=e2e", *options, "train.max_length=24"))

@@ -6,7 +6,7 @@ import pytest
 import torch
 import transformers
 from scipy import stats
-from support import prepared, small, steps
+from support import composed, prepared, small, steps
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rosa_bench.core.method import Step
@@ -282,6 +282,12 @@ def test_ranks_of_steps_have_the_configured_distribution():
 def test_ranks_in_the_wrong_order_are_refused(tmp_path):
     with pytest.raises(UsageError, match="rank_min=5"):
         small(tmp_path, "method=dylora", "method.rank_min=5", "method.rank_max=4")
+
+
+def test_a_distribution_is_refused_if_no_rank_is_drawn():
+    with pytest.raises(UsageError, match="distribution=geometric has no effect with loss=sum"):
+        composed("method=dylora", "method.loss=sum", "method.distribution=geometric")
+    composed("method=dylora", "method.loss=sum")
 
 
 def test_frozen_is_refused_if_directions_would_never_train(tmp_path):

@@ -237,9 +237,10 @@ def test_other_factors_and_orders(factors, switch, monkeypatch):
     assert error(model, batch_of(3, 9), monkeypatch) < 1e-5
 
 
-def test_factors_without_a_short_fraction_are_refused():
+@pytest.mark.parametrize("factor", ["0.123456789", "1e-10"])
+def test_factors_without_a_short_fraction_are_refused(factor):
     with pytest.raises(UsageError, match="lambda_factor"):
-        composed("method=meft", "method.lambda_factor=0.123456789")
+        composed("method=meft", f"method.lambda_factor={factor}")
 
 
 @VARIANTS

@@ -103,6 +103,12 @@ def test_every_method_trains_scores_and_merges(method, layers, tmp_path):
     assert not record.primary["higher_is_better"] and record.primary["best"] <= record.primary["last"]
 
 
+def test_the_best_epoch_of_r2_is_the_highest(tmp_path):
+    record = trained(tmp_path, "method=full", "task.primary=r2", "train.epochs=2")
+    assert record.primary["higher_is_better"] and record.primary["best"] >= record.primary["last"]
+    assert record.primary["best_epoch"] == 2
+
+
 def test_the_world_is_the_same_for_every_seed_and_random_init_is_not():
     def weight(*overrides):
         run = composed(*TINY, *overrides)

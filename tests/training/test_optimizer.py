@@ -68,6 +68,7 @@ def test_names_are_those_of_transformers():
         (["train.optimizer_args={betas: [0.5, 0.5]}"], r"betas cannot be set: use train\.beta1 and train\.beta2"),
         (["train.optimizer=adafactor", "train.optimizer_args={relative_step: true}"], "Cannot combine manual `lr`"),
         (["train.optimizer=sgd", "train.beta2=0.98"], r"train\.beta2=0\.98 has no effect with train\.optimizer=sgd"),
+        (["task=stsb", "train.label_smoothing=0.1"], r"smoothing=0\.1 has no effect with task=stsb, a regression"),
         (["train.optimizer=adafactor", "train.fused=true"], "train.fused=true is not supported with train.opt"),
         (["method=bitfit", "train.lora_plus=16"], r"lora_plus=16\.0 needs trained factors A and B, but method=bitfit"),
     ],

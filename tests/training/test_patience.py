@@ -8,7 +8,7 @@ import pytest
 from support import composed, interrupt, small, without_cost
 
 from rosa_bench.evaluation.scorer import Scorer
-from rosa_bench.records.best_epoch import evaluations_since_best
+from rosa_bench.records.best_epoch import best_epoch, evaluations_since_best
 from rosa_bench.run import run as run_experiment
 from rosa_bench.training import trainer
 
@@ -106,3 +106,9 @@ def test_evaluations_are_counted_from_the_best():
     assert evaluations_since_best(task, history(1.0, 2.0, 2.0, 0.0)) == 2
     assert evaluations_since_best(task, history(None, None, None)) == 2  # undefined so far
     assert evaluations_since_best(task, history(None, 1.0, None)) == 1
+
+
+def test_the_best_epoch_of_an_error_is_the_lowest():
+    task = composed("task=stsb", "task.metrics=[pearson,mse]", "task.primary=mse").task
+    history = [{"step": n, "evaluation": {"validation": {"mse": value}}} for n, value in enumerate((1.0, 0.5, 2.0))]
+    assert best_epoch(task, history) == history[1] and evaluations_since_best(task, history) == 1

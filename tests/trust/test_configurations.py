@@ -134,6 +134,7 @@ WRONG = {
     "task.scored_splits=[../x]": "part of a file name",
     "task.folder=../..": "relative folder",
     "task.score_range=[5,0]": "must be [lower, upper]",
+    "task.labels=[] task.metrics=[pearson] task.primary=pearson task.score_range=[-100,100]": "rescale the labels",
     "task.labels=[a,a]": "must not repeat a name",
     f"task.labels=[{LONG},{LONG}]": "must not repeat a name",
     "data.dir=/tmp": "needs data=local",  # else the rows would silently be others
@@ -144,7 +145,7 @@ WRONG = {
 
 @pytest.mark.parametrize(("override", "message"), WRONG.items(), ids=[key[:30] for key in WRONG])
 def test_known_faults(override, message, capsys):
-    assert cli.main([override]) == 2
+    assert cli.main(override.split(" ")) == 2
     out, err = capsys.readouterr()
     assert not out and err.startswith("rosa_bench: ") and odd.is_plain(err.rstrip("\n")) and message in err, err
 
