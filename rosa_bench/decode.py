@@ -25,6 +25,7 @@ from rosa_bench import config
 from rosa_bench.config import saved_config
 from rosa_bench.errors import EXIT_DONE, UsageError, nearest
 from rosa_bench.metrics.scores import absences
+from rosa_bench.records.record import read_finished
 from rosa_bench.system import hub, progress
 from rosa_bench.system.console import complain, tell
 from rosa_bench.system.files import typed_path, unwritable
@@ -139,6 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parsed(argv)
     try:
         run = changed(args.run, args.overrides)
+        read_finished(args.run)
         split = args.split or run.task.scored_splits[0]
         variants = chosen(run, args.variant)
         check_out(args.out, variants)

@@ -18,7 +18,7 @@ from pathlib import Path
 from rosa_bench import config
 from rosa_bench.config import saved_config
 from rosa_bench.errors import EXIT_DONE, UsageError, nearest
-from rosa_bench.records.record import read_record
+from rosa_bench.records.record import read_finished
 from rosa_bench.system import hub
 from rosa_bench.system.console import complain, tell
 from rosa_bench.system.files import typed_path, unwritable
@@ -53,9 +53,7 @@ def exported(args: argparse.Namespace) -> Path:
     if args.model_path is not None:
         cfg.model.path = args.model_path
     run = config.resolve(cfg)
-    record = read_record(args.run / "record.json")
-    if record.status != "done":
-        raise UsageError(f"{args.run} is not finished (status: {record.status}); run its command again to finish it")
+    record = read_finished(args.run)
     variants = run.method.every_variant()
     variant = run.method.variants()[-1] if args.variant is None else args.variant
     if args.variant is not None and variant not in variants:
