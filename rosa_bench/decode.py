@@ -15,6 +15,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +89,9 @@ def restored(run: config.Run, folder: Path, split: str) -> Scorer:
     splits = {split: load_split(run.task, run.data, split, run.train.limit_eval)}
     model, tokenizer = trained_model(run, folder)
     length = max_length(model, run.train.max_length, run.method.extra_tokens)
-    return Scorer(run, model, tokenizer, splits, length)
+    # In training its precision wraps the model's `forward`; that of a restored model has no wrapper.
+    train = replace(run.train, eval_precision=run.train.eval_precision or run.train.precision)
+    return Scorer(replace(run, train=train), model, tokenizer, splits, length)
 
 
 def write(path: Path, by_variant: ByVariant) -> None:

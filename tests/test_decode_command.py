@@ -64,6 +64,13 @@ def test_a_classifier_too(tmp_path, capsys):
     assert code == EXIT_DONE and json.loads(printed)["scores"]["validation"] == record.scores["validation"]
 
 
+def test_the_precision_is_that_of_training(tmp_path, capsys):
+    options = ("method=lora", "train.max_steps=3", "train.precision=bf16", "save=adapter", "train.lr=0.01")
+    record = run_experiment(small(tmp_path, "task=stsb", *options))
+    code, printed, _ = told(capsys, tmp_path / record.run_id, "--json")
+    assert code == EXIT_DONE and json.loads(printed)["scores"]["validation"] == record.scores["validation"]
+
+
 def test_ranks_that_were_not_scored(dylora, tmp_path, capsys):
     folder, scores = dylora
     assert list(scores["test"]) == ["r2", "r4"]
