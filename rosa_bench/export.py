@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from rosa_bench import config
@@ -22,6 +23,7 @@ from rosa_bench.records.record import read_finished
 from rosa_bench.system import hub
 from rosa_bench.system.console import complain, tell
 from rosa_bench.system.files import typed_path, unwritable
+from rosa_bench.system.locks import claimed
 from rosa_bench.system.signals import command
 
 
@@ -71,14 +73,15 @@ def exported(args: argparse.Namespace) -> Path:
     model, tokenizer = trained_model(run, args.run)
     trained = export.Trained(run, model, tokenizer, record)
     folder: Path = args.out or args.run / trained.folder_name(args.form, variant)
-    if args.form == "merged":
-        export.merged(trained, variant)
-        export.save_merged(trained, folder, variant, trained.backbone())
-        return folder
-    try:
-        export.save_peft(trained, {variant: folder})
-    except export.ExportError as error:
-        raise UsageError(f"--as peft: {error}; use --as merged") from error
+    with claimed(args.run) if args.out is None else nullcontext():  # a run would clear the unfinished folder away
+        if args.form == "merged":
+            export.merged(trained, variant)
+            export.save_merged(trained, folder, variant, trained.backbone())
+            return folder
+        try:
+            export.save_peft(trained, {variant: folder})
+        except export.ExportError as error:
+            raise UsageError(f"--as peft: {error}; use --as merged") from error
     return folder
 
 
