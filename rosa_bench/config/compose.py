@@ -43,6 +43,7 @@ def _no_other_hydra() -> Iterator[None]:
 
 def composed(overrides: Sequence[str]) -> DictConfig:
     """Compose overrides with Hydra, without validation."""
+    refuse_lists(overrides)
     try:
         with _COMPOSING, _no_other_hydra(), hydra.initialize(version_base="1.3", config_path=None):
             register()
@@ -52,6 +53,17 @@ def composed(overrides: Sequence[str]) -> DictConfig:
         raise
     except Exception as error:  # errors in Hydra's grammar and defaults lists share no base class
         raise UsageError(plain(error, overrides)) from error
+
+
+def refuse_lists(overrides: Sequence[str]) -> None:
+    """Raise UsageError for a group with a list of choices: Hydra would merge them and name none of them."""
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if (group := key.lstrip("+")) in GROUPS and value.lstrip().startswith("["):
+            names = ",".join(name.strip() for name in value.strip(" []").split(","))
+            if "," in names:
+                raise UsageError(f"{override} names several choices; sweep over them with -m {group}={names}")
+            raise UsageError(f"{override} is a list; write {group}={names or 'CHOICE'}")
 
 
 def with_choices(cfg: DictConfig, chosen: Mapping[str, Any]) -> DictConfig:

@@ -108,6 +108,30 @@ def test_unknown_keys(override, message):
         compose([override])
 
 
+LISTS = [
+    ("task=[cola,mrpc]", "task=[cola,mrpc] names several choices; sweep over them with -m task=cola,mrpc"),
+    ("task=[cola, mrpc]", "sweep over them with -m task=cola,mrpc"),
+    ("+method=[dora]", "+method=[dora] is a list; write method=dora"),
+    ("method=[]", "write method=CHOICE"),
+]
+
+
+@pytest.mark.parametrize(("override", "message"), LISTS)
+def test_a_list_is_no_choice(override, message, capfd):
+    for compose_one in (compose, composer()):
+        with pytest.raises(UsageError) as error:
+            compose_one([override])
+        assert message in str(error.value)
+    assert cli.main([override, "seed=1"]) == 2
+    assert message in capfd.readouterr().err
+
+
+def test_a_list_in_a_sweep_is_no_choice(tmp_path, capfd):
+    small = ["train.max_steps=1", "train.limit_train=8", "train.limit_eval=8", "tracker=none", f"output_dir={tmp_path}"]
+    assert cli.main(["-m", "method=choice([head,lora],[lora,head])", *small]) == 2
+    assert capfd.readouterr().err.count("names several choices") == 2
+
+
 def test_references_in_the_output_folder():
     given = "output_dir=/r/${method.name}/${model.name}-${train.lr}-${train.epochs}-${seed}-${method.rank}"
     run = compose(
