@@ -131,6 +131,15 @@ def test_attach_and_merge_preserve_the_models_function():
     assert not any(name.endswith(".A") for name in model.state_dict())
 
 
+@pytest.mark.parametrize("method", ["adapter", "meft", "prompt_tuning"])
+def test_merging_what_cannot_be_merged_is_refused(method):
+    model = rosa_bench.attach(roberta(), method)
+    before = list(model.state_dict())
+    with pytest.raises(UsageError, match=f"method={method} cannot be merged") as error:
+        rosa_bench.merge(model)
+    assert list(model.state_dict()) == before and "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     ("method", "options", "message"),
     [
