@@ -20,7 +20,7 @@ from rosa_bench import config
 from rosa_bench.config import untrusted
 from rosa_bench.config.arguments import split
 from rosa_bench.config.compose import composed, plain, refuse_lists, register, with_choices
-from rosa_bench.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, UsageError
+from rosa_bench.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, UsageError, not_installed
 from rosa_bench.suite import optuna_sweep
 from rosa_bench.suite.worker import cell_code, report_if_done, run_apart
 from rosa_bench.system.console import complain, plain_os, tell, warn
@@ -63,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if isinstance(error, OSError) and not isinstance(error, HydraException):
             return complain(plain_os(error))
+        if isinstance(error, ModuleNotFoundError) and not os.environ.get("ROSA_BENCH_TRACEBACK"):
+            return complain(not_installed(error))
         if _begun or os.environ.get("ROSA_BENCH_TRACEBACK"):
             raise
         return complain(plain(error, overrides))

@@ -111,11 +111,16 @@ def default_choices() -> dict[str, str]:
     return {group: choice for entry in defaults if isinstance(entry, dict) for group, choice in entry.items()}
 
 
+LAUNCHERS = ("joblib", "submitit_local", "submitit_slurm")  # of the extra `slurm`
+
+
 def plain(error: Exception, overrides: Sequence[str]) -> str:
     """Reduce a Hydra or OmegaConf error to one line with the nearest valid names."""
     text = f"{error}\n{error.__cause__ or ''!s}"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
+        if group == "hydra/launcher" and name in LAUNCHERS:
+            return f"{group}={name} needs the extra slurm: pip install 'rosa_bench[slurm]'"
         return f"{group or 'config'}={name} is not a choice: {nearest(name, error.options or [])}"
     unknown = r"Could not override '([^']+)'|Key '[^']*' is not in struct\s+full_key: (\S+)"
     if (match := re.search(unknown, text)) is not None:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from rosa_bench.errors import EXIT_INTERRUPTED
+from rosa_bench.errors import EXIT_INTERRUPTED, not_installed
 from rosa_bench.system.console import complain, in_utf8, plain_os, warn
 
 ORDERLY_S = 6  # to finish the current training step and write its checkpoint
@@ -57,7 +57,7 @@ def interrupted(error: BaseException | None) -> bool:
 def command(main: Callable[[], int]) -> int:
     """Run `main` of `python -m rosa_bench.NAME` and return its exit code.
 
-    Prints one line if it is interrupted or if a file cannot be read or written.
+    Prints one line if it is interrupted, if a file cannot be read or written, or if a Python package is missing.
     """
     in_utf8()
     try:
@@ -68,6 +68,8 @@ def command(main: Callable[[], int]) -> int:
         return EXIT_INTERRUPTED
     except OSError as error:
         return complain(plain_os(error))
+    except ModuleNotFoundError as error:
+        return complain(not_installed(error))
 
 
 class Signals:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import shlex
+import signal
+import sys
 from pathlib import Path
 
 import pytest
+from hydra.errors import MissingConfigException
 
 from rosa_bench import cli, decode, export, score
+from rosa_bench.__main__ import run_command
 from rosa_bench.config.arguments import INFO, WITH_VALUE, WITHOUT_VALUE, quoted_home, split
-from rosa_bench.config.compose import compose, sweep_dir
+from rosa_bench.config.compose import compose, plain, sweep_dir
 from rosa_bench.config.fast_compose import composer
 from rosa_bench.errors import UsageError
 from rosa_bench.tables import __main__ as tables
@@ -124,6 +128,22 @@ def test_a_list_is_no_choice(override, message, capfd):
         assert message in str(error.value)
     assert cli.main([override, "seed=1"]) == 2
     assert message in capfd.readouterr().err
+
+
+def test_a_launcher_that_is_not_installed():
+    error = MissingConfigException("", "hydra/launcher/joblib", ["basic"])
+    assert plain(error, []) == "hydra/launcher=joblib needs the extra slurm: pip install 'rosa_bench[slurm]'"
+
+
+def test_a_command_without_a_core_package(monkeypatch, capsys):
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setitem(sys.modules, "hydra", None)
+    monkeypatch.delitem(sys.modules, "rosa_bench.cli")
+    assert run_command() == 2
+    assert (
+        capsys.readouterr().err
+        == "rosa_bench: the Python package hydra-core is not installed: pip install hydra-core\n"
+    )
 
 
 def test_a_list_in_a_sweep_is_no_choice(tmp_path, capfd):
