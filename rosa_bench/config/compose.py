@@ -13,10 +13,11 @@ from typing import Any, cast
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import MissingConfigException
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 
-from rosa_bench.config import GROUPS, Run, config_dir, group_nodes, resolve, run_defaults, yamls
+from rosa_bench.config import GROUPS, Run, choices, config_dir, group_nodes, resolve, run_defaults, yamls
 from rosa_bench.config.arguments import quoted_home
 from rosa_bench.core.aliases import meant
 from rosa_bench.errors import UsageError, nearest
@@ -24,6 +25,8 @@ from rosa_bench.errors import UsageError, nearest
 
 def compose(overrides: Sequence[str]) -> Run:
     """The run for these command-line overrides, without running it. Raises UsageError for invalid ones."""
+    if isinstance(overrides, str):
+        raise UsageError(f"overrides must be a list, not a text: write {overrides.split()}")
     return resolve(composed(overrides), overrides)
 
 
@@ -122,16 +125,40 @@ def plain(error: Exception, overrides: Sequence[str]) -> str:
         if group == "hydra/launcher" and name in LAUNCHERS:
             return f"{group}={name} needs the extra slurm: pip install 'rosa_bench[slurm]'"
         return f"{group or 'config'}={name} is not a choice: {nearest(name, error.options or [])}"
+    if (override := _unparsable(overrides)) is not None:
+        return _grammar(" ".join(override.split())[:200])
+    if (match := re.search(r"Ambiguous value for argument '(.{1,200}?)'\n", text)) is not None:
+        key, _, value = match.group(1).partition("=")
+        listed = "" if key in GROUPS else f", write a list as {key}=[{value}], or quote one text as \"{key}='{value}'\""
+        return f"{key}={value} has several values: sweep over them with -m{listed}"
     unknown = r"Could not override '([^']+)'|Key '[^']*' is not in struct\s+full_key: (\S+)"
     if (match := re.search(unknown, text)) is not None:
         return unknown_key(match.group(1) or match.group(2), overrides)
     if isinstance(error, RecursionError):
         return "a value is nested too deeply"
-    if (match := re.search(r"LexerNoViableAltException: (.{1,200})", text)) is not None:
-        key, _, value = match.group(1).strip().partition("=")
-        return f"{key}={value} cannot be parsed; quote values with special characters: \"{key}='VALUE'\""
     message = str(error).split("\nSee https")[0].split("\nEnvironment")[0][:400]
-    return message if message.strip() else f"the command line cannot be parsed ({type(error).__name__})"
+    return " ".join(message.split()) or f"the command line cannot be parsed ({type(error).__name__})"
+
+
+def _unparsable(overrides: Sequence[str]) -> str | None:
+    """The first override that violates Hydra's grammar."""
+    parser = OverridesParser.create()
+    for override in overrides:
+        try:
+            parser.parse_override(quoted_home(override))
+        except HydraException:
+            return override
+    return None
+
+
+def _grammar(override: str) -> str:
+    """Message for an override that cannot be parsed."""
+    key, equals, _ = override.partition("=")
+    if equals:
+        return f"{override} cannot be parsed; quote values with special characters: \"{key}='VALUE'\""
+    chosen = [f"{group}={override}" for group in GROUPS if override in choices(group)]
+    meaning = f": did you mean {' or '.join(chosen)}?" if chosen else "; write KEY=VALUE"
+    return f"{override or 'an empty text'} is not key=value{meaning}"
 
 
 def unknown_key(key: str, overrides: Sequence[str]) -> str:
@@ -140,6 +167,9 @@ def unknown_key(key: str, overrides: Sequence[str]) -> str:
     nodes = list(group_nodes())
     top = {*GROUPS, *run_defaults()}
     elsewhere = top | {f"{g}.{k!s}" for g, _, node in nodes if g != group for k in node if k != "_target_"}
+    if key in GROUPS:
+        field = next(str(k) for g, name, node in nodes if (g, name) == (key, default_choices()[key]) for k in node)
+        return f"{key} has no choices in this configuration; set its keys, such as {key}.{field}=VALUE"
     if group not in GROUPS:
         return f"{key} is not a key: {meant(key, GROUPS if group else top, elsewhere)}"
     typed = (argument.partition("=")[2] for argument in reversed(overrides) if argument.startswith(f"{group}="))

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 from hydra.errors import MissingConfigException
 
+import rosa_bench
 from rosa_bench import cli, decode, export, score
 from rosa_bench.__main__ import run_command
+from rosa_bench.config import repeatable_config
 from rosa_bench.config.arguments import INFO, WITH_VALUE, WITHOUT_VALUE, quoted_home, split
 from rosa_bench.config.compose import compose, plain, sweep_dir
 from rosa_bench.config.fast_compose import composer
@@ -110,6 +112,42 @@ def test_home_in_a_sweep_and_elsewhere():
 def test_unknown_keys(override, message):
     with pytest.raises(UsageError, match=message):
         compose([override])
+
+
+UNPARSABLE = [
+    ("lora", "lora is not key=value: did you mean method=lora?"),
+    ("rank", "rank is not key=value; write KEY=VALUE"),
+    ("", "an empty text is not key=value"),
+    (
+        "output_dir=a=b",
+        """output_dir=a=b cannot be parsed; quote values with special characters: "output_dir='VALUE'\"""",
+    ),
+    ("method.rank=[1", "method.rank=[1 cannot be parsed; quote values"),
+    ("method=lora,rosa", "method=lora,rosa has several values: sweep over them with -m"),
+    ("method.targets=q,v", "write a list as method.targets=[q,v], or quote one text as \"method.targets='q,v'\""),
+]
+
+
+@pytest.mark.parametrize(("override", "message"), UNPARSABLE)
+def test_what_cannot_be_parsed_is_one_line_with_its_key(override, message, capfd):
+    with pytest.raises(UsageError) as error:
+        compose(["seed=1", override])
+    assert message in str(error.value) and "\n" not in str(error.value)
+    assert cli.main(["seed=1", override]) == 2
+    assert message in (printed := capfd.readouterr().err) and printed.count("\n") == 1
+
+
+def test_a_text_is_no_list_of_overrides():
+    for call in (rosa_bench.compose, rosa_bench.train):
+        with pytest.raises(UsageError, match=r"must be a list, not a text: write \['method=lora', 'seed=2'\]"):
+            call("method=lora seed=2")
+
+
+def test_the_configuration_of_a_run_has_no_choices(tmp_path, capfd):
+    (tmp_path / "config.yaml").write_text(repeatable_config(compose([])), encoding="utf-8")
+    assert cli.main(["-cp", str(tmp_path), "-cn", "config", "tracker=none"]) == 2
+    message = "tracker has no choices in this configuration; set its keys, such as tracker.name=VALUE"
+    assert message in capfd.readouterr().err
 
 
 LISTS = [
