@@ -14,7 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hydra.core.config_store import ConfigStore
+from hydra.version import VersionBase
 from made import record
+from packaging.version import Version
 from support import SMALL
 from transformers import RobertaConfig, RobertaForSequenceClassification
 from transformers.utils import logging
@@ -116,6 +119,24 @@ def test_composing_in_threads():
     assert [(run.method.rank, run.task.name) for run in runs] == [
         (rank, task) for rank in (1, 2, 3) for task in ("cola", "e2e")
     ]
+
+
+def test_composing_and_a_program_with_its_own_hydra_do_not_affect_each_other(monkeypatch):
+    store, version = ConfigStore.instance(), VersionBase.instance()
+    own = {name: node for name, node in store.repo.items() if name in ("hydra", "_dummy_empty_config_.yaml")}
+    monkeypatch.setattr(store, "repo", own)
+    monkeypatch.setattr(version, "version_base", Version("1.2"))
+    store.store(name="run", node={"mine": 1})
+    store.store(group="method", name="mine", node={"mine": 2})
+    before = {name: dict(node) if isinstance(node, dict) else node for name, node in own.items()}
+    for _ in range(2):
+        assert rosa_bench.compose(["method=lora", "seed=3"]).seed == 3
+        with pytest.raises(UsageError, match="method=mine is not a choice"):
+            rosa_bench.compose(["method=mine"])
+    assert store.repo is own and own["method"] == before["method"] and own["run.yaml"] is before["run.yaml"]
+    assert "task" not in own and version.version_base == Version("1.2")
+    store.repo = {}
+    assert rosa_bench.compose(["seed=4"]).seed == 4 and not store.repo
 
 
 def test_attach_and_merge_preserve_the_models_function():

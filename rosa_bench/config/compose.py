@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import re
 import threading
@@ -15,6 +16,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException
+from hydra.version import VersionBase
 from omegaconf import DictConfig, OmegaConf
 
 from rosa_bench.config import GROUPS, Run, choices, config_dir, group_nodes, resolve, run_defaults, yamls
@@ -33,15 +35,21 @@ def compose(overrides: Sequence[str]) -> Run:
 _COMPOSING = threading.RLock()  # Hydra's state is global to the process
 
 
+# What Hydra itself stores; its plugins add to the same dictionaries later.
+_HYDRAS = {name: node for name, node in ConfigStore.instance().repo.items() if name.startswith(("hydra", "_dummy"))}
+
+
 @contextlib.contextmanager
 def _no_other_hydra() -> Iterator[None]:
-    """Set the process's Hydra instance aside, if there is one."""
-    before = GlobalHydra.instance().hydra
-    GlobalHydra.instance().clear()
+    """Set the process's Hydra instance, stored nodes and version aside; only ours are stored in the block."""
+    current, store, version = GlobalHydra.instance(), ConfigStore.instance(), VersionBase.instance()
+    before = current.hydra, store.repo, version.version_base
+    current.clear()
+    store.repo = _HYDRAS | _nodes(yamls())
     try:
         yield
     finally:
-        GlobalHydra.instance().hydra = before
+        GlobalHydra.instance().hydra, store.repo, version.version_base = before
 
 
 def composed(overrides: Sequence[str]) -> DictConfig:
@@ -49,7 +57,6 @@ def composed(overrides: Sequence[str]) -> DictConfig:
     refuse_lists(overrides)
     try:
         with _COMPOSING, _no_other_hydra(), hydra.initialize(version_base="1.3", config_path=None):
-            register()
             cfg = hydra.compose(config_name="run", overrides=[*map(quoted_home, overrides)], return_hydra_config=True)
             return with_choices(cfg, cfg.hydra.runtime.choices)
     except UsageError:
@@ -80,19 +87,21 @@ def with_choices(cfg: DictConfig, chosen: Mapping[str, Any]) -> DictConfig:
 
 
 def register() -> None:
-    """Register every yaml of `configs/` with Hydra, with the defaults of its dataclass filled in."""
-    _store(yamls())
+    """Register every yaml of `configs/` with Hydra, with the defaults of its dataclass filled in, for `hydra.main`."""
+    ConfigStore.instance().repo |= _nodes(yamls())
     OmegaConf.register_new_resolver("sweep_dir", sweep_dir, replace=True)
 
 
 @functools.lru_cache(maxsize=1)
-def _store(yamls: tuple[tuple[str, int], ...]) -> None:
-    """Store the yamls. Cached until one changes, because storing takes two thirds of the time of a composition."""
-    store = ConfigStore.instance()
+def _nodes(yamls: tuple[tuple[str, int], ...]) -> dict[str, Any]:
+    """The yamls as Hydra stores them. Cached until one changes: this takes two thirds of the time of a composition."""
+    store = copy.copy(ConfigStore.instance())  # the class itself returns the store of the process
+    store.repo = {}
     for group, name, node in group_nodes():
         store.store(group=group, name=name, node=node, provider="rosa_bench")
     top = OmegaConf.merge(OmegaConf.create(run_defaults()), top_config())
     store.store(name="run", node=top, provider="rosa_bench")
+    return store.repo
 
 
 def sweep_dir(*, _root_: DictConfig) -> str:
