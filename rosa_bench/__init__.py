@@ -58,10 +58,10 @@ def train(config: Run | Mapping[str, Any] | Sequence[str] = ()) -> Record:
 
     if not isinstance(config, Run):
         config = resolve(config) if isinstance(config, Mapping) else compose(config)
-    hub.prepare(needed=True)  # `run` is offline if it needs no hub, but what the caller does next may need it
-    from rosa_bench.run import run
+    with hub.prepared():  # `run` is offline if it needs no hub, but what the caller does next may need it
+        from rosa_bench.run import run
 
-    return run(config)
+        return run(config)
 
 
 def load_records(folder: str | Path = "results/runs") -> list[Record]:

@@ -58,12 +58,15 @@ def test_the_documented_examples_run(example, tmp_path, monkeypatch, capsys):
     assert ("did you mean method.rank" in capsys.readouterr().out) or (tmp_path / "merged" / "config.json").is_file()
 
 
-def test_training_preserves_the_callers_random_state_and_verbosity(tmp_path):
+def test_training_preserves_the_callers_random_state_verbosity_and_environment(tmp_path, monkeypatch):
     logging.set_verbosity_info(), logging.enable_progress_bar()
     random.seed(5), np.random.seed(6), torch.manual_seed(7)
+    variables = {"TOKENIZERS_PARALLELISM", "HF_HUB_VERBOSITY"}
+    for name in variables:
+        monkeypatch.delenv(name, raising=False)
     before = states()
     trained = rosa_bench.train(["method=ia3", *SMALL, f"output_dir={tmp_path}"])
-    assert trained.status == "done" and states() == before
+    assert trained.status == "done" and states() == before and not variables & set(os.environ)
     assert logging.get_verbosity() == logging.INFO and logging.is_progress_bar_enabled()
     logging.set_verbosity_warning()
     rosa_bench.attach(model := roberta(), "pissa")
