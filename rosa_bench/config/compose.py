@@ -157,6 +157,8 @@ def _unparsable(overrides: Sequence[str]) -> str | None:
             parser.parse_override(quoted_home(override))
         except HydraException:
             return override
+        except (ValueError, RecursionError):  # too long a number or too deep a list; its own message says so
+            return None
     return None
 
 
