@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["__version__", "attach", "compose", "load_records", "merge", "train"]
 __version__ = metadata.version("rosa_bench")
+_UNMERGEABLE = "_rosa_bench_unmergeable"  # attribute of a model: the attached method that cannot be merged
 
 
 def compose(overrides: Sequence[str] = ()) -> Run:
@@ -57,10 +58,10 @@ def train(config: Run | Mapping[str, Any] | Sequence[str] = ()) -> Record:
 
     if not isinstance(config, Run):
         config = resolve(config) if isinstance(config, Mapping) else compose(config)
-    hub.prepare(needed=True)  # `run` is offline if it needs no hub, but what the caller does next may need it
-    from rosa_bench.run import run
+    with hub.prepared():  # `run` is offline if it needs no hub, but what the caller does next may need it
+        from rosa_bench.run import run
 
-    return run(config)
+        return run(config)
 
 
 def load_records(folder: str | Path = "results/runs") -> list[Record]:
@@ -107,6 +108,8 @@ def attach(model: PreTrainedModel, method: str, seed: int = 0, **options: Any) -
         raise UsageError("; ".join(faults))
     with preserved_random_state():
         configured.attach(model, seed)
+    if not configured.mergeable:
+        model.__dict__[_UNMERGEABLE] = method
     return model
 
 
@@ -114,7 +117,14 @@ def merge(model: PreTrainedModel) -> PreTrainedModel:
     """Fold the adapters of a mergeable method into plain weights, in place, and return the model.
 
     `from_pretrained` loads what `save_pretrained` then writes without this package.
+
+    Raises:
+        rosa_bench.errors.UsageError: if the attached method cannot be merged.
     """
+    from rosa_bench.errors import UsageError
     from rosa_bench.methods import merge
+
+    if (method := model.__dict__.get(_UNMERGEABLE)) is not None:
+        raise UsageError(f"method={method} cannot be merged: its modules are not weights; save the state_dict instead")
 
     return merge(model)

@@ -20,6 +20,11 @@ def run_command() -> int:
         from rosa_bench.cli import main
 
         code = main()
+    except ModuleNotFoundError as error:
+        from rosa_bench.errors import EXIT_USAGE, not_installed
+
+        print(f"rosa_bench: {not_installed(error)}", file=sys.stderr)
+        code = EXIT_USAGE
     except KeyboardInterrupt:
         print("rosa_bench: interrupted before the run started", file=sys.stderr)
     for number in WATCHED:  # the exit code is known and everything is written

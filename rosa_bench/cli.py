@@ -19,8 +19,8 @@ from omegaconf import DictConfig, OmegaConf
 from rosa_bench import config
 from rosa_bench.config import untrusted
 from rosa_bench.config.arguments import split
-from rosa_bench.config.compose import composed, plain, register, with_choices
-from rosa_bench.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, UsageError
+from rosa_bench.config.compose import composed, plain, refuse_lists, register, with_choices
+from rosa_bench.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, UsageError, not_installed
 from rosa_bench.suite import optuna_sweep
 from rosa_bench.suite.worker import cell_code, report_if_done, run_apart
 from rosa_bench.system.console import complain, plain_os, tell, warn
@@ -46,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if (folder := untrusted.own_folder(flags)) is not None:
             config.use_folder(folder)
             warnings.filterwarnings("ignore", SCHEMA_WARNING)
+        refuse_lists(overrides)
         overrides = optuna_sweep.completed(overrides, flags)
         if {"--help", "-h"} & set(flags):
             tell(help_text(overrides))
@@ -62,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if isinstance(error, OSError) and not isinstance(error, HydraException):
             return complain(plain_os(error))
+        if isinstance(error, ModuleNotFoundError) and not os.environ.get("ROSA_BENCH_TRACEBACK"):
+            return complain(not_installed(error))
         if _begun or os.environ.get("ROSA_BENCH_TRACEBACK"):
             raise
         return complain(plain(error, overrides))
@@ -135,6 +138,7 @@ def _compose_and_run(cfg: DictConfig) -> float | None:
 def _code_of(cfg: DictConfig, overrides: Sequence[str], sweep: bool) -> int:
     """Run a cell, in a new process if it belongs to a sweep; return its exit code."""
     try:
+        refuse_lists(overrides)
         run = config.resolve(cfg, overrides)
         if not sweep:
             return cell_code(run)

@@ -15,6 +15,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from rosa_bench import config
 from rosa_bench.config import saved_config
 from rosa_bench.errors import EXIT_DONE, UsageError, nearest
 from rosa_bench.metrics.scores import absences
+from rosa_bench.records.record import read_finished
 from rosa_bench.system import hub, progress
 from rosa_bench.system.console import complain, tell
 from rosa_bench.system.files import typed_path, unwritable
@@ -87,7 +89,9 @@ def restored(run: config.Run, folder: Path, split: str) -> Scorer:
     splits = {split: load_split(run.task, run.data, split, run.train.limit_eval)}
     model, tokenizer = trained_model(run, folder)
     length = max_length(model, run.train.max_length, run.method.extra_tokens)
-    return Scorer(run, model, tokenizer, splits, length)
+    # In training its precision wraps the model's `forward`; that of a restored model has no wrapper.
+    train = replace(run.train, eval_precision=run.train.eval_precision or run.train.precision)
+    return Scorer(replace(run, train=train), model, tokenizer, splits, length)
 
 
 def write(path: Path, by_variant: ByVariant) -> None:
@@ -139,6 +143,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parsed(argv)
     try:
         run = changed(args.run, args.overrides)
+        read_finished(args.run)
         split = args.split or run.task.scored_splits[0]
         variants = chosen(run, args.variant)
         check_out(args.out, variants)

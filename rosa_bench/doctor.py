@@ -17,19 +17,25 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from rosa_bench import config
-from rosa_bench.config.compose import compose
-from rosa_bench.core.task import Upstream
-from rosa_bench.data import upstream
-from rosa_bench.data.source import fingerprint
-from rosa_bench.errors import EXIT_DONE, EXIT_USAGE, UsageError
-from rosa_bench.models.identity import source_of, weight_files
-from rosa_bench.records.display import in_words
-from rosa_bench.system import hub, progress
+from rosa_bench.errors import EXIT_DONE, EXIT_USAGE, UsageError, not_installed
 from rosa_bench.system.console import complain, counted, tell
-from rosa_bench.system.files import unwritable
-from rosa_bench.system.signals import command
-from rosa_bench.tracking.tracker import mode as tracking_mode
+
+try:
+    from rosa_bench import config
+    from rosa_bench.config.compose import compose
+    from rosa_bench.core.task import Upstream
+    from rosa_bench.data import upstream
+    from rosa_bench.data.source import fingerprint
+    from rosa_bench.models.identity import source_of, weight_files
+    from rosa_bench.records.display import in_words
+    from rosa_bench.system import hub, progress
+    from rosa_bench.system.files import unwritable
+    from rosa_bench.system.signals import command
+    from rosa_bench.tracking.tracker import mode as tracking_mode
+except ModuleNotFoundError as error:
+    if __name__ != "__main__":
+        raise
+    sys.exit(complain(not_installed(error)))
 
 Finding = tuple[bool | None, str]  # passed (None: runs work, but something is missing), and a one-line message
 MARKS = {True: "ok", None: "note", False: "WRONG"}
@@ -40,7 +46,7 @@ ABSENT = "cannot be loaded: "  # in the line of a model whose package is missing
 
 
 def _reported(check: Callable[..., Iterator[Finding]]) -> Callable[..., Iterator[Finding]]:
-    """Wrap a check so that a UsageError becomes its last finding."""
+    """Wrap a check so that a UsageError or a missing package becomes its last finding."""
 
     @functools.wraps(check)
     def reporting(*args: Any) -> Iterator[Finding]:
@@ -48,6 +54,8 @@ def _reported(check: Callable[..., Iterator[Finding]]) -> Callable[..., Iterator
             yield from check(*args)
         except UsageError as error:
             yield False, str(error)
+        except ModuleNotFoundError as error:
+            yield False, not_installed(error)
 
     return reporting
 
@@ -121,6 +129,7 @@ def disk(run: config.Run) -> Iterator[Finding]:
     yield free > ENOUGH_BYTES, f"{free / 1e9:.1f} GB free"
 
 
+@_reported
 def device(run: config.Run) -> Iterator[Finding]:
     """A GPU is available if the run requires one."""
     import torch
@@ -136,7 +145,11 @@ def tracker(run: config.Run) -> Iterator[Finding]:
     if mode == "disabled":
         yield True, "no tracker"
         return
-    yield find_spec("wandb") is not None, f"wandb, mode {mode}"
+    if find_spec("wandb") is None:  # an offline run works without its mirror
+        missing = "wandb is not installed: pip install wandb, or use tracker=none"
+        yield False if mode == "online" else None, missing
+        return
+    yield True, f"wandb, mode {mode}"
     if mode == "online":
         has_account = bool(os.environ.get("WANDB_API_KEY")) or _has_netrc()
         hint = "" if has_account else ": not found; run wandb login, or use tracker.mode=offline"

@@ -12,6 +12,22 @@ class UsageError(Exception):
     """Wrong usage or a missing input. The message is one line that says what to do; the process exits with code 2."""
 
 
+PACKAGES = {
+    "hydra": "hydra-core",
+    "sklearn": "scikit-learn",
+    "yaml": "PyYAML",
+}  # modules whose package is named otherwise
+
+
+def not_installed(error: ModuleNotFoundError) -> str:
+    """A missing Python package as one line that says what to install. Raises the error if our own module is missing."""
+    module = str(error.name).partition(".")[0]
+    if module == "rosa_bench":
+        raise error
+    package = PACKAGES.get(module, module)
+    return f"the Python package {package} is not installed: pip install {package}"
+
+
 def first_line(error: object) -> str:
     """The first line of an exception's or warning's message, at most 200 characters; its type if it has no message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

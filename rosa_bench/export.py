@@ -13,15 +13,17 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from rosa_bench import config
 from rosa_bench.config import saved_config
 from rosa_bench.errors import EXIT_DONE, UsageError, nearest
-from rosa_bench.records.record import read_record
+from rosa_bench.records.record import read_finished
 from rosa_bench.system import hub
 from rosa_bench.system.console import complain, tell
 from rosa_bench.system.files import typed_path, unwritable
+from rosa_bench.system.locks import claimed
 from rosa_bench.system.signals import command
 
 
@@ -53,9 +55,7 @@ def exported(args: argparse.Namespace) -> Path:
     if args.model_path is not None:
         cfg.model.path = args.model_path
     run = config.resolve(cfg)
-    record = read_record(args.run / "record.json")
-    if record.status != "done":
-        raise UsageError(f"{args.run} is not finished (status: {record.status}); run its command again to finish it")
+    record = read_finished(args.run)
     variants = run.method.every_variant()
     variant = run.method.variants()[-1] if args.variant is None else args.variant
     if args.variant is not None and variant not in variants:
@@ -73,14 +73,15 @@ def exported(args: argparse.Namespace) -> Path:
     model, tokenizer = trained_model(run, args.run)
     trained = export.Trained(run, model, tokenizer, record)
     folder: Path = args.out or args.run / trained.folder_name(args.form, variant)
-    if args.form == "merged":
-        export.merged(trained, variant)
-        export.save_merged(trained, folder, variant, trained.backbone())
-        return folder
-    try:
-        export.save_peft(trained, {variant: folder})
-    except export.ExportError as error:
-        raise UsageError(f"--as peft: {error}; use --as merged") from error
+    with claimed(args.run) if args.out is None else nullcontext():  # a run would clear the unfinished folder away
+        if args.form == "merged":
+            export.merged(trained, variant)
+            export.save_merged(trained, folder, variant, trained.backbone())
+            return folder
+        try:
+            export.save_peft(trained, {variant: folder})
+        except export.ExportError as error:
+            raise UsageError(f"--as peft: {error}; use --as merged") from error
     return folder
 
 

@@ -253,7 +253,11 @@ class Experiment:
 
     def _resume(self) -> tuple[Path | None, int]:
         """The newest complete checkpoint of this run and its step, if it may be used. Drops later events."""
-        newest = last_complete(self.run, self.recorder) if distributed.is_first() else None
+        newest = None
+        if distributed.is_first():
+            newest = last_complete(self.run, self.recorder)
+            if newest[1] is None:
+                artefacts.remove(self.recorder.folder)
         mark, folder = distributed.from_first(newest)
         step = -1 if folder is None else int(folder.name.rpartition("-")[2])
         self.recorder.rewind_events(step)

@@ -14,7 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hydra.core.config_store import ConfigStore
+from hydra.version import VersionBase
 from made import record
+from packaging.version import Version
 from support import SMALL
 from transformers import RobertaConfig, RobertaForSequenceClassification
 from transformers.utils import logging
@@ -55,12 +58,15 @@ def test_the_documented_examples_run(example, tmp_path, monkeypatch, capsys):
     assert ("did you mean method.rank" in capsys.readouterr().out) or (tmp_path / "merged" / "config.json").is_file()
 
 
-def test_training_preserves_the_callers_random_state_and_verbosity(tmp_path):
+def test_training_preserves_the_callers_random_state_verbosity_and_environment(tmp_path, monkeypatch):
     logging.set_verbosity_info(), logging.enable_progress_bar()
     random.seed(5), np.random.seed(6), torch.manual_seed(7)
+    variables = {"TOKENIZERS_PARALLELISM", "HF_HUB_VERBOSITY"}
+    for name in variables:
+        monkeypatch.delenv(name, raising=False)
     before = states()
     trained = rosa_bench.train(["method=ia3", *SMALL, f"output_dir={tmp_path}"])
-    assert trained.status == "done" and states() == before
+    assert trained.status == "done" and states() == before and not variables & set(os.environ)
     assert logging.get_verbosity() == logging.INFO and logging.is_progress_bar_enabled()
     logging.set_verbosity_warning()
     rosa_bench.attach(model := roberta(), "pissa")
@@ -118,6 +124,24 @@ def test_composing_in_threads():
     ]
 
 
+def test_composing_and_a_program_with_its_own_hydra_do_not_affect_each_other(monkeypatch):
+    store, version = ConfigStore.instance(), VersionBase.instance()
+    own = {name: node for name, node in store.repo.items() if name in ("hydra", "_dummy_empty_config_.yaml")}
+    monkeypatch.setattr(store, "repo", own)
+    monkeypatch.setattr(version, "version_base", Version("1.2"))
+    store.store(name="run", node={"mine": 1})
+    store.store(group="method", name="mine", node={"mine": 2})
+    before = {name: dict(node) if isinstance(node, dict) else node for name, node in own.items()}
+    for _ in range(2):
+        assert rosa_bench.compose(["method=lora", "seed=3"]).seed == 3
+        with pytest.raises(UsageError, match="method=mine is not a choice"):
+            rosa_bench.compose(["method=mine"])
+    assert store.repo is own and own["method"] == before["method"] and own["run.yaml"] is before["run.yaml"]
+    assert "task" not in own and version.version_base == Version("1.2")
+    store.repo = {}
+    assert rosa_bench.compose(["seed=4"]).seed == 4 and not store.repo
+
+
 def test_attach_and_merge_preserve_the_models_function():
     model, rows = roberta(), {"input_ids": torch.arange(4, 16).reshape(2, 6)}
     assert rosa_bench.attach(model, "lora", rank=4, targets=["q"]) is model
@@ -129,6 +153,15 @@ def test_attach_and_merge_preserve_the_models_function():
         assert rosa_bench.merge(model) is model
         assert torch.allclose(model(**rows).logits, expected, atol=1e-6)
     assert not any(name.endswith(".A") for name in model.state_dict())
+
+
+@pytest.mark.parametrize("method", ["adapter", "meft", "prompt_tuning"])
+def test_merging_what_cannot_be_merged_is_refused(method):
+    model = rosa_bench.attach(roberta(), method)
+    before = list(model.state_dict())
+    with pytest.raises(UsageError, match=f"method={method} cannot be merged") as error:
+        rosa_bench.merge(model)
+    assert list(model.state_dict()) == before and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(

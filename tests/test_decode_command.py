@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
-from support import EACH, skip_refused, small
+from support import EACH, interrupt, skip_refused, small
 
 from rosa_bench import config, decode
 from rosa_bench.errors import EXIT_DONE, EXIT_USAGE
@@ -60,6 +60,13 @@ def test_the_order_of_overrides_does_not_matter(tmp_path):
 
 def test_a_classifier_too(tmp_path, capsys):
     record = run_experiment(small(tmp_path, "task=cola", "method=lora", "train.max_steps=3", "save=adapter"))
+    code, printed, _ = told(capsys, tmp_path / record.run_id, "--json")
+    assert code == EXIT_DONE and json.loads(printed)["scores"]["validation"] == record.scores["validation"]
+
+
+def test_the_precision_is_that_of_training(tmp_path, capsys):
+    options = ("method=lora", "train.max_steps=3", "train.precision=bf16", "save=adapter", "train.lr=0.01")
+    record = run_experiment(small(tmp_path, "task=stsb", *options))
     code, printed, _ = told(capsys, tmp_path / record.run_id, "--json")
     assert code == EXIT_DONE and json.loads(printed)["scores"]["validation"] == record.scores["validation"]
 
@@ -137,6 +144,9 @@ def test_folders_without_a_run_or_weights(dylora, tmp_path, capsys):
     assert code == EXIT_USAGE and "is not a run folder" in err
     shutil.copy(dylora[0] / "config.yaml", tmp_path)
     code, _, err = told(capsys, tmp_path)
+    assert code == EXIT_USAGE and f"{tmp_path / 'record.json'} is not a record" in err
+    shutil.copy(dylora[0] / "record.json", tmp_path)
+    code, _, err = told(capsys, tmp_path)
     assert code == EXIT_USAGE and "save=adapter" in err
     shutil.copytree(dylora[0] / "adapter", tmp_path / "adapter")
     (tmp_path / "adapter" / "adapter.safetensors").write_bytes(b"half")
@@ -146,6 +156,15 @@ def test_folders_without_a_run_or_weights(dylora, tmp_path, capsys):
         (tmp_path / "config.yaml").write_text(text)
         code, _, err = told(capsys, tmp_path)
         assert code == EXIT_USAGE and "is not a run folder" in err
+
+
+def test_a_run_that_is_not_finished(tmp_path, capsys):
+    run = small(tmp_path, "task=cola", "method=lora", "train.max_steps=3", "train.keep_checkpoints=true")
+    interrupt(run, 2)
+    (folder,) = (path.parent for path in tmp_path.glob("*/record.json"))
+    code, out, err = told(capsys, folder)
+    assert code == EXIT_USAGE and not out and err.endswith("run its command again to finish it\n")
+    assert f"{folder} is not finished (status: interrupted)" in err and len(err.splitlines()) == 1
 
 
 def test_an_adapter_from_before_a_field_existed(dylora, tmp_path, capsys):

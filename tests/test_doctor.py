@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import runpy
 import shutil
+import sys
 
 import pytest
 from support import composed
@@ -113,6 +115,37 @@ def test_a_user_without_a_home_has_no_account(monkeypatch, tmp_path, capsys):
     assert doctor.main(["tracker.mode=online", f"output_dir={tmp_path}"]) == 2
     wrong = [line for line in capsys.readouterr().out.splitlines() if line.startswith("WRONG")]
     assert len(wrong) == 1 and "wandb account: not found; run wandb login" in wrong[0]
+
+
+def test_a_missing_tracker_is_a_limit_unless_online(monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(doctor, "find_spec", lambda name: None if name == "wandb" else find(name))
+    for mode, good in (("offline", None), ("online", False)):
+        missing = "wandb is not installed: pip install wandb, or use tracker=none"
+        assert list(doctor.tracker(composed(f"tracker.mode={mode}"))) == [(good, missing)]
+
+
+def test_missing_packages_are_installed_next(capsys, tmp_path, monkeypatch):
+    def without_pyarrow(*_):
+        raise ModuleNotFoundError(name="pyarrow")
+
+    monkeypatch.setattr("rosa_bench.data.source.load_split", without_pyarrow)
+    code, (head, reason, *_, following) = the_verdict([f"output_dir={tmp_path}"], capsys)
+    assert code == 2 and head == "not ready:" and following == "next: pip install pyarrow"
+    assert reason == "- data: the Python package pyarrow is not installed: pip install pyarrow"
+
+
+def test_the_doctor_starts_without_a_core_package(capsys, monkeypatch):
+    for name in ("rosa_bench.doctor", "rosa_bench.config.compose"):
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "hydra", None)
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("rosa_bench.doctor", run_name="__main__")
+    assert ended.value.code == 2
+    assert (
+        capsys.readouterr().err
+        == "rosa_bench: the Python package hydra-core is not installed: pip install hydra-core\n"
+    )
 
 
 def test_a_netrc_file_counts_as_an_account(monkeypatch, tmp_path):

@@ -32,6 +32,16 @@ def folder_of(run) -> Path:
     return Path(run.output_dir) / run_id(run, config_key(run))
 
 
+def test_a_missing_package_is_one_line(tmp_path, monkeypatch, capfd):
+    def without_pyarrow(*_):
+        raise ModuleNotFoundError(name="pyarrow")
+
+    monkeypatch.setattr("rosa_bench.run.load_split", without_pyarrow)
+    overrides = ["task=cola", *SMALL, f"output_dir={tmp_path}"]
+    assert cli.main(overrides) == 2
+    assert capfd.readouterr().err == "rosa_bench: the Python package pyarrow is not installed: pip install pyarrow\n"
+
+
 def test_files_and_record_of_a_run(tmp_path):
     run = small(tmp_path, "task=mnli", "method=rosa")
     record = run_experiment(run)

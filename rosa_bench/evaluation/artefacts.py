@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,13 @@ def lacking(run: Run, folder: Path, record: Record) -> list[str]:
     if run.train.keep_checkpoints and not any(folder.glob("checkpoint-*")):
         overrides.append("train.keep_checkpoints=true")
     return overrides
+
+
+def remove(folder: Path) -> None:
+    """Delete the weights that an earlier run saved in its folder, including those of single variants."""
+    for form in FILES:
+        for path in (folder / form, *folder.glob(f"{form}-*")):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def add(run: Run, folder: Path, record: Record) -> None:

@@ -198,7 +198,7 @@ def merged(trained: Trained, variant: str) -> None:
 def _replaced(folder: Path) -> Iterator[Path]:
     """A temporary folder that replaces `folder` when it is complete."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".{folder.name}-{os.urandom(4).hex()}")
+    temporary = folder.with_name(f".{folder.name}-{os.urandom(4).hex()}.tmp")
     temporary.mkdir()
     try:
         yield temporary

@@ -75,6 +75,14 @@ def read_record(path: Path) -> Record:
         return record
 
 
+def read_finished(folder: Path) -> Record:
+    """Read the record of a finished run's folder. Raises UsageError like `read_record`, or if it is not finished."""
+    record = read_record(folder / "record.json")
+    if record.status != "done":
+        raise UsageError(f"{folder} is not finished (status: {record.status}); run its command again to finish it")
+    return record
+
+
 def _parsed(path: Path) -> Record:
     try:
         content = path.read_bytes()

@@ -59,11 +59,13 @@ def _identifying(node: Mapping[str, Any], cls: type | None) -> dict[str, Any]:
     return {name: value for name, value in node.items() if name != "_target_" and name not in neutral | dropped}
 
 
-@cache
+_known_class = cache(target_class)  # a class that is not found may be defined or imported later
+
+
 def class_of(group: str, target: str) -> type | None:
     """The configuration class; None if this version does not have it."""
     try:
-        return target_class(group, target)
+        return _known_class(group, target)
     except UsageError:
         return None
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rosa_bench.config import Run
-from rosa_bench.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, UsageError
+from rosa_bench.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, UsageError, not_installed
 from rosa_bench.evaluation.artefacts import lacking
 from rosa_bench.records.display import in_words, result_table
 from rosa_bench.records.record import Record, read_record
@@ -42,6 +42,10 @@ def exit_code(work: Callable[[], int]) -> int:
             return work()
     except UsageError as error:
         return complain(str(error))
+    except ModuleNotFoundError as error:
+        if os.environ.get("ROSA_BENCH_TRACEBACK"):
+            raise
+        return complain(not_installed(error))
     except OSError as error:
         return complain(plain_os(error))
     except KeyboardInterrupt:
@@ -102,7 +106,7 @@ def run_cell(run: Run) -> int:
 
     try:
         record = run_experiment(run)
-    except UsageError:
+    except (UsageError, ModuleNotFoundError):
         raise
     except Exception as error:
         recorded = _failed(folder)

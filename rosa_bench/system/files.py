@@ -94,9 +94,12 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def clear_temporaries(folder: Path) -> None:
-    """Delete temporary files left by killed processes in a folder and its subfolders. Nothing else may write there."""
+    """Delete what killed processes left unfinished in a folder and its subfolders. Nothing else may write there."""
     for path in [*folder.glob(".*.tmp"), *folder.glob("*/.*.tmp")]:
-        path.unlink(missing_ok=True)
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

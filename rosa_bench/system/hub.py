@@ -64,6 +64,19 @@ def prepare(needed: bool) -> None:
 
 
 @contextlib.contextmanager
+def prepared() -> Iterator[None]:
+    """Set the environment as `prepare` does for a block that may need the hub; afterwards it is as before."""
+    before = set(os.environ)
+    prepare(needed=True)
+    added = os.environ.keys() - before
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+
+
+@contextlib.contextmanager
 def offline_unless(needed: bool) -> Iterator[None]:
     """Forbid requests to the hub in the block unless they are `needed`; afterwards they are allowed as before."""
     from huggingface_hub import constants

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import random
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -44,20 +45,26 @@ def generator(*parts: object) -> torch.Generator:
     return torch.Generator().manual_seed(derive(*parts))
 
 
+_STATES = threading.RLock()  # random states are process-wide: one thread at a time may change and restore them
+
+
 @contextlib.contextmanager
 def preserved_random_state() -> Iterator[None]:
-    """Restore the global random states of Python, NumPy and torch after the block."""
+    """Restore the global random states of Python, NumPy and torch after the block. Other threads wait for its end."""
     import numpy as np
     import torch
 
-    on_gpu = torch.cuda.is_initialized()
-    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    gpu = torch.cuda.get_rng_state_all() if on_gpu else []
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
-        torch.set_rng_state(cpu)
-        if on_gpu:
-            torch.cuda.set_rng_state_all(gpu)
+    with _STATES:
+        on_gpu, seed = torch.cuda.is_initialized(), torch.initial_seed()
+        python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+        gpu = torch.cuda.get_rng_state_all() if on_gpu else []
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
+            torch.set_rng_state(cpu)
+            if on_gpu:
+                torch.cuda.set_rng_state_all(gpu)
+            elif torch.cuda.is_initialized():  # within the block; otherwise it would start from the caller's seed
+                torch.cuda.manual_seed_all(seed)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from rosa_bench.errors import EXIT_INTERRUPTED
+from rosa_bench.errors import EXIT_INTERRUPTED, not_installed
 from rosa_bench.system.console import complain, in_utf8, plain_os, warn
 
 ORDERLY_S = 6  # to finish the current training step and write its checkpoint
@@ -57,7 +57,7 @@ def interrupted(error: BaseException | None) -> bool:
 def command(main: Callable[[], int]) -> int:
     """Run `main` of `python -m rosa_bench.NAME` and return its exit code.
 
-    Prints one line if it is interrupted or if a file cannot be read or written.
+    Prints one line if it is interrupted, if a file cannot be read or written, or if a Python package is missing.
     """
     in_utf8()
     try:
@@ -68,14 +68,17 @@ def command(main: Callable[[], int]) -> int:
         return EXIT_INTERRUPTED
     except OSError as error:
         return complain(plain_os(error))
+    except ModuleNotFoundError as error:
+        return complain(not_installed(error))
 
 
 class Signals:
     """Handle SIGTERM and SIGINT from `begin` to `end`.
 
     `request_stop` is called in the main thread and returns whether the work will stop by itself; if not, or not within
-    `ORDERLY_S`, KeyboardInterrupt is raised. Python runs handlers only between its own instructions, so a thread also
-    watches: if a library call does not return within `LIMIT_S`, the thread calls `last_words` and ends the process.
+    `ORDERLY_S`, KeyboardInterrupt is raised. Python runs handlers only between its own instructions, so under a command
+    a thread also watches: if a library call does not return within `LIMIT_S`, it calls `last_words` and ends the
+    process, which would be wrong for a notebook or another program. An alarm of the caller continues after `end`.
 
     SIGTERM within `SAME_S` of the first signal is ignored: a cluster signals every process of a job, and the parents of
     a run pass the signal on.
@@ -86,6 +89,8 @@ class Signals:
         self._over = threading.Event()
         self._before: dict[int, Any] = {}
         self._pipe: tuple[int, int] | None = None
+        self._wakeup = -1  # the caller's file descriptor for signals
+        self._alarm = (0.0, 0.0, 0.0)  # the caller's timer: when it was set aside, seconds left, interval
         self._first: float | None = None
 
     def begin(self) -> None:
@@ -94,35 +99,38 @@ class Signals:
             return
         for number in WATCHED:
             self._before[number] = signal.signal(number, self._received)
-        self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, signal.default_int_handler)
+        if self._before[signal.SIGTERM] is not signal.default_int_handler:  # not inside `as_keyboard_interrupt`
+            return
         self._pipe = os.pipe()
         os.set_blocking(self._pipe[1], False)
-        signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
+        self._wakeup = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
         threading.Thread(target=self._watch, args=(self._pipe[0],), daemon=True).start()
 
     def orderly_end_over(self) -> None:
         """Cancel the time limit of the stop request: the work has stopped."""
-        if self._pipe is not None:
+        if signal.SIGALRM in self._before:
             signal.alarm(0)
 
     def ignore(self) -> None:
         """Ignore further signals, so that the final writes, which are short, complete."""
-        if self._pipe is not None:
-            signal.alarm(0)
-            for number in WATCHED:
-                signal.signal(number, signal.SIG_IGN)
+        self.orderly_end_over()
+        for number in WATCHED if self._before else ():
+            signal.signal(number, signal.SIG_IGN)
 
     def end(self) -> None:
-        """Restore the previous handlers."""
+        """Restore the previous handlers and the caller's alarm."""
         self._over.set()
-        if self._pipe is None:
-            return
-        signal.alarm(0)
-        signal.set_wakeup_fd(-1)
-        os.close(self._pipe[1])  # which ends the thread
+        self.orderly_end_over()
+        if self._pipe is not None:
+            signal.set_wakeup_fd(self._wakeup)
+            os.close(self._pipe[1])  # which ends the thread
+            self._pipe = None
         for number, handler in self._before.items():
             signal.signal(number, handler)
-        self._pipe = None
+        self._before = {}
+        since, left, interval = self._alarm
+        if left:
+            signal.setitimer(signal.ITIMER_REAL, max(1e-6, left - (time.monotonic() - since)), interval)
 
     def _received(self, number: int, frame: Any) -> None:
         if number == signal.SIGTERM and self._first is not None and time.monotonic() - self._first < SAME_S:
@@ -130,7 +138,8 @@ class Signals:
         self._first = self._first or time.monotonic()
         if not self._request_stop():
             raise KeyboardInterrupt
-        signal.alarm(ORDERLY_S)
+        self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, signal.default_int_handler)
+        self._alarm = (time.monotonic(), *signal.setitimer(signal.ITIMER_REAL, ORDERLY_S))
 
     def _watch(self, source: int) -> None:
         with contextlib.suppress(OSError):

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import time
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -85,6 +86,17 @@ def micro_batch_size(train: Train) -> int:
     return micro
 
 
+@contextlib.contextmanager
+def without_accelerate_variables() -> Iterator[None]:
+    """Hide the variables of `accelerate launch`, which would replace options of the run such as its precision."""
+    hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("ACCELERATE_")}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
+
+
+@without_accelerate_variables()
 def arguments(run: Run, folder: Path) -> TrainingArguments:
     """The Trainer's arguments. Raises UsageError like `micro_batch_size`."""
     train, micro = run.train, micro_batch_size(run.train)
@@ -549,6 +561,7 @@ class Loop(TrainerCallback):
             checkpoints.remove(p for p in checkpoints.checkpoints(folder.parent)[2:] if p.name != best_name)
 
 
+@without_accelerate_variables()
 def make_trainer(
     run: Run,
     model: PreTrainedModel,

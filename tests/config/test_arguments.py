@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import shlex
+import signal
+import sys
 from pathlib import Path
 
 import pytest
+from hydra.errors import MissingConfigException
 
+import rosa_bench
 from rosa_bench import cli, decode, export, score
+from rosa_bench.__main__ import run_command
+from rosa_bench.config import repeatable_config
 from rosa_bench.config.arguments import INFO, WITH_VALUE, WITHOUT_VALUE, quoted_home, split
-from rosa_bench.config.compose import compose, sweep_dir
+from rosa_bench.config.compose import compose, plain, sweep_dir
 from rosa_bench.config.fast_compose import composer
 from rosa_bench.errors import UsageError
 from rosa_bench.tables import __main__ as tables
@@ -106,6 +112,82 @@ def test_home_in_a_sweep_and_elsewhere():
 def test_unknown_keys(override, message):
     with pytest.raises(UsageError, match=message):
         compose([override])
+
+
+UNPARSABLE = [
+    ("lora", "lora is not key=value: did you mean method=lora?"),
+    ("rank", "rank is not key=value; write KEY=VALUE"),
+    ("", "an empty text is not key=value"),
+    (
+        "output_dir=a=b",
+        """output_dir=a=b cannot be parsed; quote values with special characters: "output_dir='VALUE'\"""",
+    ),
+    ("method.rank=[1", "method.rank=[1 cannot be parsed; quote values"),
+    ("method=lora,rosa", "method=lora,rosa has several values: sweep over them with -m"),
+    ("method.targets=q,v", "write a list as method.targets=[q,v], or quote one text as \"method.targets='q,v'\""),
+]
+
+
+@pytest.mark.parametrize(("override", "message"), UNPARSABLE)
+def test_what_cannot_be_parsed_is_one_line_with_its_key(override, message, capfd):
+    with pytest.raises(UsageError) as error:
+        compose(["seed=1", override])
+    assert message in str(error.value) and "\n" not in str(error.value)
+    assert cli.main(["seed=1", override]) == 2
+    assert message in (printed := capfd.readouterr().err) and printed.count("\n") == 1
+
+
+def test_a_text_is_no_list_of_overrides():
+    for call in (rosa_bench.compose, rosa_bench.train):
+        with pytest.raises(UsageError, match=r"must be a list, not a text: write \['method=lora', 'seed=2'\]"):
+            call("method=lora seed=2")
+
+
+def test_the_configuration_of_a_run_has_no_choices(tmp_path, capfd):
+    (tmp_path / "config.yaml").write_text(repeatable_config(compose([])), encoding="utf-8")
+    assert cli.main(["-cp", str(tmp_path), "-cn", "config", "tracker=none"]) == 2
+    message = "tracker has no choices in this configuration; set its keys, such as tracker.name=VALUE"
+    assert message in capfd.readouterr().err
+
+
+LISTS = [
+    ("task=[cola,mrpc]", "task=[cola,mrpc] names several choices; sweep over them with -m task=cola,mrpc"),
+    ("task=[cola, mrpc]", "sweep over them with -m task=cola,mrpc"),
+    ("+method=[dora]", "+method=[dora] is a list; write method=dora"),
+    ("method=[]", "write method=CHOICE"),
+]
+
+
+@pytest.mark.parametrize(("override", "message"), LISTS)
+def test_a_list_is_no_choice(override, message, capfd):
+    for compose_one in (compose, composer()):
+        with pytest.raises(UsageError) as error:
+            compose_one([override])
+        assert message in str(error.value)
+    assert cli.main([override, "seed=1"]) == 2
+    assert message in capfd.readouterr().err
+
+
+def test_a_launcher_that_is_not_installed():
+    error = MissingConfigException("", "hydra/launcher/joblib", ["basic"])
+    assert plain(error, []) == "hydra/launcher=joblib needs the extra slurm: pip install 'rosa_bench[slurm]'"
+
+
+def test_a_command_without_a_core_package(monkeypatch, capsys):
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setitem(sys.modules, "hydra", None)
+    monkeypatch.delitem(sys.modules, "rosa_bench.cli")
+    assert run_command() == 2
+    assert (
+        capsys.readouterr().err
+        == "rosa_bench: the Python package hydra-core is not installed: pip install hydra-core\n"
+    )
+
+
+def test_a_list_in_a_sweep_is_no_choice(tmp_path, capfd):
+    small = ["train.max_steps=1", "train.limit_train=8", "train.limit_eval=8", "tracker=none", f"output_dir={tmp_path}"]
+    assert cli.main(["-m", "method=choice([head,lora],[lora,head])", *small]) == 2
+    assert capfd.readouterr().err.count("names several choices") == 2
 
 
 def test_references_in_the_output_folder():

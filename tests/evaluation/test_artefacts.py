@@ -75,6 +75,19 @@ def test_an_adapter_that_peft_cannot_represent_is_enough(tmp_path, monkeypatch):
     assert run_experiment(run).finished == record.finished and report_if_done(run) == 0
 
 
+def test_weights_of_an_earlier_run_do_not_outlive_it(tmp_path):
+    common = ["method=lora", "train.max_steps=2"]
+    run_experiment(small(tmp_path, *common, "save=adapter"))
+    folder = folder_of(tmp_path)
+    for name in ("adapter-r1", "merged", "peft-r1", ".merged-12345678.tmp"):
+        (folder / name).mkdir()
+        (folder / name / "config.json").write_text("{}")
+    run_experiment(small(tmp_path, *common, "force=true"))
+    assert not [path for path in folder.iterdir() if path.is_dir()]
+    with pytest.raises(UsageError, match="kept no trained weights"):
+        run_experiment(small(tmp_path, *common, "save=merged"))
+
+
 def test_starting_again_is_not_resuming(tmp_path):
     run_experiment(small(tmp_path, "method=lora", "train.max_steps=2"))
     before = (folder_of(tmp_path) / "record.json").read_bytes()

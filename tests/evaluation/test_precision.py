@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 from support import composed, small
@@ -48,6 +50,24 @@ def test_evaluation_runs_in_its_own_precision(training, evaluation, expected, ba
     precision = (f"train.precision={training}", f"train.eval_precision={evaluation}")
     run_experiment(small(tmp_path, *FEW, *precision, f"model.path={backbone('roberta')}"))
     assert seen == {expected}
+
+
+def test_variables_of_accelerate_do_not_change_a_run(tmp_path, monkeypatch):
+    for name, value in (("MIXED_PRECISION", "bf16"), ("GRADIENT_ACCUMULATION_STEPS", "4"), ("USE_FSDP", "true")):
+        monkeypatch.setenv(f"ACCELERATE_{name}", value)
+    lower, compute_loss = set(), trainer.BenchTrainer.compute_loss
+
+    def watched(self, model, *args, **kwargs):
+        handle = model.base_model.register_forward_pre_hook(lambda *_: lower.add(torch.is_autocast_enabled("cpu")))
+        try:
+            return compute_loss(self, model, *args, **kwargs)
+        finally:
+            handle.remove()
+
+    monkeypatch.setattr(trainer.BenchTrainer, "compute_loss", watched)
+    record = run_experiment(small(tmp_path, *FEW, "task=cola"))
+    assert lower == {False} and record.env["dtype"] == "fp32"
+    assert os.environ["ACCELERATE_MIXED_PRECISION"] == "bf16"
 
 
 def test_texts_of_the_best_epoch_are_decoded_in_the_precision_of_the_last(tmp_path, monkeypatch):

@@ -45,6 +45,16 @@ def test_a_class_that_moves_keeps_the_key(monkeypatch):
     assert "rosa_bench" not in str(identity_parts(own))
 
 
+def test_a_class_that_is_imported_later_counts_as_if_it_had_been_there(monkeypatch):
+    own = config("method=lora")
+    own["method"]["_target_"] = "rosa_bench_later.Lora"
+    assert "score_scale" in identity_parts(own)["method"]
+    module = types.ModuleType("rosa_bench_later")
+    module.Lora = Lora
+    monkeypatch.setitem(sys.modules, "rosa_bench_later", module)
+    assert identity_parts(own) == identity_parts(config("method=lora"))
+
+
 def test_another_choice_of_the_same_class_is_another_run():
     own = config("method=lora")
     other = copy.deepcopy(own)

@@ -102,7 +102,7 @@ def test_odd_groups_and_unknown_keys(examples):
 @odd.tried(40, 1_500)
 def test_odd_overrides_on_the_command_line(examples, monkeypatch):
     """Through Hydra's grammar, in which texts need quotes and brackets have a meaning."""
-    compose([])
+    cli.register()
     monkeypatch.setattr(cli, "register", lambda: None)  # done; reading all yamls again takes most of the time
     names = st.sampled_from([f"{group}.{key}" if group else key for group, _, key in KEYS])
     values = st.one_of(odd.PLAIN.map(str), st.text("[]{}(),=:$'\"\\~+%#. ax1\n", max_size=12))
