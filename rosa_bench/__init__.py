@@ -89,14 +89,15 @@ def attach(model: PreTrainedModel, method: str, seed: int = 0, **options: Any) -
         options: fields of the method's yaml, such as `rank=8`.
 
     Raises:
-        rosa_bench.errors.UsageError: for an unknown method or option, or a model the method cannot adapt.
+        rosa_bench.errors.UsageError: for an unknown method or option, a model the method cannot adapt, or while `train`
+            runs in another thread.
     """
     from omegaconf import OmegaConf
 
     from rosa_bench.config import group_nodes, target_class
     from rosa_bench.core.schema import constructed
     from rosa_bench.errors import UsageError, nearest
-    from rosa_bench.system.seeds import preserved_random_state
+    from rosa_bench.system.seeds import only_thread, preserved_random_state
 
     nodes = {name: node for group, name, node in group_nodes() if group == "method"}
     if method not in nodes:
@@ -106,7 +107,7 @@ def attach(model: PreTrainedModel, method: str, seed: int = 0, **options: Any) -
     configured, faults = constructed("method.", cls, {**fields, **options})
     if faults:
         raise UsageError("; ".join(faults))
-    with preserved_random_state():
+    with only_thread(), preserved_random_state():
         configured.attach(model, seed)
     if not configured.mergeable:
         model.__dict__[_UNMERGEABLE] = method

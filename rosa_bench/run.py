@@ -34,7 +34,7 @@ from rosa_bench.records.start import start_loader
 from rosa_bench.system import distributed, hub, progress
 from rosa_bench.system.files import unwritable, write_bytes
 from rosa_bench.system.locks import claimed
-from rosa_bench.system.seeds import preserved_random_state, seeds
+from rosa_bench.system.seeds import only_thread, preserved_random_state, seeds
 from rosa_bench.system.threads import on_threads
 from rosa_bench.tracking.tracker import mirrored
 from rosa_bench.training.trainer import check_training, evaluations, make_trainer
@@ -61,7 +61,7 @@ def run(cfg: Run | DictConfig | Mapping[str, Any]) -> Record:
             "another run is in progress in this process; wait for it, or start each run in its own process"
         )
     try:
-        with preserved_random_state(), preserved_verbosity():
+        with only_thread(), preserved_random_state(), preserved_verbosity():
             run = cfg if isinstance(cfg, Run) else resolve(cfg)
             with progress.showing(run.progress), hub.offline_unless(run.needs_hub):
                 return _run(run)

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rosa_bench.errors import UsageError
+
 if TYPE_CHECKING:
     import torch
 
@@ -45,26 +47,36 @@ def generator(*parts: object) -> torch.Generator:
     return torch.Generator().manual_seed(derive(*parts))
 
 
-_STATES = threading.RLock()  # random states are process-wide: one thread at a time may change and restore them
+_STATES = threading.RLock()
+
+
+@contextlib.contextmanager
+def only_thread() -> Iterator[None]:
+    """Hold the process's random states, which two threads would mix. Raises UsageError if another thread has them."""
+    if not _STATES.acquire(blocking=False):
+        raise UsageError("another thread of this process is training; wait for it, or use another process")
+    try:
+        yield
+    finally:
+        _STATES.release()
 
 
 @contextlib.contextmanager
 def preserved_random_state() -> Iterator[None]:
-    """Restore the global random states of Python, NumPy and torch after the block. Other threads wait for its end."""
+    """Restore the global random states of Python, NumPy and torch after the block."""
     import numpy as np
     import torch
 
-    with _STATES:
-        on_gpu, seed = torch.cuda.is_initialized(), torch.initial_seed()
-        python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
-        gpu = torch.cuda.get_rng_state_all() if on_gpu else []
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numpy)
-            torch.set_rng_state(cpu)
-            if on_gpu:
-                torch.cuda.set_rng_state_all(gpu)
-            elif torch.cuda.is_initialized():  # within the block; otherwise it would start from the caller's seed
-                torch.cuda.manual_seed_all(seed)
+    on_gpu, seed = torch.cuda.is_initialized(), torch.initial_seed()
+    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    gpu = torch.cuda.get_rng_state_all() if on_gpu else []
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(cpu)
+        if on_gpu:
+            torch.cuda.set_rng_state_all(gpu)
+        elif torch.cuda.is_initialized():  # within the block; otherwise it would start from the caller's seed
+            torch.cuda.manual_seed_all(seed)

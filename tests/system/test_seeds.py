@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
+import pytest
 import torch
 
-from rosa_bench.system.seeds import derive, generator, preserved_random_state, seeds
+from rosa_bench.errors import UsageError
+from rosa_bench.system.seeds import derive, generator, only_thread, preserved_random_state, seeds
 
 
 def test_values_are_pinned():
@@ -37,19 +39,19 @@ def test_a_gpu_that_is_first_used_in_the_block_continues_from_the_callers_seed(m
     assert seeded == [5]
 
 
-def test_threads_that_preserve_random_states_wait_for_each_other():
-    """Otherwise the inner block would restore a state from the middle of the outer one."""
-    inside, entered = threading.Event(), threading.Event()
+def test_random_states_belong_to_one_thread():
+    """Otherwise a thread would restore a state from the middle of the work of another."""
+    refused = pytest.raises(UsageError, match="another thread of this process is training")
+    with ThreadPoolExecutor(1) as pool, only_thread(), only_thread(), refused:
+        pool.submit(only_thread().__enter__).result()
 
-    def other():
-        inside.wait()
+
+def test_threads_of_a_run_preserve_random_states():
+    """The backward pass of a GPU runs in its own thread, where MEFT repeats random draws."""
+
+    def draw():
         with preserved_random_state():
-            entered.set()
+            return torch.rand(1)
 
-    thread = threading.Thread(target=other)
-    thread.start()
-    with preserved_random_state(), preserved_random_state():
-        inside.set()
-        assert not entered.wait(0.2)
-    thread.join()
-    assert entered.is_set()
+    with ThreadPoolExecutor(1) as pool, only_thread(), preserved_random_state():
+        assert pool.submit(draw).result(timeout=10) >= 0
