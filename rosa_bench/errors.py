@@ -12,16 +12,14 @@ class UsageError(Exception):
     """Wrong usage or a missing input. The message is one line that says what to do; the process exits with code 2."""
 
 
-PACKAGES = {
-    "hydra": "hydra-core",
-    "sklearn": "scikit-learn",
-    "yaml": "PyYAML",
-}  # modules whose package is named otherwise
+PACKAGES = {"hydra": "hydra-core", "sklearn": "scikit-learn", "yaml": "PyYAML"}  # of modules with another name
 
 
 def not_installed(error: ModuleNotFoundError) -> str:
     """A missing Python package as one line that says what to install. Raises the error if our own module is missing."""
-    module = str(error.name).partition(".")[0]
+    if error.name is None:
+        return first_line(error)
+    module = error.name.partition(".")[0]
     if module == "rosa_bench":
         raise error
     package = PACKAGES.get(module, module)
