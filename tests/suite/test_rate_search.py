@@ -205,6 +205,7 @@ def test_a_search_waits_until_a_board_could_repeat_a_run_that_just_ran_out_of_me
 
 def test_the_winner_at_the_edge_extends_the_grid_once(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(suite_command, "load", lambda _: synthetic())
+    monkeypatch.setattr(suite_command, "make_executor", lambda *_: Pretend())
     options = ["tracker=none", "train.max_steps=40", "train.threads=1", "train.device=cpu", f"output_dir={tmp_path}"]
     assert suite_command.main(["small", *options, *WORLD]) == EXIT_DONE
     assert "2 done" in capsys.readouterr().out
