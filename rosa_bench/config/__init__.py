@@ -420,7 +420,7 @@ def _unknown_reference(error: InterpolationKeyError, cfg: DictConfig) -> str:
     match = re.search(r"'(.+?)'", str(error))
     groups = {f"{group}.{key}" for group in GROUPS if isinstance(cfg.get(group), DictConfig) for key in cfg[group]}
     keys = {"method.name", *groups, *map(str, cfg)} - set(GROUPS)
-    name = match.group(1) if match else ""
+    name = match.group(1)[:200] if match else ""
     return f"{error.full_key}: ${{{name}}} is not a key: {nearest(name, keys)}"
 
 

@@ -70,10 +70,10 @@ def refuse_lists(overrides: Sequence[str]) -> None:
     for override in overrides:
         key, _, value = override.partition("=")
         if (group := key.lstrip("+")) in GROUPS and value.lstrip().startswith("["):
-            names = ",".join(name.strip() for name in value.strip(" []").split(","))
+            names = ",".join(name.strip() for name in value.strip(" []").split(","))[:200]
             if "," in names:
-                raise UsageError(f"{override} names several choices; sweep over them with -m {group}={names}")
-            raise UsageError(f"{override} is a list; write {group}={names or 'CHOICE'}")
+                raise UsageError(f"{override[:200]} names several choices; sweep over them with -m {group}={names}")
+            raise UsageError(f"{override[:200]} is a list; write {group}={names or 'CHOICE'}")
 
 
 def with_choices(cfg: DictConfig, chosen: Mapping[str, Any]) -> DictConfig:
