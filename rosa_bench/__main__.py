@@ -21,10 +21,10 @@ def run_command() -> int:
 
         code = main()
     except ModuleNotFoundError as error:
-        from rosa_bench.errors import EXIT_USAGE, not_installed
+        from rosa_bench.errors import not_installed
+        from rosa_bench.system.console import complain
 
-        print(f"rosa_bench: {not_installed(error)}", file=sys.stderr)
-        code = EXIT_USAGE
+        code = complain(not_installed(error))
     except KeyboardInterrupt:
         print("rosa_bench: interrupted before the run started", file=sys.stderr)
     for number in WATCHED:  # the exit code is known and everything is written

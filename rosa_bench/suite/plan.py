@@ -194,6 +194,11 @@ class Cell:
         return [] if self.source is None else [self.source, *self.source.sources]
 
     @property
+    def started_from(self) -> str | None:
+        """Task and method of the cell that it starts from, as `records.collect.started_from` gives them for a run."""
+        return None if self.source is None else f"{self.source.run.task.name} {self.source.run.method.name}"
+
+    @property
     def candidates(self) -> list[Cell]:
         """The runs of its search, without those beyond the grid that are known to be unnecessary."""
         if self.search is None or not self.rates:

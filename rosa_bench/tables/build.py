@@ -9,6 +9,7 @@ from rosa_bench.records.collect import Collection, Group
 from rosa_bench.suite.plan import Suite
 from rosa_bench.tables.backbone_table import others
 from rosa_bench.tables.grid import Epoch, Grid
+from rosa_bench.tables.matching import is_searched
 from rosa_bench.tables.other_papers import Described, with_elsewhere
 from rosa_bench.tables.rate_searches import search_notes
 from rosa_bench.tables.suite_table import SuiteTable
@@ -28,6 +29,7 @@ def build(
     """
     groups = [group for group in collection.groups if not is_search(group)]
     searched = [record for group in collection.groups if is_search(group) for record in group.all_records]
+    finals = [record for group in groups for record in group.records.values() if is_searched(record)]
     grids, used = [], set()
     described: dict[str, Mapping[tuple[str, str], Described]] = {}
     for name, suite in suites.items():
@@ -35,7 +37,6 @@ def build(
         group_ids = table.take(groups)
         if group_ids:
             grid = table.grid()
-            finals = [record for group in groups for record in group.records.values()]
             notes = [*grid.notes, *search_notes(searched, name, suite.epoch, finals)]
             grids.append(dataclasses.replace(grid, notes=notes))
             described[name] = table.described()

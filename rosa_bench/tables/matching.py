@@ -70,8 +70,8 @@ def _targets_of(cell: Cell, several_models: bool) -> Iterator[Target]:
         row = printed_name(template, config["method"], variant) if template else method_label(config, run.method.name)
         row += _ending(cell, several_models)
         parts = identity_parts(config)
-        if cell.source is not None:
-            parts["start"] = f"{cell.source.run.task.name} {cell.source.run.method.name}"
+        if cell.started_from is not None:
+            parts["start"] = cell.started_from
         yield Target(row, cell, variant, parts, cell_name(config))
 
 

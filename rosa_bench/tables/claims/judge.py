@@ -78,10 +78,8 @@ def models(cells: Iterable[plan.Cell]) -> list[Model]:
     planned = []
     for cell in (cell for cell in cells if not cell.is_tuning):
         config, names = cell.run.to_dict(), cell.run.method.variants()
-        source = cell.source.run if cell.source is not None else None
-        start = cell.run.start if source is None else f"{source.task.name} {source.method.name}"
-        name = settings_name(config, bool(cell.rates), start)
-        run = name, config["data"]["source"] == "embedded", cell.run.seed
+        settings = settings_name(config, bool(cell.rates), cell.started_from or cell.run.start)
+        run = settings, config["data"]["source"] == "embedded", cell.run.seed
         for name in names:
             rank = int(name[1:]) if re.fullmatch(r"r\d+", name) else config["method"].get("rank")
             planned.append(Model(run, cell.run.task.name, name, name == names[-1], rank, config))
@@ -247,8 +245,7 @@ class Judge:
     def _preference(self) -> Callable[[Record], tuple[bool, bool, int]]:
         """How well a run's rows fit: from the planned folder, then the public release, then what most runs have."""
         folders = {model.task: model.config["data"].get("dir") for model in self.models}
-        records = [record for group in self.collection.groups for record in group.records.values()]
-        counts = Counter((record.task, rows_of(record)) for record in records)
+        counts = Counter((record.task, rows_of(record)) for record in self.collection.records)
 
         def preference(record: Record) -> tuple[bool, bool, int]:
             folder, released = folders.get(record.task), record.data.get("released") or {}
